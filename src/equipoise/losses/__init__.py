@@ -1,0 +1,43 @@
+"""Losses that shape confidence. Each is a value: build it, add it to others, call it like `F.cross_entropy`."""
+
+from equipoise.losses import costs as _costs
+from equipoise.losses import likelihood as _likelihood
+from equipoise.losses import robust as _robust
+from equipoise.losses.base import BatchLoss, Entry, Loss, RowLoss, Sum
+from equipoise.losses.costs import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy
+from equipoise.losses.likelihood import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
+from equipoise.losses.robust import (
+    WEIGHTS,
+    DFTWeight,
+    GammaCrossEntropy,
+    GeneralizedCrossEntropy,
+    Reweighted,
+    SymmetricCrossEntropy,
+    TaiLrWeight,
+)
+
+LOSSES: tuple[Entry, ...] = (*_likelihood.ENTRIES, *_robust.ENTRIES, *_costs.ENTRIES)
+
+__all__ = [
+    "CrossEntropy",
+    "GammaCrossEntropy",
+    "FlooredCrossEntropy",
+    "Reweighted",
+    "TaiLrWeight",
+    "DFTWeight",
+    "GeneralizedCrossEntropy",
+    "SymmetricCrossEntropy",
+    "Focal",
+    "Poly",
+    "Brier",
+    "SimilarityCrossEntropy",
+    "PairwiseCrossEntropy",
+    "ExpectedCost",
+    "Loss",
+    "RowLoss",
+    "BatchLoss",
+    "Sum",
+    "Entry",
+    "LOSSES",
+    "WEIGHTS",
+]

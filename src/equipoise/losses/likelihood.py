@@ -1,0 +1,283 @@
+"""Losses of the target's probability that a user would compare: cross entropy and its usual variants."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equipoise.losses.base import Entry, RowLoss, check_number, like, log_add
+from equipoise.rows import Row
+
+
+@final
+@dataclass(frozen=True)
+class CrossEntropy(RowLoss):
+    r"""Cross entropy, as `torch.nn.functional.cross_entropy` computes it.
+
+    With p = softmax(z), target class y, n classes and smoothing s, a row costs
+
+    .. math:: -(1 - s) \log p_y - \frac{s}{n} \sum_k \log p_k.
+
+    Smoothing keeps the model from becoming certain. `CrossEntropy(label_smoothing=1)` is the second sum alone: add a
+    multiple of it to smooth any other loss. Proper without smoothing: the optimum is the true probabilities.
+
+    Args:
+        label_smoothing: In [0, 1]; the share of the target spread evenly over the classes that are not masked.
+
+    Shapes:
+        As `torch.nn.functional.cross_entropy`; see `Loss.__call__`.
+
+    Raises:
+        ValueError: If label_smoothing is outside [0, 1].
+
+    Numerics:
+        -log p_y is minus the log-sigmoid of the target's log odds: exact to the last digits where p_y is near 1 too.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> CrossEntropy()(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.1698, 3.0949])
+
+    Source:
+        Smoothing: Szegedy et al., CVPR 2016, arXiv:1512.00567.
+    """
+
+    label_smoothing: float = 0.0
+    weighs: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("label_smoothing", self.label_smoothing, 0, 1, "0 is plain cross entropy")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        loss = -F.logsigmoid(row.log_odds())
+        if row.class_weight is not None:
+            loss = loss * row.weight
+        if isinstance(self.label_smoothing, (int, float)) and self.label_smoothing == 0:
+            return loss
+        smoothing = like(self.label_smoothing, loss)
+        if row.class_weight is None:
+            spread = row.lse() - row.mean_logit
+        else:  # as torch does it, a class weighs its own part of the smoothed target
+            spread = -row.expected_log_prob(row.class_weight) / row.class_count.clamp(min=1)
+        return (1 - smoothing) * loss + smoothing * spread
+
+
+@final
+@dataclass(frozen=True)
+class FlooredCrossEntropy(RowLoss):
+    r"""Cross entropy of probabilities kept above a floor.
+
+    With p = softmax(z), target class y, floor f and n classes that are not masked, a row costs
+
+    .. math:: -\log\left(f + (1 - n f)\,p_y\right).
+
+    The floor is not free of consequences for training: this is gamma cross entropy with
+    gamma = f / (1 - (n - 1) f), scaled and shifted (`equipoise.gamma.gamma_from_floor`), so a target far below the floor pulls
+    hardly at all. Not proper in p for f > 0: it is the floored probabilities that are fitted to the true ones.
+
+    Args:
+        floor: In [0, 1/n]; the smallest probability of any class. At 1/n the loss is constant.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If floor is outside [0, 1], or, when called, if n times floor is above 1.
+
+    Numerics:
+        Cross entropy on the log odds of the floored probability, a ratio of two sums of positive terms.
+
+    Example:
+        >>> logits = torch.tensor([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0]])
+        >>> FlooredCrossEntropy(floor=0.1)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.2231, 2.3026])
+
+    Source:
+        The map is ChainerRL's `SoftmaxDistribution(min_prob)`; for its cross entropy see `equipoise.gamma`.
+    """
+
+    floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_number("floor", self.floor, 0, 1, "it is a probability")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        if isinstance(self.floor, (int, float)) and self.floor * row.num_classes > 1 + 1e-9:
+            raise ValueError(
+                f"floor must be at most 1/{row.num_classes} = {1 / row.num_classes:.6g} for {row.num_classes} classes, "
+                f"got {self.floor}; {row.num_classes} floors may not sum to more than 1"
+            )
+        odds = row.log_odds()
+        floor = like(self.floor, odds)
+        tiny = torch.finfo(odds.dtype).tiny
+        rivals = (row.class_count - 1) * floor
+        miss = log_add((1 - floor).clamp(min=tiny).log(), rivals.log() + odds)
+        hit = log_add(floor.log(), torch.log1p(-rivals.clamp(max=1 - tiny)) + odds)
+        return -F.logsigmoid(hit - miss)
+
+
+@final
+@dataclass(frozen=True)
+class Focal(RowLoss):
+    r"""Focal loss: cross entropy that counts rows less the surer the model is of their label.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: -(1 - p_y)^{\gamma} \log p_y.
+
+    It leaves the model less sure than cross entropy does, which often improves calibration. Not proper for gamma > 0: the
+    optimum is flatter than the true probabilities.
+
+    Args:
+        gamma: At least 0; 0 is cross entropy. Not the gamma of `GammaCrossEntropy`.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If gamma is negative.
+
+    Numerics:
+        (1 - p_y)^gamma is exp(gamma log(1 - p_y)) on log odds: value and slope are finite for gamma in (0, 1) at p_y = 1.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> Focal(gamma=2.0)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([4.1414e-03, 2.8273e+00])
+
+    Source:
+        Lin et al., ICCV 2017, arXiv:1708.02002; for calibration Mukhoti et al., NeurIPS 2020, arXiv:2002.09437.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, 0, hint="0 is cross entropy")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        return -torch.exp(like(self.gamma, odds) * F.logsigmoid(-odds)) * F.logsigmoid(odds)
+
+
+@final
+@dataclass(frozen=True)
+class Poly(RowLoss):
+    r"""Poly-1 loss: cross entropy with another coefficient on its first term in 1 - p_y.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: -\log p_y + \epsilon\,(1 - p_y).
+
+    Positive epsilon pulls harder at rows the model is undecided about; negative epsilon makes it less sure. Proper only at 0.
+
+    Args:
+        epsilon: At least -1; 0 is cross entropy.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If epsilon is below -1, where a sure row would be pushed away from its label.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> Poly(epsilon=1.0)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.3260, 4.0496])
+
+    Source:
+        Leng et al., ICLR 2022, arXiv:2204.12511.
+    """
+
+    epsilon: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon, -1, hint="0 is cross entropy")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        return like(self.epsilon, odds) * torch.sigmoid(-odds) - F.logsigmoid(odds)
+
+
+@final
+@dataclass(frozen=True)
+class Brier(RowLoss):
+    r"""Brier score: squared distance between the probabilities and the label.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: (1 - p_y)^2 + \sum_{k \ne y} p_k^2,
+
+    between 0 and 2. Proper, and bounded, so a wrong label cannot pull without limit; but slow to start from a confident
+    mistake, where its slope vanishes.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Numerics:
+        The sum over the other classes comes from the target's log odds at scale 2; nothing is subtracted from 1.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> Brier()(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.0373, 1.7354])
+
+    Source:
+        Brier, Monthly Weather Review 78 (1950).
+    """
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        return torch.sigmoid(-odds) ** 2 + torch.exp(2 * F.logsigmoid(odds) - row.log_odds(2.0))
+
+
+ENTRIES = (
+    Entry(
+        CrossEntropy,
+        (CrossEntropy(), CrossEntropy(label_smoothing=0.1), CrossEntropy(label_smoothing=1.0)),
+        definition=lambda loss, e: (
+            -(1 - loss.label_smoothing) * e.mp.log(e.p[e.y])
+            - loss.label_smoothing / len(e.p) * e.mp.fsum(e.mp.log(p) for p in e.p)
+        ),
+        source="Szegedy et al. 2016, arXiv:1512.00567",
+        proper=lambda loss: loss.label_smoothing == 0,
+    ),
+    Entry(
+        FlooredCrossEntropy,
+        (FlooredCrossEntropy(floor=0.0), FlooredCrossEntropy(floor=1e-6), FlooredCrossEntropy(floor=0.02)),
+        definition=lambda loss, e: -e.mp.log(loss.floor + (1 - len(e.p) * loss.floor) * e.p[e.y]),
+        source="ChainerRL SoftmaxDistribution(min_prob)",
+        proper=lambda loss: loss.floor == 0,
+        bounded=lambda loss: loss.floor > 0,
+    ),
+    Entry(
+        Focal,
+        (Focal(gamma=0.0), Focal(gamma=0.5), Focal(gamma=2.0)),
+        definition=lambda loss, e: (
+            -e.mp.fsum(e.p[k] for k in e.others) ** loss.gamma * e.mp.log(e.p[e.y])
+        ),
+        source="Lin et al. 2017, arXiv:1708.02002",
+        proper=lambda loss: loss.gamma == 0,
+    ),
+    Entry(
+        Poly,
+        (Poly(epsilon=1.0), Poly(epsilon=-1.0), Poly(epsilon=0.0)),
+        definition=lambda loss, e: -e.mp.log(e.p[e.y]) + loss.epsilon * (1 - e.p[e.y]),
+        source="Leng et al. 2022, arXiv:2204.12511",
+        proper=lambda loss: loss.epsilon == 0,
+    ),
+    Entry(
+        Brier,
+        (Brier(),),
+        definition=lambda loss, e: (1 - e.p[e.y]) ** 2 + e.mp.fsum(e.p[k] ** 2 for k in e.others),
+        source="Brier 1950",
+        proper=lambda loss: True,
+        bounded=lambda loss: True,
+    ),
+)

@@ -1,0 +1,352 @@
+"""Losses that let go of labels the model finds very unlikely."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equipoise.losses.base import Entry, Exact, RowLoss, check_number, like, log_add
+from equipoise.rows import Row
+
+GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"
+
+
+@final
+@dataclass(frozen=True)
+class GammaCrossEntropy(RowLoss):
+    r"""Cross entropy that stops pulling at labels the model finds very unlikely.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: -\frac{\log\left(\gamma + (1 - \gamma)\,p_y\right)}{1 - \gamma},
+
+    which is cross entropy at gamma = 0 and 1 - p_y in the limit at 1, and lies in [0, -log(gamma) / (1 - gamma)]. Its slope is
+    cross entropy's times w = p_y / (gamma + (1 - gamma) p_y). With `min_weight` b > 0 the slope is cross entropy's times
+    max(b, w), and the value the loss that has this slope: below p* = b gamma / (1 - b (1 - gamma)) it goes on as
+    b (log p* - log p_y).
+
+    Over n equally likely classes a row counts 1 / (1 + (n - 1) gamma), so from scratch begin with n gamma below 1;
+    `equipoise.gamma.suggest_gamma` helps to choose. Not proper for gamma > 0: the optimum is sharper than the true probabilities,
+    so it counters overconfidence that comes from wrong labels, not from ambiguous rows. Under symmetric label noise raw
+    probabilities estimate the clean labels and `equipoise.gamma.read_out` the noisy ones. Fujisawa and Eguchi's "gamma cross
+    entropy" is another loss.
+
+    Args:
+        gamma: In [0, 1]. The larger, the sooner a surprising label is let go.
+        min_weight: In [0, 1]. No row counts less than this; 1 is cross entropy.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If gamma or min_weight is outside [0, 1].
+
+    Numerics:
+        gamma + (1 - gamma) p_y = sigmoid(m') with e^m' = (e^m + gamma) / (1 - gamma), m the target's log odds: the loss is cross
+        entropy on lifted odds. Nothing cancels, so the relative error stays near eps (1 + max|z|) for every gamma. The form
+        on p loses every digit on confident rows; the form on log p goes below 0.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> GammaCrossEntropy(gamma=0.1)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.1516, 2.1312])
+
+    Source:
+        Ji et al., ICLR 2023, arXiv:2302.13344 (TaiLr). Their code applies the weight with a stopped gradient; that is
+        `Reweighted(TaiLrWeight(gamma, min_weight))`, with the same gradient.
+    """
+
+    gamma: float = 0.1
+    min_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
+        check_number("min_weight", self.min_weight, 0, 1, "1 is cross entropy")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        gamma = like(self.gamma, odds)
+        least = like(self.min_weight, odds)
+        limit = torch.finfo(odds.dtype).max
+        # w = sigmoid(m - log gamma) falls below min_weight where the log odds fall below this
+        start = gamma.clamp(min=torch.finfo(odds.dtype).tiny).log() + torch.logit(least)
+        bounded = torch.maximum(odds, start.clamp(-limit, limit))
+
+        at_one = gamma == 1
+        inner = torch.where(at_one, 0.5, gamma)
+        lifted = log_add(bounded, inner.log()) - torch.log1p(-inner)
+        value = torch.where(at_one, torch.sigmoid(-bounded), -F.logsigmoid(lifted) / (1 - inner))
+        return value + least * (F.logsigmoid(bounded) - F.logsigmoid(odds))
+
+
+@final
+@dataclass(frozen=True)
+class TaiLrWeight:
+    r"""TaiLr's weight of a row: p / (gamma + (1 - gamma) p), not below `min_weight`.
+
+    Args:
+        gamma: In [0, 1]; TaiLr's `density_ratio_threshold`.
+        min_weight: In [0, 1]; TaiLr's `density_min_weight`.
+
+    Raises:
+        ValueError: If either is outside [0, 1].
+
+    Example:
+        >>> TaiLrWeight(gamma=0.1, min_weight=0.2)(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.2000, 0.9091, 1.0000])
+
+    Source:
+        Ji et al., ICLR 2023, arXiv:2302.13344.
+    """
+
+    gamma: float = 0.1
+    min_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
+        check_number("min_weight", self.min_weight, 0, 1, "1 is cross entropy")
+
+    def __call__(self, probs: Tensor, /) -> Tensor:
+        """Return the weight of target probabilities of any shape."""
+        gamma = like(self.gamma, probs)
+        # at gamma = 0 the weight is 1 for any probability, 0 included
+        ratio = torch.where(gamma == 0, 1.0, probs / torch.where(gamma == 0, 1.0, gamma + (1 - gamma) * probs))
+        return torch.maximum(ratio, like(self.min_weight, probs))
+
+
+@final
+@dataclass(frozen=True)
+class DFTWeight:
+    """Dynamic fine-tuning's weight of a row: its target's probability.
+
+    Example:
+        >>> DFTWeight()(torch.tensor([0.0, 0.5]))
+        tensor([0.0000, 0.5000])
+
+    Source:
+        Wu et al. 2025, arXiv:2508.05629.
+    """
+
+    def __call__(self, probs: Tensor, /) -> Tensor:
+        """Return the weight of target probabilities of any shape."""
+        return probs
+
+
+@final
+@dataclass(frozen=True)
+class Reweighted(RowLoss):
+    r"""Cross entropy whose gradient each row weighs by a function of its target's probability.
+
+    With p = softmax(z), target class y and a weight w, a row costs
+
+    .. math:: -\operatorname{stop}(w(p_y)) \log p_y,
+
+    where no gradient flows through w: the slope is cross entropy's times w(p_y). The value is not an objective: it may rise while
+    training succeeds. Do not stop early on it; `GammaCrossEntropy` has the value that belongs to TaiLr's weight.
+
+    Args:
+        weight: Any elementwise function of target probabilities. `TaiLrWeight` and `DFTWeight` are two published ones.
+
+    Shapes:
+        See `Loss.__call__`; `weight` is called with a tensor and must return one of its shape.
+
+    Raises:
+        TypeError: If weight cannot be called.
+        ValueError: When called, if weight returns another shape.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> loss = Reweighted(lambda p: p**2)
+        >>> loss(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.1209, 0.0063])
+
+    Source:
+        Ji et al., ICLR 2023, arXiv:2302.13344, generalised.
+    """
+
+    weight: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.weight):
+            raise TypeError(f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        probs = torch.sigmoid(odds.detach())
+        weight = self.weight(probs)
+        if weight.shape != probs.shape:
+            raise ValueError(
+                f"weight must return one number per probability, {tuple(probs.shape)}, got {tuple(weight.shape)}; "
+                "write it elementwise"
+            )
+        return -weight.detach() * F.logsigmoid(odds)
+
+
+@final
+@dataclass(frozen=True)
+class GeneralizedCrossEntropy(RowLoss):
+    r"""Generalised cross entropy, between cross entropy and the mean absolute error.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: \frac{1 - p_y^q}{q},
+
+    which is cross entropy in the limit q = 0 and 1 - p_y at q = 1. Its slope is cross entropy's times p_y^q. Robust to
+    label noise like `GammaCrossEntropy`, with a weight that falls as a power instead of a ratio. Not proper for q > 0.
+
+    Args:
+        q: In [0, 1].
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If q is outside [0, 1].
+
+    Numerics:
+        expm1 of q log p_y: exact for small q and on confident rows.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> GeneralizedCrossEntropy(q=0.7)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.1601, 1.2649])
+
+    Source:
+        Zhang and Sabuncu, NeurIPS 2018, arXiv:1805.07836.
+    """
+
+    q: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_number("q", self.q, 0, 1, "0 is cross entropy, 1 is 1 - p_y")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        log_prob = F.logsigmoid(row.log_odds())
+        q = like(self.q, log_prob)
+        inner = torch.where(q == 0, 1.0, q)
+        return -torch.where(q == 0, log_prob, torch.expm1(inner * log_prob) / inner)
+
+
+@final
+@dataclass(frozen=True)
+class SymmetricCrossEntropy(RowLoss):
+    r"""Cross entropy plus the reverse cross entropy, robust to label noise.
+
+    With p = softmax(z) and target class y, a row costs
+
+    .. math:: -\alpha \log p_y - \beta A\,(1 - p_y),
+
+    where A stands for the log of zero in the reverse cross entropy. The best alpha and beta differ widely between data sets.
+
+    Args:
+        alpha: At least 0; weight of cross entropy.
+        beta: At least 0; weight of the reverse cross entropy.
+        log_zero: At most 0; A.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Raises:
+        ValueError: If alpha or beta is negative or log_zero positive.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
+        >>> SymmetricCrossEntropy(alpha=0.1, beta=1.0)(logits, torch.tensor([0, 2]), reduction="none")
+        tensor([0.6418, 4.1283])
+
+    Source:
+        Wang et al., ICCV 2019, arXiv:1908.06112.
+    """
+
+    alpha: float = 0.1
+    beta: float = 1.0
+    log_zero: float = -4.0
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, 0)
+        check_number("beta", self.beta, 0)
+        check_number("log_zero", self.log_zero, high=0, hint="it stands for the log of zero")
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        odds = row.log_odds()
+        reverse = -like(self.log_zero, odds) * torch.sigmoid(-odds)
+        return like(self.beta, odds) * reverse - like(self.alpha, odds) * F.logsigmoid(odds)
+
+
+WEIGHTS = (TaiLrWeight, DFTWeight)
+
+
+def _gamma_cross_entropy(loss: GammaCrossEntropy, e: Exact) -> object:
+    gamma, least = e.mp.mpf(loss.gamma), e.mp.mpf(loss.min_weight)
+
+    def value(p: object) -> object:
+        return 1 - p if gamma == 1 else -e.mp.log(gamma + (1 - gamma) * p) / (1 - gamma)
+
+    p = e.p[e.y]
+    start = least * gamma / (1 - least * (1 - gamma)) if least * (1 - gamma) < 1 else e.mp.mpf(0)
+    return value(p) if p >= start else value(start) + least * (e.mp.log(start) - e.mp.log(p))
+
+
+def _reweighted(loss: Reweighted, e: Exact) -> object:
+    p = e.p[e.y]
+    if isinstance(loss.weight, DFTWeight):
+        return -p * e.mp.log(p)
+    assert isinstance(loss.weight, TaiLrWeight)
+    weight = p / (loss.weight.gamma + (1 - loss.weight.gamma) * p)
+    return -max(weight, e.mp.mpf(loss.weight.min_weight)) * e.mp.log(p)
+
+
+ENTRIES = (
+    Entry(
+        GammaCrossEntropy,
+        (
+            GammaCrossEntropy(gamma=0.0),
+            GammaCrossEntropy(gamma=1e-7),
+            GammaCrossEntropy(gamma=0.1),
+            GammaCrossEntropy(gamma=0.1, min_weight=0.2),
+            GammaCrossEntropy(gamma=0.999),
+            GammaCrossEntropy(gamma=1.0),
+            GammaCrossEntropy(gamma=1.0, min_weight=0.3),
+            GammaCrossEntropy(gamma=0.5, min_weight=1.0),
+        ),
+        definition=_gamma_cross_entropy,
+        source="Ji et al. 2023, arXiv:2302.13344",
+        proper=lambda loss: loss.gamma == 0 or loss.min_weight == 1,
+        bounded=lambda loss: loss.gamma > 0 and loss.min_weight == 0,
+    ),
+    Entry(
+        Reweighted,
+        (Reweighted(TaiLrWeight(gamma=0.1, min_weight=0.2)), Reweighted(DFTWeight())),
+        definition=_reweighted,
+        source="Ji et al. 2023, arXiv:2302.13344; Wu et al. 2025, arXiv:2508.05629",
+        bounded=lambda loss: isinstance(loss.weight, DFTWeight),
+        reweighted=True,
+    ),
+    Entry(
+        GeneralizedCrossEntropy,
+        (GeneralizedCrossEntropy(q=0.0), GeneralizedCrossEntropy(q=0.7), GeneralizedCrossEntropy(q=1.0)),
+        definition=lambda loss, e: (
+            (1 - e.p[e.y] ** loss.q) / loss.q if loss.q else -e.mp.log(e.p[e.y])
+        ),
+        source="Zhang and Sabuncu 2018, arXiv:1805.07836",
+        proper=lambda loss: loss.q == 0,
+        bounded=lambda loss: loss.q > 0,
+    ),
+    Entry(
+        SymmetricCrossEntropy,
+        (SymmetricCrossEntropy(), SymmetricCrossEntropy(alpha=1.0, beta=0.0), SymmetricCrossEntropy(alpha=0.0)),
+        definition=lambda loss, e: (
+            -loss.alpha * e.mp.log(e.p[e.y]) - loss.beta * loss.log_zero * (1 - e.p[e.y])
+        ),
+        source="Wang et al. 2019, arXiv:1908.06112",
+        proper=lambda loss: loss.beta * loss.log_zero == 0,
+        bounded=lambda loss: loss.alpha == 0,
+    ),
+)

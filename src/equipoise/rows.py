@@ -1,0 +1,180 @@
+"""The waist of the library: what a loss may ask of a row of logits.
+
+Above it are many losses, below it many ways to compute; neither side knows the other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from equipoise.stats import (
+    ClassCount,
+    Entropy,
+    Excess,
+    ExpectedLogProb,
+    Largest,
+    LogOdds,
+    LogSumExp,
+    MeanLogit,
+    Smallest,
+    Stat,
+    ask,
+    finite_limit,
+)
+
+
+@final
+class Row:
+    """What a loss may ask of its row of logits. Every answer is one number per row; write the loss as if for one row.
+
+    The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with every class in turn as
+    the target: what depends on the target then has shape (N, C), everything else (N, 1), and an elementwise loss needs no change.
+
+    Args:
+        ask: Answers a statistic. The only thing that differs between dense, fused and sharded rows.
+        num_classes: C, the masked ones included.
+        target: (N,) class of each row, or None to take every class in turn.
+        class_weight: (C,) weight of each class, or None.
+        whole: The logits and the target, for the few losses that need every logit; None where they are never held at once.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Stat], Tensor],
+        *,
+        num_classes: int,
+        target: Tensor | None = None,
+        class_weight: Tensor | None = None,
+        whole: "Whole | None" = None,
+    ) -> None:
+        self._ask = ask
+        self._known: dict[Stat, Tensor] = {}
+        self._whole = whole
+        self._target = target
+        self.num_classes = num_classes
+        self.class_weight = class_weight
+
+    def ask(self, stat: Stat, /) -> Tensor:
+        """Return a statistic, computed once however often it is asked for."""
+        if stat not in self._known:
+            self._known[stat] = self._ask(stat)
+        return self._known[stat]
+
+    def log_odds(self, scale: float = 1.0) -> Tensor:
+        """Log odds of the target; `sigmoid` of it is p_y, and `sigmoid` of minus it 1 - p_y."""
+        return self.ask(LogOdds(scale))
+
+    def lse(self, scale: float = 1.0) -> Tensor:
+        """Log-sum-exp of the logits times `scale`."""
+        return self.ask(LogSumExp(scale))
+
+    def excess(self, scale: float = 1.0) -> Tensor:
+        """Log-sum-exp of the logits times `scale`, less the largest of these; 0 for a row that has decided."""
+        return self.ask(Excess(scale))
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the probabilities, in nats."""
+        return self.ask(Entropy())
+
+    @property
+    def mean_logit(self) -> Tensor:
+        """Mean logit over the classes that are not masked."""
+        return self.ask(MeanLogit())
+
+    @property
+    def largest(self) -> Tensor:
+        """Largest logit."""
+        return self.ask(Largest())
+
+    @property
+    def smallest(self) -> Tensor:
+        """Smallest logit of the classes that are not masked."""
+        return self.ask(Smallest())
+
+    @property
+    def class_count(self) -> Tensor:
+        """Number of classes that are not masked."""
+        return self.ask(ClassCount()).detach()
+
+    def expected_log_prob(self, rows: Tensor, /) -> Tensor:
+        """Expected log-probability under a soft target: the target's row of a (C, C) matrix, or (C,) for every row."""
+        return self.ask(ExpectedLogProb(rows))
+
+    @property
+    def weight(self) -> Tensor:
+        """Class weight of the target, (N,), or (C,) for every target."""
+        if self.class_weight is None:
+            raise ValueError("class_weight must be given to weigh a row, got None")
+        return self.class_weight if self._target is None else self.class_weight[self._target]
+
+    @property
+    def whole(self) -> "Whole":
+        """Every logit of the row and the target, for losses no statistic can serve."""
+        if self._whole is None:
+            raise NotImplementedError("the logits of a row must be whole for this loss, got them in parts; pass logits")
+        return self._whole
+
+
+@final
+@dataclass(frozen=True)
+class Whole:
+    """The logits of whole rows beside their targets.
+
+    Args:
+        logits: (N, C).
+        target: (N,), or None to take every class in turn as the target.
+    """
+
+    logits: Tensor
+    target: Tensor | None
+
+    @property
+    def classes(self) -> Tensor:
+        """Logits, (N, C) or (N, 1, C) for every target; a masked class is finite but beyond reach, so that slopes stay finite."""
+        bounded = self.logits.clamp(min=-finite_limit(self.logits.dtype))
+        return bounded if self.target is not None else bounded[:, None]
+
+    @property
+    def own(self) -> Tensor:
+        """The target's logit, (N, 1), or (N, C, 1) for every target."""
+        classes = self.classes
+        return classes.mT if self.target is None else classes.gather(1, self.target[:, None])
+
+    def rows(self, matrix: Tensor, /) -> Tensor:
+        """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
+        return matrix[None] if self.target is None else matrix[self.target]
+
+    def mean(self, matrix: Tensor, /) -> Tensor:
+        """Mean of the target's row of a (C, C) matrix under the probabilities, (N,), or (N, C) for every target."""
+        probs = self.logits.clamp(min=-finite_limit(self.logits.dtype)).softmax(1)
+        return probs @ matrix.T if self.target is None else (matrix[self.target] * probs).sum(1)
+
+
+def dense(logits: Tensor, target: Tensor | None = None, *, class_weight: Tensor | None = None) -> Row:
+    """Return the rows of dense logits.
+
+    Args:
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None for losses that need none.
+        class_weight: (C,) weight of each class, handed to the losses that spread weight over classes.
+    """
+    return Row(
+        lambda stat: ask(stat, logits, target),
+        num_classes=logits.shape[1],
+        target=target,
+        class_weight=class_weight,
+        whole=None if target is None else Whole(logits, target),
+    )
+
+
+def every(logits: Tensor, *, class_weight: Tensor | None = None) -> Row:
+    """Return the rows of dense logits (N, C) with every class in turn as the target; answers are (N, C) or (N, 1)."""
+    return Row(
+        lambda stat: stat.every(logits),
+        num_classes=logits.shape[1],
+        class_weight=class_weight,
+        whole=Whole(logits, None),
+    )

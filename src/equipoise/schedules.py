@@ -1,0 +1,185 @@
+"""Schedules: from how far training has come, or how sure the model has become, to the value of an option.
+
+A schedule has no state of its own: the same step, or the same mean target probability, always gives the same value, so a
+run that resumes needs nothing but its step. `Objective` shows a schedule what it `reads`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import cos, pi
+from typing import ClassVar, Literal, final
+
+from equipoise.losses.base import check_number
+
+
+class Schedule(ABC):
+    """A value that changes in training.
+
+    A subclass is a frozen dataclass. It may use numbers between the two that `bounds` returns, and no others.
+    """
+
+    reads: ClassVar[Literal["step", "target_prob"]] = "step"
+
+    @abstractmethod
+    def __call__(self, shown: float, /) -> float:
+        """Return the value at a step (0 before the first), or at a mean target probability, whichever it reads."""
+
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """Return two numbers that all values lie between, so that they can be checked once."""
+
+
+@final
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same value throughout, kept where a later run may schedule it.
+
+    Args:
+        value: Any number.
+
+    Example:
+        >>> Constant(0.5)(7)
+        0.5
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        check_number("value", self.value)
+
+    def __call__(self, shown: float, /) -> float:
+        """Return the value."""
+        del shown
+        return float(self.value)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the value twice."""
+        return float(self.value), float(self.value)
+
+
+@final
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """A straight line from one value to another, then constant.
+
+    Args:
+        start: Value before the first step.
+        end: Value from `steps` on.
+        steps: How many steps it takes; at least 1.
+
+    Raises:
+        ValueError: If steps is below 1 or a value is not finite.
+
+    Example:
+        >>> [Linear(0, 1, steps=4)(step) for step in (0, 1, 4, 9)]
+        [0.0, 0.25, 1.0, 1.0]
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_line(self)
+
+    def __call__(self, shown: float, /) -> float:
+        """Return the value at a step."""
+        return _between(self.start, self.end, shown / self.steps)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return start and end."""
+        return float(self.start), float(self.end)
+
+
+@final
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine from one value to another, slow at both ends, then constant.
+
+    Args:
+        start: Value before the first step.
+        end: Value from `steps` on.
+        steps: How many steps it takes; at least 1.
+
+    Raises:
+        ValueError: If steps is below 1 or a value is not finite.
+
+    Example:
+        >>> [round(Cosine(0, 1, steps=4)(step), 4) for step in (0, 1, 2, 4, 9)]
+        [0.0, 0.1464, 0.5, 1.0, 1.0]
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_line(self)
+
+    def __call__(self, shown: float, /) -> float:
+        """Return the value at a step."""
+        return _between(self.start, self.end, (1 - cos(pi * min(shown / self.steps, 1.0))) / 2)
+
+    def bounds(self) -> tuple[float, float]:
+        """Return start and end."""
+        return float(self.start), float(self.end)
+
+
+@final
+@dataclass(frozen=True)
+class FollowConfidence(Schedule):
+    """Follows the model's own mean target probability: small while the model is ignorant, larger as it learns.
+
+    A straight line in the mean probability of the targets, constant outside `low` to `high`. A large gamma before the model
+    knows anything stops it from learning; this raises gamma only as it does.
+
+    Args:
+        start: Value up to a mean target probability of `low`.
+        end: Value from `high` on.
+        low: In [0, 1).
+        high: In (low, 1].
+
+    Raises:
+        ValueError: If not 0 <= low < high <= 1, or a value is not finite.
+
+    Example:
+        >>> [round(FollowConfidence(0.0, 0.8)(mean), 2) for mean in (0.05, 0.5, 0.95)]
+        [0.0, 0.4, 0.8]
+    """
+
+    start: float
+    end: float
+    low: float = 0.1
+    high: float = 0.9
+    reads: ClassVar[Literal["step", "target_prob"]] = "target_prob"
+
+    def __post_init__(self) -> None:
+        check_number("start", self.start)
+        check_number("end", self.end)
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"low and high must be probabilities with low < high, got {self.low} and {self.high}")
+
+    def __call__(self, shown: float, /) -> float:
+        """Return the value at a mean target probability."""
+        return _between(self.start, self.end, (shown - self.low) / (self.high - self.low))
+
+    def bounds(self) -> tuple[float, float]:
+        """Return start and end."""
+        return float(self.start), float(self.end)
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Return the point of a line; exactly the ends at 0 and 1 and beyond."""
+    if progress <= 0:
+        return float(start)
+    return float(end) if progress >= 1 else start + (end - start) * progress
+
+
+def _check_line(schedule: Linear | Cosine) -> None:
+    check_number("start", schedule.start)
+    check_number("end", schedule.end)
+    if not isinstance(schedule.steps, int) or schedule.steps < 1:
+        raise ValueError(f"steps must be an integer of at least 1, got {schedule.steps}")
+
+
+__all__ = ["Constant", "Cosine", "FollowConfidence", "Linear", "Schedule"]
