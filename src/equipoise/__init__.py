@@ -1,6 +1,7 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-from equipoise import losses, penalties
+from equipoise import gamma, losses, penalties, schedules
+from equipoise.objective import Objective
 
 __version__ = "0.1.0"
 

@@ -1,10 +1,12 @@
 r"""Choosing gamma, and what a gamma means: a floor under the softmax, or a rate of label noise.
 
-Three descriptions of one thing, for n classes. Cross entropy of probabilities with a floor f is gamma cross entropy, scaled and
-shifted; and it is cross entropy corrected for symmetric label noise, where a label is replaced with chance rho by one of the n - 1
+Three descriptions of one thing, for n classes. Cross entropy of probabilities with a floor f is gamma cross
+entropy, scaled and shifted; and it is cross entropy corrected for symmetric label noise, where a label is
+replaced with chance rho by one of the n - 1
 others:
 
-.. math:: f = \frac{\gamma}{1 + (n - 1)\gamma}, \qquad \gamma = \frac{f}{1 - (n - 1) f}, \qquad \rho = (n - 1) f.
+.. math:: f = \frac{\gamma}{1 + (n - 1)\gamma}, \qquad \gamma = \frac{f}{1 - (n - 1) f}, \qquad \rho = (n - 1)
+f.
 """
 
 from dataclasses import dataclass
@@ -130,7 +132,8 @@ def noise_from_floor(floor: float, num_classes: int) -> float:
 def steepest_prob(gamma: float) -> float:
     r"""Return the target probability at which gamma cross entropy pulls hardest at the target's logit.
 
-    The pull is :math:`p (1 - p) / (\gamma + (1 - \gamma) p)`, largest at :math:`\sqrt\gamma / (1 + \sqrt\gamma)`.
+    The pull is :math:`p (1 - p) / (\gamma + (1 - \gamma) p)`, largest at :math:`\sqrt\gamma / (1 +
+    \sqrt\gamma)`.
 
     Args:
         gamma: In [0, 1].
@@ -151,8 +154,9 @@ def read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
 
     .. math:: \frac{\gamma + (1 - \gamma)\,p_k}{1 + (n - 1)\gamma}
 
-    These, not softmax(z), estimate how the labels that were trained on are distributed; under symmetric label noise softmax(z) itself
-    estimates the clean labels. Masked classes keep probability 0 and do not count in n.
+    These, not softmax(z), estimate how the labels that were trained on are distributed; under symmetric label
+    noise softmax(z) itself estimates the clean labels. Masked classes keep probability 0 and do not count in
+    n.
 
     Args:
         logits: Floating; minus infinity masks a class. Half precision is computed in float32.
@@ -167,7 +171,7 @@ def read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
 
     Example:
         >>> read_out(torch.tensor([9.0, 0.0, 0.0]), gamma=0.1)
-        tensor([0.8332, 0.0834, 0.0834])
+        tensor([0.8331, 0.0834, 0.0834])
     """
     return log_read_out(logits, gamma, dim=dim).exp()
 
@@ -196,7 +200,9 @@ def log_read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
     masked = logits == -torch.inf
     count = (~masked).sum(dim, keepdim=True).to(logits.dtype)
     level = logits.new_tensor(gamma)
-    lifted = torch.logaddexp(level.log(), torch.log1p(-level) + logits.log_softmax(dim).masked_fill(masked, 0.0))
+    lifted = torch.logaddexp(
+        level.log(), torch.log1p(-level) + logits.log_softmax(dim).masked_fill(masked, 0.0)
+    )
     return (lifted - torch.log1p((count - 1) * level)).masked_fill(masked, -torch.inf)
 
 
@@ -228,8 +234,8 @@ def suggest_gamma(
 ) -> Suggestion:
     """Suggest a gamma to start from, with its reason.
 
-    Say one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for a model trained from
-    scratch; a task with a published value.
+    Say one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for
+    a model trained from scratch; a task with a published value.
 
     Args:
         noise: Chance that a label is replaced by one of the others, in [0, (n - 1)/n].
@@ -248,8 +254,8 @@ def suggest_gamma(
         training translation from scratch, as published
 
     Source:
-        Published values: Ji et al., ICLR 2023, arXiv:2302.13344, as set in the scripts of thu-coai/TaiLr, where each is used with a
-        min_weight of 0.2 or 0.3.
+        Published values: Ji et al., ICLR 2023, arXiv:2302.13344, as set in the scripts of thu-coai/TaiLr,
+        where each is used with a min_weight of 0.2 or 0.3.
     """
     if task is not None:
         if noise is not None or num_classes is not None:
@@ -262,15 +268,15 @@ def suggest_gamma(
     elif noise is not None:
         gamma = gamma_from_noise(noise, num_classes)
         reason = (
-            f"corrects for symmetric label noise of {noise:g} among {num_classes} classes; a model large enough to memorise its labels "
-            "wants more"
+            f"corrects for symmetric label noise of {noise:g} among {num_classes} classes; a model large "
+            "enough to memorise its labels wants more"
         )
     else:
         _check(0.0, num_classes)
         gamma = 1 / num_classes
         reason = (
-            f"from scratch a row of {num_classes} equally likely classes counts 1 / (1 + {num_classes - 1} gamma): about half here, "
-            "less with more gamma"
+            f"from scratch a row of {num_classes} equally likely classes counts 1 / (1 + {num_classes - 1} "
+            "gamma): about half here, less with more gamma"
         )
     return Suggestion(gamma, reason, steepest_prob(gamma))
 

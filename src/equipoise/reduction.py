@@ -1,7 +1,7 @@
 """From logits of any shape to rows, and from a number per row to the number a user asked for.
 
-The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0 for a single row), targets as class
-indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
+The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0 for a single row), targets as
+class indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Batch:
     shape: torch.Size
 
     def row_weight(self) -> Tensor | None:
-        """Weight (N,) of each row in the mean: its class's weight, 0 if ignored; None when every row counts once."""
+        """Weight (N,) of each row in the mean: its class's, 0 if ignored; None when all count once."""
         if self.target is None:
             return None
         weight = None if self.weight is None else self.weight[self.target]
@@ -50,14 +50,21 @@ def read(
 ) -> Batch:
     """Check logits, target and class weights, and lay them out as rows."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax")
+        raise TypeError(
+            f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax"
+        )
     if logits.ndim == 0:
-        raise ValueError("logits must be (C,), (N, C) or (N, C, d1, ...), got a single number; add a class dimension")
+        raise ValueError(
+            "logits must be (C,), (N, C) or (N, C, d1, ...), got a single number; add a class dimension"
+        )
     axis = 0 if logits.ndim == 1 else 1
     shape = logits.shape[:axis] + logits.shape[axis + 1 :]
     classes = logits.shape[axis]
     if classes == 0:
-        raise ValueError(f"logits must have at least one class, got shape {tuple(logits.shape)}; the class dimension is {axis}")
+        raise ValueError(
+            f"logits must have at least one class, got shape {tuple(logits.shape)}; "
+            f"classes are dimension {axis}"
+        )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     rows = logits.movedim(axis, -1).reshape(-1, classes)
@@ -70,25 +77,30 @@ def read(
     if target.is_floating_point():
         if target.shape != logits.shape:
             raise ValueError(
-                f"target must have the shape of the logits when it holds probabilities, got {tuple(target.shape)} and "
-                f"{tuple(logits.shape)}; class indices must be integers"
+                f"target must have the shape of the logits when it holds probabilities, got "
+                f"{tuple(target.shape)} and {tuple(logits.shape)}; class indices must be integers"
             )
         if ignore_index != IGNORE_INDEX:
             raise ValueError(
-                f"ignore_index must be left out when target holds probabilities, got {ignore_index}; drop those rows instead"
+                f"ignore_index must be left out when target holds probabilities, got {ignore_index}; "
+                "drop those rows instead"
             )
         soft = target.movedim(axis, -1).reshape(-1, classes).to(rows.dtype)
         return Batch(rows, None, soft, None, weight, shape)
     if target.dtype == torch.bool or target.is_complex():
-        raise TypeError(f"target must be class indices or probabilities, got {target.dtype}; use target.long()")
+        raise TypeError(
+            f"target must be class indices or probabilities, got {target.dtype}; use target.long()"
+        )
     if target.shape != shape:
         raise ValueError(
-            f"target must have the shape of the logits without the class dimension, {tuple(shape)}, or with it as "
-            f"probabilities, got {tuple(target.shape)} for logits {tuple(logits.shape)}"
+            f"target must have the shape of the logits without the class dimension, {tuple(shape)}, or with "
+            f"it as probabilities, got {tuple(target.shape)} for logits {tuple(logits.shape)}"
         )
     indices = target.reshape(-1).long()
     kept = indices != ignore_index
-    return Batch(rows, _in_range(torch.where(kept, indices, 0), classes, ignore_index), None, kept, weight, shape)
+    return Batch(
+        rows, _in_range(torch.where(kept, indices, 0), classes, ignore_index), None, kept, weight, shape
+    )
 
 
 def reduce(losses: Tensor, batch: Batch, reduction: str) -> Tensor:
@@ -112,14 +124,21 @@ def check_reduction(reduction: str) -> None:
 
 def _class_weight(weight: Tensor, rows: Tensor, target: Tensor | None) -> Tensor:
     if target is None:
-        raise ValueError("target must be given with class weights, got None; a weight is that of the target's class")
+        raise ValueError(
+            "target must be given with class weights, got None; a weight is that of the target's class"
+        )
     if weight.shape != rows.shape[1:]:
-        raise ValueError(f"weight must be ({rows.shape[1]},), one number per class, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must be ({rows.shape[1]},), one number per class, got {tuple(weight.shape)}"
+        )
     return weight.to(rows)
 
 
 def _in_range(indices: Tensor, classes: int, ignore_index: int) -> Tensor:
-    """Return the indices, read through a table of the classes: that reports a class that does not exist on any device."""
+    """Return the indices, read through a table of the classes.
+
+    On every device, and while compiling, that reports a class that does not exist.
+    """
     table = torch.arange(classes, device=indices.device)
     try:
         return table.gather(0, indices)

@@ -27,17 +27,19 @@ from equipoise.stats import (
 
 @final
 class Row:
-    """What a loss may ask of its row of logits. Every answer is one number per row; write the loss as if for one row.
+    """What a loss may ask of its row of logits; write the loss as if for one row.
 
-    The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with every class in turn as
-    the target: what depends on the target then has shape (N, C), everything else (N, 1), and an elementwise loss needs no change.
+    The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with
+    every class in turn as the target: what depends on the target then has shape (N, C), everything else (N,
+    1), and an elementwise loss needs no change.
 
     Args:
         ask: Answers a statistic. The only thing that differs between dense, fused and sharded rows.
         num_classes: C, the masked ones included.
         target: (N,) class of each row, or None to take every class in turn.
         class_weight: (C,) weight of each class, or None.
-        whole: The logits and the target, for the few losses that need every logit; None where they are never held at once.
+        whole: The logits and the target, for the few losses that need every logit; None where they are never
+            held at once.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Row:
         return self.ask(LogSumExp(scale))
 
     def excess(self, scale: float = 1.0) -> Tensor:
-        """Log-sum-exp of the logits times `scale`, less the largest of these; 0 for a row that has decided."""
+        """Log-sum-exp of the logits times `scale`, less the largest of these; 0 where one has it all."""
         return self.ask(Excess(scale))
 
     @property
@@ -100,7 +102,7 @@ class Row:
         return self.ask(ClassCount()).detach()
 
     def expected_log_prob(self, rows: Tensor, /) -> Tensor:
-        """Expected log-probability under a soft target: the target's row of a (C, C) matrix, or (C,) for every row."""
+        """Expected log-probability under soft targets: (C, C) with a row per class, or (C,) for all."""
         return self.ask(ExpectedLogProb(rows))
 
     @property
@@ -114,7 +116,9 @@ class Row:
     def whole(self) -> "Whole":
         """Every logit of the row and the target, for losses no statistic can serve."""
         if self._whole is None:
-            raise NotImplementedError("the logits of a row must be whole for this loss, got them in parts; pass logits")
+            raise NotImplementedError(
+                "the logits of a row must be whole for this loss, got them in parts; pass logits"
+            )
         return self._whole
 
 
@@ -133,7 +137,7 @@ class Whole:
 
     @property
     def classes(self) -> Tensor:
-        """Logits, (N, C) or (N, 1, C) for every target; a masked class is finite but beyond reach, so that slopes stay finite."""
+        """Logits, (N, C) or (N, 1, C) for every target; masked ones are finite but beyond reach."""
         bounded = self.logits.clamp(min=-finite_limit(self.logits.dtype))
         return bounded if self.target is not None else bounded[:, None]
 
@@ -148,7 +152,7 @@ class Whole:
         return matrix[None] if self.target is None else matrix[self.target]
 
     def mean(self, matrix: Tensor, /) -> Tensor:
-        """Mean of the target's row of a (C, C) matrix under the probabilities, (N,), or (N, C) for every target."""
+        """Mean of the target's row of a (C, C) matrix under the probabilities, (N,) or (N, C)."""
         probs = self.logits.clamp(min=-finite_limit(self.logits.dtype)).softmax(1)
         return probs @ matrix.T if self.target is None else (matrix[self.target] * probs).sum(1)
 
@@ -171,7 +175,7 @@ def dense(logits: Tensor, target: Tensor | None = None, *, class_weight: Tensor 
 
 
 def every(logits: Tensor, *, class_weight: Tensor | None = None) -> Row:
-    """Return the rows of dense logits (N, C) with every class in turn as the target; answers are (N, C) or (N, 1)."""
+    """Return the rows of dense logits (N, C) with every class in turn as the target."""
     return Row(
         lambda stat: stat.every(logits),
         num_classes=logits.shape[1],

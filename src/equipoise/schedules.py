@@ -1,7 +1,7 @@
 """Schedules: from how far training has come, or how sure the model has become, to the value of an option.
 
-A schedule has no state of its own: the same step, or the same mean target probability, always gives the same value, so a
-run that resumes needs nothing but its step. `Objective` shows a schedule what it `reads`.
+A schedule has no state of its own: the same step, or the same mean target probability, always gives the same
+value, so a run that resumes needs nothing but its step. `Objective` shows a schedule what it `reads`.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, shown: float, /) -> float:
-        """Return the value at a step (0 before the first), or at a mean target probability, whichever it reads."""
+        """Return the value at a step, 0 before the first, or at a mean target probability."""
 
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
@@ -128,10 +128,10 @@ class Cosine(Schedule):
 @final
 @dataclass(frozen=True)
 class FollowConfidence(Schedule):
-    """Follows the model's own mean target probability: small while the model is ignorant, larger as it learns.
+    """Follows the model's own mean target probability: small while it is ignorant, larger as it learns.
 
-    A straight line in the mean probability of the targets, constant outside `low` to `high`. A large gamma before the model
-    knows anything stops it from learning; this raises gamma only as it does.
+    A straight line in the mean probability of the targets, constant outside `low` to `high`. A large gamma
+    before the model knows anything stops it from learning; this raises gamma only as it does.
 
     Args:
         start: Value up to a mean target probability of `low`.
@@ -157,7 +157,9 @@ class FollowConfidence(Schedule):
         check_number("start", self.start)
         check_number("end", self.end)
         if not 0 <= self.low < self.high <= 1:
-            raise ValueError(f"low and high must be probabilities with low < high, got {self.low} and {self.high}")
+            raise ValueError(
+                f"low and high must be probabilities with low < high, got {self.low} and {self.high}"
+            )
 
     def __call__(self, shown: float, /) -> float:
         """Return the value at a mean target probability."""

@@ -1,4 +1,4 @@
-"""Losses that shape confidence. Each is a value: build it, add it to others, call it like `F.cross_entropy`."""
+"""Losses that shape confidence. Build one, add it to others, call it like `F.cross_entropy`."""
 
 from equipoise.losses import costs as _costs
 from equipoise.losses import likelihood as _likelihood

@@ -16,8 +16,8 @@ from equipoise.rows import Row, dense, every
 class Loss(ABC):
     """A loss or penalty: an immutable value, called like `torch.nn.functional.cross_entropy`.
 
-    Losses add up and scale: `CrossEntropy() + 0.1 * Entropy()` is a loss. Write one as a frozen dataclass that
-    subclasses `RowLoss`.
+    Losses add up and scale: `CrossEntropy() + 0.1 * Entropy()` is a loss. Write one as a frozen dataclass
+    that subclasses `RowLoss`.
     """
 
     def __call__(
@@ -32,27 +32,33 @@ class Loss(ABC):
         r"""Return the loss of logits against targets.
 
         Args:
-            logits: Scores before any softmax; minus infinity masks a class. Half precision is computed in float32.
-            target: Class indices, or probabilities in the shape of the logits, whose rows should sum to one; the loss is
-                then its expectation over them. Penalties alone need none.
+            logits: Scores before any softmax; minus infinity masks a class. Half precision is computed in
+                float32.
+            target: Class indices, or probabilities in the shape of the logits, whose rows should sum to one;
+                the loss is then its expectation over them. Penalties alone need none.
             weight: Weight of each class: of the rows of that class, and of their part in the mean.
             ignore_index: Rows with this class index count for nothing.
-            reduction: "mean", "sum" or "none". The mean is over the rows that count, by their class weight; it is nan
+            reduction: "mean", "sum" or "none". The mean is over the rows that count, by their class weight;
+            it is nan
                 when no row counts.
 
         Shapes:
-            logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities; weight (C,);
-            result a single number, or with reduction "none" the shape of the logits without C.
+            logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities;
+            weight (C,); result a single number, or with reduction "none" the shape of the logits without C.
 
         Raises:
             TypeError: If logits are not floating, or targets are neither integers nor probabilities.
-            ValueError: If shapes do not fit, a class does not exist, an option is outside its range, or a loss has no target.
+            ValueError: If shapes do not fit, a class does not exist, an option is outside its range, or a
+                loss has no target.
         """
         check_reduction(reduction)
         batch = read(logits, target, weight, ignore_index)
-        if reduction == "none" and (mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]):
+        if reduction == "none" and (
+            mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
+        ):
             raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; it looks at the batch as a whole"
+                f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; "
+                "it looks at the batch as a whole"
             )
         return self._reduced(batch, reduction)
 
@@ -88,8 +94,8 @@ class Loss(ABC):
 class RowLoss(Loss):
     """A loss that looks at one row at a time.
 
-    A subclass is a frozen dataclass with one method, `per_row`. A class whose formula already carries the class weights sets
-    `weighs` and multiplies by `row.weight` itself.
+    A subclass is a frozen dataclass with one method, `per_row`. A class whose formula already carries the
+    class weights sets `weighs` and multiplies by `row.weight` itself.
     """
 
     weighs: ClassVar[bool] = False
@@ -110,13 +116,13 @@ class RowLoss(Loss):
 class BatchLoss(Loss):
     """A penalty on the batch as a whole, such as how evenly its rows share the classes.
 
-    A subclass is a frozen dataclass with one method, `of_batch`. Under reduction "mean" it counts once; under "sum" as
-    often as there are rows, so that the sum over a count is the mean.
+    A subclass is a frozen dataclass with one method, `of_batch`. Under reduction "mean" it counts once; under
+    "sum" as often as there are rows, so that the sum over a count is the mean.
     """
 
     @abstractmethod
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
-        """Return the penalty of logits (N, C) whose rows have the given (N,) shares of the batch, which sum to one."""
+        """Return the penalty of logits (N, C) whose rows have shares (N,) of the batch that sum to one."""
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
         weight = batch.row_weight()
@@ -144,7 +150,9 @@ class Sum(Loss):
 
     def of(self, row: Row, /) -> Tensor:
         """Return the weighted sum of the row losses among the terms."""
-        return _add(coefficient * term.of(row) for coefficient, term in self.parts if isinstance(term, RowLoss))
+        return _add(
+            coefficient * term.of(row) for coefficient, term in self.parts if isinstance(term, RowLoss)
+        )
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
         parts = [
@@ -184,13 +192,24 @@ def _row_losses(of: Callable[[Row], Tensor], batch: Batch) -> Tensor:
 
 
 def check_number(
-    name: str, value: Any, low: float = -float("inf"), high: float = float("inf"), hint: str = "", *, open_low: bool = False
+    name: str,
+    value: Any,
+    low: float = -float("inf"),
+    high: float = float("inf"),
+    hint: str = "",
+    *,
+    open_low: bool = False,
 ) -> None:
-    """Raise unless the option is a number in its range. A scheduled value, a tensor, was checked where its schedule was made."""
+    """Raise unless the option is a number in its range.
+
+    A scheduled value, a tensor, was checked where its schedule was made.
+    """
     if isinstance(value, Tensor):
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}; to change it in training give Objective a schedule")
+        raise TypeError(
+            f"{name} must be a number, got {value!r}; to change it in training give Objective a schedule"
+        )
     inside = (low < value if open_low else low <= value) and value <= high and abs(value) < float("inf")
     if not inside:
         rule = _rule(low, high, open_low)
@@ -211,7 +230,10 @@ def like(value: float | Tensor, answer: Tensor) -> Tensor:
 
 
 def log_add(one: Tensor, two: Tensor) -> Tensor:
-    """Return log(e^one + e^two), where one of them may be minus infinity; unlike torch's, with finite second derivatives."""
+    """Return log(e^one + e^two), where one of them may be minus infinity.
+
+    torch.logaddexp has nan for a second derivative there.
+    """
     return torch.maximum(one, two) - F.logsigmoid((one - two).abs())
 
 
@@ -225,6 +247,7 @@ class Exact:
         p: Their probabilities.
         y: Place of the target among them.
         kept: Places of these classes among all of them.
+        num_classes: Number of classes, masked ones included.
     """
 
     mp: Any
@@ -232,6 +255,7 @@ class Exact:
     p: Sequence[Any]
     y: int
     kept: Sequence[int]
+    num_classes: int
 
     @property
     def others(self) -> list[int]:
@@ -246,7 +270,8 @@ class Entry:
     Args:
         make: The class.
         at: Settings to test.
-        definition: The textbook formula, `definition(loss, exact)`, on exact probabilities.
+        definition: The textbook formula, `definition(loss, exact)`, on exact probabilities; the loss's
+            numbers are exact too.
         source: Where it comes from.
         proper: Whether the expected loss is smallest at the true probabilities, for a setting.
         bounded: Whether the loss of a row has an upper limit, for a setting.

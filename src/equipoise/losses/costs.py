@@ -35,13 +35,14 @@ class ClassMatrix:
             raise ValueError(f"{name} must be a (C, C) matrix of numbers, got {values!r}") from error
         if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
             raise ValueError(
-                f"{name} must be (C, C), one row per true class and one column per other class, got {array.shape}"
+                f"{name} must be (C, C), a row per true class and a column per other class, got {array.shape}"
             )
         if not np.isfinite(array).all():
             row, column = np.argwhere(~np.isfinite(array))[0]
             raise ValueError(f"{name} must be finite, got {array[row, column]} at [{row}, {column}]")
         array.setflags(write=False)
         self.array = array
+        self._tensor = torch.tensor(array)
         self._digest = hashlib.sha256(array.tobytes()).hexdigest()
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
@@ -52,12 +53,15 @@ class ClassMatrix:
         """Return the matrix as a tensor that fits the logits, checked against the number of classes."""
         if len(self) != classes:
             raise ValueError(
-                f"{name} must have one row and column per class, ({classes}, {classes}), got ({len(self)}, {len(self)})"
+                f"{name} must have a row and a column for each of {classes} classes, got {self.array.shape}"
             )
         key = like.dtype, like.device
-        if key not in self._held:
-            self._held[key] = torch.tensor(self.array.tolist(), dtype=like.dtype, device=like.device)
-        return self._held[key]
+        held = self._held.get(key)
+        if held is None:
+            held = self._tensor.to(like)
+            if not torch.compiler.is_compiling():  # what a trace makes must not outlive it
+                self._held[key] = held
+        return held
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClassMatrix) and np.array_equal(self.array, other.array)
@@ -94,7 +98,8 @@ def _check_similarity(array: np.ndarray) -> None:
             else "divide each row by its sum; a row is the target distribution of that true class"
         )
         raise ValueError(
-            f"similarity[true, class] must have rows that sum to 1, got {sums[worst]:.6g} for row {worst}; {way}"
+            f"similarity[true, class] must have rows that sum to 1, got {sums[worst]:.6g} for row {worst}; "
+            f"{way}"
         )
 
 
@@ -105,7 +110,8 @@ def _check_weights(array: np.ndarray) -> None:
     if np.diag(array).any():
         row = int(np.diag(array).argmax())
         raise ValueError(
-            f"weights[true, wrong] must be 0 on the diagonal, got {array[row, row]} for class {row}; a class is no rival of its own"
+            f"weights[true, wrong] must be 0 on the diagonal, got {array[row, row]} for class {row}; "
+            "a class is no rival of its own"
         )
 
 
@@ -114,8 +120,9 @@ def _check_costs(array: np.ndarray) -> None:
     if dear.size:
         true, wrong = dear[0]
         raise ValueError(
-            f"costs[true, predicted] must be smallest on the diagonal of each row, got {array[true, true]} for getting class "
-            f"{true} right and {array[true, wrong]} for calling it {wrong}; is it a matrix of gains? pass its negative"
+            "costs[true, predicted] must be smallest on the diagonal of each row, got "
+            f"{array[true, true]} for getting class {true} right and {array[true, wrong]} for calling it "
+            f"{wrong}; if it holds gains, pass its negative"
         )
 
 
@@ -128,22 +135,24 @@ class SimilarityCrossEntropy(RowLoss):
 
     .. math:: -\sum_k S_{yk} \log p_k.
 
-    The optimum is not the true probabilities :math:`\eta` but their mixture :math:`S^T \eta`: undo the mixture before a decision
-    by cost. It makes mistakes milder, not cheaper: the mean severity of mistakes falls while their number, and often the
-    expected cost, rises.
+    The optimum is not the true probabilities :math:`\eta` but their mixture :math:`S^T \eta`: undo the
+    mixture before a decision by cost. It makes mistakes milder, not cheaper: the mean severity of mistakes
+    falls while their number, and often the expected cost, rises.
 
     Args:
-        similarity: (C, C), indexed [true class, class]; every row is the target distribution of that true class and sums to 1.
+        similarity: (C, C), indexed [true class, class]; every row is the target distribution of that true
+            class and sums to 1.
 
     Shapes:
         See `Loss.__call__`.
 
     Raises:
-        ValueError: If similarity is not square, finite and non-negative with rows that sum to 1, or, when called, if its size is
-            not the number of classes.
+        ValueError: If similarity is not square, finite and non-negative with rows that sum to 1, or, when
+            called, if its size is not the number of classes.
 
     Numerics:
-        A sum of non-negative terms, each exact. A masked class takes no part: its share of the target is left out.
+        A sum of non-negative terms, each exact. A masked class takes no part: its share of the target is left
+        out.
 
     Example:
         >>> animals = [[0.8, 0.2, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0.1, 0.9]]
@@ -179,7 +188,8 @@ class PairwiseCrossEntropy(RowLoss):
 
     .. math:: \sum_{k \ne y} W_{yk} \log\left(1 + e^{z_k - z_y}\right),
 
-    the cross entropy of y against k alone for each wrong class k. A class whose confusion is dear is pushed further away.
+    the cross entropy of y against k alone for each wrong class k. A class whose confusion is dear is pushed
+    further away.
 
     Args:
         weights: (C, C), indexed [true class, wrong class]; non-negative, 0 on the diagonal.
@@ -188,19 +198,21 @@ class PairwiseCrossEntropy(RowLoss):
         See `Loss.__call__`. With target probabilities it needs (N, C, C) numbers.
 
     Raises:
-        ValueError: If weights is not square, finite and non-negative with a zero diagonal, or, when called, if its size is not
-            the number of classes.
+        ValueError: If weights is not square, finite and non-negative with a zero diagonal, or, when called,
+            if its size is not the number of classes.
 
     Numerics:
         A sum of non-negative terms, each exact; a masked class adds nothing.
 
     Example:
         >>> loss = PairwiseCrossEntropy([[0, 1, 20], [1, 0, 1], [1, 1, 0]])
-        >>> loss(torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([0])), loss(torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([0]))
+        >>> cheap, dear = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0]])
+        >>> loss(cheap, torch.tensor([0])), loss(dear, torch.tensor([0]))
         (tensor(15.9899), tensor(43.2317))
 
     Source:
-        The second idea in the discussion "Bespoke cross entropy loss", discuss.pytorch.org/t/86622, made precise.
+        The second idea in the discussion "Bespoke cross entropy loss", discuss.pytorch.org/t/86622, made
+        precise.
     """
 
     weights: ClassMatrix = field()
@@ -225,8 +237,9 @@ class ExpectedCost(RowLoss):
 
     .. math:: \sum_k C_{yk}\,p_k.
 
-    Linear in p, so it drives the model towards certainty and its probabilities are no longer estimates; its slope vanishes on
-    confident mistakes. Add it to cross entropy, or keep cross entropy and take the decision that costs least.
+    Linear in p, so it drives the model towards certainty and its probabilities are no longer estimates; its
+    slope vanishes on confident mistakes. Add it to cross entropy, or keep cross entropy and take the decision
+    that costs least.
 
     Args:
         costs: (C, C), indexed [true class, predicted class]; in each row being right costs least.
@@ -235,19 +248,21 @@ class ExpectedCost(RowLoss):
         See `Loss.__call__`.
 
     Raises:
-        ValueError: If costs is not square and finite, if being right costs more than some mistake, or, when called, if its size is
-            not the number of classes.
+        ValueError: If costs is not square and finite, if being right costs more than some mistake, or, when
+            called, if its size is not the number of classes.
 
     Numerics:
         A sum of probabilities times costs; a masked class adds nothing.
 
     Example:
         >>> loss = ExpectedCost([[0, 1, 20], [1, 0, 1], [1, 1, 0]])
-        >>> loss(torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([0])), loss(torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([0]))
-        (tensor(2.9177), tensor(15.8467))
+        >>> cheap, dear = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0]])
+        >>> loss(cheap, torch.tensor([0])), loss(dear, torch.tensor([0]))
+        (tensor(2.9171), tensor(15.8462))
 
     Source:
-        Elkan, IJCAI 2001, for costs; as a loss it is the 1-Wasserstein distance to the label for a metric cost.
+        Elkan, IJCAI 2001, for costs; as a loss it is the 1-Wasserstein distance to the label for a metric
+        cost.
     """
 
     costs: ClassMatrix = field()
@@ -268,7 +283,7 @@ def _row(matrix: ClassMatrix, e: Exact) -> list[Any]:
 
 
 def _ring(size: int, near: float, far: float) -> list[list[float]]:
-    """A matrix for tests: `near` for the next class and `far` for the others, a different number in every row's direction."""
+    """A matrix for tests, unlike its transpose: `near` for the next class and `far` for the others."""
     return [
         [0.0 if i == k else near if (k - i) % size == 1 else far for k in range(size)] for i in range(size)
     ]

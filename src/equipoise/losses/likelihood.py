@@ -20,11 +20,13 @@ class CrossEntropy(RowLoss):
 
     .. math:: -(1 - s) \log p_y - \frac{s}{n} \sum_k \log p_k.
 
-    Smoothing keeps the model from becoming certain. `CrossEntropy(label_smoothing=1)` is the second sum alone: add a
-    multiple of it to smooth any other loss. Proper without smoothing: the optimum is the true probabilities.
+    Smoothing keeps the model from becoming certain. `CrossEntropy(label_smoothing=1)` is the second sum
+    alone: add a multiple of it to smooth any other loss. Proper without smoothing: the optimum is the true
+    probabilities.
 
     Args:
-        label_smoothing: In [0, 1]; the share of the target spread evenly over the classes that are not masked.
+        label_smoothing: In [0, 1]; the share of the target spread evenly over the classes that are not
+            masked.
 
     Shapes:
         As `torch.nn.functional.cross_entropy`; see `Loss.__call__`.
@@ -33,7 +35,8 @@ class CrossEntropy(RowLoss):
         ValueError: If label_smoothing is outside [0, 1].
 
     Numerics:
-        -log p_y is minus the log-sigmoid of the target's log odds: exact to the last digits where p_y is near 1 too.
+        -log p_y is minus the log-sigmoid of the target's log odds: exact to the last digits where p_y is near
+        1 too.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -75,8 +78,9 @@ class FlooredCrossEntropy(RowLoss):
     .. math:: -\log\left(f + (1 - n f)\,p_y\right).
 
     The floor is not free of consequences for training: this is gamma cross entropy with
-    gamma = f / (1 - (n - 1) f), scaled and shifted (`equipoise.gamma.gamma_from_floor`), so a target far below the floor pulls
-    hardly at all. Not proper in p for f > 0: it is the floored probabilities that are fitted to the true ones.
+    gamma = f / (1 - (n - 1) f), scaled and shifted (`equipoise.gamma.gamma_from_floor`), so a target far
+    below the floor pulls hardly at all. Not proper in p for f > 0: it is the floored probabilities that are
+    fitted to the true ones.
 
     Args:
         floor: In [0, 1/n]; the smallest probability of any class. At 1/n the loss is constant.
@@ -108,13 +112,13 @@ class FlooredCrossEntropy(RowLoss):
         """Return the loss of one row."""
         if isinstance(self.floor, (int, float)) and self.floor * row.num_classes > 1 + 1e-9:
             raise ValueError(
-                f"floor must be at most 1/{row.num_classes} = {1 / row.num_classes:.6g} for {row.num_classes} classes, "
-                f"got {self.floor}; {row.num_classes} floors may not sum to more than 1"
+                f"floor must be at most 1/{row.num_classes} = {1 / row.num_classes:.6g} for "
+                f"{row.num_classes} classes, got {self.floor}; the floors may not sum to more than 1"
             )
         odds = row.log_odds()
         floor = like(self.floor, odds)
         tiny = torch.finfo(odds.dtype).tiny
-        rivals = (row.class_count - 1) * floor
+        rivals = (row.class_count - 1).clamp(min=0) * floor
         miss = log_add((1 - floor).clamp(min=tiny).log(), rivals.log() + odds)
         hit = log_add(floor.log(), torch.log1p(-rivals.clamp(max=1 - tiny)) + odds)
         return -F.logsigmoid(hit - miss)
@@ -129,8 +133,8 @@ class Focal(RowLoss):
 
     .. math:: -(1 - p_y)^{\gamma} \log p_y.
 
-    It leaves the model less sure than cross entropy does, which often improves calibration. Not proper for gamma > 0: the
-    optimum is flatter than the true probabilities.
+    It leaves the model less sure than cross entropy does, which often improves calibration. Not proper for
+    gamma > 0: the optimum is flatter than the true probabilities.
 
     Args:
         gamma: At least 0; 0 is cross entropy. Not the gamma of `GammaCrossEntropy`.
@@ -142,15 +146,17 @@ class Focal(RowLoss):
         ValueError: If gamma is negative.
 
     Numerics:
-        (1 - p_y)^gamma is exp(gamma log(1 - p_y)) on log odds: value and slope are finite for gamma in (0, 1) at p_y = 1.
+        (1 - p_y)^gamma is exp(gamma log(1 - p_y)) on log odds: value and slope are finite for gamma in (0, 1)
+        at p_y = 1.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
         >>> Focal(gamma=2.0)(logits, torch.tensor([0, 2]), reduction="none")
-        tensor([4.1414e-03, 2.8273e+00])
+        tensor([0.0041, 2.8210])
 
     Source:
-        Lin et al., ICCV 2017, arXiv:1708.02002; for calibration Mukhoti et al., NeurIPS 2020, arXiv:2002.09437.
+        Lin et al., ICCV 2017, arXiv:1708.02002; for calibration Mukhoti et al., NeurIPS 2020,
+        arXiv:2002.09437.
     """
 
     gamma: float = 2.0
@@ -173,7 +179,8 @@ class Poly(RowLoss):
 
     .. math:: -\log p_y + \epsilon\,(1 - p_y).
 
-    Positive epsilon pulls harder at rows the model is undecided about; negative epsilon makes it less sure. Proper only at 0.
+    Positive epsilon pulls harder at rows the model is undecided about; negative epsilon makes it less sure.
+    Proper only at 0.
 
     Args:
         epsilon: At least -1; 0 is cross entropy.
@@ -184,10 +191,14 @@ class Poly(RowLoss):
     Raises:
         ValueError: If epsilon is below -1, where a sure row would be pushed away from its label.
 
+    Numerics:
+        Near epsilon = -1 the two terms cancel on confident rows: the relative error grows as 1 / (1 +
+        epsilon), the slope's too.
+
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
         >>> Poly(epsilon=1.0)(logits, torch.tensor([0, 2]), reduction="none")
-        tensor([0.3260, 4.0496])
+        tensor([0.3261, 4.0496])
 
     Source:
         Leng et al., ICLR 2022, arXiv:2204.12511.
@@ -213,19 +224,20 @@ class Brier(RowLoss):
 
     .. math:: (1 - p_y)^2 + \sum_{k \ne y} p_k^2,
 
-    between 0 and 2. Proper, and bounded, so a wrong label cannot pull without limit; but slow to start from a confident
-    mistake, where its slope vanishes.
+    between 0 and 2. Proper, and bounded, so a wrong label cannot pull without limit; but slow to start from a
+    confident mistake, where its slope vanishes.
 
     Shapes:
         See `Loss.__call__`.
 
     Numerics:
-        The sum over the other classes comes from the target's log odds at scale 2; nothing is subtracted from 1.
+        The sum over the other classes comes from the target's log odds at scale 2; nothing is subtracted from
+        1.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
         >>> Brier()(logits, torch.tensor([0, 2]), reduction="none")
-        tensor([0.0373, 1.7354])
+        tensor([0.0392, 1.7406])
 
     Source:
         Brier, Monthly Weather Review 78 (1950).
@@ -259,15 +271,13 @@ ENTRIES = (
     Entry(
         Focal,
         (Focal(gamma=0.0), Focal(gamma=0.5), Focal(gamma=2.0)),
-        definition=lambda loss, e: (
-            -e.mp.fsum(e.p[k] for k in e.others) ** loss.gamma * e.mp.log(e.p[e.y])
-        ),
+        definition=lambda loss, e: -(e.mp.fsum(e.p[k] for k in e.others) ** loss.gamma) * e.mp.log(e.p[e.y]),
         source="Lin et al. 2017, arXiv:1708.02002",
         proper=lambda loss: loss.gamma == 0,
     ),
     Entry(
         Poly,
-        (Poly(epsilon=1.0), Poly(epsilon=-1.0), Poly(epsilon=0.0)),
+        (Poly(epsilon=1.0), Poly(epsilon=-0.5), Poly(epsilon=0.0)),
         definition=lambda loss, e: -e.mp.log(e.p[e.y]) + loss.epsilon * (1 - e.p[e.y]),
         source="Leng et al. 2022, arXiv:2204.12511",
         proper=lambda loss: loss.epsilon == 0,

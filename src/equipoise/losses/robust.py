@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,16 @@ class GammaCrossEntropy(RowLoss):
 
     .. math:: -\frac{\log\left(\gamma + (1 - \gamma)\,p_y\right)}{1 - \gamma},
 
-    which is cross entropy at gamma = 0 and 1 - p_y in the limit at 1, and lies in [0, -log(gamma) / (1 - gamma)]. Its slope is
-    cross entropy's times w = p_y / (gamma + (1 - gamma) p_y). With `min_weight` b > 0 the slope is cross entropy's times
-    max(b, w), and the value the loss that has this slope: below p* = b gamma / (1 - b (1 - gamma)) it goes on as
-    b (log p* - log p_y).
+    which is cross entropy at gamma = 0 and 1 - p_y in the limit at 1, and lies in [0, -log(gamma) / (1 -
+    gamma)]. Its slope is cross entropy's times w = p_y / (gamma + (1 - gamma) p_y). With `min_weight` b > 0
+    the slope is cross entropy's times max(b, w), and the value the loss that has this slope: below p* = b
+    gamma / (1 - b (1 - gamma)) it goes on as b (log p* - log p_y).
 
-    Over n equally likely classes a row counts 1 / (1 + (n - 1) gamma), so from scratch begin with n gamma below 1;
-    `equipoise.gamma.suggest_gamma` helps to choose. Not proper for gamma > 0: the optimum is sharper than the true probabilities,
-    so it counters overconfidence that comes from wrong labels, not from ambiguous rows. Under symmetric label noise raw
-    probabilities estimate the clean labels and `equipoise.gamma.read_out` the noisy ones. Fujisawa and Eguchi's "gamma cross
-    entropy" is another loss.
+    Over n equally likely classes a row counts 1 / (1 + (n - 1) gamma), so from scratch begin with n gamma
+    below 1; `equipoise.gamma.suggest_gamma` helps to choose. Not proper for gamma > 0: the optimum is sharper
+    than the true probabilities, so it counters overconfidence that comes from wrong labels, not from
+    ambiguous rows. Under symmetric label noise raw probabilities estimate the clean labels and
+    `equipoise.gamma.read_out` the noisy ones. Fujisawa and Eguchi's "gamma cross entropy" is another loss.
 
     Args:
         gamma: In [0, 1]. The larger, the sooner a surprising label is let go.
@@ -45,18 +45,19 @@ class GammaCrossEntropy(RowLoss):
         ValueError: If gamma or min_weight is outside [0, 1].
 
     Numerics:
-        gamma + (1 - gamma) p_y = sigmoid(m') with e^m' = (e^m + gamma) / (1 - gamma), m the target's log odds: the loss is cross
-        entropy on lifted odds. Nothing cancels, so the relative error stays near eps (1 + max|z|) for every gamma. The form
-        on p loses every digit on confident rows; the form on log p goes below 0.
+        gamma + (1 - gamma) p_y = sigmoid(m') with e^m' = (e^m + gamma) / (1 - gamma), m the target's log
+        odds: the loss is cross entropy on lifted odds. Nothing cancels, so the relative error stays near eps
+        (1 + max|z|) for every gamma. The form on p loses every digit on confident rows; the form on log p
+        goes below 0.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
         >>> GammaCrossEntropy(gamma=0.1)(logits, torch.tensor([0, 2]), reduction="none")
-        tensor([0.1516, 2.1312])
+        tensor([0.1683, 2.1786])
 
     Source:
-        Ji et al., ICLR 2023, arXiv:2302.13344 (TaiLr). Their code applies the weight with a stopped gradient; that is
-        `Reweighted(TaiLrWeight(gamma, min_weight))`, with the same gradient.
+        Ji et al., ICLR 2023, arXiv:2302.13344 (TaiLr). Their code applies the weight with a stopped gradient;
+        that is `Reweighted(TaiLrWeight(gamma, min_weight))`, with the same gradient.
     """
 
     gamma: float = 0.1
@@ -114,7 +115,9 @@ class TaiLrWeight:
         """Return the weight of target probabilities of any shape."""
         gamma = like(self.gamma, probs)
         # at gamma = 0 the weight is 1 for any probability, 0 included
-        ratio = torch.where(gamma == 0, 1.0, probs / torch.where(gamma == 0, 1.0, gamma + (1 - gamma) * probs))
+        ratio = torch.where(
+            gamma == 0, 1.0, probs / torch.where(gamma == 0, 1.0, gamma + (1 - gamma) * probs)
+        )
         return torch.maximum(ratio, like(self.min_weight, probs))
 
 
@@ -145,11 +148,13 @@ class Reweighted(RowLoss):
 
     .. math:: -\operatorname{stop}(w(p_y)) \log p_y,
 
-    where no gradient flows through w: the slope is cross entropy's times w(p_y). The value is not an objective: it may rise while
-    training succeeds. Do not stop early on it; `GammaCrossEntropy` has the value that belongs to TaiLr's weight.
+    where no gradient flows through w: the slope is cross entropy's times w(p_y). The value is not an
+    objective: it may rise while training succeeds. Do not stop early on it; `GammaCrossEntropy` has the value
+    that belongs to TaiLr's weight.
 
     Args:
-        weight: Any elementwise function of target probabilities. `TaiLrWeight` and `DFTWeight` are two published ones.
+        weight: Any elementwise function of target probabilities. `TaiLrWeight` and `DFTWeight` are two
+            published ones.
 
     Shapes:
         See `Loss.__call__`; `weight` is called with a tensor and must return one of its shape.
@@ -172,7 +177,9 @@ class Reweighted(RowLoss):
 
     def __post_init__(self) -> None:
         if not callable(self.weight):
-            raise TypeError(f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()")
+            raise TypeError(
+                f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()"
+            )
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
@@ -181,8 +188,8 @@ class Reweighted(RowLoss):
         weight = self.weight(probs)
         if weight.shape != probs.shape:
             raise ValueError(
-                f"weight must return one number per probability, {tuple(probs.shape)}, got {tuple(weight.shape)}; "
-                "write it elementwise"
+                f"weight must return one number per probability, {tuple(probs.shape)}, got "
+                f"{tuple(weight.shape)}; write it elementwise"
             )
         return -weight.detach() * F.logsigmoid(odds)
 
@@ -196,8 +203,9 @@ class GeneralizedCrossEntropy(RowLoss):
 
     .. math:: \frac{1 - p_y^q}{q},
 
-    which is cross entropy in the limit q = 0 and 1 - p_y at q = 1. Its slope is cross entropy's times p_y^q. Robust to
-    label noise like `GammaCrossEntropy`, with a weight that falls as a power instead of a ratio. Not proper for q > 0.
+    which is cross entropy in the limit q = 0 and 1 - p_y at q = 1. Its slope is cross entropy's times p_y^q.
+    Robust to label noise like `GammaCrossEntropy`, with a weight that falls as a power instead of a ratio.
+    Not proper for q > 0.
 
     Args:
         q: In [0, 1].
@@ -242,7 +250,8 @@ class SymmetricCrossEntropy(RowLoss):
 
     .. math:: -\alpha \log p_y - \beta A\,(1 - p_y),
 
-    where A stands for the log of zero in the reverse cross entropy. The best alpha and beta differ widely between data sets.
+    where A stands for the log of zero in the reverse cross entropy. The best alpha and beta differ widely
+    between data sets.
 
     Args:
         alpha: At least 0; weight of cross entropy.
@@ -258,7 +267,7 @@ class SymmetricCrossEntropy(RowLoss):
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
         >>> SymmetricCrossEntropy(alpha=0.1, beta=1.0)(logits, torch.tensor([0, 2]), reduction="none")
-        tensor([0.6418, 4.1283])
+        tensor([0.6418, 4.1284])
 
     Source:
         Wang et al., ICCV 2019, arXiv:1908.06112.
@@ -283,10 +292,10 @@ class SymmetricCrossEntropy(RowLoss):
 WEIGHTS = (TaiLrWeight, DFTWeight)
 
 
-def _gamma_cross_entropy(loss: GammaCrossEntropy, e: Exact) -> object:
-    gamma, least = e.mp.mpf(loss.gamma), e.mp.mpf(loss.min_weight)
+def _gamma_cross_entropy(loss: GammaCrossEntropy, e: Exact) -> Any:
+    gamma, least = loss.gamma, loss.min_weight
 
-    def value(p: object) -> object:
+    def value(p: Any) -> Any:
         return 1 - p if gamma == 1 else -e.mp.log(gamma + (1 - gamma) * p) / (1 - gamma)
 
     p = e.p[e.y]
@@ -294,13 +303,13 @@ def _gamma_cross_entropy(loss: GammaCrossEntropy, e: Exact) -> object:
     return value(p) if p >= start else value(start) + least * (e.mp.log(start) - e.mp.log(p))
 
 
-def _reweighted(loss: Reweighted, e: Exact) -> object:
+def _reweighted(loss: Reweighted, e: Exact) -> Any:
     p = e.p[e.y]
     if isinstance(loss.weight, DFTWeight):
         return -p * e.mp.log(p)
     assert isinstance(loss.weight, TaiLrWeight)
-    weight = p / (loss.weight.gamma + (1 - loss.weight.gamma) * p)
-    return -max(weight, e.mp.mpf(loss.weight.min_weight)) * e.mp.log(p)
+    gamma, least = e.mp.mpf(loss.weight.gamma), e.mp.mpf(loss.weight.min_weight)
+    return -max(p / (gamma + (1 - gamma) * p), least) * e.mp.log(p)
 
 
 ENTRIES = (
@@ -332,16 +341,18 @@ ENTRIES = (
     Entry(
         GeneralizedCrossEntropy,
         (GeneralizedCrossEntropy(q=0.0), GeneralizedCrossEntropy(q=0.7), GeneralizedCrossEntropy(q=1.0)),
-        definition=lambda loss, e: (
-            (1 - e.p[e.y] ** loss.q) / loss.q if loss.q else -e.mp.log(e.p[e.y])
-        ),
+        definition=lambda loss, e: (1 - e.p[e.y] ** loss.q) / loss.q if loss.q else -e.mp.log(e.p[e.y]),
         source="Zhang and Sabuncu 2018, arXiv:1805.07836",
         proper=lambda loss: loss.q == 0,
         bounded=lambda loss: loss.q > 0,
     ),
     Entry(
         SymmetricCrossEntropy,
-        (SymmetricCrossEntropy(), SymmetricCrossEntropy(alpha=1.0, beta=0.0), SymmetricCrossEntropy(alpha=0.0)),
+        (
+            SymmetricCrossEntropy(),
+            SymmetricCrossEntropy(alpha=1.0, beta=0.0),
+            SymmetricCrossEntropy(alpha=0.0),
+        ),
         definition=lambda loss, e: (
             -loss.alpha * e.mp.log(e.p[e.y]) - loss.beta * loss.log_zero * (1 - e.p[e.y])
         ),

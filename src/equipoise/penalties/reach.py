@@ -1,0 +1,163 @@
+"""Penalties on the logits themselves: how far they reach, and where they lie."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import Entry, Exact, RowLoss, check_number, like
+from equipoise.rows import Row
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class LogitRange(RowLoss):
+    r"""Hinge on how far the logits reach, so that no probability becomes too small.
+
+    With logits z, a row costs
+
+    .. math:: \max(0, \max z - \min z - \text{width})
+       \quad\text{or}\quad \max(0, \max z - \text{high}) + \max(0, \text{low} - \min z).
+
+    The first form, `LogitRange(width)`, does not change when all logits shift, as softmax does not; prefer
+    it. The second, `LogitRange(low=..., high=...)`, holds the logits themselves. A range of width R keeps
+    every probability of n classes at or above 1 / (1 + (n - 1) e^R); `for_floor` turns that around. A penalty
+    is a soft limit: it pulls back whatever crosses it, also where a floor under the softmax has no slope
+    left, but it does not guarantee.
+
+    Args:
+        width: At least 0; the range that is free.
+        low: Smallest free logit, with `high`.
+        high: Largest free logit, with `low`.
+
+    Shapes:
+        See `Loss.__call__`; no target is needed.
+
+    Raises:
+        ValueError: Unless either width, or both low and high with low <= high, are given.
+
+    Numerics:
+        Masked classes are left out. Several largest or smallest logits share the slope.
+
+    Example:
+        >>> LogitRange(width=4.0)(torch.tensor([[0.0, 1.0, 6.0], [0.0, 1.0, 2.0]]), reduction="none")
+        tensor([2., 0.])
+        >>> LogitRange.for_floor(0.01, num_classes=10)
+        LogitRange(width=2.39789...)
+
+    Source:
+        reddit.com/r/deeplearning 10puvih, "Best practice for capping a softmax".
+    """
+
+    width: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width is None) == (self.low is None and self.high is None) or (self.low is None) != (
+            self.high is None
+        ):
+            raise ValueError(
+                "a logit range must have either width, or low and high, got "
+                f"width={self.width}, low={self.low}, high={self.high}"
+            )
+        if self.width is not None:
+            check_number("width", self.width, 0, hint="it is the range that is free")
+            return
+        check_number("low", self.low)
+        check_number("high", self.high)
+        low, high = self.low, self.high
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+            raise ValueError(f"low must be at most high, got {low} and {high}")
+
+    @classmethod
+    def for_floor(cls, floor: float, num_classes: int) -> "LogitRange":
+        r"""Return the widest range that keeps every probability above a floor: log((1 - f) / ((n - 1) f)).
+
+        Args:
+            floor: In (0, 1/n]; the smallest probability wanted.
+            num_classes: n, at least 2.
+
+        Raises:
+            ValueError: If there are fewer than 2 classes or the floor is outside (0, 1/n].
+
+        Example:
+            >>> LogitRange.for_floor(0.5, num_classes=2)
+            LogitRange(width=0.0)
+        """
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}; one class always has probability 1"
+            )
+        check_number(
+            "floor", floor, 0, 1 / num_classes, f"the largest floor of {num_classes} classes", open_low=True
+        )
+        return cls(width=max(0.0, math.log((1 - floor) / ((num_classes - 1) * floor))))
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the penalty of one row."""
+        largest, smallest = row.largest, row.smallest
+        if self.width is not None:
+            return torch.relu(largest - smallest - like(self.width, largest))
+        assert self.low is not None
+        assert self.high is not None
+        return torch.relu(largest - like(self.high, largest)) + torch.relu(like(self.low, largest) - smallest)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        return f"LogitRange({given})"
+
+
+@final
+@dataclass(frozen=True)
+class ZLoss(RowLoss):
+    r"""Square of the log-sum-exp: keeps the logits from drifting.
+
+    With logits z, a row costs
+
+    .. math:: \left(\log\sum_k e^{z_k}\right)^2.
+
+    It holds what softmax leaves free, the common level of the logits, which helps half precision. It is not
+    shift-invariant and says little about confidence.
+
+    Shapes:
+        See `Loss.__call__`; no target is needed.
+
+    Example:
+        >>> ZLoss()(torch.tensor([[0.0, 0.0], [5.0, 5.0]]), reduction="none")
+        tensor([ 0.4805, 32.4119])
+
+    Source:
+        Zoph et al. 2022, arXiv:2202.08906, section 3.
+    """
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the penalty of one row."""
+        return row.lse() ** 2
+
+
+def _logit_range(loss: LogitRange, e: Exact) -> Any:
+    top, bottom = max(e.z), min(e.z)
+    if loss.width is not None:
+        return max(e.mp.mpf(0), top - bottom - loss.width)
+    return max(e.mp.mpf(0), top - loss.high) + max(e.mp.mpf(0), loss.low - bottom)
+
+
+ENTRIES = (
+    Entry(
+        LogitRange,
+        (LogitRange(width=4.0), LogitRange(low=-2.0, high=1.0)),
+        definition=_logit_range,
+        source="reddit.com/r/deeplearning 10puvih",
+        reads_target=False,
+    ),
+    Entry(
+        ZLoss,
+        (ZLoss(),),
+        definition=lambda loss, e: e.mp.log(e.mp.fsum(e.mp.exp(z) for z in e.z)) ** 2,
+        source="Zoph et al. 2022, arXiv:2202.08906",
+        reads_target=False,
+    ),
+)

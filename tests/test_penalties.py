@@ -1,0 +1,105 @@
+"""What the penalties do to a model, beyond their values."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise.losses import CrossEntropy, Loss
+from equipoise.penalties import Balance, Decisiveness, Entropy, Gini, LogitRange, matched_weight
+
+
+def descend(penalty: Loss, logits: Tensor, steps: int = 4000, rate: float = 5.0) -> Tensor:
+    logits = logits.clone().requires_grad_()
+    for _ in range(steps):
+        (slope,) = torch.autograd.grad(penalty(logits, reduction="sum"), logits)
+        logits = (logits - rate * slope).detach().requires_grad_()
+    return logits.detach().softmax(1)
+
+
+def two_rivals(classes: int) -> Tensor:
+    """Two classes nearly alike, all others 30 below."""
+    logits = torch.full((20, classes), -30.0, dtype=torch.float64)
+    logits[:, 0] = 0.0
+    logits[:, 1] = torch.linspace(-1.0, -0.05, 20)
+    return logits
+
+
+@pytest.mark.parametrize("penalty", [Entropy(), Gini()])
+def test_entropy_and_gini_resolve_two_rivals(penalty: Loss) -> None:
+    assert descend(penalty, two_rivals(16)).amax(1).min() > 0.99
+
+
+def test_decisiveness_leaves_two_rivals_together_from_twelve_classes_on() -> None:
+    assert descend(Decisiveness(), two_rivals(16)).amax(1).max() < 0.75
+    assert descend(Decisiveness(), two_rivals(8)).amax(1).min() > 0.99
+
+
+@pytest.mark.parametrize(("rivals", "last_good", "first_bad"), [(2, 11, 12), (3, 15, 16), (4, 19, 20)])
+def test_where_the_spurious_minima_begin(rivals: int, last_good: int, first_bad: int) -> None:
+    def curvature(classes: int) -> float:
+        """Second derivative of the penalty at equal shares, moving share between two of the rivals."""
+        power = math.log(2) / math.log(classes)
+        share = 1 / rivals
+        return power * (power - 1) * share ** (power - 2) - 2 * power * (2 * power - 1) * share ** (
+            2 * power - 2
+        )
+
+    assert curvature(last_good) < 0 < curvature(first_bad)
+
+
+def test_entropy_decides_with_plus_and_explores_with_minus() -> None:
+    logits = torch.randn(30, 5, dtype=torch.float64)
+    before = logits.softmax(1).amax(1).mean()
+    assert descend(Entropy(), logits, steps=50).amax(1).mean() > before
+    assert descend(-Entropy(), logits, steps=50).amax(1).mean() < before
+
+
+def test_balance_spreads_a_batch_and_no_balance_lets_it_collapse() -> None:
+    skewed = torch.zeros(40, 4, dtype=torch.float64)
+    skewed[:, 0] = 1.0
+    skewed = skewed + 0.3 * torch.randn(40, 4, dtype=torch.float64)
+    alone = descend(Entropy(), skewed, steps=200, rate=1.0).mean(0)
+    both = descend(Entropy() + 3 * Balance(), skewed, steps=2000, rate=1.0)
+    assert alone.max() > 0.9
+    assert both.mean(0).max() < 0.35
+    assert both.amax(1).mean() > 0.9
+
+
+@pytest.mark.parametrize(("floor", "classes"), [(0.01, 10), (0.05, 10), (1e-6, 50_000), (0.5, 2)])
+def test_a_range_for_a_floor_guarantees_it_and_is_the_widest(floor: float, classes: int) -> None:
+    penalty = LogitRange.for_floor(floor, num_classes=classes)
+    assert penalty.width is not None
+    worst = torch.full((1, classes), penalty.width, dtype=torch.float64)  # all rivals at the top
+    worst[0, 0] = 0.0
+    assert penalty(worst) == 0
+    assert worst.softmax(1).min().item() == pytest.approx(floor, rel=1e-9)
+    worst[0, 0] = -0.01
+    assert penalty(worst) > 0
+    assert worst.softmax(1).min().item() < floor
+
+
+def test_a_range_penalty_pulls_logits_back_within_it() -> None:
+    logits = 20 * torch.randn(20, 6, dtype=torch.float64)
+    pulled = logits.clone()
+    penalty = LogitRange(width=3.0)
+    for _ in range(4000):
+        leaf = pulled.requires_grad_()
+        (slope,) = torch.autograd.grad(penalty(leaf, reduction="sum"), leaf)
+        pulled = (leaf - 0.05 * slope).detach()
+    assert (pulled.amax(1) - pulled.amin(1)).max() < 3.2
+
+
+def test_matched_weight_makes_the_penalty_pull_as_hard_as_asked() -> None:
+    logits, target = torch.randn(50, 10, dtype=torch.float64), torch.randint(10, (50,))
+
+    def pull(loss: Loss) -> float:
+        leaf = logits.clone().requires_grad_()
+        return torch.autograd.grad(loss(leaf, target), leaf)[0].norm().item()
+
+    for penalty in (Entropy(), Gini(), Decisiveness(), LogitRange(width=1.0), Balance()):
+        factor = matched_weight(CrossEntropy(), penalty, logits, target, share=0.25)
+        assert pull(factor * penalty) == pytest.approx(0.25 * pull(CrossEntropy()))
+    with pytest.raises(ValueError, match="penalty must pull at these logits, got a gradient of norm 0"):
+        matched_weight(CrossEntropy(), LogitRange(width=1e3), logits, target)

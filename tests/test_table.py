@@ -1,0 +1,87 @@
+"""The tables and the modules agree."""
+
+import inspect
+from types import ModuleType
+
+import pytest
+
+import equipoise
+from equipoise import gamma, losses, penalties, reduction, schedules
+from equipoise.losses import LOSSES, WEIGHTS, BatchLoss, Loss, RowLoss, Sum
+from equipoise.penalties import PENALTIES
+
+TABLES = LOSSES + PENALTIES
+
+
+def public_losses(module: ModuleType) -> set[type]:
+    return {
+        value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Loss)
+        and not name.startswith("_")
+        and value not in (Loss, RowLoss, BatchLoss, Sum)
+    }
+
+
+def test_every_loss_and_penalty_is_in_a_table() -> None:
+    assert public_losses(losses) == {entry.make for entry in LOSSES}
+    assert public_losses(penalties) == {entry.make for entry in PENALTIES}
+    assert len({entry.name for entry in TABLES}) == len(TABLES) >= 18
+
+
+def test_a_loss_missing_from_the_table_is_found() -> None:
+    module = ModuleType("planted")
+    module.CrossEntropy = losses.CrossEntropy  # pyright: ignore[reportAttributeAccessIssue]
+    assert public_losses(module) != {entry.make for entry in LOSSES}
+
+
+@pytest.mark.parametrize("module", [equipoise, losses, penalties, schedules, gamma], ids=lambda m: m.__name__)
+def test_all_lists_every_public_name(module: ModuleType) -> None:
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert hasattr(module, name), name
+    written_here = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__.startswith(module.__name__)
+    }
+    assert written_here <= set(module.__all__)
+
+
+@pytest.mark.parametrize("entry", TABLES, ids=lambda entry: entry.name)
+def test_entry_is_complete(entry: losses.Entry) -> None:
+    assert entry.source
+    assert entry.at
+    assert all(type(loss) is entry.make for loss in entry.at)
+    assert len(set(entry.at)) == len(entry.at)
+    doc = inspect.getdoc(entry.make) or ""
+    parts = ["Shapes:", "Example:", "Source:", ".. math::"]
+    if inspect.signature(entry.make).parameters:
+        parts += ["Args:", "Raises:"]
+    for part in parts:
+        assert part in doc, f"{entry.name} lacks {part}"
+
+
+@pytest.mark.parametrize(
+    "loss", [loss for entry in TABLES for loss in entry.at], ids=lambda loss: repr(loss)[:50]
+)
+def test_a_loss_prints_as_the_code_that_makes_it(loss: Loss) -> None:
+    names = {entry.name: entry.make for entry in TABLES} | {weight.__name__: weight for weight in WEIGHTS}
+    assert eval(repr(loss), {"__builtins__": {}}, names) == loss
+
+
+def test_a_sum_prints_as_the_code_that_makes_it() -> None:
+    total = losses.CrossEntropy() + 0.5 * penalties.Entropy() - penalties.LogitRange(width=8.0) * 2
+    assert repr(total) == (
+        "CrossEntropy(label_smoothing=0.0) + 0.5 * Entropy() - 2.0 * LogitRange(width=8.0)"
+    )
+    assert repr(-penalties.Gini()) == "-Gini()"
+    names = {entry.name: entry.make for entry in TABLES}
+    assert eval(repr(total), {"__builtins__": {}}, names) == total
+
+
+def test_reductions_are_torchs() -> None:
+    assert set(reduction.REDUCTIONS) == {"none", "mean", "sum"}
