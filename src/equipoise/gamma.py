@@ -35,7 +35,7 @@ def floor_from_gamma(gamma: float, num_classes: int) -> float:
         0.0526...
     """
     _check(gamma, num_classes)
-    return gamma / (1 + (num_classes - 1) * gamma)
+    return min(gamma / (1 + (num_classes - 1) * gamma), 1 / num_classes)
 
 
 def gamma_from_floor(floor: float, num_classes: int) -> float:
@@ -54,7 +54,7 @@ def gamma_from_floor(floor: float, num_classes: int) -> float:
     """
     _check(0.0, num_classes)
     check_number("floor", floor, 0, 1 / num_classes, f"the largest floor of {num_classes} classes")
-    return floor / (1 - (num_classes - 1) * floor)
+    return min(floor / (1 - (num_classes - 1) * floor), 1.0)
 
 
 def noise_from_gamma(gamma: float, num_classes: int) -> float:
@@ -126,7 +126,7 @@ def noise_from_floor(floor: float, num_classes: int) -> float:
         0.45
     """
     gamma_from_floor(floor, num_classes)  # checks both
-    return (num_classes - 1) * floor
+    return min((num_classes - 1) * floor, (num_classes - 1) / num_classes)
 
 
 def steepest_prob(gamma: float) -> float:
@@ -279,6 +279,9 @@ def suggest_gamma(
             "gamma): about half here, less with more gamma"
         )
     return Suggestion(gamma, reason, steepest_prob(gamma))
+
+
+# The minima above keep what is at the end of one range, but for rounding, at the end of the other.
 
 
 def _check(gamma: float, num_classes: int) -> None:

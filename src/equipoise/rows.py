@@ -98,7 +98,7 @@ class Row:
 
     @property
     def class_count(self) -> Tensor:
-        """Number of classes that are not masked."""
+        """Number of classes that are not masked; without a gradient, as zero times infinity is none."""
         return self.ask(ClassCount()).detach()
 
     def expected_log_prob(self, rows: Tensor, /) -> Tensor:

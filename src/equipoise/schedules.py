@@ -118,7 +118,7 @@ class Cosine(Schedule):
 
     def __call__(self, shown: float, /) -> float:
         """Return the value at a step."""
-        return _between(self.start, self.end, (1 - cos(pi * min(shown / self.steps, 1.0))) / 2)
+        return _between(self.start, self.end, (1 - cos(pi * min(max(shown / self.steps, 0.0), 1.0))) / 2)
 
     def bounds(self) -> tuple[float, float]:
         """Return start and end."""

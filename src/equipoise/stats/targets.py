@@ -104,6 +104,12 @@ class ExpectedLogProb(Stat):
 
     rows: Tensor
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExpectedLogProb) and self.rows is other.rows
+
+    def __hash__(self) -> int:
+        return id(self.rows)
+
     def hit(self, target: Tensor | None, start: int, stop: int) -> Tensor | None:
         """Return the soft target's (N, B) or (1, B) entries for the run of classes."""
         if self.rows.ndim == 1:

@@ -1,0 +1,166 @@
+"""Matrices over classes: costs, similarities and label noise, read from a file or made from a rate."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise.compare.spec import nearest
+
+__all__ = ["lost_similarity", "read_costs", "read_noise", "read_similarity"]
+
+Matrix = NDArray[np.float64]
+
+
+def read_costs(path: str, classes: tuple[str, ...]) -> Matrix:
+    """Costs indexed [true, predicted], (C, C) in the order of the classes."""
+    costs = _read("costs", path, classes)
+    if (costs < 0).any():
+        raise ValueError(
+            f"costs must be 0 or more, got {costs.min():g} in {path}; add a constant to every entry"
+        )
+    true, wrong = divmod(int((costs - costs.diagonal()[:, None]).argmin()), len(classes))
+    if costs[true, wrong] < costs[true, true]:
+        raise ValueError(
+            f"costs must be smallest where [true, predicted] agree, got {costs[true, true]:g} for "
+            f"{classes[true]!r} as itself and {costs[true, wrong]:g} as {classes[wrong]!r} in {path}; "
+            "are they gains? take the largest gain minus each"
+        )
+    return costs
+
+
+def read_similarity(path: str, classes: tuple[str, ...]) -> Matrix:
+    """Similarities indexed [true, class], (C, C) with rows that sum to one."""
+    return _with_rows_of_one("similarity", path, _read("similarity", path, classes), classes)
+
+
+def lost_similarity(similarity: Matrix) -> Matrix:
+    """Costs that a similarity implies: how much less alike the predicted class is than the true one.
+
+    This is 1 - similarity wherever a class is wholly alike to itself, and 0 on the diagonal always.
+    """
+    return similarity.diagonal()[:, None] - similarity
+
+
+def read_noise(noise: str, classes: tuple[str, ...]) -> Matrix:
+    """Label noise as a transition matrix [true, observed], from a rate or from a file."""
+    count = len(classes)
+    try:
+        rate = float(noise)
+    except ValueError:
+        if not Path(noise).exists():
+            raise ValueError(
+                f"noise must be a share in [0, 1) or a matrix file, got {noise!r}; write for example 0.4"
+            ) from None
+        return _with_rows_of_one("noise", noise, _read("noise", noise, classes), classes)
+    if not 0 <= rate < 1:
+        raise ValueError(f"noise must be a share in [0, 1), got {noise}; 0.4 flips four labels in ten")
+    return np.full((count, count), rate / (count - 1)) + (1 - rate - rate / (count - 1)) * np.eye(count)
+
+
+def _with_rows_of_one(name: str, path: str, matrix: Matrix, classes: tuple[str, ...]) -> Matrix:
+    """The matrix, if its rows are probabilities."""
+    if (matrix < 0).any():
+        raise ValueError(f"{name} must be 0 or more, got {matrix.min():g} in {path}; its rows are shares")
+    sums = matrix.sum(axis=1)
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > 1e-6:
+        raise ValueError(
+            f"{name} must have rows that sum to one, got {sums[worst]:g} for class {classes[worst]!r} "
+            f"in {path}; divide each row by its sum"
+        )
+    return matrix / sums[:, None]
+
+
+def _read(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
+    """A finite (C, C) matrix in the order of the classes."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"{name} must be a CSV or NPY file, got {path!r}, which is not there; check the path"
+        )
+    if Path(path).suffix.lower() == ".npy":
+        matrix = _read_array(name, path, len(classes))
+    else:
+        matrix = _read_text(name, path, classes)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite, got nan or infinity in {path}; fill in every entry")
+    return matrix
+
+
+def _read_array(name: str, path: str, count: int) -> Matrix:
+    try:
+        matrix = np.load(path, allow_pickle=False)
+        if not isinstance(matrix, np.ndarray):
+            raise ValueError("it holds several arrays")
+        matrix = matrix.astype(np.float64)
+    except (ValueError, TypeError, OSError, EOFError) as error:
+        raise ValueError(f"{name} must hold numbers, got {path!r}; {_first_line(error)}") from error
+    _require_size(name, path, matrix.shape, count)
+    return matrix
+
+
+def _read_text(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
+    """A matrix with class names around it, matched by name, or bare numbers in the order of the classes."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} must be text in UTF-8, got {path!r}; {_first_line(error)}") from error
+    separator = "\t" if "\t" in text else ","
+    rows = [
+        [cell.strip() for cell in row]
+        for row in csv.reader(text.splitlines(), delimiter=separator)
+        if any(cell.strip() for cell in row)
+    ]
+    width = max((len(row) for row in rows), default=0)
+    ragged = next((row for row in rows if len(row) != width), None)
+    if ragged is not None:
+        raise ValueError(
+            f"{name} must have rows of one length, got {len(ragged)} and {width} cells in {path}; "
+            "fill in every entry"
+        )
+    if (len(rows), width) == (len(classes) + 1, len(classes) + 1):
+        across, down = rows[0][1:], [row[0] for row in rows[1:]]
+        columns = _places(name, path, across, classes)
+        lines = _places(name, path, down, classes)
+        return np.array([[_number(name, path, rows[1 + i][1 + j]) for j in columns] for i in lines])
+    _require_size(name, path, (len(rows), width), len(classes))
+    return np.array([[_number(name, path, cell) for cell in row] for row in rows])
+
+
+def _places(name: str, path: str, names: list[str], classes: tuple[str, ...]) -> list[int]:
+    """Where each class is among the names around a matrix."""
+    for given in names:
+        if given not in classes:
+            raise ValueError(
+                f"{name} must name the classes of the data, got {given!r} in {path}; "
+                f"{nearest(given, classes)}"
+            )
+    for wanted in classes:
+        if wanted not in names:
+            raise ValueError(f"{name} must name every class once, got none for {wanted!r} in {path}; add it")
+    return [names.index(wanted) for wanted in classes]
+
+
+def _number(name: str, path: str, cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(
+            f"{name} must hold numbers, got {cell!r} in {path}; "
+            "class names go in the first row and the first column only"
+        ) from None
+
+
+def _require_size(name: str, path: str, shape: tuple[int, ...], count: int) -> None:
+    if shape != (count, count):
+        given = " x ".join(str(size) for size in shape)
+        raise ValueError(
+            f"{name} must be {count} x {count}, a row and a column for each class, got {given} in {path}; "
+            "class names around it are allowed"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,61 @@
+"""Small data that trains in a blink, and the command line called as a function."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import equipoise
+from equipoise.cli import main
+
+FAST = ("--epochs", "3", "--width", "8", "--jobs", "1")
+
+
+@dataclass
+class Said:
+    """What a call of the command line returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    def run(*words: object) -> Said:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return Said(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def fast() -> tuple[str, ...]:
+    return FAST
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 rows of three overlapping classes as NPZ."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 50)
+    features = generator.normal(size=(150, 4)) + 1.5 * np.eye(3, 4)[labels]
+    path = tmp_path_factory.mktemp("blobs") / "blobs.npz"
+    np.savez(path, X=features, y=labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Variables with which another process finds this very package."""
+    source = str(Path(str(equipoise.__file__)).parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join([source, known] if known else [source])}

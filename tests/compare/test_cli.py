@@ -1,0 +1,300 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import equipoise
+from equipoise import compare
+from equipoise.compare.settings import Settings, Training
+
+GAMMA = ("--objective", "GammaCrossEntropy(gamma=0.5)")
+
+
+def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast, tmp_path):
+    out = tmp_path / "deep" / "out"
+    said = call("compare", blobs, *GAMMA, *fast, "--seeds", 3, "--out", out)
+    assert said.code == 0
+    assert said.err == ""
+    assert said.out.splitlines()[0] == "blobs.npz: 150 rows, 4 columns, 3 classes"
+    assert "2 objectives x 3 seeds = 6 trials" in said.out
+    assert said.out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert {path.name for path in out.iterdir()} == {"report.html", "results.csv", "trials"}
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["objective"], row["seed"]) for row in rows} == {
+        (spec, str(seed)) for spec in ("CrossEntropy()", "GammaCrossEntropy(gamma=0.5)") for seed in range(3)
+    }
+    assert len(rows) == 6 * 6
+    for row in rows:
+        with np.load(out / row["predictions"]) as kept:
+            if row["measure"] == "accuracy":
+                assert float(row["value"]) == (kept["probabilities"].argmax(axis=1) == kept["target"]).mean()
+
+
+def test_json_is_all_that_is_printed_and_plain_cross_entropy_always_runs(call, blobs, fast, tmp_path):
+    words = (
+        "compare",
+        blobs,
+        "--objective",
+        "Focal( 2 )",
+        *fast,
+        "--seeds",
+        2,
+        "--out",
+        tmp_path / "a",
+        "--json",
+    )
+    said = call(*words)
+    assert said.err == ""
+    summary = json.loads(said.out)
+    assert [each["objective"] for each in summary["objectives"]] == ["CrossEntropy()", "Focal(2)"]
+    assert summary["winner"] == "CrossEntropy()"
+    assert summary["verdict"].startswith("Undecided, so keep plain cross entropy: 2 random splits")
+    measures = summary["objectives"][1]["measures"]
+    assert measures["nll"]["difference"]["call"] == "undecided"
+    assert measures["nll"]["difference"]["p"] is None
+    assert measures["ece"]["difference"]["call"] is None
+    assert len(measures["nll"]["values"]) == 2
+    assert summary["trials"] == {"all": 4, "reused": 0}
+    assert json.loads(call(*words).out)["trials"] == {"all": 4, "reused": 4}
+    named = call(*words, "--objective", "CrossEntropy()", "--objective", "CrossEntropy(label_smoothing=0)")
+    assert [each["objective"] for each in json.loads(named.out)["objectives"]] == [
+        "CrossEntropy()",
+        "Focal(2)",
+    ]
+
+
+def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
+    datasets = pytest.importorskip("statsmodels.datasets", reason="statsmodels is not installed")
+    frame = datasets.anes96.load_pandas().data
+    generator = np.random.default_rng(0)
+    frame["employed"] = np.where(generator.random(len(frame)) < 0.6, "yes", "no")
+    frame.loc[generator.random(len(frame)) < 0.1, "employed"] = None
+    frame.loc[generator.random(len(frame)) < 0.1, "educ"] = np.nan
+    frame.loc[:4, "PID"] = np.nan
+    frame.to_csv(tmp_path / "anes96.csv", index=False)
+    words = (
+        "--target",
+        "PID",
+        "--drop",
+        "popul",
+        "--seeds",
+        3,
+        "--model",
+        "linear",
+        "--out",
+        tmp_path / "out",
+    )
+    said = call("compare", tmp_path / "anes96.csv", *GAMMA, *fast, *words)
+    assert said.code == 0
+    assert "anes96.csv: 939 rows, 10 columns, 7 classes" in said.out
+    assert "note: 5 rows without a value in PID were left out" in said.out
+
+
+def test_costs_and_similarity_add_their_measures_candidates_and_matrices(call, blobs, fast, tmp_path):
+    np.savetxt(tmp_path / "costs.csv", [[0, 1, 9], [1, 0, 1], [1, 1, 0]], delimiter=",")
+    np.savetxt(tmp_path / "alike.csv", [[0.8, 0.2, 0], [0.2, 0.8, 0], [0, 0, 1]], delimiter=",")
+    words = ("compare", blobs, *fast, "--seeds", 1, "--json", "--out", tmp_path / "out")
+    both = json.loads(
+        call(*words, "--costs", tmp_path / "costs.csv", "--similarity", tmp_path / "alike.csv").out
+    )
+    specs = [each["objective"] for each in both["objectives"]]
+    assert specs[-3:] == [
+        "SimilarityCrossEntropy(similarity)",
+        "ExpectedCost(costs)",
+        "PairwiseCrossEntropy(costs)",
+    ]
+    assert len(specs) == 14
+    assert both["costs_from"] == "costs"
+    assert {"cost", "decided_cost", "severity"} <= both["objectives"][0]["measures"].keys()
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "costs.npy")[0], [0, 1, 9])
+    alone = json.loads(call(*words, *GAMMA, "--similarity", tmp_path / "alike.csv").out)
+    assert alone["costs_from"] == "similarity"
+    assert {"cost", "decided_cost", "severity"} <= alone["objectives"][0]["measures"].keys()
+    neither = json.loads(call(*words, *GAMMA).out)
+    assert "cost" not in neither["objectives"][0]["measures"]
+    plain = [each["objectives"][0]["measures"] for each in (both, alone, neither)]
+    assert plain[0]["cost"] != plain[1]["cost"]
+    assert plain[0]["nll"] == plain[1]["nll"] == plain[2]["nll"]
+
+
+BAD = [
+    (["nowhere.csv", "--target", "y"], "data must be a file, got 'nowhere.csv', which is not there; check"),
+    (["table.csv"], "target must name the column with the classes, got none; add --target with one of a,"),
+    (["table.csv", "--target", "lable"], "target must be a column of table.csv, got 'lable'; did you mean"),
+    (["single.csv", "--target", "label"], "data must have two classes or more, got only 'x' in single.csv"),
+    (["small.csv", "--target", "label"], "every class must have 5 rows or more, got 1 of class 'rare'"),
+    (["infinite.csv", "--target", "label"], "features must be finite or missing, got infinity in 'a' of"),
+    (["missing.npz"], "X must be finite, got nan or infinity in 1 rows of missing.npz"),
+    (["--objective", "Focal("], "objective must be Python such as GammaCrossEntropy(gamma=0.5), got"),
+    (["--objective", "Fokal()"], "objective must use a known name, got 'Fokal'; did you mean Focal?"),
+    (["--objective", "Focal(gama=1)"], "Focal must be given an option it has, got 'gama'; did you mean"),
+    (["--objective", "GammaCrossEntropy(gamma=2)"], "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
+    (["--objective", "FlooredCrossEntropy(floor=0.5)"], "FlooredCrossEntropy(floor=0.5) must fit 10"),
+    (["--objective", "ExpectedCost([[0, 1], [1, 0]])"], "ExpectedCost([[0, 1], [1, 0]]) must fit 10"),
+    (["--objective", "Reweighted(Focal())"], "Reweighted(Focal()) must fit 10 classes, got an error; "),
+    (["--objective", "ExpectedCost(costs)"], "objective must have the matrix it names, got 'costs'"),
+    (["--objective", "CrossEntropy()"], "objective must name a candidate beside plain cross entropy"),
+    (["--out", "table.csv/out"], "out must be a folder that can be written, got 'table.csv/out'; not a"),
+    (["--costs", "small_costs.csv"], "costs must be 10 x 10, a row and a column for each class, got 2 x 2"),
+    (["--costs", "words.csv"], "costs must hold numbers, got 'a' in words.csv"),
+    (["--similarity", "nowhere.csv"], "similarity must be a CSV or NPY file, got 'nowhere.csv', which is"),
+    (["--noise", "1.5"], "noise must be a share in [0, 1), got 1.5"),
+    (["--noise", "lots"], "noise must be a share in [0, 1) or a matrix file, got 'lots'"),
+    (["--seeds", "0"], "seeds must be 1 or more, got 0"),
+    (["--jobs", "-1"], "jobs must be 1 or more, got -1"),
+    (["--epochs", "0"], "epochs must be 1 or more, got 0"),
+    (["--batch-size", "0"], "batch-size must be 1 or more, got 0"),
+    (["--lr", "nan"], "lr must be positive and finite, got nan"),
+    (["--weight-decay", "-1"], "weight-decay must be 0 or more, got -1.0"),
+    (["--model", "cnn"], "model must be one of mlp, linear, got 'cnn'"),
+    (["--seeds", "many"], "argument --seeds: invalid int value: 'many'; see equipoise compare --help"),
+    (["--objektive", "x"], "unrec"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{k},{k % 7},{'xy'[k % 2]}" for k in range(60)]
+    Path("table.csv").write_text("\n".join(["a,b,label", *rows]))
+    Path("single.csv").write_text("\n".join(["a,b,label", *(row[:-1] + "x" for row in rows)]))
+    Path("small.csv").write_text("\n".join(["a,b,label", *rows, "1,2,rare"]))
+    Path("infinite.csv").write_text("\n".join(["a,b,label", *rows, "inf,2,x"]))
+    features = np.ones((60, 2))
+    features[3, 1] = np.nan
+    np.savez("missing.npz", X=features, y=np.arange(60) % 2)
+    Path("small_costs.csv").write_text("0,1\n1,0\n")
+    Path("words.csv").write_text("\n".join([",".join("abcdefghij")] * 10))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(call, workplace, words, message):
+    before = sorted(workplace.rglob("*"))
+    said = call("compare", *words)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith(f"equipoise: error: {message}")
+    assert said.err.count("\n") == 1
+    assert said.err.endswith("\n")
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_control_good_input_in_the_same_place_is_taken(call, workplace, fast):
+    said = call("compare", "table.csv", "--target", "label", *GAMMA, *fast, "--seeds", 1)
+    assert said.code == 0
+    assert (workplace / "comparison" / "report.html").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("compere",), ("compare", "a", "b")])
+def test_a_wrong_command_is_refused_in_one_line(call, words):
+    said = call(*words)
+    assert said.code == 2
+    assert said.err.startswith("equipoise: error: ")
+    assert said.err.count("\n") == 1
+
+
+def test_nothing_to_compare_with_is_refused(call, blobs, fast, tmp_path):
+    said = call("compare", blobs, *GAMMA, *fast, "--lr", "1e30", "--seeds", 1, "--out", tmp_path / "out")
+    assert said.code == 2
+    assert said.err == (
+        "equipoise: error: plain cross entropy must stay finite to compare with, got infinite logits; "
+        "lower --lr from 1e+30\n"
+    )
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_candidate_that_diverges_is_said_to(call, blobs, fast, tmp_path):
+    words = (
+        "--objective",
+        "CrossEntropy() - 1e30 * LogitRange(width=1)",
+        "--seeds",
+        3,
+        "--json",
+        "--out",
+        tmp_path,
+    )
+    summary = json.loads(call("compare", blobs, *fast, *words, "--lr", "1e5").out)
+    candidate = summary["objectives"][1]
+    if candidate["diverged"]:
+        assert "diverged in" in summary["others"]
+        assert candidate["measures"]["nll"]["difference"]["call"] == "undecided"
+    assert summary["winner"] == "CrossEntropy()"
+
+
+def test_a_missing_extra_is_said(call, monkeypatch):
+    find = compare.find_spec
+    monkeypatch.setattr(compare, "find_spec", lambda name: None if name == "sklearn" else find(name))
+    said = call("compare")
+    assert said.code == 2
+    assert (
+        said.err
+        == "equipoise: error: equipoise compare needs scikit-learn; pip install 'equipoise[compare]'\n"
+    )
+
+
+def test_version(call):
+    assert call("--version").out == f"equipoise {equipoise.__version__}\n"
+
+
+HEAVY = ("sklearn", "scipy", "pandas", "torchmetrics", "joblib", "matplotlib", "jinja2", "rich")
+_IMPORTS = """
+import sys
+import equipoise
+before = set(sys.modules)
+from equipoise.cli import main
+try:
+    main({words})
+except SystemExit:
+    pass
+print("\\n" + " ".join(set(sys.modules) - before))
+"""
+
+
+def imported(words, environment):
+    program = [sys.executable, "-c", _IMPORTS.format(words=words)]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+def test_help_imports_nothing_heavy_and_a_comparison_does(environment):
+    assert imported(["compare", "--help"], environment).isdisjoint({*HEAVY, "torch", "numpy"})
+    assert {"sklearn", "pandas", "joblib"} <= imported(["compare", "--objective", "Fokal()"], environment)
+
+
+def test_the_command_that_is_shown_asks_for_the_same(call):
+    settings = Settings(
+        data="a b.csv",
+        target="y",
+        drop=("id", "name"),
+        objectives=("Focal()", "CrossEntropy() + 0.1 * Entropy()"),
+        noise="0.4",
+        training=Training(epochs=5, batch_size=16, weight_decay=0.0),
+        jobs=3,
+    )
+    assert settings.command == (
+        "equipoise compare 'a b.csv' --target y --drop id --drop name --objective 'Focal()' --objective "
+        "'CrossEntropy() + 0.1 * Entropy()' --noise 0.4 --epochs 5 --batch-size 16 --weight-decay 0.0"
+    )
+    assert Settings().command == "equipoise compare"
+
+
+def test_the_front_door_does_it_all(blobs, tmp_path):
+    seen = []
+    settings = Settings(
+        str(blobs),
+        objectives=("Brier()",),
+        seeds=2,
+        jobs=1,
+        out=str(tmp_path),
+        training=Training(epochs=1, width=4),
+    )
+    result = compare.run(settings, lambda done, total: seen.append((done, total)))
+    assert [outcome.candidate.spec for outcome in result.outcomes] == ["CrossEntropy()", "Brier()"]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (tmp_path / "report.html").exists()

@@ -1,0 +1,150 @@
+"""Kill a real run in the middle, start it again, and read that only the missing trials were run."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from equipoise.cli import main
+from equipoise.compare.store import Store, digest
+
+OBJECTIVES = ("--objective", "GammaCrossEntropy(gamma=0.5)", "--objective", "Brier()")
+TRAINING = ("--seeds", "3", "--noise", "0.2", "--width", "16", "--epochs", "60", "--batch-size", "8")
+TRIALS = 9
+
+
+def command(blobs, out, jobs=1):
+    words = ["compare", str(blobs), *OBJECTIVES, *TRAINING, "--out", str(out), "--jobs", str(jobs), "--json"]
+    return [sys.executable, "-W", "error::ResourceWarning", "-m", "equipoise.cli", *words]
+
+
+def records(out: Path) -> list[Path]:
+    return sorted((out / "trials").glob("*.json"))
+
+
+def state(paths):
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def predictions(out):
+    return sorted((out / "trials").glob("*.npz"))
+
+
+def start(blobs, out, environment, jobs=1):
+    return subprocess.Popen(
+        command(blobs, out, jobs),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_some(process, out, count):
+    """Wait until some trials are finished, and fail if the run ends before."""
+    deadline = time.monotonic() + 120
+    while len(records(out)) < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def whole(blobs, tmp_path_factory):
+    """What one uninterrupted job leaves and prints."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, in_process(blobs, out)
+
+
+def in_process(blobs, out):
+    printed = io.StringIO()
+    words = command(blobs, out)
+    with contextlib.redirect_stdout(printed):
+        assert main(words[words.index("compare") :]) == 0
+    return json.loads(printed.getvalue())
+
+
+def numbers(said):
+    return {key: value for key, value in said.items() if key not in ("trials", "files", "command")}
+
+
+def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
+    whole, blobs, environment, tmp_path
+):
+    out = tmp_path / "out"
+    process = start(blobs, out, environment, jobs=2)
+    wait_for_some(process, out, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    kept = [path for path in records(out) if Store(out / "trials").read(path.stem)]
+    assert 3 <= len(kept) < TRIALS - 1
+    before = state(kept) | state([path.with_suffix(".npz") for path in kept])
+    assert not (out / "report.html").exists()
+    torn = out / "trials" / "torn.json.1.tmp"
+    torn.write_text("{")
+
+    again = subprocess.run(
+        command(blobs, out, jobs=2), env=environment, capture_output=True, text=True, check=True
+    )
+    summary = json.loads(again.stdout)
+    assert summary["trials"] == {"all": TRIALS, "reused": len(kept)}
+    assert before.items() <= (state(records(out)) | state(predictions(out))).items()
+    assert not torn.exists()
+    reference, expected = whole
+    assert numbers(summary) == numbers(expected)
+    assert (out / "results.csv").read_bytes() == (reference / "results.csv").read_bytes()
+    assert len(records(out)) == len(predictions(out)) == TRIALS
+
+
+def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_path):
+    out = tmp_path / "out"
+    process = start(blobs, out, environment, jobs=2)
+    wait_for_some(process, out, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == f"equipoise: interrupted; finished trials are kept in {out}, the same command resumes\n"
+    assert stdout == ""
+    assert all(Store(out / "trials").read(path.stem) for path in records(out))
+
+
+def copied(whole, tmp_path):
+    reference, _ = whole
+    out = tmp_path / "out"
+    (out / "trials").mkdir(parents=True)
+    for path in (*records(reference), *predictions(reference)):
+        (out / "trials" / path.name).write_bytes(path.read_bytes())
+    return out
+
+
+def test_a_damaged_trial_is_run_again(whole, blobs, tmp_path):
+    out = copied(whole, tmp_path)
+    torn, altered, lost = records(out)[:3]
+    torn.write_bytes(torn.read_bytes()[:100])
+    altered.write_bytes(altered.read_bytes().replace(b'"accuracy": 0.', b'"accuracy": 1.'))
+    lost.with_suffix(".npz").unlink()
+    summary = in_process(blobs, out)
+    assert summary["trials"] == {"all": TRIALS, "reused": TRIALS - 3}
+    assert numbers(summary) == numbers(whole[1])
+
+
+def test_control_a_trial_that_is_whole_is_believed(whole, blobs, tmp_path):
+    out = copied(whole, tmp_path)
+    path = records(out)[0]
+    body = json.loads(path.read_text())
+    body.pop("digest")
+    body["record"]["measures"]["accuracy"] = 0.123456
+    path.write_text(json.dumps(body | {"digest": digest(body)}))
+    summary = in_process(blobs, out)
+    assert summary["trials"] == {"all": TRIALS, "reused": TRIALS}
+    assert numbers(summary) != numbers(whole[1])
+    assert "0.123456" in (out / "results.csv").read_text()

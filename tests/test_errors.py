@@ -1,0 +1,569 @@
+"""The words of every error, and that no error is without a test of its words."""
+
+import ast
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import equipoise
+from equipoise import Objective
+from equipoise.gamma import (
+    floor_from_gamma,
+    floor_from_noise,
+    gamma_from_floor,
+    gamma_from_noise,
+    log_read_out,
+    noise_from_floor,
+    noise_from_gamma,
+    read_out,
+    steepest_prob,
+    suggest_gamma,
+)
+from equipoise.losses import (
+    CrossEntropy,
+    ExpectedCost,
+    FlooredCrossEntropy,
+    Focal,
+    GammaCrossEntropy,
+    GeneralizedCrossEntropy,
+    PairwiseCrossEntropy,
+    Poly,
+    Reweighted,
+    SimilarityCrossEntropy,
+    SymmetricCrossEntropy,
+    TaiLrWeight,
+)
+from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
+from equipoise.rows import Row, dense
+from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
+from equipoise.stats import ExpectedLogProb, LogOdds, ask
+
+SOURCE = Path(str(equipoise.__file__)).parent
+OUTSIDE = ("compare", "cli.py", "metrics.py")  # these have tests of their own
+
+inf, nan = float("inf"), float("nan")
+logits = torch.zeros(8, 5)
+target = torch.zeros(8, dtype=torch.long)
+
+
+def probs(*shape: int) -> Tensor:
+    return torch.full(shape, 0.2)
+
+
+def put(matrix: list[list[float]], row: int, column: int, value: float) -> list[list[float]]:
+    return [
+        [value if (i, k) == (row, column) else x for k, x in enumerate(line)] for i, line in enumerate(matrix)
+    ]
+
+
+EYE = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+COSTS = [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, and what it should say."""
+
+    call: Callable[[], Any]
+    error: type[Exception]
+    says: str
+
+
+def value(call: Callable[[], Any], says: str) -> Case:
+    return Case(call, ValueError, says)
+
+
+def kind(call: Callable[[], Any], says: str) -> Case:
+    return Case(call, TypeError, says)
+
+
+def bare_row() -> Row:
+    return Row(lambda stat: ask(stat, logits, target), num_classes=5)
+
+
+READING = [
+    kind(
+        lambda: CrossEntropy()([[0.0]], target),  # pyright: ignore[reportArgumentType]
+        "logits must be a floating tensor, got list; pass the scores before any softmax",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits.long(), target),
+        "logits must be a floating tensor, got torch.int64; pass the scores before any softmax",
+    ),
+    value(
+        lambda: CrossEntropy()(torch.tensor(0.0), target),
+        "logits must be (C,), (N, C) or (N, C, d1, ...), got a single number; add a class dimension",
+    ),
+    value(
+        lambda: CrossEntropy()(torch.zeros(8, 0), target),
+        "logits must have at least one class, got shape (8, 0); classes are dimension 1",
+    ),
+    value(
+        lambda: CrossEntropy()(torch.zeros(0), target),
+        "logits must have at least one class, got shape (0,); classes are dimension 0",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits, [0] * 8),  # pyright: ignore[reportArgumentType]
+        "target must be a tensor, got list; use torch.as_tensor(target)",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits, 3),  # pyright: ignore[reportArgumentType]
+        "target must be a tensor, got int; use torch.as_tensor(target)",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, probs(8, 4)),
+        "target must have the shape of the logits when it holds probabilities, got (8, 4) and (8, 5); class "
+        "indices must be integers",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, probs(8)),
+        "target must have the shape of the logits when it holds probabilities, got (8,) and (8, 5); class "
+        "indices must be integers",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, probs(8, 5), ignore_index=0),
+        "ignore_index must be left out when target holds probabilities, got 0; drop those rows instead",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits, target.bool()),
+        "target must be class indices or probabilities, got torch.bool; use target.long()",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target[:7]),
+        "target must have the shape of the logits without the class dimension, (8,), or with it as "
+        "probabilities, got (7,) for logits (8, 5)",
+    ),
+    value(
+        lambda: CrossEntropy()(torch.zeros(2, 5, 3), torch.zeros(2, 5, dtype=torch.long)),
+        "target must have the shape of the logits without the class dimension, (2, 3), or with it as "
+        "probabilities, got (2, 5) for logits (2, 5, 3)",
+    ),
+    value(
+        lambda: CrossEntropy()(logits[0], target[:1]),
+        "target must have the shape of the logits without the class dimension, (), or with it as "
+        "probabilities, got (1,) for logits (5,)",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target + 5),
+        "target must be in [0, 5) or ignore_index=-100, got 5",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target - 1, ignore_index=7),
+        "target must be in [0, 5) or ignore_index=7, got -1",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target, reduction="average"),
+        "reduction must be one of none, mean, sum, got 'average'",
+    ),
+    value(
+        lambda: Entropy()(logits, weight=torch.ones(5)),
+        "target must be given with class weights, got None; a weight is that of the target's class",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target, weight=torch.ones(4)),
+        "weight must be (5,), one number per class, got (4,)",
+    ),
+    value(
+        lambda: CrossEntropy()(logits), "target must be given, got None; only penalties can do without one"
+    ),
+    value(
+        lambda: SimilarityCrossEntropy(EYE)(logits[:, :3]),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(
+        lambda: Balance()(logits, reduction="none"),
+        "reduction must be 'mean' or 'sum' with Balance(), got 'none'; it looks at the batch as a whole",
+    ),
+    value(
+        lambda: ask(LogOdds(), logits, None),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(
+        lambda: ask(ExpectedLogProb(torch.eye(5)), logits, None),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(lambda: dense(logits, target).weight, "class_weight must be given to weigh a row, got None"),
+    Case(
+        lambda: bare_row().whole,
+        NotImplementedError,
+        "the logits of a row must be whole for this loss, got them in parts; pass logits",
+    ),
+    Case(
+        lambda: PairwiseCrossEntropy(COSTS).per_row(bare_row()),
+        NotImplementedError,
+        "the logits of a row must be whole for this loss, got them in parts; pass logits",
+    ),
+]
+
+GAMMA = "gamma must be in [0, 1], got {}; 0 is cross entropy, 1 is 1 - p_y"
+LEAST = "min_weight must be in [0, 1], got {}; 1 is cross entropy"
+
+OPTIONS = [
+    value(lambda: GammaCrossEntropy(gamma=-1.0), GAMMA.format(-1.0)),
+    value(lambda: GammaCrossEntropy(gamma=1.5), GAMMA.format(1.5)),
+    value(lambda: GammaCrossEntropy(gamma=nan), GAMMA.format(nan)),
+    value(lambda: GammaCrossEntropy(min_weight=2), LEAST.format(2)),
+    value(lambda: TaiLrWeight(gamma=1.1), GAMMA.format(1.1)),
+    value(lambda: TaiLrWeight(min_weight=-0.1), LEAST.format(-0.1)),
+    kind(
+        lambda: GammaCrossEntropy(gamma="0.1"),  # pyright: ignore[reportArgumentType]
+        "gamma must be a number, got '0.1'; to change it in training give Objective a schedule",
+    ),
+    kind(
+        lambda: GammaCrossEntropy(gamma=Linear(0, 1, 9)),  # pyright: ignore[reportArgumentType]
+        "gamma must be a number, got Linear(start=0, end=1, steps=9); to change it in training give "
+        "Objective a schedule",
+    ),
+    kind(
+        lambda: Focal(gamma=True),
+        "gamma must be a number, got True; to change it in training give Objective a schedule",
+    ),
+    value(
+        lambda: CrossEntropy(label_smoothing=1.01),
+        "label_smoothing must be in [0, 1], got 1.01; 0 is plain cross entropy",
+    ),
+    value(
+        lambda: FlooredCrossEntropy(floor=-1e-9), "floor must be in [0, 1], got -1e-09; it is a probability"
+    ),
+    value(
+        lambda: FlooredCrossEntropy(floor=0.3)(logits, target),
+        "floor must be at most 1/5 = 0.2 for 5 classes, got 0.3; the floors may not sum to more than 1",
+    ),
+    value(lambda: Focal(gamma=-0.5), "gamma must be finite and at least 0, got -0.5; 0 is cross entropy"),
+    value(lambda: Focal(gamma=inf), "gamma must be finite and at least 0, got inf; 0 is cross entropy"),
+    value(lambda: Poly(epsilon=-1.5), "epsilon must be finite and at least -1, got -1.5; 0 is cross entropy"),
+    value(
+        lambda: GeneralizedCrossEntropy(q=2), "q must be in [0, 1], got 2; 0 is cross entropy, 1 is 1 - p_y"
+    ),
+    value(lambda: SymmetricCrossEntropy(alpha=-1), "alpha must be finite and at least 0, got -1"),
+    value(lambda: SymmetricCrossEntropy(beta=-1), "beta must be finite and at least 0, got -1"),
+    value(
+        lambda: SymmetricCrossEntropy(log_zero=4.0),
+        "log_zero must be in [-inf, 0], got 4.0; it stands for the log of zero",
+    ),
+    kind(
+        lambda: Reweighted(0.5),  # pyright: ignore[reportArgumentType]
+        "weight must be a function of target probabilities, got 0.5; try TaiLrWeight()",
+    ),
+    value(
+        lambda: Reweighted(lambda p: p[None])(logits, target),
+        "weight must return one number per probability, (8,), got (1, 8); write it elementwise",
+    ),
+    value(lambda: CrossEntropy() * inf, "a coefficient must be finite, got inf"),
+    value(lambda: nan * CrossEntropy(), "a coefficient must be finite, got nan"),
+    value(
+        lambda: LogitRange(),
+        "a logit range must have either width, or low and high, got width=None, low=None, high=None",
+    ),
+    value(
+        lambda: LogitRange(width=1.0, low=0.0, high=1.0),
+        "a logit range must have either width, or low and high, got width=1.0, low=0.0, high=1.0",
+    ),
+    value(
+        lambda: LogitRange(low=0.0),
+        "a logit range must have either width, or low and high, got width=None, low=0.0, high=None",
+    ),
+    value(
+        lambda: LogitRange(width=-1.0),
+        "width must be finite and at least 0, got -1.0; it is the range that is free",
+    ),
+    value(lambda: LogitRange(low=-inf, high=0.0), "low must be finite, got -inf"),
+    value(lambda: LogitRange(low=0.0, high=inf), "high must be finite, got inf"),
+    value(lambda: LogitRange(low=2.0, high=1.0), "low must be at most high, got 2.0 and 1.0"),
+    value(
+        lambda: LogitRange.for_floor(0.1, num_classes=1),
+        "num_classes must be at least 2, got 1; one class always has probability 1",
+    ),
+    value(
+        lambda: LogitRange.for_floor(0.3, num_classes=4),
+        "floor must be in (0, 0.25], got 0.3; the largest floor of 4 classes",
+    ),
+    value(
+        lambda: LogitRange.for_floor(0.0, num_classes=4),
+        "floor must be in (0, 0.25], got 0.0; the largest floor of 4 classes",
+    ),
+    value(
+        lambda: Decisiveness(num_classes=1),
+        "num_classes must be an integer of at least 2, got 1; None counts the logits",
+    ),
+    value(
+        lambda: Decisiveness(num_classes=2.5),  # pyright: ignore[reportArgumentType]
+        "num_classes must be an integer of at least 2, got 2.5; None counts the logits",
+    ),
+    value(
+        lambda: matched_weight(CrossEntropy(), Entropy(), logits, target, share=0.0),
+        "share must be finite and above 0, got 0.0; 1 makes both pull alike",
+    ),
+    value(
+        lambda: matched_weight(CrossEntropy(), LogitRange(width=9.0), logits, target),
+        "penalty must pull at these logits, got a gradient of norm 0.0 from LogitRange(width=9.0); use a "
+        "batch where it does",
+    ),
+    value(
+        lambda: matched_weight(CrossEntropy(), Entropy(), logits, target - 100),
+        "loss must pull at these logits, got a gradient of norm 0.0 from CrossEntropy(label_smoothing=0.0); "
+        "use a batch where it does",
+    ),
+]
+
+MATRICES = [
+    value(
+        lambda: ExpectedCost([["a", "b"], ["c", "d"]]),
+        "costs must be a (C, C) matrix of numbers, got [['a', 'b'], ['c', 'd']]",
+    ),
+    value(lambda: ExpectedCost([[0], [0, 1]]), "costs must be a (C, C) matrix of numbers, got [[0], [0, 1]]"),
+    value(
+        lambda: ExpectedCost([[0.0, 1.0]]),
+        "costs must be (C, C), a row per true class and a column per other class, got (1, 2)",
+    ),
+    value(
+        lambda: PairwiseCrossEntropy([]),
+        "weights must be (C, C), a row per true class and a column per other class, got (0,)",
+    ),
+    value(lambda: ExpectedCost(put(COSTS, 1, 2, nan)), "costs must be finite, got nan at [1, 2]"),
+    value(
+        lambda: ExpectedCost(COSTS)(logits, target),
+        "costs must have a row and a column for each of 5 classes, got (3, 3)",
+    ),
+    value(
+        lambda: PairwiseCrossEntropy(COSTS)(logits, target),
+        "weights must have a row and a column for each of 5 classes, got (3, 3)",
+    ),
+    value(
+        lambda: SimilarityCrossEntropy(EYE)(logits, target),
+        "similarity must have a row and a column for each of 5 classes, got (3, 3)",
+    ),
+    value(
+        lambda: SimilarityCrossEntropy(put(EYE, 2, 0, -0.5)),
+        "similarity must not be negative, got -0.5 at [2, 0]",
+    ),
+    value(
+        lambda: SimilarityCrossEntropy(put(EYE, 1, 0, 0.25)),
+        "similarity[true, class] must have rows that sum to 1, got 1.25 for row 1; divide each row by "
+        "its sum; a row is the target distribution of that true class",
+    ),
+    value(
+        lambda: SimilarityCrossEntropy([[0.8, 0.3], [0.2, 0.7]]),
+        "similarity[true, class] must have rows that sum to 1, got 1.1 for row 0; its columns do, so it "
+        "looks transposed: pass similarity.T",
+    ),
+    value(
+        lambda: PairwiseCrossEntropy(put(COSTS, 0, 2, -1.0)),
+        "weights must not be negative, got -1.0 at [0, 2]",
+    ),
+    value(
+        lambda: PairwiseCrossEntropy(put(COSTS, 2, 2, 3.0)),
+        "weights[true, wrong] must be 0 on the diagonal, got 3.0 for class 2; a class is no rival of its own",
+    ),
+    value(
+        lambda: ExpectedCost(put(COSTS, 1, 1, 4.0)),
+        "costs[true, predicted] must be smallest on the diagonal of each row, got 4.0 for getting class 1 "
+        "right and 1.0 for calling it 0; if it holds gains, pass its negative",
+    ),
+]
+
+CHOOSING = [
+    value(lambda: floor_from_gamma(2.0, 10), GAMMA.format(2.0)),
+    value(lambda: noise_from_gamma(-0.1, 10), GAMMA.format(-0.1)),
+    value(lambda: steepest_prob(1.2), GAMMA.format(1.2)),
+    value(lambda: read_out(logits, 1.2), GAMMA.format(1.2)),
+    value(lambda: log_read_out(logits, -1), GAMMA.format(-1)),
+    value(lambda: floor_from_gamma(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: gamma_from_floor(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: gamma_from_noise(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: suggest_gamma(num_classes=1), "num_classes must be an integer of at least 2, got 1"),
+    value(
+        lambda: suggest_gamma(num_classes=2.5),  # pyright: ignore[reportArgumentType]
+        "num_classes must be an integer of at least 2, got 2.5",
+    ),
+    value(
+        lambda: gamma_from_floor(0.3, 4),
+        "floor must be in [0, 0.25], got 0.3; the largest floor of 4 classes",
+    ),
+    value(
+        lambda: noise_from_floor(-0.1, 4),
+        "floor must be in [0, 0.25], got -0.1; the largest floor of 4 classes",
+    ),
+    value(
+        lambda: floor_from_noise(0.95, 10),
+        "noise must be in [0, 0.9], got 0.95; with 10 classes a label says nothing at 0.9",
+    ),
+    value(
+        lambda: suggest_gamma(noise=-0.1, num_classes=10),
+        "noise must be in [0, 0.9], got -0.1; with 10 classes a label says nothing at 0.9",
+    ),
+    value(
+        lambda: suggest_gamma(task="translation", num_classes=3),
+        "task must stand alone, got noise or num_classes with it; drop one or the other",
+    ),
+    value(
+        lambda: suggest_gamma(task="translation", noise=0.0),
+        "task must stand alone, got noise or num_classes with it; drop one or the other",
+    ),
+    value(
+        lambda: suggest_gamma(task="chess"),
+        "task must be one of 'language modelling', 'translation', 'summarisation', got 'chess'",
+    ),
+    value(
+        lambda: suggest_gamma(),
+        "num_classes must be given unless task is, got None; gamma means little without it",
+    ),
+    value(
+        lambda: suggest_gamma(noise=0.2),
+        "num_classes must be given unless task is, got None; gamma means little without it",
+    ),
+]
+
+
+def scheduled(loss: Any, **schedules: Any) -> Objective:
+    return Objective(loss, schedules={name.replace("__", "."): each for name, each in schedules.items()})
+
+
+SCHEDULES = [
+    value(lambda: Constant(nan), "value must be finite, got nan"),
+    value(lambda: Linear(0, inf, 10), "end must be finite, got inf"),
+    value(lambda: Cosine(-inf, 0, 10), "start must be finite, got -inf"),
+    value(lambda: Linear(0, 1, 0), "steps must be an integer of at least 1, got 0"),
+    value(lambda: Cosine(0, 1, -3), "steps must be an integer of at least 1, got -3"),
+    value(
+        lambda: Linear(0, 1, 2.5),  # pyright: ignore[reportArgumentType]
+        "steps must be an integer of at least 1, got 2.5",
+    ),
+    value(
+        lambda: FollowConfidence(0, 1, low=0.9, high=0.1),
+        "low and high must be probabilities with low < high, got 0.9 and 0.1",
+    ),
+    value(
+        lambda: FollowConfidence(0, 1, low=0.0, high=1.5),
+        "low and high must be probabilities with low < high, got 0.0 and 1.5",
+    ),
+    kind(
+        lambda: Objective(torch.nn.CrossEntropyLoss()),  # pyright: ignore[reportArgumentType]
+        "loss must be a loss of equipoise, got CrossEntropyLoss(); for example CrossEntropy()",
+    ),
+    value(
+        lambda: Objective(CrossEntropy(), reduction="batch"),
+        "reduction must be one of none, mean, sum, got 'batch'",
+    ),
+    kind(
+        lambda: scheduled(Focal(), gamma=0.5),
+        "schedules['gamma'] must be a schedule, got 0.5; for one value use Constant",
+    ),
+    value(
+        lambda: scheduled(Focal(), gamma=Constant(1), Focal__gamma=Constant(2)),
+        "schedules must each have a value of their own, got gamma, Focal.gamma",
+    ),
+    value(
+        lambda: scheduled(Focal() + GammaCrossEntropy(), gamma=Constant(1)),
+        "schedules['gamma'] must say which of Focal.gamma, GammaCrossEntropy.gamma it means",
+    ),
+    value(
+        lambda: scheduled(Focal(), alpha=Constant(1)),
+        "schedules['alpha'] must name a value of Focal(gamma=2.0), one of Focal.gamma, gamma",
+    ),
+    value(
+        lambda: scheduled(Focal() + 0.5 * Entropy(), beta=Constant(1)),
+        "schedules['beta'] must name a value of Focal(gamma=2.0) + 0.5 * Entropy(), one of Focal, "
+        "Focal.gamma, Entropy, gamma",
+    ),
+    value(
+        lambda: scheduled(Entropy(), Entropy=Constant(1)),
+        "schedules['Entropy'] must name a value of Entropy(), one of none, it has no numbers",
+    ),
+    value(lambda: scheduled(GammaCrossEntropy(), gamma=Linear(0, 2, 9)), GAMMA.format(2.0)),
+    value(lambda: scheduled(GammaCrossEntropy(), min_weight=FollowConfidence(-1, 0)), LEAST.format(-1.0)),
+    value(
+        lambda: scheduled(LogitRange(width=1.0), width=Cosine(1, -1, 9)),
+        "width must be finite and at least 0, got -1.0; it is the range that is free",
+    ),
+    value(
+        lambda: scheduled(FlooredCrossEntropy(), floor=Linear(0, 0.5, 9))(logits, target),
+        "floor must be at most 1/5 = 0.2 for 5 classes, got 0.5; the floors may not sum to more than 1",
+    ),
+    value(
+        lambda: scheduled(CrossEntropy() + Entropy(), Entropy=FollowConfidence(0, 1))(logits),
+        "target must be given, got None; only penalties can do without one",
+    ),
+]
+
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:50])
+def test_what_an_error_says(case: Case) -> None:
+    with pytest.raises(case.error) as caught:
+        case.call()
+    assert str(caught.value) == case.says
+    assert type(caught.value) is case.error
+
+
+@pytest.mark.parametrize("says", sorted({case.says for case in CASES}))
+def test_an_error_gives_name_rule_and_value(says: str) -> None:
+    name, must, rest = says.partition(" must ")
+    assert must
+    assert name[0].islower()
+    assert not says.endswith(".")
+    address = name.startswith("schedules['")  # the value is the address itself
+    assert address or ", got " in rest or " got a" in rest
+
+
+def raises(folder: Path) -> set[tuple[str, int, int]]:
+    """Return file, first and last line of each `raise` in a folder."""
+    return {
+        (path.relative_to(folder).as_posix(), node.lineno, node.end_lineno or node.lineno)
+        for path in folder.rglob("*.py")
+        if path.relative_to(folder).parts[0] not in OUTSIDE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+    }
+
+
+def never_raised(folder: Path, calls: list[Callable[[], Any]]) -> set[str]:
+    """Return where an error can be raised but none of the calls does."""
+    left = raises(folder)
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            path = Path(frame.filename)
+            if path.is_relative_to(folder):
+                name, line = path.relative_to(folder).as_posix(), frame.lineno or 0
+                left -= {site for site in left if site[0] == name and site[1] <= line <= site[2]}
+    return {f"{name}:{first}" for name, first, _ in left}
+
+
+def test_every_error_is_raised_by_some_case() -> None:
+    assert len(raises(SOURCE)) > 40
+    assert never_raised(SOURCE, [case.call for case in CASES]) == set()
+
+
+def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
+    without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
+    (missing,) = never_raised(SOURCE, without)
+    assert missing.startswith("losses/base.py:")
+    (tmp_path / "planted.py").write_text("def of(x):\n    if x:\n        raise ValueError(x)\n")
+    assert never_raised(tmp_path, [case.call for case in CASES]) == {"planted.py:3"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: CrossEntropy() + 1,
+        lambda: 1 + CrossEntropy(),
+        lambda: CrossEntropy() - 1,
+        lambda: CrossEntropy() * "2",
+        lambda: CrossEntropy() * True,
+        lambda: CrossEntropy() * CrossEntropy(),
+        lambda: torch.tensor(2.0) * CrossEntropy(),
+    ],
+)
+def test_losses_add_to_losses_and_scale_by_numbers_alone(call: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"unsupported operand type|can't multiply"):
+        call()

@@ -1,0 +1,457 @@
+"""The module: what it holds, moves, saves and loads, and that a schedule compiles once."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from equipoise import Objective
+from equipoise.losses import (
+    CrossEntropy,
+    FlooredCrossEntropy,
+    Focal,
+    GammaCrossEntropy,
+    GeneralizedCrossEntropy,
+    Loss,
+    RowLoss,
+    Sum,
+)
+from equipoise.penalties import Balance, Entropy, LogitRange
+from equipoise.reduction import REDUCTIONS
+from equipoise.rows import Row
+from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear, Schedule
+
+STEPS = 20
+
+# torch itself makes the object it warns of, when it traces an autograd.Function
+TRACED = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+def batch(step: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Return a batch that belongs to a step; the model grows surer of its targets."""
+    source = torch.Generator().manual_seed(step)
+    target = torch.randint(5, (8,), generator=source)
+    logits = torch.randn(8, 5, generator=source) + 0.3 * step * F.one_hot(target, 5)
+    return logits.to(dtype).requires_grad_(), target
+
+
+def in_buffer(value: float) -> float:
+    """Return a value as a buffer holds it."""
+    return torch.tensor(value, dtype=torch.float32).item()
+
+
+def saved(objective: nn.Module) -> dict[str, Any]:
+    """Return the state dict after a journey through a file."""
+    file = io.BytesIO()
+    torch.save(objective.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def advance(objective: Objective, start: int, stop: int) -> list[tuple[dict[str, float], float]]:
+    """Train for some steps and return the scheduled values and losses."""
+    seen = []
+    for step in range(start, stop):
+        loss = objective(*batch(step))
+        seen.append((objective.scheduled(), loss.item()))
+        objective.step()
+    return seen
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_it_is_the_loss_with_its_options(reduction: str) -> None:
+    logits, target = batch()
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0])
+    loss = CrossEntropy(label_smoothing=0.1) + 0.1 * Entropy()
+    objective = Objective(loss, weight=weight, ignore_index=2, reduction=reduction)
+    expected = loss(logits, target, weight=weight, ignore_index=2, reduction=reduction)
+    assert (target == 2).any()
+    assert torch.equal(objective(logits, target), expected)
+
+
+def test_without_options_it_is_the_loss() -> None:
+    logits, target = batch()
+    target[0] = -100
+    assert torch.equal(Objective(CrossEntropy())(logits, target), F.cross_entropy(logits, target))
+    assert torch.equal(Objective(Entropy())(logits), Entropy()(logits))
+    assert Objective(CrossEntropy()).scheduled() == {}
+
+
+def test_class_weights_are_a_buffer() -> None:
+    objective = Objective(CrossEntropy(), weight=torch.arange(1.0, 6.0))
+    assert "weight" in objective.state_dict()
+    assert not list(objective.parameters())
+    again = Objective(CrossEntropy(), weight=torch.ones(5))
+    again.load_state_dict(saved(objective))
+    assert torch.equal(again(*batch()), objective(*batch()))
+    assert objective.double().weight.dtype == torch.float64
+    whole = Objective(CrossEntropy(), weight=[1, 2, 3, 4, 5])  # pyright: ignore[reportArgumentType]
+    assert torch.equal(whole(*batch()), again(*batch()))
+
+
+def test_it_prints_what_it_is() -> None:
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, steps=9)})
+    assert repr(objective) == (
+        "Objective(GammaCrossEntropy(gamma=0.1, min_weight=0.0), gamma: Linear(start=0, end=1, steps=9))"
+    )
+    assert repr(Objective(Entropy())) == "Objective(Entropy())"
+
+
+SCHEDULES = {
+    "constant": Constant(0.3),
+    "linear": Linear(0, 1, STEPS),
+    "cosine": Cosine(1.0, 0.05, STEPS - 4),
+    "confidence": FollowConfidence(0.0, 0.8, low=0.2, high=0.9),
+}
+
+
+@pytest.mark.parametrize("schedule", [pytest.param(each, id=name) for name, each in SCHEDULES.items()])
+def test_values_are_those_of_the_schedule_and_the_loss_has_them(schedule: Schedule) -> None:
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": schedule})
+    shown = 0.0
+    for step in range(STEPS + 3):
+        logits, target = batch(step)
+        gamma = schedule(shown if schedule.reads == "target_prob" else step)
+        assert objective.scheduled()["gamma"] == pytest.approx(gamma, rel=1e-6, abs=1e-7)
+        ours = objective(logits, target)
+        torch.testing.assert_close(ours, GammaCrossEntropy(gamma)(logits, target), rtol=1e-5, atol=0)
+        shown = logits.softmax(1).gather(1, target[:, None]).mean().item()
+        objective.step()
+    assert objective.scheduled()["gamma"] == pytest.approx(schedule.bounds()[1], abs=0.1)
+
+
+@pytest.mark.parametrize("value", [1e-7, 1.25e-7, 3e-12, 123456.0])
+def test_small_values_are_shown_too(value: float) -> None:
+    objective = Objective(Entropy() + Balance(), schedules={"Entropy": Constant(value)})
+    assert objective.scheduled()["Entropy"] == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_scheduled_value_is_the_option_rounded_to_single_precision(dtype: torch.dtype) -> None:
+    logits, target = batch(0, dtype)
+    ours = Objective(GammaCrossEntropy(), schedules={"gamma": Constant(0.1)})(logits, target)
+    assert torch.equal(ours, GammaCrossEntropy(in_buffer(0.1))(logits, target))
+
+
+def test_addresses() -> None:
+    loss = Focal(gamma=1.0) + 0.5 * GammaCrossEntropy(gamma=0.2) + 0.1 * Entropy() - 0.3 * Entropy()
+    logits, target = batch()
+
+    def at(**values: float) -> Tensor:
+        schedules = {name: Constant(value) for name, value in values.items()}
+        return Objective(loss, schedules=schedules)(logits, target)
+
+    focal, gamma, entropy = Focal(gamma=3.0), GammaCrossEntropy(gamma=0.7), Entropy()
+    parts = loss.parts
+    for values, expected in (
+        ({"Focal.gamma": 3.0}, focal + Sum(parts[1:])),
+        ({"GammaCrossEntropy.gamma": 0.7}, parts[0][1] + 0.5 * gamma + Sum(parts[2:])),
+        ({"min_weight": 0.25}, Focal(1.0) + 0.5 * GammaCrossEntropy(0.2, 0.25) + Sum(parts[2:])),
+        ({"GammaCrossEntropy": 2.0}, Focal(1.0) + 2.0 * GammaCrossEntropy(0.2) + Sum(parts[2:])),
+        ({"Entropy[0]": 0.9}, Sum(parts[:2]) + 0.9 * entropy - 0.3 * entropy),
+        ({"Entropy[1]": 0.9}, Sum(parts[:3]) + 0.9 * entropy),
+        ({"Entropy[0]": 0.9, "Entropy[1]": 0.5}, Sum(parts[:2]) + 0.9 * entropy + 0.5 * entropy),
+    ):
+        torch.testing.assert_close(at(**values), expected(logits, target), rtol=1e-6, atol=0)
+    alone = Objective(Focal(), schedules={"gamma": Constant(3.0)})(logits, target)
+    assert torch.equal(alone, focal(logits, target))
+    assert torch.equal(alone, Objective(Focal(), schedules={"Focal.gamma": Constant(3.0)})(logits, target))
+
+
+def test_the_loss_itself_is_left_alone() -> None:
+    loss = GammaCrossEntropy(gamma=0.2) + 0.5 * Entropy()
+    objective = Objective(loss, schedules={"gamma": Constant(0.9), "Entropy": Constant(2.0)})
+    objective(*batch())
+    assert objective.loss is loss
+    assert loss == GammaCrossEntropy(gamma=0.2) + 0.5 * Entropy()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_scheduled_values_keep_their_precision_when_the_model_does_not(dtype: torch.dtype) -> None:
+    schedules = {"gamma": Constant(1e-7), "Entropy[1]": FollowConfidence(0.1, 0.2)}
+    loss = GammaCrossEntropy() + Entropy() + Entropy()
+    objective = Objective(loss, weight=torch.ones(5), schedules=schedules)
+    advance(objective, 0, 3)
+    before = objective.scheduled(), objective.get_buffer("target_prob").clone()
+    model = nn.Sequential(nn.Linear(5, 5), objective).to(dtype)
+    assert model[0].weight.dtype == dtype
+    assert objective.weight is not None
+    assert objective.weight.dtype == dtype
+    assert objective.scheduled() == before[0]
+    assert torch.equal(objective.get_buffer("target_prob"), before[1])
+    assert {buffer.dtype for name, buffer in objective.named_buffers() if name != "weight"} == {torch.float32}
+    logits, target = batch(1, dtype)
+    (slope,) = torch.autograd.grad(objective(logits, target), logits)
+    assert slope.dtype == dtype
+    assert slope.isfinite().all()
+
+
+def test_it_moves_with_the_model() -> None:
+    objective = Objective(
+        GammaCrossEntropy(), weight=torch.ones(5), schedules={"gamma": FollowConfidence(0, 1)}
+    ).to("meta")
+    assert {name: buffer.device.type for name, buffer in objective.named_buffers()} == {
+        "weight": "meta",
+        "scheduled_gamma": "meta",
+        "target_prob": "meta",
+    }
+
+
+@pytest.mark.parametrize("schedule", [pytest.param(each, id=name) for name, each in SCHEDULES.items()])
+@pytest.mark.parametrize("stop", [0, 1, 7, STEPS + 1])
+def test_training_resumes_exactly(schedule: Schedule, stop: int) -> None:
+    def fresh() -> Objective:
+        schedules = {"gamma": schedule, "Entropy": Linear(0, -0.1, 13)}
+        return Objective(GammaCrossEntropy() + 0.1 * Entropy(), schedules=schedules)
+
+    whole = advance(fresh(), 0, STEPS + 5)
+    first = fresh()
+    begun = advance(first, 0, stop)
+    second = fresh()
+    second.load_state_dict(saved(first))
+    assert second.scheduled() == first.scheduled()
+    assert begun + advance(second, stop, STEPS + 5) == whole
+    if stop == 7 and schedule is not SCHEDULES["constant"]:  # starting again would have shown
+        assert begun + advance(fresh(), stop, STEPS + 5) != whole
+
+
+def test_training_resumes_inside_a_larger_model() -> None:
+    def fresh() -> nn.ModuleDict:
+        criterion = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, STEPS)})
+        return nn.ModuleDict({"layer": nn.Linear(2, 2), "criterion": criterion})
+
+    first, second = fresh(), fresh()
+    for _ in range(7):
+        first["criterion"].step()
+    second.load_state_dict(saved(first))
+    second["criterion"].step()
+    first["criterion"].step()
+    assert second["criterion"].scheduled() == first["criterion"].scheduled() == {"gamma": pytest.approx(0.4)}
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda objective: pickle.loads(pickle.dumps(objective))], ids=["copy", "pickle"]
+)
+def test_a_copy_goes_on_by_itself(copied: Callable[[Objective], Objective]) -> None:
+    objective = Objective(
+        GammaCrossEntropy() + 0.1 * Entropy(),
+        weight=torch.arange(1.0, 6.0),
+        ignore_index=1,
+        schedules={"gamma": FollowConfidence(0, 0.8), "Entropy": Linear(0, 1, 9)},
+    )
+    advance(objective, 0, 4)
+    other = copied(objective)
+    halfway = objective.scheduled()
+    assert advance(other, 4, 9) == advance(copied(objective), 4, 9)
+    assert objective.scheduled() == halfway != other.scheduled()
+
+
+def follower() -> Objective:
+    return Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0.0, 1.0, low=0.0, high=1.0)})
+
+
+def followed(objective: Objective) -> float:
+    objective.step()
+    return objective.scheduled()["gamma"]
+
+
+def test_following_sees_the_mean_target_probability_of_rows_that_count() -> None:
+    logits, target = batch()
+    probs = logits.detach().softmax(1)
+    own = probs.gather(1, target[:, None])[:, 0]
+    objective = follower()
+    objective(logits, target)
+    assert followed(objective) == pytest.approx(own.mean().item(), rel=1e-6)
+    some = torch.where(torch.arange(8) < 3, target, -100)
+    objective(logits, some)
+    assert followed(objective) == pytest.approx(own[:3].mean().item(), rel=1e-6)
+    objective(logits, torch.full((8,), -100))  # says nothing
+    assert followed(objective) == pytest.approx(own[:3].mean().item(), rel=1e-6)
+    soft = torch.rand(8, 5).softmax(1)
+    objective(logits, soft)
+    assert followed(objective) == pytest.approx((soft * probs).sum(1).mean().item(), rel=1e-6)
+    objective(logits[2], target[2])
+    assert followed(objective) == pytest.approx(own[2].item(), rel=1e-6)
+
+
+def test_following_sees_training_alone() -> None:
+    objective = follower()
+    objective(*batch(9))
+    trained = followed(objective)
+    objective.eval()
+    objective(*batch(0))
+    assert followed(objective) == trained
+    objective.train()
+    objective(*batch(0))
+    assert followed(objective) != trained
+
+
+def test_following_does_not_reach_the_gradient() -> None:
+    logits, target = batch(3)
+    objective = follower()
+    objective(logits, target)
+    objective.step()
+    (slope,) = torch.autograd.grad(objective(logits, target), logits)
+    gamma = objective.get_buffer("scheduled_gamma").item()
+    (expected,) = torch.autograd.grad(GammaCrossEntropy(gamma)(logits, target), logits)
+    assert torch.equal(slope, expected)
+
+
+def test_a_value_may_change_between_forward_and_backward() -> None:
+    logits, target = batch()
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, 4)})
+    loss = objective(logits, target)
+    objective.step()
+    (slope,) = torch.autograd.grad(loss, logits)
+    (expected,) = torch.autograd.grad(GammaCrossEntropy(0.0)(logits, target), logits)
+    assert torch.equal(slope, expected)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A loss whose option runs from one end to the other, and how to make it with a plain number."""
+
+    loss: Loss
+    address: str
+    start: float
+    end: float
+    plain: Callable[[float], Loss]
+
+
+COMPILED = [
+    Compiled(GammaCrossEntropy(), "gamma", 0, 1, lambda x: GammaCrossEntropy(gamma=x)),
+    Compiled(GammaCrossEntropy(min_weight=0.2), "gamma", 1, 0, lambda x: GammaCrossEntropy(x, 0.2)),
+    Compiled(GammaCrossEntropy(), "min_weight", 0, 1, lambda x: GammaCrossEntropy(0.1, x)),
+    Compiled(CrossEntropy(), "label_smoothing", 0, 1, lambda x: CrossEntropy(x)),
+    Compiled(Focal(), "gamma", 3, 0, lambda x: Focal(gamma=x)),
+    Compiled(GeneralizedCrossEntropy(), "q", 0, 1, lambda x: GeneralizedCrossEntropy(q=x)),
+    Compiled(FlooredCrossEntropy(), "floor", 0, 0.2, lambda x: FlooredCrossEntropy(floor=x)),
+    Compiled(LogitRange(width=1.0), "width", 4, 0, lambda x: LogitRange(width=x)),
+    Compiled(CrossEntropy() + Entropy(), "Entropy", -1, 1, lambda x: CrossEntropy() + x * Entropy()),
+]
+
+
+@TRACED
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: f"{type(case.loss).__name__}.{case.address}")
+def test_twenty_steps_compile_once(case: Compiled) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    schedule = Linear(case.start, case.end, STEPS)
+    objective = Objective(case.loss, schedules={case.address: schedule})
+    compiled = torch.compile(objective, backend=counter, fullgraph=True)
+    values = []
+    for step in range(STEPS + 1):
+        logits, target = batch(step)
+        option = in_buffer(schedule(step))
+        ours, expected = compiled(logits, target), case.plain(option)(logits, target)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        (slope,) = torch.autograd.grad(ours, logits)
+        (plain,) = torch.autograd.grad(expected, logits)
+        assert slope.isfinite().all()
+        torch.testing.assert_close(slope, plain, rtol=1e-5, atol=1e-7)
+        values.append(option)
+        objective.step()
+    assert (values[0], values[-1]) == (case.start, in_buffer(case.end))
+    assert counter.frame_count == 1
+
+
+@TRACED
+def test_following_the_model_compiles_once() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    schedules = {"gamma": FollowConfidence(0.0, 1.0, low=0.3, high=0.7), "Entropy": Cosine(0, 1, STEPS)}
+    objective = Objective(GammaCrossEntropy() + Entropy(), schedules=schedules)
+    plain = copy.deepcopy(objective)
+    compiled = torch.compile(objective, backend=counter, fullgraph=True)
+    for step in range(STEPS):
+        torch.testing.assert_close(compiled(*batch(step)), plain(*batch(step)), rtol=1e-5, atol=1e-6)
+        objective.step()
+        plain.step()
+        assert objective.scheduled()["gamma"] == pytest.approx(plain.scheduled()["gamma"], abs=1e-6)
+    assert objective.scheduled()["gamma"] == 1
+    assert counter.frame_count == 1
+
+
+@final
+@dataclass(frozen=True)
+class Branching(RowLoss):
+    """A loss that asks which value its option has."""
+
+    gamma: float = 0.5
+
+    def per_row(self, row: Row, /) -> Tensor:
+        if self.gamma == 1:
+            return torch.sigmoid(-row.log_odds())
+        return GammaCrossEntropy(self.gamma).per_row(row)
+
+
+@TRACED
+def test_a_loss_that_branches_on_its_option_cannot_be_compiled_whole() -> None:
+    torch._dynamo.reset()
+    objective = Objective(Branching(), schedules={"gamma": Linear(0, 1, STEPS)})
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
+        torch.compile(objective, backend="aot_eager", fullgraph=True)(*batch())
+
+
+@TRACED
+def test_an_option_as_a_plain_number_compiles_again_and_again() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda loss, *rows: loss(*rows), backend=counter, fullgraph=True)
+    for step in range(4):
+        compiled(replace(Branching(), gamma=step / 4), *batch(step))
+    assert counter.frame_count > 1
+
+
+@TRACED
+def test_the_default_backend() -> None:
+    torch._dynamo.reset()
+    objective = Objective(
+        GammaCrossEntropy() + 0.1 * Entropy(),
+        schedules={"gamma": Linear(0, 1, 3), "Entropy": Linear(0, 1, 3)},
+    )
+    compiled = torch.compile(objective, fullgraph=True)
+    for step in range(4):
+        logits, target = batch(step)
+        ours, expected = compiled(logits, target), objective(logits, target)
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+        (slope,) = torch.autograd.grad(ours, logits)
+        (plain,) = torch.autograd.grad(expected, logits)
+        torch.testing.assert_close(slope, plain, rtol=1e-5, atol=1e-6)
+        objective.step()
+
+
+def test_bounds_that_depend_on_the_number_of_classes_are_checked_for_each() -> None:
+    objective = Objective(FlooredCrossEntropy(), schedules={"floor": Linear(0, 0.25, 100)})
+    objective(torch.zeros(2, 4), torch.tensor([0, 1]))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"floor must be at most 1/5 = 0\.2 for 5 classes, got 0\.25"):
+            objective(torch.zeros(2, 5), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="for 5 classes"):
+        objective(torch.zeros(2, 5, 3), torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_a_scheduled_model_learns() -> None:
+    centres = 3 * torch.eye(3, 4)
+    target = torch.randint(3, (300,))
+    features = centres[target] + torch.randn(300, 4)
+    model = nn.Linear(4, 3)
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0, 0.8)})
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    gammas = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        objective(model(features), target).backward()
+        optimiser.step()
+        objective.step()
+        gammas.append(objective.scheduled()["gamma"])
+    assert gammas[0] < 0.4 < gammas[-1]
+    assert (model(features).argmax(1) == target).float().mean() > 0.9
