@@ -136,7 +136,7 @@ def law(run: Callable[[Kind, Sample], None]) -> Callable[[Kind], None]:
 
 
 def search(run: Callable[[Kind, Sample], None], kind: Kind) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(samples())
     def check(sample: Sample) -> None:
         run(kind, sample)
@@ -274,7 +274,7 @@ def test_every_statistic_has_its_laws_tested() -> None:
 def test_samples_spread() -> None:
     seen: list[Sample] = []
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(samples())
     def note(sample: Sample) -> None:
         seen.append(sample)

@@ -1,4 +1,4 @@
-"""Measures that no library has: what mistakes cost, how bad they are, and how small a probability gets.
+"""Measures that no library here has: what mistakes cost, how bad they are, how small a probability gets.
 
 Accuracy, log loss, Brier score and calibration error are in scikit-learn and torchmetrics, not here.
 Every matrix of costs is indexed [true, predicted].
@@ -7,7 +7,13 @@ Every matrix of costs is indexed [true, predicted].
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["expected_cost", "mean_target_probability", "severity", "smallest_probability"]
+__all__ = [
+    "area_under_risk_coverage",
+    "expected_cost",
+    "mean_target_probability",
+    "severity",
+    "smallest_probability",
+]
 
 
 def expected_cost(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float:
@@ -85,13 +91,35 @@ def mean_target_probability(probabilities: ArrayLike, target: ArrayLike) -> floa
         >>> mean_target_probability([[0.75, 0.25], [0.5, 0.5]], [0, 1])
         0.625
     """
-    matrix, labels = _matrix(probabilities), np.asarray(target)
-    if labels.shape != matrix.shape[:1]:
-        raise ValueError(
-            f"target must be ({len(matrix)},) beside probabilities {matrix.shape}, got {labels.shape}; "
-            "give one class per row"
-        )
+    matrix, labels = _rows(probabilities, target)
     return float(matrix[np.arange(len(matrix)), labels].mean())
+
+
+def area_under_risk_coverage(probabilities: ArrayLike, target: ArrayLike) -> float:
+    r"""Mean share of mistakes among the surest k rows, over all k: how well confidence tells mistakes apart.
+
+    .. math:: \frac{1}{N} \sum_{k=1}^N \frac{\text{mistakes among the } k \text{ surest}}{k}
+
+    It depends on the order of the confidences alone. Rows of equal confidence share their mistakes.
+
+    Shapes:
+        probabilities (N, C); target (N,) integer.
+
+    Raises:
+        ValueError: If the shapes do not agree.
+
+    Example:
+        >>> area_under_risk_coverage([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1])
+        0.1111111111111111
+
+    Source:
+        Geifman and El-Yaniv, NeurIPS 2017.
+    """
+    matrix, labels = _rows(probabilities, target)
+    _, place, size = np.unique(-matrix.max(axis=1), return_inverse=True, return_counts=True)
+    mistakes = np.bincount(place, weights=matrix.argmax(axis=1) != labels)
+    shared = np.repeat(mistakes / size, size)
+    return float((shared.cumsum() / np.arange(1, len(shared) + 1)).mean())
 
 
 def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
@@ -100,6 +128,17 @@ def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"probabilities must be (N, C), got {matrix.shape}; give one row per sample")
     return matrix
+
+
+def _rows(probabilities: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
+    """Probabilities (N, C) and a target (N,) for them."""
+    matrix, labels = _matrix(probabilities), np.asarray(target)
+    if labels.shape != matrix.shape[:1]:
+        raise ValueError(
+            f"target must be ({len(matrix)},) beside probabilities {matrix.shape}, got {labels.shape}; "
+            "give one class per row"
+        )
+    return matrix, labels
 
 
 def _cost_per_row(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> NDArray[np.floating]:

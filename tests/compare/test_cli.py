@@ -28,7 +28,7 @@ def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast,
     assert {(row["objective"], row["seed"]) for row in rows} == {
         (spec, str(seed)) for spec in ("CrossEntropy()", "GammaCrossEntropy(gamma=0.5)") for seed in range(3)
     }
-    assert len(rows) == 6 * 6
+    assert len(rows) == 6 * 7
     for row in rows:
         with np.load(out / row["predictions"]) as kept:
             if row["measure"] == "accuracy":

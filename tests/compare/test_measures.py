@@ -15,6 +15,7 @@ BY_HAND = {
     "accuracy": 2 / 4,
     "nll": -np.log([0.7, 0.3, 0.9, 0.4]).mean(),
     "brier": np.mean([0.09 + 0.04 + 0.01, 0.49 + 0.01 + 0.36, 0.0025 * 2 + 0.01, 0.25 + 0.36 + 0.01]),
+    "aurc": (0 + 0 + 1 / 3 + 2 / 4) / 4,
     "cost": (0 + 2 + 0 + 5) / 4,
     "decided_cost": (1 + 2 + 0 + 0) / 4,
     "severity": (2 + 5) / 2,
@@ -62,6 +63,20 @@ def test_severity_without_mistakes_is_nan():
     assert metrics.expected_cost([0, 1], [0, 1], COSTS) == 0
 
 
+def test_risk_coverage_reads_the_order_alone_and_shares_ties():
+    area = metrics.area_under_risk_coverage
+    assert area(PROBABILITIES, TARGET) == pytest.approx(BY_HAND["aurc"])
+    sharper = np.array([[0.97, 0.02, 0.01], [0.03, 0.01, 0.96], [0.005, 0.005, 0.99], [0.95, 0.04, 0.01]])
+    assert area(sharper, TARGET) == pytest.approx(BY_HAND["aurc"])
+    backwards = PROBABILITIES[:, [1, 2, 0]], np.array([1, 1, 0, 1])
+    assert area(*backwards) != pytest.approx(BY_HAND["aurc"])
+    tied = np.array([[0.6, 0.4]] * 4)
+    for target in ([0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1]):
+        assert area(tied, target) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match=r"target must be \(4,\) beside probabilities"):
+        area(tied, [0, 1])
+
+
 def test_calibration_error_by_hand_and_from_probabilities_only():
     probabilities = np.array([[0.9, 0.1]] * 10)
     target = np.array([0] * 5 + [1] * 5)
@@ -100,6 +115,7 @@ def test_the_calibration_error_is_never_called():
         "accuracy": "higher",
         "nll": "lower",
         "brier": "lower",
+        "aurc": "lower",
         "ece": None,
         "cost": "lower",
         "decided_cost": "lower",

@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from equipoise.metrics import expected_cost, mean_target_probability, severity, smallest_probability
+from equipoise.metrics import (
+    area_under_risk_coverage,
+    expected_cost,
+    mean_target_probability,
+    severity,
+    smallest_probability,
+)
 
 __all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error", "chance_calibration_errors"]
 
@@ -142,6 +148,10 @@ MEASURES = (
     Measure(
         "ece", "ECE", "calibration error: how far stated confidence is from the share that is right",
         lambda seen: calibration_error(seen.probabilities, seen.target), None,
+    ),
+    Measure(
+        "aurc", "AURC", "share of mistakes among the surest rows: whether doubt is where the mistakes are",
+        lambda seen: area_under_risk_coverage(seen.probabilities, seen.target), "lower",
     ),
     Measure(
         "cost", "Cost, likeliest", "mean cost when the likeliest class is taken",

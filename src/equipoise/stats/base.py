@@ -26,8 +26,8 @@ class Stat(ABC):
         tuples of (N,) tensors; value (N,); slope (N, B).
     """
 
-    def hit(self, target: Tensor | None, start: int, stop: int) -> Tensor | None:
-        """Return what `of` and `slope` need of the target in classes start to stop; nothing by default."""
+    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor | None:
+        """Return what `of` and `slope` need of the target in classes start to stop, or in the whole row."""
         del target, start, stop
         return None
 
@@ -102,7 +102,7 @@ def _cut(hit: Tensor | None, rows: slice) -> Tensor | None:
 
 def ask(stat: Stat, logits: Tensor, target: Tensor | None, /) -> Tensor:
     """Return the statistic (N,) of dense logits and targets, twice differentiable in the logits."""
-    answers: Any = _Ask.apply(stat, logits, stat.hit(target, 0, logits.shape[1]))
+    answers: Any = _Ask.apply(stat, logits, stat.hit(target))
     return answers[0]
 
 
@@ -113,7 +113,7 @@ def finite_limit(dtype: torch.dtype) -> float:
 
 def above(logits: Tensor, top: Tensor) -> Tensor:
     """Logits less `top`; a row or a class with nothing in it stays at minus infinity, never nan."""
-    return logits - torch.where(top == -torch.inf, torch.zeros_like(top), top)[:, None]
+    return logits - top.clamp(min=-finite_limit(top.dtype))[:, None]
 
 
 def exp_scaled(gaps: Tensor, scale: float) -> Tensor:
@@ -124,5 +124,5 @@ def exp_scaled(gaps: Tensor, scale: float) -> Tensor:
 def lowered(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the larger of two maxima and how far each lies below it: zero or negative, never nan."""
     top = torch.maximum(one, two)
-    base = torch.where(top == -torch.inf, torch.zeros_like(top), top)
+    base = top.clamp(min=-finite_limit(top.dtype))
     return top, one - base, two - base

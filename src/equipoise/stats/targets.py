@@ -23,21 +23,22 @@ class LogOdds(Stat):
 
     scale: float = 1.0
 
-    def hit(self, target: Tensor | None, start: int, stop: int) -> Tensor:
+    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the place (N,) of the target in the run of classes, -1 where it is elsewhere."""
         if target is None:
             raise ValueError("target must be given, got None; only penalties can do without one")
+        if stop is None:  # the whole row
+            return target
         return torch.where((target >= start) & (target < stop), target - start, -1)
 
     def of(self, block: Tensor, hit: Tensor | None, /) -> State:
         """State: the target's logit, the largest of the others, the sum of the others relative to it."""
-        place, found = self._place(hit)
+        place, elsewhere = self._place(hit)
         picked = block.gather(1, place)
-        hidden = torch.full_like(picked, -torch.inf)
-        rest = block.scatter(1, place, torch.where(found, hidden, picked))
+        rest = block.scatter(1, place, torch.where(elsewhere, picked, -torch.inf))
         top = rest.amax(1)
         total = exp_scaled(above(rest, top), self.scale).sum(1)
-        return torch.where(found, picked, hidden)[:, 0], top, total
+        return picked.masked_fill(elsewhere, -torch.inf)[:, 0], top, total
 
     def merge(self, one: State, two: State, /) -> State:
         """Join two blocks."""
@@ -49,24 +50,19 @@ class LogOdds(Stat):
         """Log odds (N,), finite."""
         target, top, total = state
         limit = finite_limit(target.dtype)
-        alone = top == -torch.inf
-        odds = (
-            self.scale * (target - torch.where(alone, torch.zeros_like(top), top))
-            - torch.where(alone, torch.ones_like(total), total).log()
-        )
-        return torch.where(alone, torch.full_like(odds, limit), odds.clamp(-limit, limit))
+        odds = self.scale * (target - top) - total.log()
+        return odds.clamp(-limit, limit).masked_fill(top == -torch.inf, limit)
 
     def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
         """Scale times one at the target, and minus the distribution over the others elsewhere."""
-        _, top, total = state
-        place, found = self._place(hit)
+        target, top, total = state
+        place, elsewhere = self._place(hit)
         # the target may lie far above the others: bounded, as its entry is replaced
-        reach = torch.where(top > -torch.inf, top, 0.0)[:, None]
-        share = -self.scale / torch.where(total > 0, total, 1.0)
-        others = exp_scaled(torch.minimum(block, reach) - reach, self.scale) * share[:, None]
-        own = found & (block.gather(1, place) > -torch.inf) & (total > 0)[:, None]
-        entry = torch.where(found, torch.where(own, self.scale, 0.0).to(block.dtype), others.gather(1, place))
-        return others.scatter(1, place, entry)
+        gaps = above(block, top).clamp(max=0)
+        alone = total == 0
+        others = exp_scaled(gaps, self.scale) * (-self.scale / total.masked_fill(alone, 1.0))[:, None]
+        own = self.scale * ((target > -torch.inf) & ~alone).to(block.dtype)
+        return others.scatter(1, place, torch.where(elsewhere, others.gather(1, place), own[:, None]))
 
     def every(self, logits: Tensor, /) -> Tensor:
         """Log odds (N, C) of every class.
@@ -89,7 +85,7 @@ class LogOdds(Stat):
     @staticmethod
     def _place(hit: Tensor | None) -> tuple[Tensor, Tensor]:
         assert hit is not None
-        return hit.clamp(min=0)[:, None], (hit >= 0)[:, None]
+        return hit.clamp(min=0)[:, None], (hit < 0)[:, None]
 
 
 @final
@@ -110,7 +106,7 @@ class ExpectedLogProb(Stat):
     def __hash__(self) -> int:
         return id(self.rows)
 
-    def hit(self, target: Tensor | None, start: int, stop: int) -> Tensor | None:
+    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor | None:
         """Return the soft target's (N, B) or (1, B) entries for the run of classes."""
         if self.rows.ndim == 1:
             return self.rows[None, start:stop]
