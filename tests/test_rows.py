@@ -101,7 +101,7 @@ def samples(draw: st.DrawFn) -> Sample:
     """Rows wide and narrow, with ties and with masked classes, cut anywhere."""
     rows, classes = draw(st.integers(2, 6)), draw(st.integers(1, 7))
     spread, step = draw(st.sampled_from([1e-3, 1.0, 30.0, SPREAD])), draw(st.sampled_from([0.0, 0.0, 0.5]))
-    hidden = draw(st.sampled_from([0.0, 0.3, 0.7]))
+    hidden = draw(st.sampled_from([0.0, 0.4, 0.7, 0.7]))
     cuts = draw(st.sets(st.integers(1, classes - 1))) if classes > 1 else set()
     seed = hash(
         (rows, classes, spread, step, hidden, draw(st.integers(0, 2**31)))
@@ -120,6 +120,7 @@ HARD = [
     ),
     Sample(torch.tensor([[300.0, -300.0, 0.0]], dtype=torch.float64), torch.tensor([1]), (1, 2)),
     Sample(torch.tensor([[1.0, 1.0, 1.0]], dtype=torch.float64), torch.tensor([2]), (1,)),
+    Sample(torch.full((1, 3), -torch.inf, dtype=torch.float64), torch.tensor([0]), (1,)),
 ]
 
 

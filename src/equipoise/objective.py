@@ -113,7 +113,7 @@ class Objective(nn.Module):
 
     def scheduled(self) -> dict[str, float]:
         """Return the scheduled values in force."""
-        return {name: round(getattr(self, _buffer(name)).item(), 7) for name in self.schedules}
+        return {name: float(f"{getattr(self, _buffer(name)).item():.7g}") for name in self.schedules}
 
     def get_extra_state(self) -> Tensor:
         """Return the step, for the state dict."""
