@@ -188,6 +188,14 @@ READING = [
         lambda: ask(ExpectedLogProb(torch.eye(5)), logits, None),
         "target must be given, got None; only penalties can do without one",
     ),
+    kind(
+        lambda: CrossEntropy()(logits, target, weight=[1.0] * 5),  # pyright: ignore[reportArgumentType]
+        "weight must be a tensor, got list; use torch.as_tensor(weight)",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits, target, ignore_index=None),  # pyright: ignore[reportArgumentType]
+        "ignore_index must be an integer, got None; leave it out for -100",
+    ),
     value(lambda: dense(logits, target).weight, "class_weight must be given to weigh a row, got None"),
     Case(
         lambda: bare_row().whole,
@@ -213,16 +221,16 @@ OPTIONS = [
     value(lambda: TaiLrWeight(min_weight=-0.1), LEAST.format(-0.1)),
     kind(
         lambda: GammaCrossEntropy(gamma="0.1"),  # pyright: ignore[reportArgumentType]
-        "gamma must be a number, got '0.1'; to change it in training give Objective a schedule",
+        "gamma must be a Python number, got '0.1'; to change it in training give Objective a schedule",
     ),
     kind(
         lambda: GammaCrossEntropy(gamma=Linear(0, 1, 9)),  # pyright: ignore[reportArgumentType]
-        "gamma must be a number, got Linear(start=0, end=1, steps=9); to change it in training give "
+        "gamma must be a Python number, got Linear(start=0, end=1, steps=9); to change it in training give "
         "Objective a schedule",
     ),
     kind(
         lambda: Focal(gamma=True),
-        "gamma must be a number, got True; to change it in training give Objective a schedule",
+        "gamma must be a Python number, got True; to change it in training give Objective a schedule",
     ),
     value(
         lambda: CrossEntropy(label_smoothing=1.01),
@@ -488,7 +496,7 @@ SCHEDULES = [
     ),
     value(
         lambda: scheduled(CrossEntropy() + Entropy(), Entropy=FollowConfidence(0, 1))(logits),
-        "target must be given, got None; only penalties can do without one",
+        "target must be given where a schedule follows its probability, got None",
     ),
 ]
 

@@ -33,7 +33,7 @@ from equipoise.stats import (
     State,
     ask,
 )
-from equipoise.stats.base import BLOCK
+from equipoise.stats.base import _row_blocks
 
 EPS = torch.finfo(torch.float64).eps
 SCALES = (0.5, 1.0, 2.0)
@@ -403,9 +403,12 @@ def test_gradcheck_finds_a_wrong_slope() -> None:
 
 
 @EVERY_KIND
-def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(kind: Kind) -> None:
-    classes = 1000
-    rows = 2 * (BLOCK // classes) + 3  # three blocks, the last of them smaller
+def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes, rows = 30, 23
+    monkeypatch.setattr("equipoise.stats.base.BLOCK", 10 * classes)  # three blocks, the last of them smaller
+    assert len(_row_blocks(torch.empty(rows, classes))) == 3
     logits, target = torch.randn(rows, classes, dtype=torch.float64), torch.randint(classes, (rows,))
     stat = kind.make(classes)
     value, slope = whole(stat, Sample(logits, target))

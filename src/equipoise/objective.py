@@ -18,8 +18,8 @@ class Objective(nn.Module):
     """A loss with its reduction, class weights and schedules, as a module.
 
     Call it like a criterion, then call `step` after each optimiser step. What changes in training lives in
-    buffers: it follows `.to()`, is saved in the `state_dict` (which resumes in the middle of a schedule
-    exactly), and changes without recompiling.
+    buffers, float32 whatever the model's dtype: it follows `.to()`, is saved in the `state_dict` (which
+    resumes in the middle of a schedule exactly), and changes without recompiling.
 
     A schedule is addressed by the option's name, `"gamma"`; by the loss and the option, `"Focal.gamma"`,
     where several terms of a sum have that option; or by the loss alone, `"Entropy"`, for the coefficient of a
@@ -164,6 +164,8 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _look(self, logits: Tensor, target: Tensor | None) -> None:
         """Note the mean target probability of a batch; one in which no row counts says nothing."""
+        if target is None:
+            raise ValueError("target must be given where a schedule follows its probability, got None")
         batch = read(logits, target, self.weight, self.ignore_index)
         seen = _target_prob(batch)
         shown = self.get_buffer("target_prob")

@@ -74,6 +74,8 @@ def read(
         return Batch(rows, None, None, None, None, shape)
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {_kind(target)}; use torch.as_tensor(target)")
+    if not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}; leave it out for -100")
     if target.is_floating_point():
         if target.shape != logits.shape:
             raise ValueError(
@@ -127,6 +129,8 @@ def _class_weight(weight: Tensor, rows: Tensor, target: Tensor | None) -> Tensor
         raise ValueError(
             "target must be given with class weights, got None; a weight is that of the target's class"
         )
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor, got {_kind(weight)}; use torch.as_tensor(weight)")
     if weight.shape != rows.shape[1:]:
         raise ValueError(
             f"weight must be ({rows.shape[1]},), one number per class, got {tuple(weight.shape)}"

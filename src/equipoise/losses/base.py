@@ -83,7 +83,7 @@ class Loss(ABC):
             return NotImplemented
         if not abs(factor) < float("inf"):
             raise ValueError(f"a coefficient must be finite, got {factor}")
-        return Sum(tuple((coefficient * factor, term) for coefficient, term in self.terms()))
+        return Sum(tuple((float(coefficient * factor), term) for coefficient, term in self.terms()))
 
     __rmul__ = __mul__
 
@@ -208,7 +208,8 @@ def check_number(
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(
-            f"{name} must be a number, got {value!r}; to change it in training give Objective a schedule"
+            f"{name} must be a Python number, got {value!r}; "
+            "to change it in training give Objective a schedule"
         )
     inside = (low < value if open_low else low <= value) and value <= high and abs(value) < float("inf")
     if not inside:
