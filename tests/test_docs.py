@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_code_blocks_run(page: Path) -> None:
     space: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(page), "exec"), space)
+
+
+def test_tables_in_the_pages_are_those_the_code_makes() -> None:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    page = tables.PAGE.read_text()
+    assert tables.written(page) == page, "run python docs/tables.py"
+    assert tables.written(page.replace("| `Floored", "| `Other")) == page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

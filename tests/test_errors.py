@@ -32,10 +32,12 @@ from equipoise.losses import (
     Focal,
     GammaCrossEntropy,
     GeneralizedCrossEntropy,
+    HierarchicalCrossEntropy,
     PairwiseCrossEntropy,
     Poly,
     Reweighted,
     SimilarityCrossEntropy,
+    SoftmaxMargin,
     SymmetricCrossEntropy,
     TaiLrWeight,
 )
@@ -45,7 +47,14 @@ from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
 from equipoise.stats import ExpectedLogProb, LogOdds, ask
 
 SOURCE = Path(str(equipoise.__file__)).parent
-OUTSIDE = ("compare", "cli.py", "metrics.py")  # these have tests of their own
+OUTSIDE = (
+    "compare",
+    "cli.py",
+    "maps",
+    "metrics.py",
+    "targets",
+    "decisions.py",
+)  # these have tests of their own
 
 inf, nan = float("inf"), float("nan")
 logits = torch.zeros(8, 5)
@@ -373,6 +382,34 @@ MATRICES = [
         lambda: ExpectedCost(put(COSTS, 1, 1, 4.0)),
         "costs[true, predicted] must be smallest on the diagonal of each row, got 4.0 for getting class 1 "
         "right and 1.0 for calling it 0; if it holds gains, pass its negative",
+    ),
+    value(
+        lambda: SoftmaxMargin(put(COSTS, 0, 2, -1.0)),
+        "costs must not be negative, got -1.0 at [0, 2]; being right costs 0",
+    ),
+    value(
+        lambda: SoftmaxMargin(put(COSTS, 2, 2, 3.0)),
+        "costs[true, predicted] must be 0 on the diagonal, got 3.0 for class 2; subtract it from its row",
+    ),
+    value(
+        lambda: HierarchicalCrossEntropy(((0, 1), 2))(logits, target),
+        "tree must hold each of 5 classes once, got 3 classes",
+    ),
+    value(
+        lambda: HierarchicalCrossEntropy((0, "horse")),
+        "tree must be tuples around class indices, got 'horse'; use targets.nested for names",
+    ),
+    value(
+        lambda: HierarchicalCrossEntropy(((0, 1), (1, 2))),
+        "tree must hold each class once, got 1 twice; a class has one place",
+    ),
+    value(
+        lambda: HierarchicalCrossEntropy(((0, 1), 3)),
+        "tree must hold the classes from 0 on, got ((0, 1), 3); for example ((0, 1), (2, 3))",
+    ),
+    value(
+        lambda: HierarchicalCrossEntropy((0, 1), alpha=-1.0),
+        "alpha must be finite and at least 0, got -1.0; 0 is cross entropy",
     ),
 ]
 

@@ -20,6 +20,7 @@ HEAVY = {
     "joblib",
     "lightning",
     "matplotlib",
+    "networkx",
     "pandas",
     "pyarrow",
     "rich",
@@ -31,18 +32,33 @@ HEAVY = {
 }
 
 # What each part may import of the others. The package itself is written as "equipoise".
-CORE = {"stats", "reduction", "rows", "losses", "penalties", "gamma", "schedules", "objective"}
+CORE = {
+    "stats",
+    "reduction",
+    "rows",
+    "losses",
+    "penalties",
+    "maps",
+    "gamma",
+    "schedules",
+    "objective",
+    "targets",
+    "decisions",
+}
 ALLOWED: dict[str, set[str]] = {
     "stats": set(),
     "reduction": set(),
     "rows": {"stats"},
     "losses": {"reduction", "rows"},
     "penalties": {"reduction", "rows", "losses"},
+    "maps": {"losses"},
     "gamma": {"losses"},
     "schedules": {"losses"},
     "objective": {"reduction", "rows", "losses", "schedules"},
-    "equipoise": {"losses", "penalties", "gamma", "schedules", "objective"},
+    "equipoise": {"targets", "decisions", "losses", "penalties", "maps", "gamma", "schedules", "objective"},
     "metrics": set(),
+    "targets": set(),
+    "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},
     "integrations": CORE | {"equipoise", "metrics"},
     "cli": CORE | {"equipoise", "metrics", "compare", "integrations"},

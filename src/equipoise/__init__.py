@@ -1,8 +1,18 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-from equipoise import gamma, losses, penalties, schedules
+from equipoise import decisions, gamma, losses, maps, penalties, schedules, targets
 from equipoise.objective import Objective
 
 __version__ = "0.1.0"
 
-__all__ = ["Objective", "__version__", "gamma", "losses", "penalties", "schedules"]
+__all__ = [
+    "Objective",
+    "__version__",
+    "decisions",
+    "gamma",
+    "losses",
+    "maps",
+    "penalties",
+    "schedules",
+    "targets",
+]

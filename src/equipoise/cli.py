@@ -84,8 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of labels to flip, or a transition matrix file; default: 0",
     )
-    add("--costs", metavar="FILE", help="cost matrix [true, predicted]")
-    add("--similarity", metavar="FILE", help="similarity matrix [true, class], rows summing to one")
+    add("--costs", metavar="FILE", help="cost matrix [true, predicted], or groups 'a, b | c, d'")
+    add(
+        "--similarity",
+        metavar="FILE",
+        help="similarity matrix [true, class], rows summing to one, or groups 'a, b | c, d'",
+    )
     add("--seeds", type=int, default=8, metavar="N", help="repetitions; default: 8")
     add("--out", default="comparison", metavar="DIR", help="folder for the report; default: comparison")
     add("--jobs", type=int, metavar="N", help="processes; default: one per core")
@@ -128,6 +132,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         return _refuse(error)
     from equipoise.compare import console, experiment, outputs, verdict
 
+    for warning in plan.warnings:
+        print(f"equipoise: warning: {warning}", file=sys.stderr)
     if not arguments.json:
         console.announce(plan)
     try:

@@ -1,4 +1,4 @@
-"""Measures that no library here has: what mistakes cost, how bad they are, how small a probability gets.
+"""Measures that no library here has: what mistakes cost, how small a probability gets, how decided a gate is.
 
 Accuracy, log loss, Brier score and calibration error are in scikit-learn and torchmetrics, not here.
 Every matrix of costs is indexed [true, predicted].
@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "area_under_risk_coverage",
+    "boundary_mass",
+    "choices_used",
+    "effective_choices",
     "expected_cost",
     "mean_target_probability",
     "severity",
@@ -122,12 +125,113 @@ def area_under_risk_coverage(probabilities: ArrayLike, target: ArrayLike) -> flo
     return float((shared.cumsum() / np.arange(1, len(shared) + 1)).mean())
 
 
+def effective_choices(probabilities: ArrayLike) -> float:
+    r"""How many choices a row is spread over, on average: 1 when every row has decided, C when none has.
+
+    .. math:: \frac{1}{N} \sum_{i=1}^N \exp\Bigl(-\sum_k p_{ik} \log p_{ik}\Bigr)
+
+    It says nothing about whether the rows decide alike: read `choices_used` beside it.
+
+    Shapes:
+        probabilities (N, C).
+
+    Raises:
+        ValueError: If probabilities is not (N, C), or a row of it no distribution.
+
+    Example:
+        >>> round(effective_choices([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]), 4)
+        1.5
+
+    Source:
+        The exponential of Shannon's entropy as a number of equally common kinds: Hill, Ecology 1973.
+    """
+    return float(np.exp(_entropy(_distributions(probabilities))).mean())
+
+
+def choices_used(probabilities: ArrayLike) -> float:
+    r"""How many choices all rows together are spread over: 1 when everything goes to one, C when use is even.
+
+    .. math:: \exp\Bigl(-\sum_k \bar p_k \log \bar p_k\Bigr), \qquad \bar p_k = \frac{1}{N} \sum_i p_{ik}
+
+    Undecided rows count for every choice that they hesitate over. To count only the choice that each row
+    would take, give one-hot rows.
+
+    Shapes:
+        probabilities (N, C).
+
+    Raises:
+        ValueError: If probabilities is not (N, C), or a row of it no distribution.
+
+    Example:
+        >>> undecided = np.array([[0.6, 0.4], [0.6, 0.4]])
+        >>> round(choices_used(undecided), 4), round(choices_used(np.eye(2)[undecided.argmax(axis=1)]), 4)
+        (1.9601, 1.0)
+
+    Source:
+        The exponential of Shannon's entropy as a number of equally common kinds: Hill, Ecology 1973.
+    """
+    return float(np.exp(_entropy(_distributions(probabilities).mean(axis=0))))
+
+
+def boundary_mass(probabilities: ArrayLike, width: float) -> float:
+    r"""Share of the rows that have not decided between their two best choices.
+
+    .. math:: \frac{1}{N} \bigl|\{i : p_{i(1)} - p_{i(2)} \le \text{width}\}\bigr|
+
+    with the largest and the second largest probability of each row. What a network loses when only the best
+    choice of each row runs depends on these rows; a row with a wide margin hardly changes.
+
+    Args:
+        probabilities: One distribution over the choices per row.
+        width: In [0, 1]; the margin up to which a row counts as undecided.
+
+    Shapes:
+        probabilities (N, C), C at least 2.
+
+    Raises:
+        ValueError: If probabilities is not (N, C), a row of it no distribution, C is 1, or width is outside
+            [0, 1].
+
+    Example:
+        >>> boundary_mass([[0.5, 0.25, 0.25], [0.125, 0.0, 0.875]], width=0.5)
+        0.5
+
+    Source:
+        arXiv:2605.02124.
+    """
+    matrix = _distributions(probabilities)
+    if not 0 <= width <= 1:
+        raise ValueError(f"width must be in [0, 1], got {width}; it is a difference of two probabilities")
+    if matrix.shape[1] < 2:
+        raise ValueError("probabilities must have at least 2 choices, got 1; one choice has no rival")
+    ordered = np.partition(matrix, (-2, -1), axis=1)
+    return float((ordered[:, -1] - ordered[:, -2] <= width).mean())
+
+
 def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
     """Probabilities as a checked (N, C) array."""
     matrix = np.asarray(probabilities, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"probabilities must be (N, C), got {matrix.shape}; give one row per sample")
     return matrix
+
+
+def _distributions(probabilities: ArrayLike) -> NDArray[np.floating]:
+    """Probabilities as a checked (N, C) array whose rows sum to one."""
+    matrix = _matrix(probabilities)
+    # Half precision may miss a sum of one by its eps for each of many classes; logits miss it by far.
+    if not ((matrix >= 0).all() and (np.abs(matrix.sum(axis=1) - 1) <= 0.05).all()):
+        raise ValueError(
+            "probabilities must be non-negative and sum to one in every row; "
+            "of logits, take the softmax first"
+        )
+    return matrix
+
+
+def _entropy(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Entropy in nats over the last axis; 0 log 0 is 0."""
+    used = np.where(probabilities > 0, probabilities, 1.0)
+    return -(used * np.log(used)).sum(axis=-1)
 
 
 def _rows(probabilities: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.integer]]:

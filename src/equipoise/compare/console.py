@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from equipoise.compare.experiment import Outcome, Plan, Result, Watch
 from equipoise.compare.measures import Measure
-from equipoise.compare.outputs import noise_words
+from equipoise.compare.outputs import free_rule_words, noise_words
 from equipoise.compare.verdict import Verdict
 
 __all__ = ["announce", "progress", "show"]
@@ -64,6 +64,8 @@ def show(result: Result, verdict: Verdict, report: str) -> None:
         _show_table(result)
     else:
         _print_lines(result)
+    if words := free_rule_words(result):
+        print(words)
     print(verdict.sentence)
     if verdict.others:
         print(verdict.others)
@@ -114,7 +116,9 @@ def _print_lines(result: Result) -> None:
 def _shown(result: Result) -> list[Measure]:
     """The measures that fit a terminal; the report has them all."""
     return [
-        measure for measure in result.plan.measures if measure.name in ("accuracy", "nll", "decided_cost")
+        measure
+        for measure in result.plan.measures
+        if measure.name in ("accuracy", "nll", "cost", "decided_cost")
     ]
 
 

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from equipoise.compare import spec
 from equipoise.compare.data import load
-from equipoise.compare.matrices import lost_similarity, read_costs, read_noise, read_similarity
+from equipoise.compare.matrices import (
+    looks_transposed,
+    lost_similarity,
+    read_costs,
+    read_noise,
+    read_similarity,
+)
 from equipoise.compare.measures import MEASURES, Measure
 from equipoise.compare.settings import Settings
 from equipoise.compare.statistics import Difference, compare_paired
@@ -24,7 +30,7 @@ from equipoise.compare.store import Store
 from equipoise.compare.trial import Conditions, run_trial, shared_key, trial_key
 from equipoise.losses import CrossEntropy
 
-__all__ = ["BASELINE", "Candidate", "Outcome", "Plan", "Result", "execute", "prepare"]
+__all__ = ["BASELINE", "Candidate", "Outcome", "Plan", "Result", "execute", "free_rule", "prepare"]
 
 BASELINE = "CrossEntropy()"
 Watch = Callable[[int, int], None]
@@ -57,6 +63,7 @@ class Plan:
         candidates: Plain cross entropy first.
         shared: What decides the result of every trial.
         out: Folder for everything that is written.
+        warnings: What looks wrong in the input without being certainly wrong.
     """
 
     settings: Settings
@@ -66,6 +73,7 @@ class Plan:
     candidates: tuple[Candidate, ...]
     shared: Mapping[str, Any]
     out: Path
+    warnings: tuple[str, ...] = ()
 
     @property
     def store(self) -> Store:
@@ -179,7 +187,14 @@ def prepare(settings: Settings) -> Plan:
             "objective must name a candidate beside plain cross entropy, got only CrossEntropy(); "
             "leave it out for one setting of each family"
         )
-    plan = Plan(settings, conditions, matrices, costs_from, tuple(candidates), shared, Path(settings.out))
+    counts = np.bincount(dataset.labels, minlength=len(classes))
+    warnings = tuple(
+        warning
+        for name, matrix in matrices.items()
+        for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
+    )
+    out = Path(settings.out)
+    plan = Plan(settings, conditions, matrices, costs_from, tuple(candidates), shared, out, warnings)
     _require_writable(plan.out)
     return plan
 
@@ -281,6 +296,18 @@ def _compare(plan: Plan, reused: int) -> Result:
             differences[place][measure.name] = difference
     outcomes = tuple(map(Outcome, plan.candidates, records, values, differences))
     return Result(plan, outcomes, reused)
+
+
+def free_rule(result: Result) -> tuple[float, float, Difference] | None:
+    """Mean cost of plain cross entropy, likeliest class taken and cheapest taken, and their difference.
+
+    None without costs. This is what a decision by cost is worth before anything is trained differently.
+    """
+    if result.plan.costs_from is None:
+        return None
+    likeliest, cheapest = (result.baseline.values[name] for name in ("cost", "decided_cost"))
+    (difference,) = compare_paired([cheapest], likeliest, "lower")
+    return float(likeliest.mean()), float(cheapest.mean()), difference
 
 
 def _read(plan: Plan, key: str) -> dict[str, Any]:

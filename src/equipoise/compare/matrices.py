@@ -1,20 +1,27 @@
 """Matrices over classes: costs, similarities and label noise, read from a file or made from a rate."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.compare.spec import nearest
+from equipoise.targets import from_groups
+from equipoise.targets import read as read_named
+from equipoise.targets.files import cells, corner_is_predicted, number
 
-__all__ = ["lost_similarity", "read_costs", "read_noise", "read_similarity"]
+__all__ = ["lost_similarity", "looks_transposed", "read_costs", "read_noise", "read_similarity"]
 
 Matrix = NDArray[np.float64]
 
 
 def read_costs(path: str, classes: tuple[str, ...]) -> Matrix:
-    """Costs indexed [true, predicted], (C, C) in the order of the classes."""
+    """Costs indexed [true, predicted], (C, C) in the order of the classes.
+
+    Args:
+        path: A file, or groups such as "horse, zebra | whale, shark".
+        classes: Names of the classes.
+    """
     costs = _read("costs", path, classes)
     if (costs < 0).any():
         raise ValueError(
@@ -22,16 +29,26 @@ def read_costs(path: str, classes: tuple[str, ...]) -> Matrix:
         )
     true, wrong = divmod(int((costs - costs.diagonal()[:, None]).argmin()), len(classes))
     if costs[true, wrong] < costs[true, true]:
+        turned = (costs >= costs.diagonal()).all()
+        way = (
+            "each is smallest in its column, so it looks transposed: exchange rows and columns"
+            if turned
+            else "are they gains? take the largest gain minus each"
+        )
         raise ValueError(
             f"costs must be smallest where [true, predicted] agree, got {costs[true, true]:g} for "
-            f"{classes[true]!r} as itself and {costs[true, wrong]:g} as {classes[wrong]!r} in {path}; "
-            "are they gains? take the largest gain minus each"
+            f"{classes[true]!r} as itself and {costs[true, wrong]:g} as {classes[wrong]!r} in {path}; {way}"
         )
     return costs
 
 
 def read_similarity(path: str, classes: tuple[str, ...]) -> Matrix:
-    """Similarities indexed [true, class], (C, C) with rows that sum to one."""
+    """Similarities indexed [true, class], (C, C) with rows that sum to one.
+
+    Args:
+        path: A file, or groups such as "horse, zebra | whale, shark".
+        classes: Names of the classes.
+    """
     return _with_rows_of_one("similarity", path, _read("similarity", path, classes), classes)
 
 
@@ -59,6 +76,49 @@ def read_noise(noise: str, classes: tuple[str, ...]) -> Matrix:
     return np.full((count, count), rate / (count - 1)) + (1 - rate - rate / (count - 1)) * np.eye(count)
 
 
+def looks_transposed(
+    name: str, path: str, matrix: Matrix, classes: tuple[str, ...], counts: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Warnings if a matrix may have its rows and columns the wrong way round.
+
+    It may if its corner says so; and costs may if confusions get dearer the commoner the missed class is and
+    the rarer the class it is taken for, where it is the rare class that is usually dear to miss.
+
+    Args:
+        name: "costs" or "similarity".
+        path: Where it is from.
+        matrix: Indexed [true, class].
+        classes: Names of the classes.
+        counts: Rows of each class, (C,).
+    """
+    found = []
+    if Path(path).is_file() and Path(path).suffix.lower() not in (".npy", ".toml"):
+        corner = _rows_of(name, path)[0][0]
+        if corner_is_predicted(corner):
+            found.append(
+                f"{name} may be transposed: {path} has {corner!r} in its corner, and its rows are read as "
+                "true classes; if they are predictions, exchange rows and columns"
+            )
+    if name == "costs" and len(classes) > 1 and counts.max() >= 1.5 * counts.min():
+        others = matrix * (1 - np.eye(len(classes)))
+        missed, taken = _slope(others.sum(axis=1), counts), _slope(others.sum(axis=0), counts)
+        if missed > 0.5 and taken < -0.5:
+            rare, common = classes[int(counts.argmin())], classes[int(counts.argmax())]
+            found.append(
+                f"costs may be transposed: read as [true, predicted], it is dearer to miss the common "
+                f"{common!r} than the rare {rare!r}; if it should be the other way round, "
+                "exchange rows and columns"
+            )
+    return tuple(found)
+
+
+def _slope(costs: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Correlation of costs with the logarithm of how often a class occurs; 0 for equal costs."""
+    if np.ptp(costs) <= 1e-9 * max(costs.max(), 1e-300):
+        return 0.0
+    return float(np.corrcoef(costs, np.log(counts))[0, 1])
+
+
 def _with_rows_of_one(name: str, path: str, matrix: Matrix, classes: tuple[str, ...]) -> Matrix:
     """The matrix, if its rows are probabilities."""
     if (matrix < 0).any():
@@ -66,21 +126,33 @@ def _with_rows_of_one(name: str, path: str, matrix: Matrix, classes: tuple[str, 
     sums = matrix.sum(axis=1)
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > 1e-6:
+        turned = np.abs(matrix.sum(axis=0) - 1).max() <= 1e-6
+        way = (
+            "its columns do, so it looks transposed: exchange rows and columns"
+            if turned
+            else "divide each row by its sum"
+        )
         raise ValueError(
             f"{name} must have rows that sum to one, got {sums[worst]:g} for class {classes[worst]!r} "
-            f"in {path}; divide each row by its sum"
+            f"in {path}; {way}"
         )
     return matrix / sums[:, None]
 
 
 def _read(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
     """A finite (C, C) matrix in the order of the classes."""
+    if name != "noise" and "|" in path and not Path(path).is_file():
+        named = from_groups(path, name)
+        return named.array[np.ix_(*[_places(name, repr(path), list(named.classes), classes)] * 2)]
     if not Path(path).is_file():
         raise ValueError(
             f"{name} must be a CSV or NPY file, got {path!r}, which is not there; check the path"
         )
     if Path(path).suffix.lower() == ".npy":
         matrix = _read_array(name, path, len(classes))
+    elif Path(path).suffix.lower() == ".toml" and name != "noise":
+        named = read_named(path, name)
+        matrix = named.array[np.ix_(*[_places(name, path, list(named.classes), classes)] * 2)]
     else:
         matrix = _read_text(name, path, classes)
     if not np.isfinite(matrix).all():
@@ -102,31 +174,24 @@ def _read_array(name: str, path: str, count: int) -> Matrix:
 
 def _read_text(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
     """A matrix with class names around it, matched by name, or bare numbers in the order of the classes."""
+    rows = _rows_of(name, path)
+    width = len(rows[0]) if rows else 0
+    if (len(rows), width) == (len(classes) + 1, len(classes) + 1):
+        across, down = rows[0][1:], [row[0] for row in rows[1:]]
+        columns = _places(name, path, across, classes)
+        lines = _places(name, path, down, classes)
+        return np.array([[number(path, name, rows[1 + i][1 + j]) for j in columns] for i in lines])
+    _require_size(name, path, (len(rows), width), len(classes))
+    return np.array([[number(path, name, cell) for cell in row] for row in rows])
+
+
+def _rows_of(name: str, path: str) -> list[list[str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} must be text in UTF-8, got {path!r}; {_first_line(error)}") from error
-    separator = "\t" if "\t" in text else ","
-    rows = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(text.splitlines(), delimiter=separator)
-        if any(cell.strip() for cell in row)
-    ]
-    width = max((len(row) for row in rows), default=0)
-    ragged = next((row for row in rows if len(row) != width), None)
-    if ragged is not None:
-        raise ValueError(
-            f"{name} must have rows of one length, got {len(ragged)} and {width} cells in {path}; "
-            "fill in every entry"
-        )
-    if (len(rows), width) == (len(classes) + 1, len(classes) + 1):
-        across, down = rows[0][1:], [row[0] for row in rows[1:]]
-        columns = _places(name, path, across, classes)
-        lines = _places(name, path, down, classes)
-        return np.array([[_number(name, path, rows[1 + i][1 + j]) for j in columns] for i in lines])
-    _require_size(name, path, (len(rows), width), len(classes))
-    return np.array([[_number(name, path, cell) for cell in row] for row in rows])
+    return cells(path, name, text)
 
 
 def _places(name: str, path: str, names: list[str], classes: tuple[str, ...]) -> list[int]:
@@ -141,16 +206,6 @@ def _places(name: str, path: str, names: list[str], classes: tuple[str, ...]) ->
         if wanted not in names:
             raise ValueError(f"{name} must name every class once, got none for {wanted!r} in {path}; add it")
     return [names.index(wanted) for wanted in classes]
-
-
-def _number(name: str, path: str, cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(
-            f"{name} must hold numbers, got {cell!r} in {path}; "
-            "class names go in the first row and the first column only"
-        ) from None
 
 
 def _require_size(name: str, path: str, shape: tuple[int, ...], count: int) -> None:

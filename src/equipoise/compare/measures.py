@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
+from equipoise.decisions import decide
 from equipoise.metrics import (
     area_under_risk_coverage,
     expected_cost,
@@ -39,7 +40,7 @@ class Predictions:
     @cached_property
     def cheapest(self) -> NDArray[np.int64]:
         """The class of smallest expected cost, (N,)."""
-        return (self.probabilities @ self.given_costs).argmin(axis=1)
+        return decide(self.probabilities, self.given_costs)
 
     @property
     def given_costs(self) -> NDArray[np.float64]:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from equipoise.compare.data import Split, split
-from equipoise.compare.experiment import Outcome, Plan, Result
+from equipoise.compare.experiment import Outcome, Plan, Result, free_rule
 from equipoise.compare.store import write_atomically
 from equipoise.compare.verdict import Verdict
 
-__all__ = ["noise_words", "parts_of", "summary", "write_matrices", "write_table"]
+__all__ = ["free_rule_words", "noise_words", "parts_of", "summary", "write_matrices", "write_table"]
 
 COLUMNS = ("objective", "seed", "measure", "value", "better", "predictions")
 
@@ -72,6 +72,8 @@ def summary(result: Result, verdict: Verdict, files: dict[str, str]) -> dict[str
             "notes": list(dataset.notes),
         },
         "noise": noise_words(result),
+        "warnings": list(plan.warnings),
+        "free_rule": free_rule_words(result),
         "costs_from": plan.costs_from,
         "seeds": plan.settings.seeds,
         "training": asdict(plan.settings.training),
@@ -107,6 +109,24 @@ def noise_words(result: Result) -> str:
     return (
         f"{100 * share:.0f} % of the training labels flipped (--noise {result.plan.settings.noise}), "
         "validation labels alike, test labels never"
+    )
+
+
+def free_rule_words(result: Result) -> str:
+    """What deciding by cost alone is worth, in a sentence; empty without costs."""
+    found = free_rule(result)
+    if found is None:
+        return ""
+    before, after, difference = found
+    sure = (
+        f", 95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}"
+        if math.isfinite(difference.low)
+        else ""
+    )
+    return (
+        "Free of training: plain cross entropy costs "
+        f"{before:.3f} when its likeliest class is taken and {after:.3f} when the class of smallest expected "
+        f"cost is{sure}."
     )
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from equipoise.compare import figures
 from equipoise.compare.experiment import Outcome, Plan, Result
 from equipoise.compare.measures import Measure
-from equipoise.compare.outputs import noise_words, parts_of
+from equipoise.compare.outputs import free_rule_words, noise_words, parts_of
 from equipoise.compare.store import write_atomically
 from equipoise.compare.verdict import Verdict, deciding_measures
 
@@ -33,6 +33,7 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
     environment.filters["breakable"] = _breakable
     page = environment.from_string(template).render(
         verdict=verdict,
+        free_rule=free_rule_words(result),
         plan=result.plan,
         kept=verdict.winner is result.baseline,
         key_measures=_key_measures(result.plan),
@@ -67,7 +68,7 @@ def _signed(text: str) -> str:
 
 def _key_measures(plan: Plan) -> list[Measure]:
     """Those in the first table."""
-    names = ("accuracy", "nll", "decided_cost")
+    names = ("accuracy", "nll", "cost", "decided_cost")
     return [measure for measure in plan.measures if measure.name in names]
 
 

@@ -55,8 +55,8 @@ class Settings:
         drop: Columns to leave out, for a table.
         objectives: Candidates as the Python that makes them; empty means one setting of each family.
         noise: Share of training and validation labels to flip, or a transition matrix file.
-        costs: Matrix file indexed [true, predicted].
-        similarity: Matrix file indexed [true, class], rows summing to one.
+        costs: Matrix file indexed [true, predicted], or groups "a, b | c, d".
+        similarity: Matrix file indexed [true, class], rows summing to one, or groups.
         seeds: How many times every candidate is trained, each on another split.
         out: Folder for the report, the results and the trials.
         jobs: Processes; None means one per core.

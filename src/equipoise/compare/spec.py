@@ -108,7 +108,7 @@ def _value(node: ast.expr, matrices: Mapping[str, NDArray[Any]]) -> Any:
     match node:
         case ast.Constant(value=bool() | int() | float() | None as value):
             return value
-        case ast.List(elts=items):
+        case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_value(item, matrices) for item in items]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -1 * _scalable(_value(operand, matrices), operand)

@@ -1,10 +1,12 @@
 """Losses that shape confidence. Build one, add it to others, call it like `F.cross_entropy`."""
 
 from equipoise.losses import costs as _costs
+from equipoise.losses import graded as _graded
 from equipoise.losses import likelihood as _likelihood
 from equipoise.losses import robust as _robust
 from equipoise.losses.base import BatchLoss, Entry, Loss, RowLoss, Sum
 from equipoise.losses.costs import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy
+from equipoise.losses.graded import HierarchicalCrossEntropy, SoftmaxMargin, SquaredCDF
 from equipoise.losses.likelihood import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
 from equipoise.losses.robust import (
     WEIGHTS,
@@ -16,7 +18,7 @@ from equipoise.losses.robust import (
     TaiLrWeight,
 )
 
-LOSSES: tuple[Entry, ...] = (*_likelihood.ENTRIES, *_robust.ENTRIES, *_costs.ENTRIES)
+LOSSES: tuple[Entry, ...] = (*_likelihood.ENTRIES, *_robust.ENTRIES, *_costs.ENTRIES, *_graded.ENTRIES)
 
 __all__ = [
     "CrossEntropy",
@@ -33,6 +35,9 @@ __all__ = [
     "SimilarityCrossEntropy",
     "PairwiseCrossEntropy",
     "ExpectedCost",
+    "SquaredCDF",
+    "SoftmaxMargin",
+    "HierarchicalCrossEntropy",
     "Loss",
     "RowLoss",
     "BatchLoss",

@@ -225,6 +225,15 @@ def _rule(low: float, high: float, open_low: bool) -> str:
     return f"in {'(' if open_low else '['}{low:g}, {high:g}]"
 
 
+def check_floor(floor: float, num_classes: int) -> None:
+    """Raise unless n floors leave room for probabilities that sum to one."""
+    if floor * num_classes > 1 + 1e-9:
+        raise ValueError(
+            f"floor must be at most 1/{num_classes} = {1 / num_classes:.6g} for {num_classes} classes, "
+            f"got {floor}; the floors may not sum to more than 1"
+        )
+
+
 def like(value: float | Tensor, answer: Tensor) -> Tensor:
     """Return an option as a 0-d tensor that fits an answer of a row."""
     return torch.as_tensor(value, dtype=answer.dtype, device=answer.device)

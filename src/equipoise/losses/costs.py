@@ -76,7 +76,7 @@ class ClassMatrix:
         return {**self.__dict__, "_held": {}}
 
 
-def _hold(loss: RowLoss, name: str, check: Callable[[np.ndarray], None]) -> None:
+def hold(loss: RowLoss, name: str, check: Callable[[np.ndarray], None]) -> None:
     """Turn a field of a frozen loss into a checked matrix."""
     values = getattr(loss, name)
     matrix = values if isinstance(values, ClassMatrix) else ClassMatrix(values, name)
@@ -171,7 +171,7 @@ class SimilarityCrossEntropy(RowLoss):
 
     def __init__(self, similarity: Any) -> None:
         object.__setattr__(self, "similarity", similarity)
-        _hold(self, "similarity", _check_similarity)
+        hold(self, "similarity", _check_similarity)
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
@@ -219,7 +219,7 @@ class PairwiseCrossEntropy(RowLoss):
 
     def __init__(self, weights: Any) -> None:
         object.__setattr__(self, "weights", weights)
-        _hold(self, "weights", _check_weights)
+        hold(self, "weights", _check_weights)
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
@@ -269,7 +269,7 @@ class ExpectedCost(RowLoss):
 
     def __init__(self, costs: Any) -> None:
         object.__setattr__(self, "costs", costs)
-        _hold(self, "costs", _check_costs)
+        hold(self, "costs", _check_costs)
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
@@ -277,12 +277,12 @@ class ExpectedCost(RowLoss):
         return whole.mean(self.costs.fit(whole.logits, row.num_classes, "costs"))
 
 
-def _row(matrix: ClassMatrix, e: Exact) -> list[Any]:
+def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:
     """The target's row over the classes that are not masked."""
     return [e.mp.mpf(float(matrix.array[e.kept[e.y], k])) for k in e.kept]
 
 
-def _ring(size: int, near: float, far: float) -> list[list[float]]:
+def ring(size: int, near: float, far: float) -> list[list[float]]:
     """A matrix for tests, unlike its transpose: `near` for the next class and `far` for the others."""
     return [
         [0.0 if i == k else near if (k - i) % size == 1 else far for k in range(size)] for i in range(size)
@@ -305,23 +305,25 @@ ENTRIES = (
             SimilarityCrossEntropy(np.eye(TEST_CLASSES)),
         ),
         definition=lambda loss, e: (
-            -e.mp.fsum(s * e.mp.log(p) for s, p in zip(_row(loss.similarity, e), e.p, strict=True))
+            -e.mp.fsum(s * e.mp.log(p) for s, p in zip(exact_row(loss.similarity, e), e.p, strict=True))
         ),
         source="Bertinetto et al. 2020, arXiv:1912.09393",
         proper=lambda loss: bool(np.array_equal(loss.similarity.array, np.eye(len(loss.similarity)))),
     ),
     Entry(
         PairwiseCrossEntropy,
-        (PairwiseCrossEntropy(_ring(TEST_CLASSES, 0.5, 3.0)),),
+        (PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0)),),
         definition=lambda loss, e: e.mp.fsum(
-            w * e.mp.log(1 + p / e.p[e.y]) for w, p in zip(_row(loss.weights, e), e.p, strict=True)
+            w * e.mp.log(1 + p / e.p[e.y]) for w, p in zip(exact_row(loss.weights, e), e.p, strict=True)
         ),
         source="discuss.pytorch.org/t/86622",
     ),
     Entry(
         ExpectedCost,
-        (ExpectedCost(_ring(TEST_CLASSES, 1.0, 20.0)),),
-        definition=lambda loss, e: e.mp.fsum(c * p for c, p in zip(_row(loss.costs, e), e.p, strict=True)),
+        (ExpectedCost(ring(TEST_CLASSES, 1.0, 20.0)),),
+        definition=lambda loss, e: e.mp.fsum(
+            c * p for c, p in zip(exact_row(loss.costs, e), e.p, strict=True)
+        ),
         source="Elkan 2001",
         bounded=lambda loss: True,
     ),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import Entry, RowLoss, check_number, like, log_add
+from equipoise.losses.base import Entry, RowLoss, check_floor, check_number, like, log_add
 from equipoise.rows import Row
 
 
@@ -110,11 +110,8 @@ class FlooredCrossEntropy(RowLoss):
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
-        if isinstance(self.floor, (int, float)) and self.floor * row.num_classes > 1 + 1e-9:
-            raise ValueError(
-                f"floor must be at most 1/{row.num_classes} = {1 / row.num_classes:.6g} for "
-                f"{row.num_classes} classes, got {self.floor}; the floors may not sum to more than 1"
-            )
+        if not isinstance(self.floor, Tensor):
+            check_floor(self.floor, row.num_classes)
         odds = row.log_odds()
         floor = like(self.floor, odds)
         tiny = torch.finfo(odds.dtype).tiny

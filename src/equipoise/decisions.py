@@ -1,0 +1,162 @@
+"""From probabilities to decisions when mistakes differ in cost: the free remedy, which needs no training.
+
+Every matrix of costs is indexed [true class, decision]. `expected_cost` here is what each decision would cost
+under the model's own probabilities; `metrics.expected_cost` is what decisions did cost, given the truth.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.targets import Matrix, check_probs
+from equipoise.targets.mixing import Probs, times
+
+__all__ = ["ABSTAIN", "decide", "expected_cost", "top_k"]
+
+ABSTAIN = -1  # the decision to take none
+
+
+def expected_cost(probs: Probs, costs: Any) -> Probs:
+    r"""Return what each decision is expected to cost.
+
+    .. math:: R_a = \sum_y p_y C_{ya}
+
+    Args:
+        probs: Probabilities of the true class. They have to be calibrated to be worth it, and unmixed first
+            if the model was trained with soft targets: see `targets.unmix`.
+        costs: Indexed [true class, decision]. The decisions may be other than the classes.
+
+    Shapes:
+        probs (..., C); costs (C, A); result (..., A), an array or a tensor as probs is, float32 at least.
+
+    Raises:
+        TypeError: If probs are no floating array or tensor.
+        ValueError: If probs are no probabilities, or costs are not finite with a row per class.
+
+    Numerics:
+        One matrix product. It is differentiable for tensors.
+
+    Example:
+        >>> expected_cost(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # well or ill; missing an ill one costs 20
+        array([2. , 0.9])
+
+    Source:
+        Elkan, IJCAI 2001.
+    """
+    return times(probs, _costs(probs, costs))
+
+
+def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
+    r"""Return the decision of smallest expected cost.
+
+    .. math:: \arg\min_a \sum_y p_y C_{ya}
+
+    The first of several that cost the same. With `abstain`, the result is `ABSTAIN` (-1) wherever every
+    decision is expected to cost more than that.
+
+    Args:
+        probs: Probabilities of the true class; see `expected_cost`.
+        costs: Indexed [true class, decision].
+        abstain: What it costs to take no decision, or to ask somebody; None if there is no such way out.
+
+    Shapes:
+        probs (..., C); costs (C, A); result (...), int64, an array or a tensor as probs is.
+
+    Raises:
+        TypeError: If probs are no floating array or tensor, or abstain is no number.
+        ValueError: If probs are no probabilities, costs are not finite with a row per class, or abstain is
+            not finite.
+
+    Example:
+        >>> costs = [[0, 1], [20, 0]]  # well or ill
+        >>> decide(np.array([[0.99, 0.01], [0.9, 0.1]]), costs)
+        array([0, 1])
+        >>> decide(np.array([[0.99, 0.01], [0.9, 0.1]]), costs, abstain=0.5)
+        array([ 0, -1])
+
+    Source:
+        Chow, 1970, for abstention; Elkan, IJCAI 2001, for costs.
+    """
+    risk: Any = expected_cost(probs, costs)
+    if abstain is not None:
+        _check_abstain(abstain)
+    if isinstance(risk, Tensor):
+        best, choice = risk.amin(-1), risk.argmin(-1)
+    else:
+        best, choice = risk.min(-1), np.asarray(risk.argmin(-1), dtype=np.int64)
+    where: Any = torch.where if isinstance(risk, Tensor) else np.where
+    found: Any = choice if abstain is None else where(best > abstain, ABSTAIN, choice)
+    return found
+
+
+def top_k(probs: Probs, costs: Any, k: int) -> Probs:
+    """Return the k decisions of smallest expected cost, the smallest first.
+
+    Args:
+        probs: Probabilities of the true class; see `expected_cost`.
+        costs: Indexed [true class, decision].
+        k: How many; from 1 to the number of decisions.
+
+    Shapes:
+        probs (..., C); costs (C, A); result (..., k), int64, an array or a tensor as probs is.
+
+    Raises:
+        TypeError: If probs are no floating array or tensor.
+        ValueError: If probs are no probabilities, costs are not finite with a row per class, or k is out of
+            range.
+
+    Example:
+        >>> top_k(torch.tensor([0.5, 0.3, 0.2]), [[0, 1, 9], [1, 0, 9], [1, 1, 0]], 2)
+        tensor([0, 1])
+
+    Source:
+        Karthik et al., ICLR 2021, arXiv:2104.00795, rank classes so.
+    """
+    risk: Any = expected_cost(probs, costs)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= risk.shape[-1]:
+        raise ValueError(
+            f"k must be an integer in [1, {risk.shape[-1]}], got {k!r}; there are as many decisions"
+        )
+    tensor = isinstance(risk, Tensor)
+    order: Any = risk.argsort(dim=-1, stable=True) if tensor else risk.argsort(-1, kind="stable")
+    return order[..., :k]
+
+
+def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
+    """Checked costs that fit checked probabilities."""
+    check_probs(probs)
+    if isinstance(costs, Matrix) and costs.kind != "costs":
+        raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
+    if isinstance(costs, Tensor):
+        costs = costs.detach().cpu().numpy()
+    try:
+        array = np.asarray(costs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"costs must be a (C, A) matrix of numbers, got {costs!r}; give a row per true class"
+        ) from error
+    classes = probs.shape[-1]
+    if array.ndim != 2 or array.shape[0] != classes or array.shape[1] == 0:
+        turned = array.ndim == 2 and array.shape[1] == classes
+        way = (
+            "it looks transposed: pass costs.T"
+            if turned
+            else "give a row per true class, a column per decision"
+        )
+        raise ValueError(
+            f"costs[true, decision] must have {classes} rows, one per class, got {array.shape}; {way}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(
+            "costs must be finite, got nan or infinity; use a large cost for what must not happen"
+        )
+    return array
+
+
+def _check_abstain(abstain: Any) -> None:
+    if isinstance(abstain, bool) or not isinstance(abstain, int | float):
+        raise TypeError(f"abstain must be a number, got {abstain!r}; it is one cost for all rows")
+    if not np.isfinite(abstain):
+        raise ValueError(f"abstain must be finite, got {abstain}; leave it out to decide always")

@@ -1,0 +1,314 @@
+"""Losses for classes on a scale, with margins by cost, or in a tree."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equipoise.losses.base import Entry, Exact, RowLoss, check_number, like
+from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
+from equipoise.rows import Row, Whole, finite_limit
+
+
+@final
+@dataclass(frozen=True)
+class SquaredCDF(RowLoss):
+    r"""Squared distance of cumulative probabilities, for classes that lie on a scale in their order.
+
+    With p = softmax(z), target class y and :math:`F_k = \sum_{j \le k} p_j`, a row costs
+
+    .. math:: \sum_k \left(F_k - [k \ge y]\right)^2.
+
+    A mistake costs more the further off it is, and a model is rewarded for doubt that stays near the truth.
+    Proper: the optimum is the true probabilities. Bounded by C - 1, so a confident mistake pulls weakly; add
+    it to cross entropy if training is slow to begin.
+
+    Shapes:
+        See `Loss.__call__`.
+
+    Numerics:
+        Below the target the sum is over :math:`F_k^2`, from it on over :math:`(1 - F_k)^2` with
+        :math:`1 - F_k` summed from the upper end: nothing is subtracted. A masked class is as good as absent:
+        the scale closes up over it.
+
+    Example:
+        >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
+        >>> SquaredCDF()(near, torch.tensor([0])), SquaredCDF()(far, torch.tensor([0]))
+        (tensor(0.9653), tensor(1.8956))
+
+    Source:
+        Epstein 1969 (ranked probability score); Hou, Yu and Samaras, arXiv:1611.05916 (squared earth mover's
+        distance).
+    """
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        whole = row.whole
+        probs = whole.logits.clamp(min=-finite_limit(whole.logits.dtype)).softmax(1)
+        present = (whole.logits > -torch.inf).to(probs.dtype)
+        below = probs.cumsum(1).square() * present  # of F_k, for a target above k
+        above = _from_the_end(probs)
+        beyond = F.pad(above[:, 1:], (0, 1)).square() * present  # of 1 - F_k, for a target up to k
+        every = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(beyond)
+        return every if whole.target is None else every.gather(1, whole.target[:, None])[:, 0]
+
+
+def _from_the_end(values: Tensor) -> Tensor:
+    return values.flip(1).cumsum(1).flip(1)
+
+
+def _check_margins(array: np.ndarray) -> None:
+    if (array < 0).any():
+        row, column = np.argwhere(array < 0)[0]
+        raise ValueError(
+            f"costs must not be negative, got {array[row, column]} at [{row}, {column}]; being right costs 0"
+        )
+    if np.diag(array).any():
+        row = int(np.diag(array).argmax())
+        raise ValueError(
+            f"costs[true, predicted] must be 0 on the diagonal, got {array[row, row]} for class {row}; "
+            "subtract it from its row"
+        )
+
+
+@final
+@dataclass(frozen=True)
+class SoftmaxMargin(RowLoss):
+    r"""Cross entropy that wants a margin over each wrong class as wide as that mistake is dear.
+
+    With logits z, target class y and a cost matrix C that is 0 on the diagonal, a row costs
+
+    .. math:: \log \sum_k e^{z_k + C_{yk}} - z_y.
+
+    It is an upper bound of the cost of the likeliest class, and cross entropy where all costs are 0. Its
+    probabilities estimate nothing: the optimum shifts each class by what its mistakes cost. Take its
+    likeliest class as the decision, and scale the costs to a few units; a margin of 20 is hard to reach.
+
+    Args:
+        costs: (C, C), indexed [true class, predicted class]; non-negative, 0 on the diagonal.
+
+    Shapes:
+        See `Loss.__call__`. With target probabilities it needs (N, C, C) numbers.
+
+    Raises:
+        ValueError: If costs is not square, finite and non-negative with a zero diagonal, or, when called, if
+            its size is not the number of classes.
+
+    Numerics:
+        The softplus of the log-sum-exp of :math:`z_k - z_y + C_{yk}` over the wrong classes, so that a
+        confident right row keeps its digits. A masked class adds nothing.
+
+    Example:
+        >>> loss = SoftmaxMargin([[0, 1, 5], [1, 0, 1], [1, 1, 0]])
+        >>> cheap, dear = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0]])
+        >>> loss(cheap, torch.tensor([0])), loss(dear, torch.tensor([0]))
+        (tensor(5.1328), tensor(7.0034))
+
+    Source:
+        Gimpel and Smith, NAACL 2010.
+    """
+
+    costs: ClassMatrix
+
+    def __init__(self, costs: Any) -> None:
+        object.__setattr__(self, "costs", costs)
+        hold(self, "costs", _check_margins)
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        whole = row.whole
+        costs = self.costs.fit(whole.logits, row.num_classes, "costs")
+        gaps = whole.classes - whole.own + whole.rows(costs)
+        own = whole.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
+        return _softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
+
+
+def _softplus(odds: Tensor) -> Tensor:
+    return -F.logsigmoid(-odds)  # F.softplus turns linear above 20 and loses digits
+
+
+Tree = tuple[Any, ...]
+
+
+@final
+@dataclass(frozen=True)
+class HierarchicalCrossEntropy(RowLoss):
+    r"""Cross entropy of every choice on the way from the root of a tree to the class, each with its weight.
+
+    With p = softmax(z), the nodes :math:`v_0 = y, v_1, \dots, v_L` from the target's leaf to the root, and
+    h(v) the number of steps from the root down to a node, a row costs
+
+    .. math:: -\sum_{l < L} e^{-\alpha h(v_l)} \log p(v_l \mid v_{l+1}),
+       \qquad p(v \mid u) = \frac{\sum_{k \in v} p_k}{\sum_{k \in u} p_k}.
+
+    Cross entropy at alpha = 0. The larger alpha, the more the choice between branches counts beside that
+    between the classes of one branch, which is learnt the slower for it. Proper: every choice has the cross
+    entropy of its own, so the optimum is the true probabilities.
+
+    Args:
+        tree: Tuples in tuples around class indices, `((0, 1), (2, (3, 4)))`; lists will do. Made from groups
+            or a graph by `targets.nested`.
+        alpha: At least 0; how much less a choice counts for each step down.
+
+    Shapes:
+        See `Loss.__call__`. With target probabilities it needs (N, C, C) numbers.
+
+    Raises:
+        TypeError: If alpha is no number.
+        ValueError: If tree does not hold each class from 0 on once, or alpha is negative, or, when called, if
+            the number of classes is another.
+
+    Numerics:
+        -log p(v | u) is the softplus of the log-sum-exp over the leaves of u outside v, less that over v: no
+        probability is divided by another, so a class that underflows has its full cost. A masked class takes
+        no part.
+
+    Example:
+        >>> loss = HierarchicalCrossEntropy(((0, 1), (2, 3)), alpha=0.5)  # horse, zebra, whale, shark
+        >>> zebra, whale = torch.tensor([[0.0, 4.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0, 0.0]])
+        >>> loss(zebra, torch.tensor([0])), loss(whale, torch.tensor([0]))
+        (tensor(1.4996), tensor(2.2931))
+
+    Source:
+        Bertinetto et al., CVPR 2020, arXiv:1912.09393.
+    """
+
+    tree: Tree
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, 0, hint="0 is cross entropy")
+        tree = _tuples(self.tree)
+        object.__setattr__(self, "tree", tree)
+        object.__setattr__(self, "_held", _levels(tree))  # a trace cannot see through the cache
+
+    def per_row(self, row: Row, /) -> Tensor:
+        """Return the loss of one row."""
+        whole = row.whole
+        inside, depths = self.__dict__["_held"]
+        if inside.shape[1] != row.num_classes:
+            raise ValueError(
+                f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
+            )
+        inside = inside.to(whole.logits.device)
+        losses = torch.zeros_like(whole.own[..., 0])
+        alpha = like(self.alpha, losses)
+        for level in range(len(depths)):
+            part, union = whole.rows(inside[level]), whole.rows(inside[level + 1])
+            odds = _log_sum(whole, union & ~part) - _log_sum(whole, part)
+            weight = torch.exp(-alpha * depths[level].to(losses))
+            losses = losses + (weight if whole.target is None else weight[whole.target]) * _softplus(odds)
+        return losses
+
+
+def _log_sum(whole: Whole, chosen: Tensor) -> Tensor:
+    """Log-sum-exp of the logits of some classes; of none it is finite but beyond reach."""
+    return torch.where(chosen, whole.classes, -finite_limit(whole.logits.dtype)).logsumexp(-1)
+
+
+def _tuples(tree: Any) -> Any:
+    """The tree with tuples for lists, its leaves checked to be whole numbers."""
+    if isinstance(tree, tuple | list):
+        return tuple(_tuples(node) for node in tree)
+    if isinstance(tree, bool) or not isinstance(tree, int):
+        raise ValueError(
+            f"tree must be tuples around class indices, got {tree!r}; use targets.nested for names"
+        )
+    return tree
+
+
+@lru_cache(maxsize=64)
+def _levels(tree: Any) -> tuple[Tensor, Tensor]:
+    """Which classes (L + 1, C, C) are under the l-th node above each, and how deep (L, C) that node is.
+
+    Above the root the node is the root again: the choice between it and itself costs nothing.
+    """
+    paths: dict[int, list[list[int]]] = {}
+
+    def walk(node: Any) -> list[int]:
+        if isinstance(node, int):
+            if node in paths:
+                raise ValueError(f"tree must hold each class once, got {node} twice; a class has one place")
+            paths[node] = [[node]]
+            return [node]
+        leaves = [leaf for child in node for leaf in walk(child)]
+        for leaf in leaves:
+            paths[leaf].append(leaves)
+        return leaves
+
+    leaves = walk(tree)
+    if isinstance(tree, int) or not leaves or sorted(leaves) != list(range(len(leaves))):
+        raise ValueError(f"tree must hold the classes from 0 on, got {tree}; for example ((0, 1), (2, 3))")
+    size, steps = len(leaves), max(map(len, paths.values())) - 1
+    inside = torch.zeros(steps + 1, size, size, dtype=torch.bool)
+    depths = torch.zeros(steps, size, dtype=torch.float64)
+    for leaf, path in paths.items():
+        for level in range(steps + 1):
+            inside[level, leaf, path[min(level, len(path) - 1)]] = True
+            if level < steps:
+                depths[level, leaf] = max(len(path) - 1 - level, 0)
+    return inside, depths
+
+
+def _below_and_above(loss: Any, e: Exact) -> Any:
+    del loss
+    return e.mp.fsum((e.mp.fsum(e.p[: k + 1]) - (k >= e.y)) ** 2 for k in range(len(e.p)))
+
+
+def _margin(loss: Any, e: Exact) -> Any:
+    costs = exact_row(loss.costs, e)
+    return e.mp.log(e.mp.fsum(e.mp.exp(c) * p for c, p in zip(costs, e.p, strict=True)) / e.p[e.y])
+
+
+def _along_the_path(loss: Any, e: Exact) -> Any:
+    """The published sum, by a walk down the tree."""
+    place = {k: i for i, k in enumerate(e.kept)}
+
+    def leaves(node: Any) -> list[int]:
+        return [node] if isinstance(node, int) else [leaf for child in node for leaf in leaves(child)]
+
+    def mass(node: Any) -> Any:
+        return e.mp.fsum(e.p[place[leaf]] for leaf in leaves(node) if leaf in place)
+
+    total, node, depth, y = e.mp.mpf(0), loss.tree, 0, e.kept[e.y]
+    while not isinstance(node, int):
+        child, depth = next(child for child in node if y in leaves(child)), depth + 1
+        total -= e.mp.exp(-loss.alpha * depth) * e.mp.log(mass(child) / mass(node))
+        node = child
+    return total
+
+
+_EVEN = (((0, 5), (2, 3)), ((4, 1), (6, 7)))
+_UNEVEN = ((0, 5, (2, 3)), 4, (1, 6, 7))
+
+ENTRIES = (
+    Entry(
+        SquaredCDF,
+        (SquaredCDF(),),
+        definition=_below_and_above,
+        source="Epstein 1969; Hou et al., arXiv:1611.05916",
+        proper=lambda loss: True,
+        bounded=lambda loss: True,
+    ),
+    Entry(
+        SoftmaxMargin,
+        (SoftmaxMargin(ring(TEST_CLASSES, 0.5, 3.0)),),
+        definition=_margin,
+        source="Gimpel and Smith 2010",
+    ),
+    Entry(
+        HierarchicalCrossEntropy,
+        (
+            HierarchicalCrossEntropy(_EVEN, alpha=0.5),
+            HierarchicalCrossEntropy(_UNEVEN, alpha=0.5),
+            HierarchicalCrossEntropy(_UNEVEN, alpha=0.0),
+        ),
+        definition=_along_the_path,
+        source="Bertinetto et al. 2020, arXiv:1912.09393",
+        proper=lambda loss: True,
+    ),
+)

@@ -1,0 +1,419 @@
+"""Maps that keep every probability above a floor."""
+
+from dataclasses import dataclass
+from math import exp, sqrt
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import Exact, check_floor, check_number, like, log_add
+from equipoise.maps.base import Map, MapEntry, masked_in
+
+FLOOR_HINT = "it is a probability"
+
+
+@final
+@dataclass(frozen=True)
+class Floored(Map):
+    r"""Affine floor: :math:`q_k = f + (1 - n f)\,p_k`.
+
+    A mixture of softmax with uniform choice. The floor is kept to the bit and the order of the classes too.
+    Cross entropy through it is `FlooredCrossEntropy`, a robust loss: the gradient of log q is (1 - n f) p / q
+    times that of log p, so it dies out for a class below the floor, which is kept in play but hardly pulled
+    back.
+
+    Args:
+        floor: f in [0, 1/n]; at 1/n the map is constant.
+
+    Raises:
+        ValueError: If floor is outside [0, 1], or, when called, above 1/n.
+
+    Example:
+        >>> Floored(floor=0.05).probs(torch.tensor([9.0, 0.0, 0.0]))
+        tensor([0.8998, 0.0501, 0.0501])
+
+    Source:
+        ChainerRL's `SoftmaxDistribution(min_prob)`; in bandits, exploration by a uniform mixture.
+    """
+
+    floor: float
+
+    def __post_init__(self) -> None:
+        check_number("floor", self.floor, 0, 1, FLOOR_HINT)
+
+    def check(self, num_classes: int) -> None:
+        """Raise if n floors sum to more than one."""
+        check_floor(self.floor, num_classes)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return the floor."""
+        self.check(num_classes)
+        return self.floor
+
+    def _probs(self, logits: Tensor, /) -> Tensor:
+        floor, masked, rest = self._parts(logits)
+        return (floor + rest * logits.softmax(-1)).masked_fill(masked, 0.0)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        floor, masked, rest = self._parts(logits)
+        inner = logits.log_softmax(-1).masked_fill(masked, 0.0)
+        return log_add(floor.log().expand_as(inner), rest.log() + inner).masked_fill(masked, -torch.inf)
+
+    def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        masked, count = masked_in(logits)
+        floor = like(self.floor, logits)
+        return floor, masked, (1 - count * floor).clamp(min=0)
+
+
+@final
+@dataclass(frozen=True)
+class Clipped(Map):
+    r"""Clip and renormalise, as published: :math:`q_k = \max(p_k, c) / \sum_j \max(p_j, c)`.
+
+    Renormalising takes back part of the clip: what is guaranteed is c / (1 + (n - 1) c), not c. For a floor
+    f, clip at f / (1 - (n - 1) f), or use `Projected`. A class that is clipped has no gradient of its own.
+
+    Args:
+        floor: c in [0, 1/n], where p is clipped.
+
+    Raises:
+        ValueError: If floor is outside [0, 1], or, when called, above 1/n.
+
+    Example:
+        >>> Clipped(floor=0.05).probs(torch.tensor([0.98, 0.01, 0.01]).log())
+        tensor([0.9074, 0.0463, 0.0463])
+
+    Source:
+        reddit.com/r/deeplearning 10puvih.
+    """
+
+    floor: float
+
+    def __post_init__(self) -> None:
+        check_number("floor", self.floor, 0, 1, FLOOR_HINT)
+
+    def check(self, num_classes: int) -> None:
+        """Raise if n floors sum to more than one."""
+        check_floor(self.floor, num_classes)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return c / (1 + (n - 1) c)."""
+        self.check(num_classes)
+        return self.floor / (1 + (num_classes - 1) * self.floor)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked, _ = masked_in(logits)
+        level = like(self.floor, logits).log()
+        clipped = torch.maximum(logits.log_softmax(-1), level).masked_fill(masked, -torch.inf)
+        return clipped.log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Projected(Map):
+    r"""The probabilities nearest to softmax of which none is below the floor.
+
+    .. math:: \operatorname{argmin}_{q \ge f,\ \sum q = 1} D(q, p), \qquad
+       q_k = \max(f, t\,p_k) \ \text{(KL)} \quad\text{or}\quad \max(f, p_k - \tau) \ \text{(Euclidean)}.
+
+    Where p is above the floor anyway, q = p: nothing is taken from a policy that explores enough. The floor
+    is kept to the bit. A class at the floor has no gradient of its own.
+
+    Args:
+        floor: f in [0, 1/n]; at 1/n the map is constant.
+        metric: "kl" keeps the ratios of the classes above the floor, "euclidean" their differences.
+
+    Raises:
+        ValueError: If floor is outside [0, 1], metric is another, or, when called, floor is above 1/n.
+
+    Numerics:
+        Water-filling after sorting, n log n. Which classes are at the floor is found without a gradient; the
+        rest is a softmax.
+
+    Example:
+        >>> probs = torch.tensor([0.78, 0.20, 0.02])
+        >>> Projected(floor=0.05).probs(probs.log())
+        tensor([0.7561, 0.1939, 0.0500])
+        >>> Projected(floor=0.05, metric="euclidean").probs(probs.log())
+        tensor([0.7650, 0.1850, 0.0500])
+
+    Source:
+        Duchi et al., ICML 2008, for the projection onto the simplex; here shifted by the floor.
+    """
+
+    floor: float
+    metric: Literal["kl", "euclidean"] = "kl"
+
+    def __post_init__(self) -> None:
+        check_number("floor", self.floor, 0, 1, FLOOR_HINT)
+        if self.metric not in ("kl", "euclidean"):
+            raise ValueError(f"metric must be 'kl' or 'euclidean', got {self.metric!r}")
+
+    def check(self, num_classes: int) -> None:
+        """Raise if n floors sum to more than one."""
+        check_floor(self.floor, num_classes)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return the floor."""
+        self.check(num_classes)
+        return self.floor
+
+    def _probs(self, logits: Tensor, /) -> Tensor:
+        masked, floor, free, room, size = self._filled(logits)
+        if self.metric == "kl":
+            above = room * logits.masked_fill(~free, -torch.inf).softmax(-1)
+        else:
+            probs = logits.softmax(-1)
+            above = probs - (probs.masked_fill(~free, 0.0).sum(-1, keepdim=True) - room) / size
+        kept = torch.maximum(above, floor)  # a rounding may lie below
+        return torch.where(free, kept, floor).masked_fill(masked, 0.0)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        if self.metric == "euclidean":
+            masked = logits == -torch.inf
+            probs = self._probs(logits)
+            empty = masked | (probs <= 0)
+            return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
+        masked, floor, free, room, _ = self._filled(logits)
+        inner = logits.masked_fill(~free, -torch.inf).log_softmax(-1).masked_fill(~free, 0.0)
+        above = torch.maximum(room.log() + inner, floor.log())
+        return torch.where(free, above, floor.log()).masked_fill(masked, -torch.inf)
+
+    @torch.no_grad()
+    def _filled(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return masked classes, the floor, classes above it, what is left for these, and their number."""
+        masked, count = masked_in(logits)
+        floor = like(self.floor, logits)
+        probs = logits.softmax(-1)
+        ordered = probs.sort(-1, descending=True).values
+        size = torch.arange(1, logits.shape[-1] + 1, dtype=logits.dtype, device=logits.device)
+        room = (1 - (count - size) * floor).clamp(min=0)  # left for the `size` likeliest
+        total = ordered.cumsum(-1)
+        lowest = room / total * ordered if self.metric == "kl" else ordered - (total - room) / size
+        above = (lowest > floor) & (ordered > 0)
+        size = above.sum(-1, keepdim=True).clamp(min=1)
+        places = logits.masked_fill(masked, -torch.inf).argsort(-1, descending=True).argsort(-1)
+        free = places < size
+        return masked, floor, free, room.gather(-1, size - 1), size.to(logits.dtype)
+
+
+@final
+@dataclass(frozen=True)
+class ClippedLogits(Map):
+    r"""Softmax of clipped logits, with the gradient of unclipped ones.
+
+    .. math:: q = \operatorname{softmax}(\min(\max(z, \text{low}), \text{high}))
+
+    The gradient passes the clip as if it were not there, so a class beyond it can come back. Biased: going
+    forward the probabilities stand still while the logits drift further outside, with nothing to hold them;
+    add `LogitRange(low=..., high=...)`.
+
+    Args:
+        low: Smallest logit.
+        high: Largest logit, above low.
+
+    Raises:
+        ValueError: Unless low < high, both finite.
+
+    Example:
+        >>> ClippedLogits(low=-2.0, high=2.0).probs(torch.tensor([50.0, 0.0, -50.0]))
+        tensor([0.8668, 0.1173, 0.0159])
+
+    Source:
+        reddit.com/r/deeplearning 10puvih.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check_number("low", self.low)
+        check_number("high", self.high)
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(high - low))."""
+        return _smallest_of_range(self.high - self.low, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        shown = logits.masked_fill(masked, 0.0)
+        passed = shown + (shown.clamp(self.low, self.high) - shown).detach()
+        # the sum may round beyond the clip
+        clipped = passed + (passed.clamp(self.low, self.high) - passed).detach()
+        return clipped.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class SoftCapped(Map):
+    r"""Softmax of softly capped logits: :math:`q = \operatorname{softmax}(c \tanh(z / c))`.
+
+    The gradient fades beyond the cap and never turns.
+
+    Args:
+        cap: c above 0; no logit counts for more.
+
+    Raises:
+        ValueError: If cap is not above 0.
+
+    Example:
+        >>> SoftCapped(cap=2.0).probs(torch.tensor([50.0, 0.0, -50.0]))
+        tensor([0.8668, 0.1173, 0.0159])
+
+    Source:
+        Gemma 2, 2024, arXiv:2408.00118.
+    """
+
+    cap: float
+
+    def __post_init__(self) -> None:
+        check_number("cap", self.cap, 0, hint="30 is usual for a vocabulary", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(2 c))."""
+        return _smallest_of_range(2 * self.cap, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        cap = like(self.cap, logits)
+        capped = cap * torch.tanh(logits.masked_fill(masked, 0.0) / cap)
+        return capped.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Normalized(Map):
+    r"""Softmax of logits divided by their own norm.
+
+    .. math:: q = \operatorname{softmax}\left(\frac{z}{T \lVert z \rVert}\right)
+
+    The logits' scale no longer says how sure the model is, so training cannot grow it. Not shift-invariant.
+
+    Args:
+        temperature: T above 0; 0.04 is usual. The smaller, the surer a row can be.
+
+    Raises:
+        ValueError: If temperature is not above 0.
+
+    Numerics:
+        The norm is that of the classes that are not masked, and at least the smallest normal number.
+
+    Example:
+        >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
+        tensor([0.4013, 0.5987])
+
+    Source:
+        LogitNorm: Wei et al., ICML 2022, arXiv:2205.09310.
+    """
+
+    temperature: float = 0.04
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0, hint="0.04 is usual", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(sqrt(2) / T)): two logits of unit norm are at most sqrt(2) apart."""
+        return _smallest_of_range(sqrt(2) / self.temperature, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        shown = logits.masked_fill(masked, 0.0)
+        # scaled by the largest first: the square of a large logit overflows
+        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny)
+        scaled = shown / largest
+        square = (scaled * scaled).sum(-1, keepdim=True)
+        norm = torch.where(square > 0, square, 1.0).sqrt()
+        unit = scaled / norm / like(self.temperature, logits)
+        return unit.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+def _smallest_of_range(width: float, num_classes: int) -> float:
+    """Smallest probability of logits that reach no further than a width."""
+    return exp(-width) / (exp(-width) + num_classes - 1)
+
+
+def _projected(m: Any, e: Exact) -> list[Any]:
+    """Fix the classes that fall below the floor, one after another, and share the rest."""
+    free = list(range(len(e.p)))
+    while True:
+        room = 1 - (len(e.p) - len(free)) * m.floor
+        total = e.mp.fsum(e.p[k] for k in free)
+        if m.metric == "kl":
+            values = {k: room * e.p[k] / total for k in free}
+        else:
+            values = {k: e.p[k] - (total - room) / len(free) for k in free}
+        low = [k for k in free if values[k] < m.floor]
+        if not low or len(free) == 1:
+            return [values.get(k, m.floor) for k in range(len(e.p))]
+        free.remove(min(low, key=lambda k: values[k]))
+
+
+def _softmax(values: list[Any], e: Exact) -> list[Any]:
+    terms = [e.mp.exp(value) for value in values]
+    return [term / e.mp.fsum(terms) for term in terms]
+
+
+def _clipped(m: Any, e: Exact) -> list[Any]:
+    values = [max(p, m.floor) for p in e.p]
+    return [value / e.mp.fsum(values) for value in values]
+
+
+ENTRIES = (
+    MapEntry(
+        Floored,
+        (Floored(floor=0.01), Floored(floor=0.0), Floored(floor=0.125)),
+        definition=lambda m, e: [m.floor + (1 - len(e.p) * m.floor) * p for p in e.p],
+        source="ChainerRL SoftmaxDistribution(min_prob)",
+        gradient="dies out below the floor",
+        keeps_to_the_bit=True,
+    ),
+    MapEntry(
+        Clipped,
+        (Clipped(floor=0.01), Clipped(floor=0.125)),
+        definition=_clipped,
+        source="reddit.com/r/deeplearning 10puvih",
+        gradient="none of its own for a clipped class",
+    ),
+    MapEntry(
+        Projected,
+        (
+            Projected(floor=0.01),
+            Projected(floor=0.1),
+            Projected(floor=0.125),
+            Projected(floor=0.01, metric="euclidean"),
+            Projected(floor=0.1, metric="euclidean"),
+        ),
+        definition=_projected,
+        source="Duchi et al. 2008",
+        gradient="none of its own for a class at the floor; softmax's where no class is",
+        keeps_to_the_bit=True,
+    ),
+    MapEntry(
+        ClippedLogits,
+        (ClippedLogits(low=-2.0, high=2.0),),
+        definition=lambda m, e: _softmax([min(max(z, m.low), m.high) for z in e.z], e),
+        source="reddit.com/r/deeplearning 10puvih",
+        gradient="straight through the clip; biased, the logits drift",
+        straight_through=True,
+    ),
+    MapEntry(
+        SoftCapped,
+        (SoftCapped(cap=2.0),),
+        definition=lambda m, e: _softmax([m.cap * e.mp.tanh(z / m.cap) for z in e.z], e),
+        source="Gemma 2, arXiv:2408.00118",
+        gradient="fades beyond the cap",
+    ),
+    MapEntry(
+        Normalized,
+        (Normalized(temperature=0.5), Normalized()),
+        definition=lambda m, e: _softmax(
+            [z / (m.temperature * e.mp.sqrt(e.mp.fsum(x * x for x in e.z))) for z in e.z], e
+        ),
+        source="Wei et al. 2022, arXiv:2205.09310",
+        gradient="everywhere, but not along the scale of the logits",
+        attained=False,
+    ),
+)

@@ -1,0 +1,407 @@
+"""Maps that choose: softmax and what makes it sharper."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from math import exp, log
+from types import ModuleType
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import Exact, check_number, like
+from equipoise.maps.base import Map, MapEntry
+
+
+@final
+@dataclass(frozen=True)
+class Softmax(Map):
+    r"""Softmax at a temperature: :math:`p_k \propto e^{z_k / T}`.
+
+    Below 1 it is sharper. A network that is trained through it undoes that by smaller logits.
+
+    Args:
+        temperature: Above 0.
+
+    Raises:
+        ValueError: If temperature is not above 0.
+
+    Example:
+        >>> Softmax(temperature=0.5).probs(torch.tensor([1.0, 0.0]))
+        tensor([0.8808, 0.1192])
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0, hint="1 is plain softmax", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        return (logits / like(self.temperature, logits)).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Resoftmax(Map):
+    r"""Softmax of the probabilities: :math:`q \propto e^{\alpha p}` with p = softmax(z).
+
+    It cannot reach one-hot: the largest q is at most e^alpha / (e^alpha + n - 1), 0.23 for alpha = 1 and n =
+    10. Up to an alpha of 2 for two classes, 4.6 for ten and 7.5 for a hundred it makes *every* row flatter
+    than p, and says so in a warning; `Sharpened` is what sharpens. Read the other way it is a floor: no q is
+    below 1 / (e^alpha + n - 1).
+
+    Args:
+        alpha: Above 0.
+
+    Raises:
+        ValueError: If alpha is not above 0.
+
+    Warns:
+        UserWarning: When called with as many classes as it flattens.
+
+    Example:
+        >>> Resoftmax(alpha=9.0).probs(torch.tensor([3.0, 0.0, 0.0]))
+        tensor([9.9916e-01, 4.1872e-04, 4.1872e-04])
+
+    Source:
+        discuss.pytorch.org/t/74709.
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        check_number(
+            "alpha", self.alpha, 0, hint="it sharpens above the number of classes only", open_low=True
+        )
+
+    def check(self, num_classes: int) -> None:
+        """Warn if it flattens; a compiled call does not say it again."""
+        if torch.compiler.is_compiling():
+            return
+        least = _least_sharpening(num_classes)
+        if self.alpha <= least:
+            ceiling = 1 / (1 + (num_classes - 1) * exp(-self.alpha))
+            warnings.warn(
+                f"Resoftmax(alpha={self.alpha}) flattens {num_classes} classes: no probability can be above "
+                f"{ceiling:.3g}; use Sharpened, or an alpha above {least:.3g}",
+                stacklevel=4,
+            )
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (e^alpha + n - 1)."""
+        return exp(-self.alpha) / (1 + (num_classes - 1) * exp(-self.alpha))
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        again = like(self.alpha, logits) * logits.softmax(-1)
+        return again.masked_fill(logits == -torch.inf, -torch.inf).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Sharpened(Map):
+    r"""Power sharpening: :math:`q_k \propto p_k^\alpha`.
+
+    It can reach one-hot. In terms of logits it is softmax at temperature 1 / alpha, and so is undone in the
+    same way.
+
+    Args:
+        alpha: Above 0; above 1 it sharpens, below it flattens.
+
+    Raises:
+        ValueError: If alpha is not above 0.
+
+    Example:
+        >>> Sharpened(alpha=4.0).probs(torch.tensor([0.6, 0.3, 0.1]).log())
+        tensor([9.4049e-01, 5.8781e-02, 7.2569e-04])
+    """
+
+    alpha: float
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, 0, hint="1 is plain softmax", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        return (logits * like(self.alpha, logits)).log_softmax(-1)
+
+
+@cache
+def _least_sharpening(num_classes: int) -> float:
+    """Return the alpha up to which softmax(alpha p) is flatter than p for every p.
+
+    Among the p with a given largest entry P, q is sharpest where the others are equal: compare the log odds
+    of P there.
+    """
+    n = num_classes
+    if n < 2:
+        return 0.0
+    largest = (1 / n + (1 - 1 / n) * step / 1000 for step in range(1, 1000))
+    return min((n - 1) * log(p * (n - 1) / (1 - p)) / (n * p - 1) for p in largest)
+
+
+def _entmax() -> ModuleType:
+    try:
+        import entmax
+    except ImportError as error:
+        raise ImportError(
+            "maps.Sparsemax and maps.Entmax need entmax; pip install 'equipoise[entmax]'"
+        ) from error
+    return entmax
+
+
+def _sparse_log(probs: Tensor) -> Tensor:
+    """Log that is minus infinity, with a gradient of 0, where a probability is 0."""
+    empty = probs <= 0
+    return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
+
+
+def _unmasked(logits: Tensor, below: float) -> Tensor:
+    """Logits whose masked classes lie far enough below the largest to get nothing."""
+    masked = logits == -torch.inf
+    return torch.where(masked, logits.amax(-1, keepdim=True).detach() - below, logits)
+
+
+@final
+@dataclass(frozen=True)
+class Sparsemax(Map):
+    r"""Euclidean projection of the logits onto the simplex: small probabilities become exactly 0.
+
+    .. math:: \operatorname{argmin}_{q \in \Delta} \lVert q - z \rVert^2
+
+    It reaches one-hot at a finite gap, of 1. A class at 0 has no gradient and may stay there.
+
+    Raises:
+        ImportError: When called, if the entmax library is missing.
+
+    Example:
+        >>> Sparsemax().probs(torch.tensor([1.0, 0.5, -1.0]))
+        tensor([0.7500, 0.2500, 0.0000])
+
+    Source:
+        Martins and Astudillo, ICML 2016, arXiv:1602.02068; computed by the entmax library.
+    """
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _probs(self, logits: Tensor, /) -> Tensor:
+        return _entmax().sparsemax(_unmasked(logits, 2.0), dim=-1)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        return _sparse_log(self._probs(logits))
+
+
+@final
+@dataclass(frozen=True)
+class Entmax(Map):
+    r"""Entmax: between softmax (alpha towards 1) and sparsemax (alpha = 2).
+
+    .. math:: q_k = \max\left(0, (\alpha - 1) z_k - \tau\right)^{1 / (\alpha - 1)}, \qquad \sum_k q_k = 1.
+
+    Args:
+        alpha: Above 1.
+
+    Raises:
+        ValueError: If alpha is not above 1.
+        ImportError: When called, if the entmax library is missing.
+
+    Example:
+        >>> Entmax(alpha=1.5).probs(torch.tensor([1.0, 0.5, -2.0]))
+        tensor([0.6740, 0.3260, 0.0000])
+
+    Source:
+        Peters et al., ACL 2019, arXiv:1905.05702; computed by bisection by the entmax library.
+    """
+
+    alpha: float = 1.5
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, 1, hint="towards 1 it is Softmax, 2 is Sparsemax", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _probs(self, logits: Tensor, /) -> Tensor:
+        return _entmax().entmax_bisect(_unmasked(logits, 2 / (self.alpha - 1)), alpha=self.alpha, dim=-1)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        return _sparse_log(self._probs(logits))
+
+
+@final
+@dataclass(frozen=True)
+class StraightThrough(Map):
+    """One-hot going forward, the gradient of another map going back.
+
+    What is downstream sees one choice, the first of the likeliest; the gradient is that of the map's
+    probabilities, as if they had been used. Biased: the forward pass and the gradient belong to different
+    functions.
+
+    Args:
+        map: The map whose gradient is used and whose largest probability is chosen; `GumbelSoftmax` makes the
+            choice a draw.
+
+    Raises:
+        TypeError: If map is not a map.
+
+    Example:
+        >>> StraightThrough(Softmax()).probs(torch.tensor([0.1, 2.0, 0.3]))
+        tensor([0., 1., 0.])
+
+    Source:
+        Bengio et al. 2013, arXiv:1308.3432.
+    """
+
+    map: Map
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.map, Map):
+            raise TypeError(f"map must be a map, got {self.map!r}; for example Softmax()")
+
+    def check(self, num_classes: int) -> None:
+        """Raise if the map does not fit the number of classes."""
+        self.map.check(num_classes)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _probs(self, logits: Tensor, /) -> Tensor:
+        soft = self.map._probs(logits)
+        return _chosen(soft).to(soft.dtype) - soft.detach() + soft
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        soft = self.map._log_probs(logits)
+        chosen = _chosen(soft)
+        kept = soft.masked_fill(~chosen, 0.0)
+        return (kept - kept.detach()).masked_fill(~chosen, -torch.inf)
+
+
+def _chosen(scores: Tensor) -> Tensor:
+    """Return where the first of the largest is."""
+    places = torch.arange(scores.shape[-1], device=scores.device)
+    return places == scores.argmax(-1, keepdim=True)
+
+
+@final
+@dataclass(frozen=True)
+class GumbelSoftmax(Map):
+    r"""A draw from the softmax, relaxed: softmax of logits with Gumbel noise, at a temperature.
+
+    .. math:: q_k \propto e^{(z_k + g_k) / T}, \qquad g_k = -\log(-\log u_k)
+
+    Random: another draw at every call. Colder is closer to one-hot and noisier in the gradient.
+    `StraightThrough(GumbelSoftmax(T))` is one-hot.
+
+    Args:
+        temperature: Above 0.
+
+    Raises:
+        ValueError: If temperature is not above 0.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> GumbelSoftmax(temperature=1.0).probs(torch.tensor([2.0, 0.0, 0.0])).sum()
+        tensor(1.)
+
+    Source:
+        Jang et al., ICLR 2017, arXiv:1611.01144; Maddison et al., ICLR 2017, arXiv:1611.00712.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0, hint="0.5 to 1 is usual", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 0 for more than one class: nothing is guaranteed."""
+        return float(num_classes == 1)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        noise = -torch.empty_like(logits).exponential_().log()
+        return ((logits + noise) / like(self.temperature, logits)).log_softmax(-1)
+
+
+def _normalised(values: list[Any], e: Exact) -> list[Any]:
+    total = e.mp.fsum(values)
+    return [value / total for value in values]
+
+
+def _entmax_definition(alpha: Any, e: Exact) -> list[Any]:
+    """Solve for the threshold by bisection, in exact arithmetic."""
+    scaled = [(alpha - 1) * z for z in e.z]
+    low, high = max(scaled) - 1, max(scaled)
+    for _ in range(400):
+        middle = (low + high) / 2
+        values = [max(e.mp.mpf(0), s - middle) ** (1 / (alpha - 1)) for s in scaled]
+        low, high = (middle, high) if e.mp.fsum(values) > 1 else (low, middle)
+    return [max(e.mp.mpf(0), s - low) ** (1 / (alpha - 1)) for s in scaled]
+
+
+def _one_hot(e: Exact) -> list[Any]:
+    best = max(range(len(e.z)), key=lambda k: e.z[k])
+    return [e.mp.mpf(k == best) for k in range(len(e.z))]
+
+
+ENTRIES = (
+    MapEntry(
+        Softmax,
+        (Softmax(), Softmax(temperature=0.25)),
+        definition=lambda m, e: _normalised([e.mp.exp(z / m.temperature) for z in e.z], e),
+        source="",
+        gradient="everywhere; vanishes as a row becomes certain",
+    ),
+    MapEntry(
+        Resoftmax,
+        (Resoftmax(alpha=20.0),),
+        definition=lambda m, e: _normalised([e.mp.exp(m.alpha * p) for p in e.p], e),
+        source="discuss.pytorch.org/t/74709",
+        gradient="vanishes twice: where p is certain, and where q is",
+    ),
+    MapEntry(
+        Sharpened,
+        (Sharpened(alpha=4.0), Sharpened(alpha=0.5)),
+        definition=lambda m, e: _normalised([p**m.alpha for p in e.p], e),
+        source="",
+        gradient="everywhere; vanishes as a row becomes certain",
+    ),
+    MapEntry(
+        Sparsemax,
+        (Sparsemax(),),
+        definition=lambda m, e: _entmax_definition(e.mp.mpf(2), e),
+        source="Martins and Astudillo 2016, arXiv:1602.02068",
+        gradient="none for classes at 0",
+    ),
+    MapEntry(
+        Entmax,
+        (Entmax(alpha=1.5),),
+        definition=lambda m, e: _entmax_definition(m.alpha, e),
+        source="Peters et al. 2019, arXiv:1905.05702",
+        gradient="none for classes at 0",
+    ),
+    MapEntry(
+        StraightThrough,
+        (StraightThrough(Softmax()),),
+        definition=lambda m, e: _one_hot(e),
+        source="Bengio et al. 2013, arXiv:1308.3432",
+        gradient="that of the inner map, whatever the choice; biased",
+        straight_through=True,
+    ),
+    MapEntry(
+        GumbelSoftmax,
+        (GumbelSoftmax(temperature=0.7),),
+        definition=None,
+        source="Jang et al. 2017, arXiv:1611.01144",
+        gradient="that of one draw; noisier when colder",
+    ),
+)

@@ -1,0 +1,179 @@
+"""Similarities and costs spelled as groups or in TOML, on named classes; matrices the wrong way round."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from equipoise.compare.matrices import looks_transposed, read_costs, read_similarity
+
+CLASSES = ("horse", "shark", "whale", "zebra")
+GROUPS = "horse, zebra | whale, shark"
+COSTS = np.array([[0, 9, 8, 1], [7, 0, 2, 7], [6, 3, 0, 6], [1, 9, 8, 0]], dtype=float)
+
+
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    """160 rows of four animals by name, and what it costs to take one for another."""
+    generator = np.random.default_rng(0)
+    with (tmp_path / "animals.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["legs", "size", "stripes", "animal"])
+        for k, name in enumerate(CLASSES * 40):
+            middle = {"horse": (4, 2, 0), "zebra": (4, 2, 1), "whale": (0, 9, 0), "shark": (0, 5, 0)}[name]
+            writer.writerow([*np.round(generator.normal(middle, 1.5), 3), name])
+            del k
+    write(tmp_path / "costs.csv", COSTS)
+    return tmp_path
+
+
+def write(path: Path, matrix: np.ndarray, corner: str = "true") -> str:
+    lines = [",".join([corner, *CLASSES])]
+    lines += [",".join([name, *map(str, row)]) for name, row in zip(CLASSES, matrix, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_groups_on_a_csv_with_string_labels(call, fast, animals):
+    words = (
+        "compare",
+        animals / "animals.csv",
+        "--target",
+        "animal",
+        *fast,
+        "--seeds",
+        3,
+        "--out",
+        animals / "out",
+    )
+    given = ("--costs", animals / "costs.csv", "--similarity", GROUPS)
+    said = call(*words, *given, "--objective", "SimilarityCrossEntropy(similarity)")
+    assert said.code == 0
+    assert said.err == ""
+    assert "Cost, likeliest" in said.out
+    assert "Cost, decided" in said.out
+    assert "Severity" not in said.out  # never without the cost beside it, and here there is no room for both
+    assert re.search(
+        r"Free of training: plain cross entropy costs \d\.\d+ when its likeliest class", said.out
+    )
+    similarity = np.load(animals / "out" / "similarity.npy")
+    np.testing.assert_allclose(similarity[0], [0.7, 0, 0, 0.3], rtol=1e-15)
+    page = (animals / "out" / "report.html").read_text()
+    for wanted in ("Cost, likeliest", "Cost, decided", "Severity", "Free of training"):
+        assert wanted in page
+    assert "Warning:" not in page
+    summary = json.loads(
+        call(*words, *given, "--objective", "SimilarityCrossEntropy(similarity)", "--json").out
+    )
+    assert summary["warnings"] == []
+    assert summary["trials"] == {"all": 6, "reused": 6}
+    measures = summary["objectives"][0]["measures"]
+    assert f"{measures['cost']['mean']:.3f} when its likeliest" in summary["free_rule"]
+    assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["free_rule"]
+
+
+def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
+    words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--seeds", 1, "--json")
+    words = (*words, "--out", animals / "out", "--objective", "Focal()")
+    alone = json.loads(call(*words, "--similarity", GROUPS).out)
+    assert alone["costs_from"] == "similarity"
+    assert "interval" not in alone["free_rule"]  # one seed shows nothing
+    assert json.loads(call(*words).out)["free_rule"] == ""
+
+
+def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
+    expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
+    np.testing.assert_allclose(read_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
+    np.testing.assert_array_equal(read_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
+    path = tmp_path / "costs.toml"
+    path.write_text("\n".join(f"[{name}]\notherwise = {1 + (name == 'zebra')}" for name in reversed(CLASSES)))
+    np.testing.assert_array_equal(read_costs(str(path), CLASSES)[3], [2, 2, 2, 0])
+    path.write_text(f"groups = {GROUPS!r}\nwithin = 0.2\n")
+    np.testing.assert_allclose(read_similarity(str(path), CLASSES)[0, 3], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        (
+            "--similarity",
+            "horse, zebar | whale, shark",
+            "similarity must name the classes of the data, got 'zebar' in",
+        ),
+        (
+            "--similarity",
+            "horse, zebra | whale",
+            "similarity must name every class once, got none for 'shark'",
+        ),
+        ("--similarity", "horse, horse | whale", "classes must have different names, got 'horse' twice"),
+        ("--similarity", "horse, | whale", "groups must hold names, got"),
+        (
+            "--similarity",
+            "horse, zebra",
+            "similarity must be a CSV or NPY file, got 'horse, zebra', which is",
+        ),
+        (
+            "--similarity",
+            "turned.csv",
+            "similarity must have rows that sum to one, got 1.1 for class 'horse' in turned.csv; its columns "
+            "do, so it looks transposed",
+        ),
+        (
+            "--costs",
+            "turned_costs.csv",
+            "costs must be smallest where [true, predicted] agree, got 2 for 'horse' as itself and 1 as "
+            "'zebra' in turned_costs.csv; each is smallest in its column, so it looks transposed",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, given, message):
+    monkeypatch.chdir(animals)
+    alike = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
+    write(animals / "turned.csv", alike.T)
+    dear = COSTS.copy()
+    dear[0] = [2, 9, 8, 7]  # being right about a horse costs more than taking a zebra for one
+    write(animals / "turned_costs.csv", dear.T)
+    said = call("compare", "animals.csv", "--target", "animal", option, given)
+    assert said.code == 2
+    assert said.err.startswith(f"equipoise: error: {message}")
+    assert said.err.count("\n") == 1
+
+
+def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, animals):
+    words = (
+        "compare",
+        animals / "animals.csv",
+        "--target",
+        "animal",
+        *fast,
+        "--seeds",
+        1,
+        "--out",
+        animals / "out",
+    )
+    words = (*words, "--objective", "ExpectedCost(costs)")
+    path = write(animals / "corner.csv", COSTS, "predicted/true")
+    said = call(*words, "--costs", path)
+    assert said.code == 0
+    assert said.err.startswith("equipoise: warning: costs may be transposed: ")
+    assert "'predicted/true' in its corner" in said.err
+    assert "costs may be transposed" in (animals / "out" / "report.html").read_text()
+    (warning,) = json.loads(call(*words, "--costs", path, "--json").out)["warnings"]
+    assert warning.startswith("costs may be transposed")
+    for corner in ("true/predicted", "", "animal"):
+        assert call(*words, "--costs", write(animals / "corner.csv", COSTS, corner)).err == ""
+
+
+def test_costs_that_make_the_common_class_dear_to_miss_are_warned_of():
+    counts = np.array([5, 20, 80, 320])
+    dear = np.array([40.0, 20.0, 5.0, 1.0])  # the rarer, the dearer to miss
+    costs = np.tile(dear[:, None], 4) * (1 - np.eye(4))
+    assert looks_transposed("costs", "c.npy", costs, CLASSES, counts) == ()
+    (warning,) = looks_transposed("costs", "c.npy", costs.T, CLASSES, counts)
+    assert "it is dearer to miss the common 'zebra' than the rare 'horse'" in warning
+    assert looks_transposed("costs", "c.npy", costs.T, CLASSES, np.full(4, 50)) == ()  # nothing to go by
+    assert looks_transposed("costs", "c.npy", 1 - np.eye(4), CLASSES, counts) == ()
+    assert looks_transposed("similarity", "c.npy", costs.T, CLASSES, counts) == ()

@@ -1,0 +1,216 @@
+"""Decisions by cost: the right number for a published question; arrays and tensors decide alike."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from equipoise.decisions import ABSTAIN, decide, expected_cost, top_k
+from equipoise.targets import Matrix, ordinal
+
+COSTS = np.array([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+ILL = [[0.0, 1.0], [20.0, 0.0]]  # well, ill
+
+
+def dirichlet(*shape: int, classes: int = 3) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).dirichlet([0.7] * classes, size=shape)
+
+
+def test_the_published_question_has_its_right_answer() -> None:
+    """Discuss.pytorch.org/t/110051: 35 % faulty, 65 % not; missing a faulty one costs 10, a false alarm 1."""
+    costs, probs = np.array([[0.0, 10.0], [1.0, 0.0]]), np.array([0.35, 0.65])
+    np.testing.assert_allclose(expected_cost(probs, costs), [0.65, 3.5], rtol=1e-15)
+    assert decide(probs, costs) == 0
+    # what was posted multiplies each column of costs by the probability of the decision, not of the truth
+    posted = (costs * probs).sum(0)
+    np.testing.assert_allclose(posted, [0.35, 6.5], rtol=1e-15)
+    assert not np.allclose(expected_cost(probs, costs), posted)
+    np.testing.assert_allclose(expected_cost(probs, costs.T), [6.5, 0.35], rtol=1e-15)
+    assert decide(probs, costs.T) == 1
+
+
+def test_expected_cost_by_the_sum_that_defines_it() -> None:
+    probs = dirichlet(4, 5)
+    costs = np.random.default_rng(1).random((3, 6))
+    found = expected_cost(probs, costs)
+    assert found.shape == (4, 5, 6)
+    for place in np.ndindex(4, 5, 6):
+        by_hand = sum(probs[(*place[:2], y)] * costs[y, place[2]] for y in range(3))
+        assert found[place] == pytest.approx(by_hand, rel=1e-14)
+    assert not np.allclose(expected_cost(probs, COSTS), expected_cost(probs, COSTS.T))
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_arrays_and_tensors_decide_alike(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    probs = torch.from_numpy(np.asarray(dirichlet(*shape))).to(dtype)
+    wide = probs.double().numpy()
+    risk = expected_cost(probs, COSTS)
+    assert isinstance(risk, torch.Tensor)
+    assert risk.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    np.testing.assert_allclose(risk.numpy(), wide @ COSTS, rtol=1e-6)
+    for tensor, array in (
+        (decide(probs, COSTS), decide(wide / wide.sum(-1, keepdims=True), COSTS)),
+        (decide(probs, COSTS, abstain=0.3), decide(wide / wide.sum(-1, keepdims=True), COSTS, abstain=0.3)),
+        (top_k(probs, COSTS, 2), top_k(wide / wide.sum(-1, keepdims=True), COSTS, 2)),
+    ):
+        assert isinstance(tensor, torch.Tensor)
+        assert isinstance(array, np.ndarray)
+        assert tensor.dtype == torch.int64
+        assert array.dtype == np.int64
+        np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+def test_the_cheapest_decision_is_best_on_average_and_the_transposed_one_is_not() -> None:
+    probs = dirichlet(4000)
+    true = (np.random.default_rng(2).random((4000, 1)) > probs.cumsum(1)).sum(1)
+
+    def paid(decisions: np.ndarray[Any, Any]) -> float:
+        return float(COSTS[true, decisions].mean())
+
+    assert paid(decide(probs, COSTS)) < paid(probs.argmax(1)) < paid(decide(probs, COSTS.T))
+
+
+def test_decisions_other_than_the_classes() -> None:
+    treat = [[0.0, 2.0, 5.0], [50.0, 10.0, 5.0]]  # well or ill; wait, test or treat
+    probs = np.array([[0.99, 0.01], [0.9, 0.1], [0.1, 0.9]])
+    np.testing.assert_array_equal(decide(probs, treat), [0, 1, 2])
+
+
+def test_abstention_has_its_own_cost_and_only_a_dearer_decision_gives_way_to_it() -> None:
+    probs = np.array([[0.99, 0.01], [0.9, 0.1], [0.5, 0.5]])
+    best = expected_cost(probs, ILL).min(1)
+    np.testing.assert_array_equal(decide(probs, ILL), [0, 1, 1])
+    np.testing.assert_array_equal(decide(probs, ILL, abstain=float(best[2])), [0, ABSTAIN, 1])
+    assert (decide(probs, ILL, abstain=-1) == ABSTAIN).all()
+    assert (decide(probs, ILL, abstain=100) != ABSTAIN).all()
+    assert ABSTAIN == -1
+
+
+def test_top_k_is_in_order_and_ties_keep_theirs() -> None:
+    probs = dirichlet(50)
+    order = top_k(probs, COSTS, 3)
+    risk = np.take_along_axis(expected_cost(probs, COSTS), order, 1)
+    assert (np.diff(risk) >= 0).all()
+    np.testing.assert_array_equal(order[:, 0], decide(probs, COSTS))
+    np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(3), (50, 1)))
+    assert top_k(np.full(3, 1 / 3), np.ones((3, 4)), 4).tolist() == [0, 1, 2, 3]
+    assert top_k(torch.full((3,), 1 / 3), np.ones((3, 4)), 4).tolist() == [0, 1, 2, 3]
+
+
+def test_gradients_flow_through_the_expected_cost() -> None:
+    logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: expected_cost(z.softmax(-1), COSTS), (logits,))
+
+
+def test_a_matrix_and_a_tensor_of_costs_are_taken() -> None:
+    probs = dirichlet(6)
+    steps = ordinal(3)
+    np.testing.assert_array_equal(expected_cost(probs, steps), probs @ steps.array)
+    np.testing.assert_array_equal(expected_cost(probs, torch.from_numpy(COSTS)), probs @ COSTS)
+    assert expected_cost(np.zeros((0, 3)), COSTS).shape == (0, 3)
+
+
+PROBS = np.array([[0.5, 0.25, 0.25]])
+MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
+    (
+        TypeError,
+        lambda: decide([0.5, 0.5], ILL),
+        "probs must be an array or a tensor, got list; use numpy.asarray(probs)",
+    ),
+    (
+        TypeError,
+        lambda: decide(np.array([0, 1]), ILL),
+        "probs must be floating, got int64; pass probabilities, not classes",
+    ),
+    (
+        TypeError,
+        lambda: decide(torch.tensor([0, 1]), ILL),
+        "probs must be floating, got torch.int64; pass probabilities, not classes",
+    ),
+    (
+        ValueError,
+        lambda: decide(np.array(0.5), ILL),
+        "probs must be (..., C), got (); give a probability per class",
+    ),
+    (
+        ValueError,
+        lambda: decide(np.array([np.nan, 1.0]), ILL),
+        "probs must be finite, got nan or infinity; look for a model that diverged",
+    ),
+    (
+        ValueError,
+        lambda: decide(torch.tensor([[2.0, -1.0]]), ILL),
+        "probs must be 0 or more and sum to one in each row, got -1; pass probabilities, not logits",
+    ),
+    (
+        ValueError,
+        lambda: decide(np.array([[0.5, 0.5], [0.5, 0.75]]), ILL),
+        "probs must be 0 or more and sum to one in each row, got a row off by 0.25; pass "
+        "probabilities, not logits",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, ILL),
+        "costs[true, decision] must have 3 rows, one per class, got (2, 2); give a row per true "
+        "class, a column per decision",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, np.ones((2, 3))),
+        "costs[true, decision] must have 3 rows, one per class, got (2, 3); it looks transposed: "
+        "pass costs.T",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, [["a"], ["b"], ["c"]]),
+        "costs must be a (C, A) matrix of numbers, got [['a'], ['b'], ['c']]; give a row per true class",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, np.full((3, 3), np.inf)),
+        "costs must be finite, got nan or infinity; use a large cost for what must not happen",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, ordinal(3, "similarity")),
+        "costs must be of kind 'costs', got Matrix(similarity of 3 classes: 0, 1, 2); build it with "
+        "kind='costs'",
+    ),
+    (
+        TypeError,
+        lambda: decide(PROBS, COSTS, abstain=True),
+        "abstain must be a number, got True; it is one cost for all rows",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, COSTS, abstain=np.nan),
+        "abstain must be finite, got nan; leave it out to decide always",
+    ),
+    (
+        ValueError,
+        lambda: top_k(PROBS, COSTS, 4),
+        "k must be an integer in [1, 3], got 4; there are as many decisions",
+    ),
+    (
+        ValueError,
+        lambda: top_k(PROBS, COSTS, 0),
+        "k must be an integer in [1, 3], got 0; there are as many decisions",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "call", "says"), MESSAGES, ids=[says[:50] for _, _, says in MESSAGES])
+def test_what_an_error_says(kind: type[Exception], call: Callable[[], Any], says: str) -> None:
+    with pytest.raises(kind, match="^" + re.escape(says) + "$"):
+        call()
+
+
+def test_rounding_is_not_taken_for_logits() -> None:
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        probs = (torch.randn(200, 1000) * 5).softmax(-1).to(dtype)
+        assert decide(probs, np.ones((1000, 2))).shape == (200,)
+    assert isinstance(Matrix(COSTS, "costs"), Matrix)
