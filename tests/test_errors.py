@@ -54,6 +54,7 @@ OUTSIDE = (
     "metrics.py",
     "targets",
     "decisions.py",
+    "distributions.py",
 )  # these have tests of their own
 
 inf, nan = float("inf"), float("nan")

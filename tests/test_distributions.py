@@ -1,0 +1,159 @@
+"""Our categorical keeps torch's contract, and the floor of its map."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, distributions
+from torch.distributions import kl_divergence
+
+from equipoise.distributions import Categorical
+from equipoise.maps import (
+    Clipped,
+    Entmax,
+    Floored,
+    GumbelSoftmax,
+    Map,
+    Projected,
+    Softmax,
+    Sparsemax,
+    StraightThrough,
+)
+
+MAPS = [
+    Softmax(),
+    Floored(0.05),
+    Projected(0.05),
+    Projected(0.05, "euclidean"),
+    Clipped(0.05),
+    Sparsemax(),
+    Entmax(1.5),
+]
+maps = pytest.mark.parametrize("map", MAPS, ids=repr)
+
+
+def scores(*batch: int, masked: bool = False) -> Tensor:
+    logits = 3 * torch.randn(*batch, 6, dtype=torch.float64)
+    if masked:
+        logits[..., [1, 4]] = -torch.inf
+    return logits
+
+
+@maps
+@pytest.mark.parametrize("masked", [False, True])
+def test_probabilities_are_the_maps(map: Map, masked: bool) -> None:
+    logits = scores(4, 3, masked=masked)
+    ours = Categorical(logits, map)
+    assert torch.equal(ours.probs, map.probs(logits))
+    torch.testing.assert_close(ours.logits.softmax(-1), ours.probs, rtol=1e-12, atol=1e-14)
+    every = torch.stack([ours.log_prob(torch.full((4, 3), k)) for k in range(6)], -1)
+    torch.testing.assert_close(every.exp(), ours.probs, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(every.exp().sum(-1), torch.ones(4, 3, dtype=torch.float64))
+    assert ours.map is map
+    assert ours.raw_logits is logits
+
+
+@maps
+def test_shapes_and_expand_are_torchs(map: Map) -> None:
+    logits = scores(3)
+    ours, torchs = Categorical(logits, map), distributions.Categorical(logits=logits)
+    for shape in ((), (5,), (5, 2)):
+        assert ours.sample(torch.Size(shape)).shape == torchs.sample(torch.Size(shape)).shape
+    assert ours.batch_shape == torchs.batch_shape
+    assert ours.event_shape == torchs.event_shape
+    for wide in (ours.expand((4, 3)), ours.expand(torch.Size([4, 3])), ours.expand([4, 3])):
+        assert isinstance(wide, Categorical)
+        assert wide.batch_shape == (4, 3)
+        assert wide.sample().shape == (4, 3)
+        assert wide.raw_logits.shape == (4, 3, 6)
+        assert wide.map is map
+        torch.testing.assert_close(wide.entropy(), ours.entropy().expand(4, 3))
+    assert torch.equal(ours.enumerate_support(), torchs.enumerate_support())
+    assert torch.equal(ours.mode, map.probs(logits).argmax(-1))
+    assert ours.mean.isnan().all()
+    independent = distributions.Independent(ours, 1)
+    assert independent.log_prob(ours.sample()).shape == ()
+
+
+@maps
+@pytest.mark.parametrize("masked", [False, True])
+def test_entropy_is_exact_and_finite_with_its_gradient(map: Map, masked: bool) -> None:
+    logits = scores(7, masked=masked).requires_grad_()
+    ours = Categorical(logits, map)
+    probs = ours.probs.detach()
+    exact = -torch.special.xlogy(probs, probs).sum(-1)
+    torch.testing.assert_close(ours.entropy(), exact, rtol=1e-12, atol=1e-14)
+    (slope,) = torch.autograd.grad(ours.entropy().sum(), logits)
+    assert slope.isfinite().all()
+    assert (slope[logits == -torch.inf] == 0).all()
+
+
+@maps
+def test_samples_come_from_the_probabilities(map: Map) -> None:
+    ours = Categorical(scores(), map)
+    counts = torch.bincount(ours.sample(torch.Size([40000])), minlength=6) / 40000
+    error = (ours.probs * (1 - ours.probs) / 40000).sqrt()
+    assert ((counts - ours.probs).abs() <= 5 * error + 1e-12).all()
+    other = Categorical(scores(), map)
+    assert not ((counts - other.probs).abs() <= 5 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    "map", [each for each in MAPS if each.smallest(6) > 0 or isinstance(each, Softmax)], ids=repr
+)
+def test_divergence_is_that_of_the_probabilities(map: Map) -> None:
+    one, two = scores(5), scores(5)
+    ours, plain = Categorical(one, map), distributions.Categorical(logits=two)
+    for p, q in ((ours, Categorical(two, map)), (ours, plain), (plain, ours)):
+        exact = (p.probs * (p.probs.log() - q.probs.log())).sum(-1)
+        torch.testing.assert_close(kl_divergence(p, q), exact, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        kl_divergence(ours, Categorical(one, map)), torch.zeros(5, dtype=torch.float64)
+    )
+    hidden = Categorical(scores(5, masked=True), map)
+    assert kl_divergence(hidden, ours).isfinite().all()
+    assert (kl_divergence(ours, hidden) == torch.inf).all()
+
+
+@maps
+def test_gradient_of_the_log_probability(map: Map) -> None:
+    logits = (0.3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
+    action = Categorical(logits, map).probs.argmax(-1)
+    assert torch.autograd.gradcheck(lambda z: Categorical(z, map).log_prob(action), (logits,))
+
+
+def test_validation_is_torchs() -> None:
+    ours = Categorical(scores(3), Floored(0.05), validate_args=True)
+    with pytest.raises(ValueError, match="within the support"):
+        ours.log_prob(torch.tensor(6))
+    with pytest.raises(ValueError, match="parameter logits"):
+        Categorical(torch.tensor([0.0, float("nan")]), Softmax(), validate_args=True)
+    assert Categorical(scores(3), Floored(0.05), validate_args=False).expand((2, 3))._validate_args is False
+
+
+def test_what_is_no_distribution_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"map must be a map, got 0\.1; for example maps\.Floored"):
+        Categorical(scores(), 0.1)  # pyright: ignore[reportArgumentType]
+    for map in (GumbelSoftmax(), StraightThrough(Softmax())):
+        with pytest.raises(ValueError, match="map must give probabilities to sample by"):
+            Categorical(scores(), map)
+    with pytest.raises(ValueError, match="floor must be at most 1/6"):
+        Categorical(scores(), Floored(0.3))
+
+
+@pytest.mark.parametrize("map", [Floored(0.02), Projected(0.02)], ids=repr)
+def test_the_floor_holds_and_bounds_the_importance_weights(map: Map) -> None:
+    logits = torch.randn(500, 6) * torch.logspace(-1, 4, 500)[:, None]
+    ours = Categorical(logits, map)
+    floor = torch.tensor(0.02)
+    assert ours.probs.min() >= floor
+    assert (-ours.log_prob(ours.sample())).exp().max() <= 50 * (1 + 1e-5)
+    assert distributions.Categorical(logits=logits).probs.min() < floor  # control: without a map it does not
+
+
+def test_copies_and_pickles() -> None:
+    ours = Categorical(scores(3), Floored(0.05))
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(again.probs, ours.probs)
+        assert again.map == ours.map
