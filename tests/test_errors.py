@@ -55,6 +55,7 @@ OUTSIDE = (
     "targets",
     "decisions.py",
     "distributions.py",
+    "integrations",
 )  # these have tests of their own
 
 inf, nan = float("inf"), float("nan")

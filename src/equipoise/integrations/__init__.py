@@ -1,0 +1,1 @@
+"""equipoise inside other libraries. Each module needs its library and is imported by name."""
