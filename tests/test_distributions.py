@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +115,29 @@ def test_divergence_is_that_of_the_probabilities(map: Map) -> None:
     hidden = Categorical(scores(5, masked=True), map)
     assert kl_divergence(hidden, ours).isfinite().all()
     assert (kl_divergence(ours, hidden) == torch.inf).all()
+
+
+@pytest.mark.parametrize("map", [Softmax(), Floored(0.05)], ids=repr)
+def test_divergence_has_a_gradient_where_classes_are_masked(map: Map) -> None:
+    def slopes(one: Tensor, two: Tensor, p: Any, q: Any) -> list[Tensor]:
+        leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
+        return list(torch.autograd.grad(kl_divergence(p(leaves[0]), q(leaves[1])).sum(), leaves))
+
+    def ours(logits: Tensor) -> Categorical:
+        return Categorical(logits, map)
+
+    def plain(logits: Tensor) -> distributions.Categorical:
+        return distributions.Categorical(logits=logits)
+
+    one, two = scores(3, masked=True), scores(3, masked=True)
+    valid = [0, 2, 3, 5]
+    for p, q in ((ours, ours), (ours, plain), (plain, ours)):
+        for slope, alone in zip(
+            slopes(one, two, p, q), slopes(one[:, valid], two[:, valid], p, q), strict=True
+        ):
+            torch.testing.assert_close(slope[:, valid], alone, rtol=1e-9, atol=1e-12)
+            assert (slope[:, [1, 4]] == 0).all()
+    assert slopes(one, two, plain, plain)[0].isnan().all()  # control: torch's own has none
 
 
 @maps

@@ -15,6 +15,8 @@ import equipoise
 SOURCE = Path(str(equipoise.__file__)).parent
 
 HEAVY = {
+    "gymnasium",
+    "stable_baselines3",
     "entmax",
     "jinja2",
     "joblib",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributions
+from torch.distributions.kl import register_kl
 
 from equipoise.maps import GumbelSoftmax, Map, StraightThrough
 
@@ -64,6 +65,21 @@ class Categorical(distributions.Categorical):
         new.map = self.map
         new.raw_logits = self.raw_logits.expand(*batch_shape, self.raw_logits.shape[-1])
         return new
+
+
+@register_kl(Categorical, Categorical)
+@register_kl(Categorical, distributions.Categorical)
+@register_kl(distributions.Categorical, Categorical)
+def _divergence(one: distributions.Categorical, two: distributions.Categorical) -> Tensor:
+    """Return the divergence of two categoricals, infinite where the second has none of what the first has.
+
+    torch's own takes minus infinity from minus infinity for a masked class, and its gradient is nan.
+    """
+    present = one.probs > 0
+    missing = present & (two.probs == 0)
+    ours = one.logits.masked_fill(~present, 0.0)
+    theirs = two.logits.masked_fill(~present | missing, 0.0)
+    return (one.probs * (ours - theirs)).masked_fill(missing, torch.inf).sum(-1)
 
 
 __all__ = ["Categorical"]
