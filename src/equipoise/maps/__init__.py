@@ -1,20 +1,21 @@
 """Maps from logits to probabilities: sharper than softmax, or with a floor that is guaranteed."""
 
+from equipoise.maps import bounded as _bounded
 from equipoise.maps import floors as _floors
 from equipoise.maps import sharp as _sharp
+from equipoise.maps import sparse as _sparse
 from equipoise.maps.base import Map, MapEntry, emit_log_probs
-from equipoise.maps.floors import Clipped, ClippedLogits, Floored, Normalized, Projected, SoftCapped
-from equipoise.maps.sharp import (
-    Entmax,
-    GumbelSoftmax,
-    Resoftmax,
-    Sharpened,
-    Softmax,
-    Sparsemax,
-    StraightThrough,
-)
+from equipoise.maps.bounded import ClippedLogits, Normalized, SoftCapped
+from equipoise.maps.floors import Clipped, Floored, Projected
+from equipoise.maps.sharp import GumbelSoftmax, Resoftmax, Sharpened, Softmax, StraightThrough
+from equipoise.maps.sparse import Entmax, Sparsemax
 
-MAPS: tuple[MapEntry, ...] = (*_sharp.ENTRIES, *_floors.ENTRIES)
+MAPS: tuple[MapEntry, ...] = (
+    *_sharp.ENTRIES,
+    *_sparse.ENTRIES,
+    *_floors.ENTRIES,
+    *_bounded.ENTRIES,
+)
 
 __all__ = [
     "MAPS",

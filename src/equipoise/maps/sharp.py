@@ -4,7 +4,6 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from math import exp, log
-from types import ModuleType
 from typing import Any, final
 
 import torch
@@ -147,97 +146,6 @@ def _least_sharpening(num_classes: int) -> float:
     return min((n - 1) * log(p * (n - 1) / (1 - p)) / (n * p - 1) for p in largest)
 
 
-def _entmax() -> ModuleType:
-    try:
-        import entmax
-    except ImportError as error:
-        raise ImportError(
-            "maps.Sparsemax and maps.Entmax need entmax; pip install 'equipoise[entmax]'"
-        ) from error
-    return entmax
-
-
-def _sparse_log(probs: Tensor) -> Tensor:
-    """Log that is minus infinity, with a gradient of 0, where a probability is 0."""
-    empty = probs <= 0
-    return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
-
-
-def _unmasked(logits: Tensor, below: float) -> Tensor:
-    """Logits whose masked classes lie far enough below the largest to get nothing."""
-    masked = logits == -torch.inf
-    return torch.where(masked, logits.amax(-1, keepdim=True).detach() - below, logits)
-
-
-@final
-@dataclass(frozen=True)
-class Sparsemax(Map):
-    r"""Euclidean projection of the logits onto the simplex: small probabilities become exactly 0.
-
-    .. math:: \operatorname{argmin}_{q \in \Delta} \lVert q - z \rVert^2
-
-    It reaches one-hot at a finite gap, of 1. A class at 0 has no gradient and may stay there.
-
-    Raises:
-        ImportError: When called, if the entmax library is missing.
-
-    Example:
-        >>> Sparsemax().probs(torch.tensor([1.0, 0.5, -1.0]))
-        tensor([0.7500, 0.2500, 0.0000])
-
-    Source:
-        Martins and Astudillo, ICML 2016, arXiv:1602.02068; computed by the entmax library.
-    """
-
-    def smallest(self, num_classes: int) -> float:
-        """Return 0 for more than one class: nothing is guaranteed."""
-        return float(num_classes == 1)
-
-    def _probs(self, logits: Tensor, /) -> Tensor:
-        return _entmax().sparsemax(_unmasked(logits, 2.0), dim=-1)
-
-    def _log_probs(self, logits: Tensor, /) -> Tensor:
-        return _sparse_log(self._probs(logits))
-
-
-@final
-@dataclass(frozen=True)
-class Entmax(Map):
-    r"""Entmax: between softmax (alpha towards 1) and sparsemax (alpha = 2).
-
-    .. math:: q_k = \max\left(0, (\alpha - 1) z_k - \tau\right)^{1 / (\alpha - 1)}, \qquad \sum_k q_k = 1.
-
-    Args:
-        alpha: Above 1.
-
-    Raises:
-        ValueError: If alpha is not above 1.
-        ImportError: When called, if the entmax library is missing.
-
-    Example:
-        >>> Entmax(alpha=1.5).probs(torch.tensor([1.0, 0.5, -2.0]))
-        tensor([0.6740, 0.3260, 0.0000])
-
-    Source:
-        Peters et al., ACL 2019, arXiv:1905.05702; computed by bisection by the entmax library.
-    """
-
-    alpha: float = 1.5
-
-    def __post_init__(self) -> None:
-        check_number("alpha", self.alpha, 1, hint="towards 1 it is Softmax, 2 is Sparsemax", open_low=True)
-
-    def smallest(self, num_classes: int) -> float:
-        """Return 0 for more than one class: nothing is guaranteed."""
-        return float(num_classes == 1)
-
-    def _probs(self, logits: Tensor, /) -> Tensor:
-        return _entmax().entmax_bisect(_unmasked(logits, 2 / (self.alpha - 1)), alpha=self.alpha, dim=-1)
-
-    def _log_probs(self, logits: Tensor, /) -> Tensor:
-        return _sparse_log(self._probs(logits))
-
-
 @final
 @dataclass(frozen=True)
 class StraightThrough(Map):
@@ -337,17 +245,6 @@ def _normalised(values: list[Any], e: Exact) -> list[Any]:
     return [value / total for value in values]
 
 
-def _entmax_definition(alpha: Any, e: Exact) -> list[Any]:
-    """Solve for the threshold by bisection, in exact arithmetic."""
-    scaled = [(alpha - 1) * z for z in e.z]
-    low, high = max(scaled) - 1, max(scaled)
-    for _ in range(400):
-        middle = (low + high) / 2
-        values = [max(e.mp.mpf(0), s - middle) ** (1 / (alpha - 1)) for s in scaled]
-        low, high = (middle, high) if e.mp.fsum(values) > 1 else (low, middle)
-    return [max(e.mp.mpf(0), s - low) ** (1 / (alpha - 1)) for s in scaled]
-
-
 def _one_hot(e: Exact) -> list[Any]:
     best = max(range(len(e.z)), key=lambda k: e.z[k])
     return [e.mp.mpf(k == best) for k in range(len(e.z))]
@@ -374,20 +271,6 @@ ENTRIES = (
         definition=lambda m, e: _normalised([p**m.alpha for p in e.p], e),
         source="",
         gradient="everywhere; vanishes as a row becomes certain",
-    ),
-    MapEntry(
-        Sparsemax,
-        (Sparsemax(),),
-        definition=lambda m, e: _entmax_definition(e.mp.mpf(2), e),
-        source="Martins and Astudillo 2016, arXiv:1602.02068",
-        gradient="none for classes at 0",
-    ),
-    MapEntry(
-        Entmax,
-        (Entmax(alpha=1.5),),
-        definition=lambda m, e: _entmax_definition(m.alpha, e),
-        source="Peters et al. 2019, arXiv:1905.05702",
-        gradient="none for classes at 0",
     ),
     MapEntry(
         StraightThrough,

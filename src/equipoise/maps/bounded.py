@@ -1,0 +1,182 @@
+"""Maps that bound the logits, and so the probabilities."""
+
+from dataclasses import dataclass
+from math import exp, sqrt
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import Exact, check_number, like
+from equipoise.maps.base import Map, MapEntry
+
+
+@final
+@dataclass(frozen=True)
+class ClippedLogits(Map):
+    r"""Softmax of clipped logits, with the gradient of unclipped ones.
+
+    .. math:: q = \operatorname{softmax}(\min(\max(z, \text{low}), \text{high}))
+
+    The gradient passes the clip as if it were not there, so a class beyond it can come back. Biased: going
+    forward the probabilities stand still while the logits drift further outside, with nothing to hold them;
+    add `LogitRange(low=..., high=...)`.
+
+    Args:
+        low: Smallest logit.
+        high: Largest logit, above low.
+
+    Raises:
+        ValueError: Unless low < high, both finite.
+
+    Example:
+        >>> ClippedLogits(low=-2.0, high=2.0).probs(torch.tensor([50.0, 0.0, -50.0]))
+        tensor([0.8668, 0.1173, 0.0159])
+
+    Source:
+        reddit.com/r/deeplearning 10puvih.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check_number("low", self.low)
+        check_number("high", self.high)
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(high - low))."""
+        return _smallest_of_range(self.high - self.low, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        shown = logits.masked_fill(masked, 0.0)
+        passed = shown + (shown.clamp(self.low, self.high) - shown).detach()
+        # the sum may round beyond the clip
+        clipped = passed + (passed.clamp(self.low, self.high) - passed).detach()
+        return clipped.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class SoftCapped(Map):
+    r"""Softmax of softly capped logits: :math:`q = \operatorname{softmax}(c \tanh(z / c))`.
+
+    The gradient fades beyond the cap and never turns.
+
+    Args:
+        cap: c above 0; no logit counts for more.
+
+    Raises:
+        ValueError: If cap is not above 0.
+
+    Example:
+        >>> SoftCapped(cap=2.0).probs(torch.tensor([50.0, 0.0, -50.0]))
+        tensor([0.8668, 0.1173, 0.0159])
+
+    Source:
+        Gemma 2, 2024, arXiv:2408.00118.
+    """
+
+    cap: float
+
+    def __post_init__(self) -> None:
+        check_number("cap", self.cap, 0, hint="30 is usual for a vocabulary", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(2 c))."""
+        return _smallest_of_range(2 * self.cap, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        cap = like(self.cap, logits)
+        capped = cap * torch.tanh(logits.masked_fill(masked, 0.0) / cap)
+        return capped.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+@final
+@dataclass(frozen=True)
+class Normalized(Map):
+    r"""Softmax of logits divided by their own norm.
+
+    .. math:: q = \operatorname{softmax}\left(\frac{z}{T \lVert z \rVert}\right)
+
+    The logits' scale no longer says how sure the model is, so training cannot grow it. Not shift-invariant.
+
+    Args:
+        temperature: T above 0; 0.04 is usual. The smaller, the surer a row can be.
+
+    Raises:
+        ValueError: If temperature is not above 0.
+
+    Numerics:
+        The norm is that of the classes that are not masked, and at least the smallest normal number.
+
+    Example:
+        >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
+        tensor([0.4013, 0.5987])
+
+    Source:
+        LogitNorm: Wei et al., ICML 2022, arXiv:2205.09310.
+    """
+
+    temperature: float = 0.04
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0, hint="0.04 is usual", open_low=True)
+
+    def smallest(self, num_classes: int) -> float:
+        """Return 1 / (1 + (n - 1) e^(sqrt(2) / T)): two logits of unit norm are at most sqrt(2) apart."""
+        return _smallest_of_range(sqrt(2) / self.temperature, num_classes)
+
+    def _log_probs(self, logits: Tensor, /) -> Tensor:
+        masked = logits == -torch.inf
+        shown = logits.masked_fill(masked, 0.0)
+        # scaled by the largest first: the square of a large logit overflows
+        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny)
+        scaled = shown / largest
+        square = (scaled * scaled).sum(-1, keepdim=True)
+        norm = torch.where(square > 0, square, 1.0).sqrt()
+        unit = scaled / norm / like(self.temperature, logits)
+        return unit.masked_fill(masked, -torch.inf).log_softmax(-1)
+
+
+def _smallest_of_range(width: float, num_classes: int) -> float:
+    """Smallest probability of logits that reach no further than a width."""
+    return exp(-width) / (exp(-width) + num_classes - 1)
+
+
+def _softmax(values: list[Any], e: Exact) -> list[Any]:
+    terms = [e.mp.exp(value) for value in values]
+    return [term / e.mp.fsum(terms) for term in terms]
+
+
+ENTRIES = (
+    MapEntry(
+        ClippedLogits,
+        (ClippedLogits(low=-2.0, high=2.0),),
+        definition=lambda m, e: _softmax([min(max(z, m.low), m.high) for z in e.z], e),
+        source="reddit.com/r/deeplearning 10puvih",
+        gradient="straight through the clip; biased, the logits drift",
+        straight_through=True,
+    ),
+    MapEntry(
+        SoftCapped,
+        (SoftCapped(cap=2.0),),
+        definition=lambda m, e: _softmax([m.cap * e.mp.tanh(z / m.cap) for z in e.z], e),
+        source="Gemma 2, arXiv:2408.00118",
+        gradient="fades beyond the cap",
+    ),
+    MapEntry(
+        Normalized,
+        (Normalized(temperature=0.5), Normalized()),
+        definition=lambda m, e: _softmax(
+            [z / (m.temperature * e.mp.sqrt(e.mp.fsum(x * x for x in e.z))) for z in e.z], e
+        ),
+        source="Wei et al. 2022, arXiv:2205.09310",
+        gradient="everywhere, but not along the scale of the logits",
+        attained=False,
+    ),
+)
