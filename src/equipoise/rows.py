@@ -3,10 +3,12 @@
 Above it are many losses, below it many ways to compute; neither side knows the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from functools import lru_cache
+from typing import Protocol, final
 
+import torch
 from torch import Tensor
 
 from equipoise.stats import (
@@ -21,6 +23,7 @@ from equipoise.stats import (
     Smallest,
     Stat,
     ask,
+    ask_all,
     finite_limit,
 )
 
@@ -157,16 +160,91 @@ class Whole:
         return probs @ matrix.T if self.target is None else (matrix[self.target] * probs).sum(1)
 
 
-def dense(logits: Tensor, target: Tensor | None = None, *, class_weight: Tensor | None = None) -> Row:
+class RowFunction(Protocol):
+    """What has a loss per row: every `RowLoss`, and a sum of them."""
+
+    def of(self, row: Row, /) -> Tensor:
+        """Return the loss of each row."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Needs:
+    """What a loss asks of its rows.
+
+    Args:
+        stats: The statistics, in the order it asked for them.
+        whole: Whether it needs whole rows of logits.
+    """
+
+    stats: tuple[Stat, ...]
+    whole: bool
+
+
+def needs(loss: RowFunction, num_classes: int, like: Tensor, class_weight: Tensor | None = None) -> Needs:
+    """Return what a loss asks of rows with the dtype and device of `like`: it is tried on made-up answers."""
+    if class_weight is None:
+        return _needs(loss, num_classes, like.dtype, like.device)
+    return _try(loss, num_classes, like.dtype, like.device, class_weight)
+
+
+@lru_cache(maxsize=128)
+def _needs(loss: RowFunction, num_classes: int, dtype: torch.dtype, device: torch.device) -> Needs:
+    return _try(loss, num_classes, dtype, device, None)
+
+
+@torch.no_grad()
+def _try(
+    loss: RowFunction,
+    num_classes: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    class_weight: Tensor | None,
+) -> Needs:
+    stats: list[Stat] = []
+
+    def answer(stat: Stat) -> Tensor:
+        stats.append(stat)
+        return torch.ones(1, dtype=dtype, device=device)
+
+    target = torch.zeros(1, dtype=torch.long, device=device)
+    whole = False
+    try:
+        loss.of(Row(answer, num_classes=num_classes, target=target, class_weight=class_weight))
+    except NotImplementedError:
+        whole = True
+    except Exception:
+        stats.clear()
+    return Needs(tuple(stats), whole)
+
+
+def dense(
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    stats: Sequence[Stat] = (),
+) -> Row:
     """Return the rows of dense logits.
 
     Args:
         logits: (N, C) floating; minus infinity masks a class.
         target: (N,) integer class, or None for losses that need none.
         class_weight: (C,) weight of each class, handed to the losses that spread weight over classes.
+        stats: Statistics that will be asked for; they are computed in one pass.
     """
+    known: dict[Stat, Tensor] = {}
+
+    def answer(stat: Stat) -> Tensor:
+        if stat not in stats:
+            return ask(stat, logits, target)
+        if not known:
+            known.update(ask_all(stats, logits, target))
+        return known[stat]
+
     return Row(
-        lambda stat: ask(stat, logits, target),
+        answer,
         num_classes=logits.shape[1],
         target=target,
         class_weight=class_weight,

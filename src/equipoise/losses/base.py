@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read, reduce
-from equipoise.rows import Row, dense, every
+from equipoise.rows import Row, RowFunction, Stat, dense, every, needs
 
 
 class Loss(ABC):
@@ -110,7 +110,7 @@ class RowLoss(Loss):
         return losses if self.weighs or row.class_weight is None else losses * row.weight
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return reduce(_row_losses(self.of, batch), batch, reduction)
+        return reduce(_row_losses(self, batch), batch, reduction)
 
 
 class BatchLoss(Loss):
@@ -161,7 +161,7 @@ class Sum(Loss):
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(reduce(_row_losses(self.of, batch), batch, reduction))
+            parts.append(reduce(_row_losses(self, batch), batch, reduction))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -183,12 +183,15 @@ def _add(parts: Any) -> Tensor:
     return total
 
 
-def _row_losses(of: Callable[[Row], Tensor], batch: Batch) -> Tensor:
+def _row_losses(loss: RowFunction, batch: Batch) -> Tensor:
     """Return per-row losses (N,): against the target, or expected over target probabilities."""
-    if batch.soft is None:
-        return of(dense(batch.logits, batch.target, class_weight=batch.weight))
-    losses = of(every(batch.logits, class_weight=batch.weight))
-    return (batch.soft * losses).sum(1)
+    if batch.soft is not None:
+        losses = loss.of(every(batch.logits, class_weight=batch.weight))
+        return (batch.soft * losses).sum(1)
+    stats: tuple[Stat, ...] = ()
+    if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+        stats = needs(loss, batch.logits.shape[1], batch.logits, batch.weight).stats
+    return loss.of(dense(batch.logits, batch.target, class_weight=batch.weight, stats=stats))
 
 
 def check_number(

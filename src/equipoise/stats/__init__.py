@@ -1,22 +1,29 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.base import Stat, State, ask, finite_limit
+from equipoise.stats.base import Group, Stat, State, ask, ask_all
 from equipoise.stats.peaks import Entropy, Excess, LogSumExp
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
+from equipoise.stats.slope import Slope, mix
 from equipoise.stats.targets import ExpectedLogProb, LogOdds
+from equipoise.stats.tile import Tile, finite_limit
 
 __all__ = [
     "ClassCount",
     "Entropy",
     "Excess",
+    "Group",
     "ExpectedLogProb",
     "Largest",
     "LogOdds",
     "LogSumExp",
     "MeanLogit",
+    "Slope",
     "Smallest",
     "Stat",
     "State",
+    "Tile",
     "ask",
+    "ask_all",
     "finite_limit",
+    "mix",
 ]

@@ -1,19 +1,24 @@
 """What a statistic is.
 
-A `Stat` is one number per row, computed block by block of classes: `of` reads a block, `merge` joins two
-blocks, `value` reads the answer off the joined state, and `slope` is the derivative of that answer with
-respect to a block of logits. Any split of the classes gives the same number, so a block on one device, a tile
-in a kernel and a shard on a rank are the same code.
+A `Stat` is one number per row, computed block by block of classes: `of` reads a tile, `merge` joins two
+states, `value` reads the answer off the joined state, and `slope` is the derivative of that answer. Any split
+of the classes gives the same number, so a block on one device, a tile in a kernel and a shard on a rank are
+the same code.
 
 A masked class is a logit of minus infinity: it has probability zero, slope zero and no part in any mean,
 smallest logit or count.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
+
+from equipoise.stats.slope import Slope, mix
+from equipoise.stats.tile import Tile, some
 
 State = tuple[Tensor, ...]
 
@@ -22,107 +27,175 @@ class Stat(ABC):
     """One number per row of logits, mergeable over blocks of classes.
 
     Shapes:
-        block (N, B) floating, a run of B of the C classes; hit: what `hit` returns for that run; states are
-        tuples of (N,) tensors; value (N,); slope (N, B).
+        A tile is of (N, B) logits, a run of B of the C classes; states are tuples of (N,) tensors; value
+        (N,).
     """
 
-    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor | None:
-        """Return what `of` and `slope` need of the target in classes start to stop, or in the whole row."""
-        del target, start, stop
+    size: ClassVar[int]  # of numbers in a state
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether the number depends on the target."""
+        return self.apart
+
+    @property
+    def apart(self) -> bool:
+        """Whether the target must be kept out of the sums over classes."""
+        return False
+
+    @property
+    def light(self) -> float | None:
+        """Scale c if the softmax of c z, its largest logit and the target's are all it looks at."""
         return None
 
     @abstractmethod
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
-        """Return the state of one block."""
+    def of(self, tile: Tile, /) -> State:
+        """Return the state of one tile."""
 
     @abstractmethod
     def merge(self, one: State, two: State, /) -> State:
-        """Return the state of two blocks together; commutative and associative."""
+        """Return the state of two tiles together; commutative and associative."""
 
     @abstractmethod
     def value(self, state: State, /) -> Tensor:
         """Return the (N,) statistic."""
 
     @abstractmethod
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
-        """Return the (N, B) derivative of the value, given the state of all classes."""
+    def slope(self, state: State, /) -> Slope:
+        """Return the derivative of the value, given the state of all classes."""
 
     def every(self, logits: Tensor, /) -> Tensor:
         """Return the statistic (N, C) for every class as the target; (N, 1) if it reads no target."""
         return ask(self, logits, None)[:, None]
 
 
-BLOCK = 2**20  # logits worked on at a time: their temporaries stay in cache, and in memory already touched
+BLOCK = 2**19  # logits worked on at a time: their temporaries stay in cache, and in memory already touched
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """Statistics that are computed together, from the same tiles."""
+
+    stats: tuple[Stat, ...]
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether one of them depends on the target."""
+        return any(stat.reads_target for stat in self.stats)
+
+    @property
+    def apart(self) -> bool:
+        """Whether one of them needs the target kept out of the sums."""
+        return any(stat.apart for stat in self.stats)
+
+    @property
+    def light(self) -> float | None:
+        """Scale of the one softmax that is all they look at, if it is."""
+        scales = {stat.light for stat in self.stats}
+        return scales.pop() if len(scales) == 1 else None
+
+    def tile(self, block: Tensor, target: Tensor | None, start: int = 0, *, spare: bool = False) -> Tile:
+        """Return a fast tile that fits these statistics."""
+        return Tile(block, target, start, apart=self.apart, fast=True, light=self.light, spare=spare)
+
+    def of(self, tile: Tile) -> list[State]:
+        """Return their states of a tile."""
+        return [stat.of(tile) for stat in self.stats]
+
+    def values(self, states: Sequence[State]) -> list[Tensor]:
+        """Return the statistics (N,)."""
+        return [stat.value(state) for stat, state in zip(self.stats, states, strict=True)]
+
+    def slope(self, states: Sequence[State], grads: Sequence[Tensor | None], target: Tensor | None) -> Slope:
+        """Return the derivative of the sum of the statistics times `grads`, which may be None for zero."""
+        own = next((state[0] for stat, state in zip(self.stats, states, strict=True) if stat.apart), None)
+        parts = [
+            (grad, stat.slope(state))
+            for stat, state, grad in zip(self.stats, states, grads, strict=True)
+            if grad is not None
+        ]
+        return mix(parts, own, target)
+
+    def flat(self, states: Sequence[State]) -> list[Tensor]:
+        """Return the states in one list, as autograd keeps them."""
+        return [number for state in states for number in state]
+
+    def unflat(self, numbers: Sequence[Tensor]) -> list[State]:
+        """Return the states from one list."""
+        remaining = iter(numbers)
+        return [tuple(next(remaining) for _ in range(stat.size)) for stat in self.stats]
 
 
 class _Ask(torch.autograd.Function):
-    """A statistic of dense logits; the logits alone are kept for the backward pass."""
+    """Statistics of dense logits; the logits alone are kept for the backward pass."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(stat: Stat, logits: Tensor, hit: Tensor | None) -> tuple[Tensor, ...]:
-        parts = [stat.of(logits[rows], _cut(hit, rows)) for rows in _row_blocks(logits)]
-        state = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
-        return stat.value(state).clone(), *state  # the value may be one of the states
+    def forward(group: Group, logits: Tensor, target: Tensor | None) -> tuple[Tensor, ...]:
+        if works_in_place(logits):
+            parts = [
+                group.flat(group.of(group.tile(logits[rows], some(target, rows))))
+                for rows in row_blocks(logits)
+            ]
+            numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
+        else:
+            numbers = group.flat(group.of(Tile(logits, target, apart=group.apart)))
+        values = group.values(group.unflat(numbers))
+        return *(value.clone() for value in values), *numbers  # a value may be one of the states
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.stat, logits, hit = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(logits, hit, *output[1:])
+        ctx.group, logits, target = inputs
+        numbers = output[len(ctx.group.stats) :]
+        ctx.mark_non_differentiable(*numbers)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, target, *numbers)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        logits, hit, *state = ctx.saved_tensors
-        grad, blocks = grads[0][:, None], _row_blocks(logits)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor, None]:
+        logits, target, *numbers = ctx.saved_tensors
+        group: Group = ctx.group
+        states = group.unflat(numbers)
+        wanted = grads[: len(group.stats)]
+        if works_in_place(logits):
+            result = torch.empty_like(logits)
+            slope = group.slope(states, wanted, target)
+            for rows in row_blocks(logits):
+                slope.of_rows(rows).spread(group.tile(logits[rows], some(target, rows)), out=result[rows])
+            return None, result, None
+        tile = Tile(logits, target, apart=group.apart)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
-            return None, grad * ctx.stat.slope(logits, hit, ctx.stat.of(logits, hit)), None
-        if len(blocks) == 1:
-            return None, grad * ctx.stat.slope(logits, hit, tuple(state)), None
-        result = torch.empty_like(logits)
-        for rows in blocks:
-            slope = ctx.stat.slope(logits[rows], _cut(hit, rows), tuple(part[rows] for part in state))
-            torch.mul(slope, grad[rows], out=result[rows])
-        return None, result, None
+            states = group.of(tile)
+        return None, group.slope(states, wanted, target).spread(tile), None
 
 
-def _row_blocks(logits: Tensor) -> list[slice]:
-    """Cut the rows into blocks; in one where a compiler or an accelerator does better."""
-    rows = max(1, BLOCK // logits.shape[1])
-    if logits.device.type != "cpu" or torch.compiler.is_compiling() or len(logits) <= rows:
-        return [slice(None)]
-    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
+def works_in_place(logits: Tensor) -> bool:
+    """Whether blocks of rows that stay in cache pay, and nobody looks on while they are worked over."""
+    return (
+        logits.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
-def _cut(hit: Tensor | None, rows: slice) -> Tensor | None:
-    """Rows of what a statistic sees of the target, unless it sees the same for all."""
-    return hit if hit is None or (hit.ndim == 2 and len(hit) == 1) else hit[rows]
+def row_blocks(logits: Tensor, size: int | None = None) -> list[slice]:
+    """Cut the rows into blocks of about so many logits."""
+    rows = max(1, (size or BLOCK) // max(1, logits.shape[1]))
+    return [slice(start, start + rows) for start in range(0, max(1, len(logits)), rows)]
+
+
+def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> dict[Stat, Tensor]:
+    """Return statistics (N,) of dense logits and targets, twice differentiable in the logits."""
+    group = Group(tuple(stats))
+    if target is None and group.reads_target:
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    answers: Any = _Ask.apply(group, logits, target if group.reads_target else None)
+    return dict(zip(stats, answers, strict=False))
 
 
 def ask(stat: Stat, logits: Tensor, target: Tensor | None, /) -> Tensor:
-    """Return the statistic (N,) of dense logits and targets, twice differentiable in the logits."""
-    answers: Any = _Ask.apply(stat, logits, stat.hit(target))
-    return answers[0]
-
-
-def finite_limit(dtype: torch.dtype) -> float:
-    """Stand-in for infinity: large beyond any logit, small enough that sums of a few stay finite."""
-    return torch.finfo(dtype).max / 8
-
-
-def above(logits: Tensor, top: Tensor) -> Tensor:
-    """Logits less `top`; a row or a class with nothing in it stays at minus infinity, never nan."""
-    return logits - top.clamp(min=-finite_limit(top.dtype))[:, None]
-
-
-def exp_scaled(gaps: Tensor, scale: float) -> Tensor:
-    """Return e^(scale gaps), written over the gaps."""
-    return (gaps if scale == 1 else gaps.mul_(scale)).exp_()
-
-
-def lowered(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the larger of two maxima and how far each lies below it: zero or negative, never nan."""
-    top = torch.maximum(one, two)
-    base = top.clamp(min=-finite_limit(top.dtype))
-    return top, one - base, two - base
+    """Return one statistic (N,) of dense logits and targets."""
+    return ask_all([stat], logits, target)[stat]

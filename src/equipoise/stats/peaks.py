@@ -5,21 +5,21 @@ a nearly certain row and their like keep every digit.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from equipoise.stats.base import Stat, State, above, exp_scaled, finite_limit, lowered
+from equipoise.stats.base import Stat, State
+from equipoise.stats.slope import Slope
+from equipoise.stats.tile import Tile, finite_limit
 
 
-def peak_of(block: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the largest logit, how many share it, the others' sum relative to it, and the gaps."""
-    top = block.amax(1)
-    gaps = above(block, top)
-    ties = gaps == 0
-    smaller = exp_scaled(gaps.clone(), scale).masked_fill(ties, 0.0)
-    return top, ties.sum(1).to(block.dtype), smaller.sum(1), gaps
+def lowered(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the larger of two maxima and how far each lies below it: zero or negative, never nan."""
+    top = torch.maximum(one, two)
+    base = top.clamp(min=-finite_limit(top.dtype))
+    return top, one - base, two - base
 
 
 def merge_peaks(one: State, two: State, scale: float) -> State:
@@ -35,19 +35,19 @@ def merge_peaks(one: State, two: State, scale: float) -> State:
     return top, ties, smaller
 
 
+def peak_of(tile: Tile, scale: float) -> State:
+    """Return (largest, how many share it, sum of the smaller), of all classes but a target held apart."""
+    return tile.top, tile.ties, tile.smaller(scale)
+
+
 def excess(state: State) -> Tensor:
     """Log of the sum over classes relative to the largest; 0 where every class is masked."""
     return torch.log1p(state[2] + (state[1] - 1).clamp(min=0))
 
 
-def softmax(block: Tensor, state: State, scale: float) -> Tensor:
-    """Softmax of the scaled logits in this block."""
-    return exp_scaled(above(block, state[0]), scale) * torch.exp(-excess(state))[:, None]
-
-
-def share(block: Tensor, state: State) -> Tensor:
-    """One at the largest logit, shared equally where several are the largest."""
-    return torch.where(above(block, state[0]) == 0, 1 / state[1].clamp(min=1)[:, None], 0.0)
+def share(ties: Tensor) -> Tensor:
+    """What each of the largest gets of a slope that they share; nothing where there is none."""
+    return torch.where(ties == 0, 0.0, 1 / ties.clamp(min=1))
 
 
 @final
@@ -57,23 +57,32 @@ class LogSumExp(Stat):
 
     scale: float = 1.0
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
-        """State: the largest logit, how many share it, the sum of the smaller ones relative to it."""
-        del hit
-        return peak_of(block, self.scale)[:3]
+    size: ClassVar[int] = 2
+
+    @property
+    def light(self) -> float | None:
+        """Its scale: one softmax is all it looks at."""
+        return self.scale
+
+    def of(self, tile: Tile, /) -> State:
+        """State: the largest logit, and the sum relative to it."""
+        state = tile.top, tile.total(self.scale)
+        return state if tile.own is None else self.merge(state, (tile.own, tile.own_there))
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
-        return merge_peaks(one, two, self.scale)
+        """Join two tiles."""
+        top, low_one, low_two = lowered(one[0], two[0])
+        return top, one[1] * torch.exp(self.scale * low_one) + two[1] * torch.exp(self.scale * low_two)
 
     def value(self, state: State, /) -> Tensor:
         """Log-sum-exp (N,); the smallest that stays finite where every class is masked."""
-        return (self.scale * state[0] + excess(state)).clamp(min=-finite_limit(state[0].dtype))
+        return (self.scale * state[0] + state[1].log()).clamp(min=-finite_limit(state[0].dtype))
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Scale times the softmax at that scale."""
-        del hit
-        return self.scale * softmax(block, state, self.scale)
+        top, total = state
+        empty = total == 0
+        return Slope(top, {self.scale: torch.where(empty, 0.0, self.scale / total.masked_fill(empty, 1.0))})
 
 
 @final
@@ -87,23 +96,29 @@ class Excess(Stat):
 
     scale: float = 1.0
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
-        """State: as for `LogSumExp`."""
-        del hit
-        return peak_of(block, self.scale)[:3]
+    size: ClassVar[int] = 3
+
+    def of(self, tile: Tile, /) -> State:
+        """State: the largest logit, how many share it, the sum of the smaller ones relative to it."""
+        state = peak_of(tile, self.scale)
+        return state if tile.own is None else self.merge(state, tile.own_alone)
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         return merge_peaks(one, two, self.scale)
 
     def value(self, state: State, /) -> Tensor:
         """Excess (N,)."""
         return excess(state)
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Scale times softmax less one at the largest."""
-        del hit
-        return self.scale * (softmax(block, state, self.scale) - share(block, state))
+        softmax = torch.exp(-excess(state))
+        return Slope(
+            state[0],
+            {self.scale: self.scale * softmax},
+            marks=((state[0], -self.scale * share(state[1])),),
+        )
 
 
 @final
@@ -111,15 +126,15 @@ class Excess(Stat):
 class Entropy(Stat):
     r"""Entropy of the softmax in nats: :math:`-\sum_k p_k \log p_k`."""
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    size: ClassVar[int] = 4
+
+    def of(self, tile: Tile, /) -> State:
         """State: largest, ties, sum of the smaller e^gap, and the sum of e^gap times minus the gap."""
-        del hit
-        *peak, gaps = peak_of(block, 1.0)
-        bounded = gaps.masked_fill(gaps == -torch.inf, 0.0)
-        return *peak, -(torch.exp(gaps) * bounded).sum(1)
+        state = *peak_of(tile, 1.0), tile.spread
+        return state if tile.own is None else self.merge(state, (*tile.own_alone, torch.zeros_like(tile.own)))
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         top, low_one, low_two = lowered(one[0], two[0])
         spread = torch.zeros_like(top)
         for state, low in ((one, low_one), (two, low_two)):
@@ -131,12 +146,10 @@ class Entropy(Stat):
         """Entropy (N,), between 0 and log C."""
         return excess(state) + self._mean_gap(state)
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Minus p times how far the logit lies above the mean logit under p."""
-        del hit
-        gaps = above(block, state[0])
-        bounded = gaps.masked_fill(gaps == -torch.inf, 0.0)
-        return -softmax(block, state, 1.0) * (bounded + self._mean_gap(state)[:, None])
+        softmax = torch.exp(-excess(state))
+        return Slope(state[0], {1.0: -softmax * self._mean_gap(state)}, gap=-softmax)
 
     @staticmethod
     def _mean_gap(state: State) -> Tensor:

@@ -1,13 +1,15 @@
 """Means, counts and extremes of the logits."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from equipoise.stats.base import Stat, State
 from equipoise.stats.peaks import share
+from equipoise.stats.slope import Slope
+from equipoise.stats.tile import Tile
 
 
 @final
@@ -15,24 +17,23 @@ from equipoise.stats.peaks import share
 class MeanLogit(Stat):
     """Mean of the logits of the classes that are not masked."""
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    size: ClassVar[int] = 2
+
+    def of(self, tile: Tile, /) -> State:
         """State: sum and count."""
-        del hit
-        masked = block == -torch.inf
-        return block.masked_fill(masked, 0.0).sum(1), (~masked).sum(1).to(block.dtype)
+        return tile.level
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         return one[0] + two[0], one[1] + two[1]
 
     def value(self, state: State, /) -> Tensor:
         """Mean (N,)."""
         return state[0] / state[1].clamp(min=1)
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """One over the count."""
-        del hit
-        return torch.where(block == -torch.inf, 0.0, 1 / state[1].clamp(min=1)[:, None])
+        return Slope(level=1 / state[1].clamp(min=1))
 
 
 @final
@@ -40,29 +41,24 @@ class MeanLogit(Stat):
 class ClassCount(Stat):
     """How many classes are not masked. Its slope is zero."""
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    size: ClassVar[int] = 1
+
+    def of(self, tile: Tile, /) -> State:
         """State: the count."""
-        del hit
-        return ((block != -torch.inf).sum(1).to(block.dtype),)
+        return tile.level[1:]
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         return (one[0] + two[0],)
 
     def value(self, state: State, /) -> Tensor:
         """Count (N,), floating."""
         return state[0]
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Zero."""
-        del hit, state
-        return torch.zeros_like(block)
-
-
-def _of_extreme(values: Tensor) -> State:
-    """State of the largest of the values: it, and how many share it."""
-    top = values.amax(1)
-    return top, ((values == top[:, None]) & (values > -torch.inf)).sum(1).to(values.dtype)
+        del state
+        return Slope()
 
 
 def _merge_extremes(one: State, two: State) -> State:
@@ -75,23 +71,24 @@ def _merge_extremes(one: State, two: State) -> State:
 class Largest(Stat):
     """Largest logit. Where several are the largest they share the slope."""
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    size: ClassVar[int] = 2
+
+    def of(self, tile: Tile, /) -> State:
         """State: largest, and how many share it."""
-        del hit
-        return _of_extreme(block)
+        state = tile.top, tile.ties
+        return state if tile.own is None else self.merge(state, (tile.own, tile.own_there))
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         return _merge_extremes(one, two)
 
     def value(self, state: State, /) -> Tensor:
         """Largest (N,)."""
         return state[0]
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """One at the largest."""
-        del hit
-        return share(block, state)
+        return Slope(marks=((state[0], share(state[1])),))
 
 
 @final
@@ -99,24 +96,24 @@ class Largest(Stat):
 class Smallest(Stat):
     """Smallest logit of the classes that are not masked; where several are, they share the slope."""
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    size: ClassVar[int] = 2
+
+    def of(self, tile: Tile, /) -> State:
         """State: minus the smallest, and how many share it."""
-        del hit
-        return _of_extreme(self._negated(block))
+        bottom, ties = tile.lowest
+        state = -bottom, ties
+        if tile.own is None:
+            return state
+        return self.merge(state, (torch.where(tile.own == -torch.inf, tile.own, -tile.own), tile.own_there))
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         return _merge_extremes(one, two)
 
     def value(self, state: State, /) -> Tensor:
         """Smallest (N,)."""
         return -state[0]
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """One at the smallest."""
-        del hit
-        return share(self._negated(block), state)
-
-    @staticmethod
-    def _negated(block: Tensor) -> Tensor:
-        return torch.where(block == -torch.inf, block, -block)
+        return Slope(marks=((-state[0], share(state[1])),))

@@ -1,14 +1,16 @@
 """Statistics of the target: its log odds, and the expected log-probability under a soft target."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from equipoise.stats.base import Stat, State, above, ask, exp_scaled, finite_limit, lowered
-from equipoise.stats.peaks import Excess, excess, merge_peaks, peak_of, softmax
+from equipoise.stats.base import Stat, State, ask
+from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of
 from equipoise.stats.simple import Largest
+from equipoise.stats.slope import Slope
+from equipoise.stats.tile import Tile, at_target, finite_limit
 
 
 @final
@@ -23,25 +25,25 @@ class LogOdds(Stat):
 
     scale: float = 1.0
 
-    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return the place (N,) of the target in the run of classes, -1 where it is elsewhere."""
-        if target is None:
-            raise ValueError("target must be given, got None; only penalties can do without one")
-        if stop is None:  # the whole row
-            return target
-        return torch.where((target >= start) & (target < stop), target - start, -1)
+    size: ClassVar[int] = 3
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    @property
+    def apart(self) -> bool:
+        """Whether the target must be kept out of the sums over classes."""
+        return True
+
+    @property
+    def light(self) -> float | None:
+        """Its scale: one softmax is all it looks at."""
+        return self.scale
+
+    def of(self, tile: Tile, /) -> State:
         """State: the target's logit, the largest of the others, the sum of the others relative to it."""
-        place, elsewhere = self._place(hit)
-        picked = block.gather(1, place)
-        rest = block.scatter(1, place, torch.where(elsewhere, picked, -torch.inf))
-        top = rest.amax(1)
-        total = exp_scaled(above(rest, top), self.scale).sum(1)
-        return picked.masked_fill(elsewhere, -torch.inf)[:, 0], top, total
+        assert tile.own is not None
+        return tile.own, tile.top, tile.total(self.scale)
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         top, low_one, low_two = lowered(one[1], two[1])
         total = one[2] * torch.exp(self.scale * low_one) + two[2] * torch.exp(self.scale * low_two)
         return torch.maximum(one[0], two[0]), top, total
@@ -53,16 +55,13 @@ class LogOdds(Stat):
         odds = self.scale * (target - top) - total.log()
         return odds.clamp(-limit, limit).masked_fill(top == -torch.inf, limit)
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Scale times one at the target, and minus the distribution over the others elsewhere."""
         target, top, total = state
-        place, elsewhere = self._place(hit)
-        # the target may lie far above the others: bounded, as its entry is replaced
-        gaps = above(block, top).clamp(max=0)
         alone = total == 0
-        others = exp_scaled(gaps, self.scale) * (-self.scale / total.masked_fill(alone, 1.0))[:, None]
-        own = self.scale * ((target > -torch.inf) & ~alone).to(block.dtype)
-        return others.scatter(1, place, torch.where(elsewhere, others.gather(1, place), own[:, None]))
+        others = torch.where(alone, 0.0, -self.scale / total.masked_fill(alone, 1.0))
+        own = self.scale * ((target > -torch.inf) & ~alone).to(total.dtype)
+        return Slope(top, {self.scale: others}, own=own)
 
     def every(self, logits: Tensor, /) -> Tensor:
         """Log odds (N, C) of every class.
@@ -82,11 +81,6 @@ class LogOdds(Stat):
         largest = ask(LogOdds(self.scale), logits, places[:, 0])[:, None]
         return torch.where(masked, -limit, odds).scatter(1, places, largest)
 
-    @staticmethod
-    def _place(hit: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert hit is not None
-        return hit.clamp(min=0)[:, None], (hit < 0)[:, None]
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -100,29 +94,29 @@ class ExpectedLogProb(Stat):
 
     rows: Tensor
 
+    size: ClassVar[int] = 5
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExpectedLogProb) and self.rows is other.rows
 
     def __hash__(self) -> int:
         return id(self.rows)
 
-    def hit(self, target: Tensor | None, start: int = 0, stop: int | None = None) -> Tensor | None:
-        """Return the soft target's (N, B) or (1, B) entries for the run of classes."""
-        if self.rows.ndim == 1:
-            return self.rows[None, start:stop]
-        if target is None:
-            raise ValueError("target must be given, got None; only penalties can do without one")
-        return self.rows[target, start:stop]
+    @property
+    def reads_target(self) -> bool:
+        """Whether the number depends on the target."""
+        return self.rows.ndim == 2
 
-    def of(self, block: Tensor, hit: Tensor | None, /) -> State:
+    def of(self, tile: Tile, /) -> State:
         """State: largest, ties, smaller, the expected gap below the largest, and the soft target's sum."""
-        *peak, gaps = peak_of(block, 1.0)
-        soft = self._kept(block, hit)
-        bounded = gaps.masked_fill(gaps == -torch.inf, 0.0)
-        return *peak, -(soft * bounded).sum(1), soft.sum(1)
+        state = *peak_of(tile, 1.0), *tile.soft(self.rows)
+        if tile.own is None:
+            return state
+        soft = torch.where(tile.own == -torch.inf, 0.0, at_target(self.rows, tile.target))
+        return self.merge(state, (*tile.own_alone, torch.zeros_like(soft), soft))
 
     def merge(self, one: State, two: State, /) -> State:
-        """Join two blocks."""
+        """Join two tiles."""
         _, low_one, low_two = lowered(one[0], two[0])
         gap = sum(
             state[3] - low.masked_fill(low == -torch.inf, 0.0) * state[4]
@@ -134,9 +128,10 @@ class ExpectedLogProb(Stat):
         """Expected log-probability (N,), zero or negative."""
         return -(state[4] * excess(state) + state[3])
 
-    def slope(self, block: Tensor, hit: Tensor | None, state: State, /) -> Tensor:
+    def slope(self, state: State, /) -> Slope:
         """Soft target less its sum times the softmax."""
-        return self._kept(block, hit) - state[4][:, None] * softmax(block, state, 1.0)
+        softmax = torch.exp(-excess(state))
+        return Slope(state[0], {1.0: -state[4] * softmax}, soft=((self.rows, torch.ones_like(softmax)),))
 
     def every(self, logits: Tensor, /) -> Tensor:
         """Expected log-probability (N, C) with each row of the matrix in turn as the soft target."""
@@ -145,8 +140,3 @@ class ExpectedLogProb(Stat):
         masked = logits == -torch.inf
         gaps = logits.masked_fill(masked, 0.0) - ask(Largest(), logits, None)[:, None]
         return (gaps - ask(Excess(), logits, None)[:, None]).masked_fill(masked, 0.0) @ self.rows.T
-
-    @staticmethod
-    def _kept(block: Tensor, hit: Tensor | None) -> Tensor:
-        assert hit is not None
-        return torch.where(block == -torch.inf, 0.0, hit)
