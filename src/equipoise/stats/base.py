@@ -11,12 +11,13 @@ smallest logit or count.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
+from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.slope import Slope, mix
 from equipoise.stats.tile import Tile, some
 
@@ -69,9 +70,6 @@ class Stat(ABC):
         return ask(self, logits, None)[:, None]
 
 
-BLOCK = 2**19  # logits worked on at a time: their temporaries stay in cache, and in memory already touched
-
-
 @final
 @dataclass(frozen=True)
 class Group:
@@ -95,9 +93,14 @@ class Group:
         scales = {stat.light for stat in self.stats}
         return scales.pop() if len(scales) == 1 else None
 
-    def tile(self, block: Tensor, target: Tensor | None, start: int = 0, *, spare: bool = False) -> Tile:
-        """Return a fast tile that fits these statistics."""
-        return Tile(block, target, start, apart=self.apart, fast=True, light=self.light, spare=spare)
+    @property
+    def piece(self) -> int:
+        """Logits to work on at a time: few enough that what is made of them stays in cache."""
+        return 2**18 if self.light is None else 2**20
+
+    def tile(self, rooms: Rooms, block: Tensor, target: Tensor | None, *, spare: bool = False) -> FastTile:
+        """Return a tile of whole rows, to be worked on in place."""
+        return FastTile(block, target, apart=self.apart, rooms=rooms, light=self.light, spare=spare)
 
     def of(self, tile: Tile) -> list[State]:
         """Return their states of a tile."""
@@ -115,7 +118,13 @@ class Group:
             for stat, state, grad in zip(self.stats, states, grads, strict=True)
             if grad is not None
         ]
-        return mix(parts, own, target)
+        slope = mix(parts, own, target)
+        if self.light is None:
+            return slope
+        *_, total = next(
+            state for stat, state in zip(self.stats, states, strict=True) if stat.apart == self.apart
+        )
+        return replace(slope, total=total)
 
     def flat(self, states: Sequence[State]) -> list[Tensor]:
         """Return the states in one list, as autograd keeps them."""
@@ -135,9 +144,10 @@ class _Ask(torch.autograd.Function):
     @staticmethod
     def forward(group: Group, logits: Tensor, target: Tensor | None) -> tuple[Tensor, ...]:
         if works_in_place(logits):
+            rooms = Rooms()
             parts = [
-                group.flat(group.of(group.tile(logits[rows], some(target, rows))))
-                for rows in row_blocks(logits)
+                group.flat(group.of(group.tile(rooms, logits[rows], some(target, rows))))
+                for rows in row_blocks(logits, group.piece)
             ]
             numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
         else:
@@ -162,8 +172,10 @@ class _Ask(torch.autograd.Function):
         if works_in_place(logits):
             result = torch.empty_like(logits)
             slope = group.slope(states, wanted, target)
-            for rows in row_blocks(logits):
-                slope.of_rows(rows).spread(group.tile(logits[rows], some(target, rows)), out=result[rows])
+            rooms = Rooms()
+            for rows in row_blocks(logits, group.piece):
+                tile = group.tile(rooms, logits[rows], some(target, rows))
+                tile.write(slope.of_rows(rows), result[rows])
             return None, result, None
         tile = Tile(logits, target, apart=group.apart)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
@@ -181,9 +193,9 @@ def works_in_place(logits: Tensor) -> bool:
     )
 
 
-def row_blocks(logits: Tensor, size: int | None = None) -> list[slice]:
+def row_blocks(logits: Tensor, size: int) -> list[slice]:
     """Cut the rows into blocks of about so many logits."""
-    rows = max(1, (size or BLOCK) // max(1, logits.shape[1]))
+    rows = max(1, size // max(1, logits.shape[1]))
     return [slice(start, start + rows) for start in range(0, max(1, len(logits)), rows)]
 
 

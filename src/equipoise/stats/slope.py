@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from equipoise.stats.tile import Tile, above, at_target, finite_limit, place_of, soft_block, some
+from equipoise.stats.tile import Tile, above, at_target, finite_limit, some
 
 
 @final
@@ -29,6 +29,8 @@ class Slope:
         marks: Pairs of v and m_v.
         soft: Pairs of soft targets t, (C,) or (C, C), and s.
         own: Derivative at the target.
+        total: (N,) sum over all classes that are spread at once of the exponential at the only scale there
+            is, where it is known.
     """
 
     top: Tensor | None = None
@@ -38,6 +40,7 @@ class Slope:
     marks: tuple[tuple[Tensor, Tensor], ...] = ()
     soft: tuple[tuple[Tensor, Tensor], ...] = ()
     own: Tensor | None = None
+    total: Tensor | None = None
 
     def times(self, factor: Tensor) -> "Slope":
         """Return the slope times a number (N,) for each row."""
@@ -49,6 +52,7 @@ class Slope:
             tuple((value, factor * m) for value, m in self.marks),
             tuple((rows, factor * s) for rows, s in self.soft),
             None if self.own is None else factor * self.own,
+            self.total,
         )
 
     def of_rows(self, rows: slice) -> "Slope":
@@ -61,6 +65,7 @@ class Slope:
             tuple((value[rows], m[rows]) for value, m in self.marks),
             tuple((soft, s[rows]) for soft, s in self.soft),
             some(self.own, rows),
+            some(self.total, rows),
         )
 
     def at(self, logit: Tensor, target: Tensor) -> Tensor:
@@ -83,47 +88,30 @@ class Slope:
         powers[1.0] = powers[1.0] + once if 1.0 in powers else once
         return replace(self, top=top, powers=powers, gap=gap)
 
-    def spread(self, tile: Tile, *, out: Tensor | None = None) -> Tensor:
-        """Return the slope (N, B) over a tile; a fast tile's is written to `out`, which may be its block."""
-        block, width = tile.block, tile.block.shape[1]
-        once, scale = None, tile.scale
-        if out is not None and self.top is not None and (scale in self.powers or self.gap is not None):
-            lift = tile.total(scale) * torch.exp(scale * above(tile.top[:, None], self.top)[:, 0])
-            if set(self.powers) == {scale} and self._is_powers:
-                result = torch.mul(tile.softmax, (self.powers[scale] * lift)[:, None], out=out)
-                return self._with_own(result, tile, in_place=True)
-            once = tile.softmax * lift[:, None]
-        result = self._terms(
-            tile.rest if out is None else block,
-            lambda rows: soft_block(rows, tile.target, tile.start, width),
-            once,
-        )
-        return self._with_own(result if out is None else out.copy_(result), tile, in_place=out is not None)
+    def is_power(self, scale: float) -> bool:
+        """Whether the exponential at one scale is all there is."""
+        others = self.gap is not None or self.level is not None or self.marks or self.soft
+        return set(self.powers) == {scale} and not others
 
-    def _with_own(self, result: Tensor, tile: Tile, *, in_place: bool) -> Tensor:
+    def spread(self, tile: Tile) -> Tensor:
+        """Return the slope (N, B) over a tile."""
+        result = self._terms(tile.rest, tile.soft_rows)
         if self.own is None:
             return result
-        place, elsewhere = place_of(tile.target, tile.start, result.shape[1])
-        own = torch.where(elsewhere, result.gather(1, place), self.own[:, None])
-        return result.scatter_(1, place, own) if in_place else result.scatter(1, place, own)
+        place, elsewhere = tile.place
+        return result.scatter(1, place, torch.where(elsewhere, result.gather(1, place), self.own[:, None]))
 
-    @property
-    def _is_powers(self) -> bool:
-        return self.gap is None and self.level is None and not self.marks and not self.soft
-
-    def _terms(
-        self, block: Tensor, soft_of: Callable[[Tensor], Tensor], once: Tensor | None = None
-    ) -> Tensor:
+    def _terms(self, block: Tensor, soft_of: Callable[[Tensor], Tensor]) -> Tensor:
         result: Tensor | None = None
         if self.top is not None and (self.powers or self.gap is not None):
             gaps = above(block, self.top)
-            once = torch.exp(gaps) if once is None else once
+            one = torch.exp(gaps)
             for scale, a in self.powers.items():
-                power = once if scale == 1 else once.square() if scale == 2 else torch.exp(scale * gaps)
+                power = one if scale == 1 else torch.exp(scale * gaps)
                 result = _plus(result, a[:, None] * power)
             if self.gap is not None:
                 finite = gaps.clamp(min=-finite_limit(gaps.dtype) / 8)
-                result = _plus(result, self.gap[:, None] * (once * finite))
+                result = _plus(result, self.gap[:, None] * (one * finite))
         if self.level is not None or self.soft:
             masked = block == -torch.inf
             if self.level is not None:

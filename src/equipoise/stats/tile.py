@@ -1,10 +1,12 @@
 """A run of classes of some rows of logits, read once for every statistic that asks."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, final
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def finite_limit(dtype: torch.dtype) -> float:
@@ -17,21 +19,18 @@ def above(logits: Tensor, top: Tensor) -> Tensor:
     return logits - top.clamp(min=-finite_limit(top.dtype))[:, None]
 
 
-T = TypeVar("T")
-
-
-def _once(read: Callable[["Tile"], T]) -> T:
+def once(read: Callable[[Any], T]) -> T:
     """A property that is computed once; functools' own takes a lock, which a trace cannot."""
+    name = getattr(read, "__name__", "")
 
     def get(tile: "Tile") -> T:
-        if read.__name__ not in tile.known:
-            tile.known[read.__name__] = read(tile)
-        return tile.known[read.__name__]
+        if name not in tile.known:
+            tile.known[name] = read(tile)
+        return tile.known[name]
 
     return property(get, doc=read.__doc__)  # pyright: ignore[reportReturnType]
 
 
-@final
 class Tile:
     """Logits (N, B) of a run of classes, and the sums over them that statistics are made of.
 
@@ -43,40 +42,33 @@ class Tile:
         target: (N,) class of each row, counted over all classes; None where no statistic reads it.
         start: Class of the first column.
         apart: Whether the target is kept out of the sums.
-        fast: Whether to work in place and skip what only autograd, a compiler or vmap needs.
-        light: Scale c if only `own`, `top`, `total(c)` and the softmax of c z will be asked for.
-        spare: Whether the block may be overwritten: by minus infinity at the target, and with `light` by that
-            softmax.
     """
 
     def __init__(
-        self,
-        block: Tensor,
-        target: Tensor | None = None,
-        start: int = 0,
-        *,
-        apart: bool = False,
-        fast: bool = False,
-        light: float | None = None,
-        spare: bool = False,
+        self, block: Tensor, target: Tensor | None = None, start: int = 0, *, apart: bool = False
     ) -> None:
         self.block = block
         self.target = target
         self.start = start
-        self.fast = fast
-        self.scale = light if fast and light is not None else 1.0
-        self.in_place = fast and light is not None and (apart or spare)
         self.known: dict[str, Any] = {}
         self.own: Tensor | None = None
         self.rest = block
         if apart:
-            place, elsewhere = place_of(target, start, block.shape[1])
+            place, elsewhere = self.place
             picked = block.gather(1, place)
             self.own = picked.masked_fill(elsewhere, -torch.inf)[:, 0]
-            hole = picked.masked_fill(~elsewhere, -torch.inf)
-            self.rest = block.scatter_(1, place, hole) if spare else block.scatter(1, place, hole)
-        self.top = self.rest.amax(1)
-        self.empty = self.top == -torch.inf
+            self.rest = self._leave_out(place, picked.masked_fill(~elsewhere, -torch.inf))
+
+    def _leave_out(self, place: Tensor, hole: Tensor) -> Tensor:
+        return self.block.scatter(1, place, hole)
+
+    @once
+    def place(self) -> tuple[Tensor, Tensor]:
+        """Column (N, 1) of the target, and whether it is elsewhere."""
+        assert self.target is not None
+        width = self.block.shape[1]
+        place = self.target[:, None] - self.start
+        return place.clamp(0, width - 1), (place < 0) | (place >= width)
 
     @property
     def own_there(self) -> Tensor:
@@ -90,56 +82,66 @@ class Tile:
         assert self.own is not None
         return self.own, self.own_there, torch.zeros_like(self.own)
 
-    @_once
-    def softmax(self) -> Tensor:
-        """Softmax of this run of classes, at the scale of a light tile; zero where all are masked."""
-        if not self.fast:
-            bounded = self.rest.clamp(min=-finite_limit(self.rest.dtype))
-            return bounded.softmax(1).masked_fill(self.empty[:, None], 0.0)
-        logits, out = self.rest, self.rest if self.in_place else None
-        if self.scale != 1:
-            logits = torch.mul(logits, self.scale, out=out)
-        probs = torch.softmax(logits, 1, out=out)
-        if self.empty.any():
-            probs[self.empty] = 0.0
-        return probs
+    @once
+    def top(self) -> Tensor:
+        """Largest logit."""
+        return self.rest.amax(1)
 
-    @_once
-    def _peak(self) -> Tensor:
+    @once
+    def empty(self) -> Tensor:
+        """Whether every class is masked."""
+        return self.top == -torch.inf
+
+    @once
+    def softmax(self) -> Tensor:
+        """Softmax of this run of classes; zero where all are masked."""
+        bounded = self.rest.clamp(min=-finite_limit(self.rest.dtype))
+        return bounded.softmax(1).masked_fill(self.empty[:, None], 0.0)
+
+    @once
+    def peak(self) -> Tensor:
+        """Largest probability of that softmax; one where there is none."""
         return self.softmax.amax(1).masked_fill(self.empty, 1.0)
 
-    @_once
+    @once
     def gaps(self) -> Tensor:
         """How far each logit lies above the largest, bounded far below where e^gap is zero."""
         return above(self.rest, self.top).clamp(min=-finite_limit(self.top.dtype) / 8)
 
-    @_once
-    def _largest(self) -> Tensor:
-        return self.rest == self.top[:, None]
+    @once
+    def below(self) -> Tensor:
+        """One for classes below the largest, else zero."""
+        return (self.rest < self.top[:, None]).to(self.rest.dtype)
+
+    def power(self, scale: float) -> Tensor:
+        """Return e^(scale gap)."""
+        if scale in (1, 2):
+            ratio = self.softmax / self.peak[:, None]
+            return ratio if scale == 1 else ratio.square()
+        return torch.exp(scale * self.gaps).masked_fill(self.empty[:, None], 0.0)
 
     def total(self, scale: float) -> Tensor:
         """Sum of e^(scale gap), the largest included."""
-        if scale == self.scale:
-            return (1 / self._peak).masked_fill(self.empty, 0.0)
-        return self._power(scale).sum(1).masked_fill(self.empty, 0.0)
+        if scale == 1:
+            return (1 / self.peak).masked_fill(self.empty, 0.0)
+        return self.power(scale).sum(1)
 
     def smaller(self, scale: float) -> Tensor:
         """Sum of e^(scale gap) over the classes below the largest."""
-        if scale == self.scale:
-            return self.softmax.masked_fill(self._largest, 0.0).sum(1) / self._peak
-        return self._power(scale).masked_fill(self._largest, 0.0).sum(1)
+        return (self.power(scale) * self.below).sum(1)
 
-    @_once
+    @once
     def ties(self) -> Tensor:
         """How many classes share the largest logit."""
-        return self._largest.sum(1).to(self.top.dtype).masked_fill(self.empty, 0.0)
+        ties = (self.rest == self.top[:, None]).sum(1).to(self.top.dtype)
+        return ties.masked_fill(self.empty, 0.0)
 
-    @_once
+    @once
     def spread(self) -> Tensor:
         """Sum of e^gap times minus the gap."""
-        return -(self.softmax * self.gaps).sum(1) / self._peak
+        return -(self.softmax * self.gaps).sum(1) / self.peak
 
-    @_once
+    @once
     def level(self) -> tuple[Tensor, Tensor]:
         """Sum of the logits that are not masked, and how many they are; the target's included."""
         masked = self.rest == -torch.inf
@@ -147,40 +149,23 @@ class Tile:
         count = (~masked).sum(1).to(total.dtype)
         if self.own is None:
             return total, count
-        own = self.own.masked_fill(self.own == -torch.inf, 0.0)
-        return total + own, count + self.own_there
+        return total + self.own.masked_fill(self.own == -torch.inf, 0.0), count + self.own_there
 
-    @_once
+    @once
     def lowest(self) -> tuple[Tensor, Tensor]:
         """Smallest logit that is not masked, plus infinity where all are, and how many share it."""
-        present = self.rest.masked_fill(self.rest == -torch.inf, torch.inf)
-        bottom = present.amin(1)
+        bottom = self.rest.masked_fill(self.rest == -torch.inf, torch.inf).amin(1)
         return bottom, (self.rest == bottom[:, None]).sum(1).to(bottom.dtype)
 
     def soft(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the classes that are not masked: of soft targets times minus the gap, and of them."""
-        soft = soft_block(rows, self.target, self.start, self.block.shape[1])
-        kept = torch.where(self.rest == -torch.inf, 0.0, soft)
+        kept = torch.where(self.rest == -torch.inf, 0.0, self.soft_rows(rows))
         return -(kept * self.gaps).sum(1), kept.sum(1)
 
-    def _power(self, scale: float) -> Tensor:
-        if scale == 2 * self.scale:
-            return (self.softmax / self._peak[:, None]).square()
-        return torch.exp(scale * self.gaps)
-
-
-def place_of(target: Tensor | None, start: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the column (N, 1) of the target in a run of classes, and where it is elsewhere."""
-    assert target is not None
-    place = target[:, None] - start
-    elsewhere = (place < 0) | (place >= width)
-    return place.clamp(0, width - 1), elsewhere
-
-
-def soft_block(rows: Tensor, target: Tensor | None, start: int, width: int) -> Tensor:
-    """Return the soft targets (N, B) or (1, B) of a run of classes."""
-    stop = start + width
-    return rows[None, start:stop] if rows.ndim == 1 else rows[target, start:stop]
+    def soft_rows(self, rows: Tensor) -> Tensor:
+        """Return the soft targets (N, B) or (1, B) in this run of classes."""
+        stop = self.start + self.block.shape[1]
+        return rows[None, self.start : stop] if rows.ndim == 1 else rows[self.target, self.start : stop]
 
 
 def at_target(rows: Tensor, target: Tensor | None) -> Tensor:

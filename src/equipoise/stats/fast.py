@@ -1,0 +1,222 @@
+"""The same sums and slopes, in memory that is used again: for a CPU, while autograd does not look on.
+
+On a CPU it is fresh memory that costs, and `exp`. A piece of rows is small enough to stay in cache, every
+temporary has a place of its own there, comparisons write floats, and the exponentials come from one softmax.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from equipoise.stats.slope import Slope
+from equipoise.stats.tile import Tile, finite_limit, once
+
+
+@final
+class Rooms:
+    """Memory for the temporaries of one piece of rows after the other."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor) -> Tensor:
+        """Return a tensor like another, whatever it holds; the largest piece comes first."""
+        if name not in self._held or self._held[name].numel() < like.numel():
+            self._held[name] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return self._held[name][: like.numel()].view(like.shape)
+
+
+@final
+class FastTile(Tile):
+    """A tile that works in place.
+
+    Args:
+        block: As for `Tile`.
+        target: As for `Tile`.
+        start: As for `Tile`.
+        apart: As for `Tile`.
+        rooms: Where to work.
+        light: Scale c if only `own`, `top`, `total(c)` and the softmax of c z will be asked for.
+        spare: Whether the block may be overwritten: by minus infinity at the target, and with `light` by that
+            softmax.
+    """
+
+    def __init__(
+        self,
+        block: Tensor,
+        target: Tensor | None,
+        start: int = 0,
+        *,
+        apart: bool,
+        rooms: Rooms,
+        light: float | None = None,
+        spare: bool = False,
+    ) -> None:
+        self.rooms = rooms
+        self.light = light
+        self.spare = spare
+        super().__init__(block, target, start, apart=apart)
+
+    def room(self, name: str) -> Tensor:
+        """Return memory for a temporary of this size."""
+        return self.rooms.take(name, self.block)
+
+    def _leave_out(self, place: Tensor, hole: Tensor) -> Tensor:
+        rest = self.block if self.spare else self.room("rest").copy_(self.block)
+        return rest.scatter_(1, place, hole)
+
+    @once
+    def top(self) -> Tensor:
+        """Largest logit."""
+        return self.rest.amax(1)
+
+    @once
+    def softmax(self) -> Tensor:
+        """Softmax of this run of classes, at the scale of a light tile; zero where all are masked."""
+        empty = self.empty  # reads the logits, which may be overwritten here
+        in_place = self.light is not None and (self.spare or self.own is not None)
+        out = self.rest if in_place else self.room("softmax")
+        logits = self.rest
+        if self.light is not None and self.light != 1:
+            logits = torch.mul(logits, self.light, out=out)
+        torch.softmax(logits, 1, out=out)
+        if empty.any():
+            out[empty] = 0.0
+        return out
+
+    @once
+    def gaps(self) -> Tensor:
+        """How far each logit lies above the largest, bounded far below where e^gap is zero."""
+        limit = finite_limit(self.top.dtype)
+        gaps = torch.sub(self.rest, self.top.clamp(min=-limit)[:, None], out=self.room("gaps"))
+        return gaps.clamp_(min=-limit / 8)
+
+    @once
+    def below(self) -> Tensor:
+        """One for classes below the largest, else zero."""
+        return torch.lt(self.rest, self.top[:, None], out=self.room("below"))
+
+    def power(self, scale: float) -> Tensor:
+        """Return e^(scale gap), until it is asked for another scale."""
+        out = self.room("power")
+        if scale in (1, 2):
+            torch.div(self.softmax, self.peak[:, None], out=out)
+            return out if scale == 1 else out.square_()
+        torch.mul(self.gaps, scale, out=out).exp_()
+        if self.empty.any():
+            out[self.empty] = 0.0
+        return out
+
+    def total(self, scale: float) -> Tensor:
+        """Sum of e^(scale gap), the largest included."""
+        if scale == (self.light or 1):
+            return (1 / self.peak).masked_fill(self.empty, 0.0)
+        return self.power(scale).sum(1)
+
+    def smaller(self, scale: float) -> Tensor:
+        """Sum of e^(scale gap) over the classes below the largest."""
+        if scale == 1:
+            return torch.linalg.vecdot(self.softmax, self.below) / self.peak
+        return torch.linalg.vecdot(self.power(scale), self.below)
+
+    @once
+    def ties(self) -> Tensor:
+        """How many classes share the largest logit."""
+        return (
+            torch.eq(self.rest, self.top[:, None], out=self.room("work")).sum(1).masked_fill_(self.empty, 0)
+        )
+
+    @once
+    def spread(self) -> Tensor:
+        """Sum of e^gap times minus the gap."""
+        return -torch.linalg.vecdot(self.softmax, self.gaps) / self.peak
+
+    @once
+    def masked(self) -> Tensor:
+        """How many classes are masked, a target left out among them."""
+        return torch.eq(self.rest, -torch.inf, out=self.room("work")).sum(1)
+
+    @once
+    def any_masked(self) -> bool:
+        """Whether a class other than the target is masked."""
+        left_out = 0 if self.own is None else (~self.place[1][:, 0]).to(self.masked.dtype)
+        return bool((self.masked > left_out).any())
+
+    @once
+    def level(self) -> tuple[Tensor, Tensor]:
+        """Sum of the logits that are not masked, and how many they are; the target's included."""
+        if self.any_masked:
+            return Tile(self.block, self.target, self.start, apart=self.own is not None).level
+        if self.own is None:
+            return self.rest.sum(1), torch.full_like(self.top, self.block.shape[1])
+        filled = self._filled(torch.zeros_like(self.own))
+        own = self.own.masked_fill(self.own == -torch.inf, 0.0)
+        return filled.sum(1) + own, self.block.shape[1] - self.masked + self.own_there
+
+    @once
+    def lowest(self) -> tuple[Tensor, Tensor]:
+        """Smallest logit that is not masked, plus infinity where all are, and how many share it."""
+        if self.any_masked:
+            return Tile(self.block, self.target, self.start, apart=self.own is not None).lowest
+        rest = self.rest if self.own is None else self._filled(torch.full_like(self.own, torch.inf))
+        bottom = rest.amin(1)
+        return bottom, torch.eq(rest, bottom[:, None], out=rest if rest is not self.rest else None).sum(1)
+
+    def _filled(self, value: Tensor) -> Tensor:
+        """The other classes' logits, with some value in the place of the target."""
+        place, elsewhere = self.place
+        rest = self.room("work").copy_(self.rest)
+        return rest.scatter_(1, place, torch.where(elsewhere, rest.gather(1, place), value[:, None]))
+
+    def write(self, slope: Slope, out: Tensor) -> None:
+        """Write a slope to `out`, which may be the block."""
+        scale = self.light or 1.0
+        if slope.is_power(scale):
+            torch.mul(self.softmax, (slope.powers[scale] * self._lift(slope, scale))[:, None], out=out)
+        else:
+            out.copy_(self._sum(slope))
+        if slope.own is not None:
+            place, elsewhere = self.place
+            own = slope.own[:, None]
+            out.scatter_(1, place, torch.where(elsewhere, out.gather(1, place), own))
+
+    def _lift(self, slope: Slope, scale: float) -> Tensor:
+        """Sum of e^(scale (z - top)) over this tile, for the top of the slope."""
+        if slope.total is not None:
+            return slope.total
+        assert slope.top is not None
+        limit = finite_limit(slope.top.dtype)
+        drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
+        return self.total(scale) * torch.exp(scale * drop)
+
+    def _sum(self, slope: Slope) -> Tensor:
+        result = self.room("result")
+        masked = (slope.level is not None or bool(slope.soft)) and self.any_masked
+        if masked or slope.soft:
+            return slope.spread(Tile(self.block, self.target, self.start, apart=self.own is not None))
+        if slope.top is not None and (1.0 in slope.powers or slope.gap is not None):
+            limit, lift = finite_limit(slope.top.dtype), self._lift(slope, 1.0)
+            factor = slope.powers.get(1.0)
+            if slope.gap is not None:  # relative to the top of the slope: gaps of this tile, shifted
+                drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
+                shift = slope.gap * drop if factor is None else factor + slope.gap * drop
+                torch.mul(self.gaps, (slope.gap * lift)[:, None], out=result)
+                torch.mul(result.add_((shift * lift)[:, None]), self.softmax, out=result)
+            else:
+                assert factor is not None
+                torch.mul(self.softmax, (factor * lift)[:, None], out=result)
+        else:
+            result.zero_()
+        for scale, a in slope.powers.items():
+            if scale != 1:
+                assert slope.top is not None
+                limit = finite_limit(slope.top.dtype)
+                drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
+                result.addcmul_(self.power(scale), (a * torch.exp(scale * drop))[:, None])
+        if slope.level is not None:
+            result.add_(slope.level[:, None])
+        for value, m in slope.marks:
+            mark = torch.eq(self.rest, value[:, None], out=self.room("work"))
+            result.addcmul_(mark, m[:, None])
+        return result
