@@ -9,7 +9,7 @@ from typing import Any
 import mpmath
 
 from equipoise.losses import Loss
-from equipoise.losses.base import Entry, Exact
+from equipoise.losses.table import Entry, Exact
 
 
 def truth(entry: Entry, loss: Loss, logits: list[float], y: int) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from equipoise.losses import CrossEntropy, FlooredCrossEntropy
-from equipoise.losses.base import Exact
+from equipoise.losses.table import Exact
 from equipoise.maps import (
     MAPS,
     Clipped,

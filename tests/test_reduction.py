@@ -381,7 +381,7 @@ def test_reading_lays_out_rows() -> None:
     assert torch.equal(batch.logits[4], logits[1, :, 1])
     assert batch.kept is not None
     assert batch.kept.tolist() == [True, False, True, True, True, True]
-    weight = batch.row_weight()
+    weight = batch.row_weight(batch.logits)
     assert weight is not None
     assert weight[1] == 0
     assert weight[4] == WEIGHT[target[1, 1]]

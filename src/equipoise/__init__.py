@@ -1,6 +1,6 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-from equipoise import decisions, distributions, gamma, losses, maps, penalties, schedules, targets
+from equipoise import decisions, distributions, gamma, linear, losses, maps, penalties, schedules, targets
 from equipoise.objective import Objective
 
 __version__ = "0.1.0"
@@ -11,6 +11,7 @@ __all__ = [
     "decisions",
     "distributions",
     "gamma",
+    "linear",
     "losses",
     "maps",
     "penalties",

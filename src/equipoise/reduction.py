@@ -14,13 +14,11 @@ REDUCTIONS = ("none", "mean", "sum")
 IGNORE_INDEX = -100  # torch's
 
 
-@final
-@dataclass(frozen=True)
-class Batch:
-    """Rows read from what a user passed.
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What rows are held against.
 
     Args:
-        logits: (N, C), float32 at least.
         target: (N,) class indices with ignored rows set to 0, or None.
         soft: (N, C) target probabilities, or None.
         kept: (N,) false for ignored rows, or None when every row counts.
@@ -28,21 +26,32 @@ class Batch:
         shape: Shape of the per-row losses as the user sees them.
     """
 
-    logits: Tensor
-    target: Tensor | None
-    soft: Tensor | None
-    kept: Tensor | None
-    weight: Tensor | None
+    target: Tensor | None = None
+    soft: Tensor | None = None
+    kept: Tensor | None = None
+    weight: Tensor | None = None
     shape: torch.Size
 
-    def row_weight(self) -> Tensor | None:
+    def row_weight(self, like: Tensor) -> Tensor | None:
         """Weight (N,) of each row in the mean: its class's, 0 if ignored; None when all count once."""
         if self.target is None:
             return None
         weight = None if self.weight is None else self.weight[self.target]
         if self.kept is None:
             return weight
-        return self.kept.to(self.logits.dtype) if weight is None else torch.where(self.kept, weight, 0.0)
+        return self.kept.to(like.dtype) if weight is None else torch.where(self.kept, weight, 0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Batch(Targets):
+    """Rows read from what a user passed.
+
+    Args:
+        logits: (N, C), float32 at least.
+    """
+
+    logits: Tensor
 
 
 def read(
@@ -68,27 +77,47 @@ def read(
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     rows = logits.movedim(axis, -1).reshape(-1, classes)
+    found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
+    return Batch(logits=rows, **vars(found))
+
+
+def read_targets(
+    target: Tensor | None,
+    shape: torch.Size,
+    classes: int,
+    axis: int,
+    like: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    weight_name: str = "weight",
+) -> Targets:
+    """Check targets and class weights against logits of this shape but for the classes, at dimension `axis`.
+
+    Errors call the class weights `weight_name`; they and target probabilities come back in the dtype and on
+    the device of `like`.
+    """
+    full = (*shape[:axis], classes, *shape[axis:])
     if weight is not None:
-        weight = _class_weight(weight, rows, target)
+        weight = _class_weight(weight, like, classes, target, weight_name)
     if target is None:
-        return Batch(rows, None, None, None, None, shape)
+        return Targets(shape=shape)
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a tensor, got {_kind(target)}; use torch.as_tensor(target)")
     if not isinstance(ignore_index, int):
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}; leave it out for -100")
     if target.is_floating_point():
-        if target.shape != logits.shape:
+        if target.shape != full:
             raise ValueError(
                 f"target must have the shape of the logits when it holds probabilities, got "
-                f"{tuple(target.shape)} and {tuple(logits.shape)}; class indices must be integers"
+                f"{tuple(target.shape)} and {full}; class indices must be integers"
             )
         if ignore_index != IGNORE_INDEX:
             raise ValueError(
                 f"ignore_index must be left out when target holds probabilities, got {ignore_index}; "
                 "drop those rows instead"
             )
-        soft = target.movedim(axis, -1).reshape(-1, classes).to(rows.dtype)
-        return Batch(rows, None, soft, None, weight, shape)
+        soft = target.movedim(axis, -1).reshape(-1, classes).to(like.dtype)
+        return Targets(soft=soft, weight=weight, shape=shape)
     if target.dtype == torch.bool or target.is_complex():
         raise TypeError(
             f"target must be class indices or probabilities, got {target.dtype}; use target.long()"
@@ -96,25 +125,44 @@ def read(
     if target.shape != shape:
         raise ValueError(
             f"target must have the shape of the logits without the class dimension, {tuple(shape)}, or with "
-            f"it as probabilities, got {tuple(target.shape)} for logits {tuple(logits.shape)}"
+            f"it as probabilities, got {tuple(target.shape)} for logits {full}"
         )
     indices = target.reshape(-1).long()
     kept = indices != ignore_index
-    return Batch(
-        rows, _in_range(torch.where(kept, indices, 0), classes, ignore_index), None, kept, weight, shape
-    )
+    inside = _in_range(torch.where(kept, indices, 0), classes, ignore_index)
+    return Targets(target=inside, kept=kept, weight=weight, shape=shape)
 
 
-def reduce(losses: Tensor, batch: Batch, reduction: str) -> Tensor:
-    """Reduce per-row losses (N,), which already carry their class weight, as the user asked."""
-    weight = batch.row_weight()
-    if batch.kept is not None:
-        losses = torch.where(batch.kept, losses, 0.0)
+def reduce(
+    losses: Tensor,
+    targets: Targets,
+    reduction: str,
+    *,
+    row_weight: Tensor | None = None,
+    denominator: Tensor | float | None = None,
+) -> Tensor:
+    """Reduce per-row losses (N,), which already carry their class weight, as the user asked.
+
+    Args:
+        losses: (N,).
+        targets: What they were held against.
+        reduction: "mean", "sum" or "none".
+        row_weight: (N,) weight of each row.
+        denominator: What to divide the sum by for "mean"; None divides by the sum of the weights.
+    """
+    weight = targets.row_weight(losses)
+    if row_weight is not None:
+        losses = losses * row_weight
+        weight = row_weight if weight is None else weight * row_weight
+    if targets.kept is not None:
+        losses = torch.where(targets.kept, losses, 0.0)
     if reduction == "none":
-        return losses.reshape(batch.shape)
+        return losses.reshape(targets.shape)
     total = losses.sum()
     if reduction == "sum":
         return total
+    if denominator is not None:
+        return total / denominator
     return total / (weight.sum() if weight is not None else losses.numel())
 
 
@@ -124,18 +172,16 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 
-def _class_weight(weight: Tensor, rows: Tensor, target: Tensor | None) -> Tensor:
+def _class_weight(weight: Tensor, like: Tensor, classes: int, target: Tensor | None, name: str) -> Tensor:
     if target is None:
         raise ValueError(
             "target must be given with class weights, got None; a weight is that of the target's class"
         )
     if not isinstance(weight, Tensor):
-        raise TypeError(f"weight must be a tensor, got {_kind(weight)}; use torch.as_tensor(weight)")
-    if weight.shape != rows.shape[1:]:
-        raise ValueError(
-            f"weight must be ({rows.shape[1]},), one number per class, got {tuple(weight.shape)}"
-        )
-    return weight.to(rows)
+        raise TypeError(f"{name} must be a tensor, got {_kind(weight)}; use torch.as_tensor({name})")
+    if weight.shape != (classes,):
+        raise ValueError(f"{name} must be ({classes},), one number per class, got {tuple(weight.shape)}")
+    return weight.to(like)
 
 
 def _in_range(indices: Tensor, classes: int, ignore_index: int) -> Tensor:

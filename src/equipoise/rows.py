@@ -6,7 +6,7 @@ Above it are many losses, below it many ways to compute; neither side knows the 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -165,6 +165,10 @@ class RowFunction(Protocol):
 
     def of(self, row: Row, /) -> Tensor:
         """Return the loss of each row."""
+        ...
+
+    def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
+        """Return the pairs (coefficient, loss) it is the sum of."""
         ...
 
 

@@ -4,7 +4,7 @@ from equipoise.losses import costs as _costs
 from equipoise.losses import graded as _graded
 from equipoise.losses import likelihood as _likelihood
 from equipoise.losses import robust as _robust
-from equipoise.losses.base import BatchLoss, Entry, Loss, RowLoss, Sum
+from equipoise.losses.base import BatchLoss, Loss, RowLoss, Sum
 from equipoise.losses.costs import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy
 from equipoise.losses.graded import HierarchicalCrossEntropy, SoftmaxMargin, SquaredCDF
 from equipoise.losses.likelihood import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
@@ -17,6 +17,7 @@ from equipoise.losses.robust import (
     SymmetricCrossEntropy,
     TaiLrWeight,
 )
+from equipoise.losses.table import Entry
 
 LOSSES: tuple[Entry, ...] = (*_likelihood.ENTRIES, *_robust.ENTRIES, *_costs.ENTRIES, *_graded.ENTRIES)
 

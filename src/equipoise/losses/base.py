@@ -1,7 +1,6 @@
 """What a loss is: one method over a `Row`, combined by `+` and `*`, listed in a table by an `Entry`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise import linear
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read, reduce
 from equipoise.rows import Row, RowFunction, Stat, dense, every, needs
 
@@ -61,6 +61,92 @@ class Loss(ABC):
                 "it looks at the batch as a whole"
             )
         return self._reduced(batch, reduction)
+
+    def linear(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor | None = None,
+        bias: Tensor | None = None,
+        *,
+        class_weight: Tensor | None = None,
+        row_weight: Tensor | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+        denominator: float | Tensor | None = None,
+        logit_scale: float = 1.0,
+        softcap: float | None = None,
+        lora: "linear.Lora | None" = None,
+        grad: str = "auto",
+        block_bytes: int | None = None,
+        backend: str = "auto",
+    ) -> Tensor:
+        r"""Return the loss of the logits :math:`x W^\top + b` against targets, without holding them.
+
+        The same number and gradients as `loss(hidden @ weight.T + bias, target)`, from a block of the logits
+        at a time. Where the loss is reduced, its gradient is made together with it, in three matrix products;
+        with reduction "none", or weights that need a gradient themselves, the logits are made a second time
+        in the backward pass. `equipoise.linear.explain` says which, and what it will hold.
+
+        Args:
+            hidden: (..., D), the hidden states x.
+            weight: (V, D), as in `torch.nn.Linear`.
+            target: (...) class indices, or (..., V) probabilities; penalties alone need none.
+            bias: (V,).
+            class_weight: (V,) weight of each class: of the rows of that class, and of their part in the mean.
+            row_weight: (...) weight of each row, and of its part in the mean.
+            ignore_index: Rows with this class index count for nothing.
+            reduction: "mean", "sum" or "none".
+            denominator: What to divide the sum by for "mean", such as the number of tokens in all the batches
+                that make a step; None divides by the weights of the rows that count.
+            logit_scale: Factor on the logits, before `bias`.
+            softcap: s to cap the logits by s tanh(z / s); None for no cap.
+            lora: (A, B) or (A, B, scale), A (r, D) and B (V, r), whose product is added to the weight.
+            grad: "auto", "forward" or "recompute": when the gradient is made.
+            block_bytes: Memory for a block of logits; None for 128 MiB on a CPU and at least twice that on
+                an accelerator.
+            backend: "auto", "torch" or "triton".
+
+        Shapes:
+            Result a single number, or with reduction "none" the shape of the target's classes.
+
+        Raises:
+            TypeError: If something is not of its kind.
+            ValueError: If shapes, dtypes or devices do not fit, a class does not exist, an option is outside
+                its range, the loss looks at several rows at once, or "forward" is asked for in vain.
+            RuntimeError: In the backward pass with create_graph.
+
+        Numerics:
+            Half precision is multiplied as it is and summed in float32, as are the gradients of several
+            blocks; they come back in the dtype of what they are for. Under `torch.compile` it is one graph
+            break.
+
+        Example:
+            >>> from equipoise.losses import GammaCrossEntropy
+            >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+            >>> loss = GammaCrossEntropy(0.1).linear(hidden, weight, torch.arange(6))
+            >>> loss.backward()
+            >>> torch.allclose(loss, GammaCrossEntropy(0.1)(hidden @ weight.T, torch.arange(6)))
+            True
+        """
+        return linear.reduced(  # pyright: ignore[reportCallIssue]  as the decorator is typed
+            self,
+            hidden,
+            weight,
+            target,
+            bias,
+            class_weight=class_weight,
+            row_weight=row_weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            denominator=denominator,
+            logit_scale=logit_scale,
+            softcap=softcap,
+            lora=lora,
+            grad=grad,
+            block_bytes=block_bytes,
+            backend=backend,
+        )
 
     def terms(self) -> tuple[tuple[float | Tensor, "Loss"], ...]:
         """Return the pairs (coefficient, loss) this loss is the sum of; itself once if it is no sum."""
@@ -125,7 +211,7 @@ class BatchLoss(Loss):
         """Return the penalty of logits (N, C) whose rows have shares (N,) of the batch that sum to one."""
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        weight = batch.row_weight()
+        weight = batch.row_weight(batch.logits)
         if weight is None:
             weight = torch.ones_like(batch.logits[:, 0])
         total = weight.sum()
@@ -248,60 +334,3 @@ def log_add(one: Tensor, two: Tensor) -> Tensor:
     torch.logaddexp has nan for a second derivative there.
     """
     return torch.maximum(one, two) - F.logsigmoid((one - two).abs())
-
-
-@dataclass(frozen=True)
-class Exact:
-    """One row in exact arithmetic, as a definition in an `Entry` sees it.
-
-    Args:
-        mp: mpmath, with the precision set.
-        z: Logits of the classes that are not masked, as mpmath numbers.
-        p: Their probabilities.
-        y: Place of the target among them.
-        kept: Places of these classes among all of them.
-        num_classes: Number of classes, masked ones included.
-    """
-
-    mp: Any
-    z: Sequence[Any]
-    p: Sequence[Any]
-    y: int
-    kept: Sequence[int]
-    num_classes: int
-
-    @property
-    def others(self) -> list[int]:
-        """Places of the classes that are not the target."""
-        return [k for k in range(len(self.p)) if k != self.y]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A loss as the table lists it. Tests, the command line and the documentation follow from the table.
-
-    Args:
-        make: The class.
-        at: Settings to test.
-        definition: The textbook formula, `definition(loss, exact)`, on exact probabilities; the loss's
-            numbers are exact too.
-        source: Where it comes from.
-        proper: Whether the expected loss is smallest at the true probabilities, for a setting.
-        bounded: Whether the loss of a row has an upper limit, for a setting.
-        reads_target: Whether the loss needs a target.
-        reweighted: Whether the gradient is designed, so that it is not the derivative of the value.
-    """
-
-    make: Callable[..., Loss]
-    at: tuple[Loss, ...]
-    definition: Callable[[Any, Exact], Any]
-    source: str
-    proper: Callable[[Any], bool] = lambda loss: False
-    bounded: Callable[[Any], bool] = lambda loss: False
-    reads_target: bool = True
-    reweighted: bool = False
-
-    @property
-    def name(self) -> str:
-        """Name of the class."""
-        return self.make.__name__

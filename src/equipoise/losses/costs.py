@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import Entry, Exact, RowLoss
+from equipoise.losses.base import RowLoss
+from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import Entry, Exact, RowLoss, check_number, like, log_add
+from equipoise.losses.base import RowLoss, check_number, like, log_add
+from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
 GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"

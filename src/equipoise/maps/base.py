@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from equipoise.losses.base import Exact
+from equipoise.losses.table import Exact
 
 
 class Map(ABC):

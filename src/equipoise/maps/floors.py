@@ -6,7 +6,8 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import Exact, check_floor, check_number, like, log_add
+from equipoise.losses.base import check_floor, check_number, like, log_add
+from equipoise.losses.table import Exact
 from equipoise.maps.base import Map, MapEntry, masked_in
 
 FLOOR_HINT = "it is a probability"

@@ -7,7 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import Exact, check_number
+from equipoise.losses.base import check_number
+from equipoise.losses.table import Exact
 from equipoise.maps.base import Map, MapEntry
 
 

@@ -1,6 +1,6 @@
 """Penalties: terms that look at the model's confidence alone and need no target."""
 
-from equipoise.losses.base import Entry
+from equipoise.losses.table import Entry
 from equipoise.penalties import decide as _decide
 from equipoise.penalties import reach as _reach
 from equipoise.penalties.decide import Balance, Decisiveness, Entropy, Gini

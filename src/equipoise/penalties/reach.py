@@ -7,7 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import Entry, Exact, RowLoss, check_number, like
+from equipoise.losses.base import RowLoss, check_number, like
+from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
 

@@ -1,11 +1,12 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.base import Group, Stat, State, ask, ask_all
+from equipoise.stats.base import Group, Stat, State, ask, ask_all, row_blocks
+from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.peaks import Entropy, Excess, LogSumExp
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
 from equipoise.stats.slope import Slope, mix
 from equipoise.stats.targets import ExpectedLogProb, LogOdds
-from equipoise.stats.tile import Tile, finite_limit
+from equipoise.stats.tile import Tile, finite_limit, some
 
 __all__ = [
     "ClassCount",
@@ -13,10 +14,12 @@ __all__ = [
     "Excess",
     "Group",
     "ExpectedLogProb",
+    "FastTile",
     "Largest",
     "LogOdds",
     "LogSumExp",
     "MeanLogit",
+    "Rooms",
     "Slope",
     "Smallest",
     "Stat",
@@ -26,4 +29,6 @@ __all__ = [
     "ask_all",
     "finite_limit",
     "mix",
+    "row_blocks",
+    "some",
 ]

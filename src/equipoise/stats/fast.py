@@ -20,10 +20,10 @@ class Rooms:
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
-    def take(self, name: str, like: Tensor) -> Tensor:
+    def take(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return a tensor like another, whatever it holds; the largest piece comes first."""
         if name not in self._held or self._held[name].numel() < like.numel():
-            self._held[name] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+            self._held[name] = torch.empty(like.numel(), dtype=dtype or like.dtype, device=like.device)
         return self._held[name][: like.numel()].view(like.shape)
 
 

@@ -1,0 +1,226 @@
+"""Losses and statistics of hidden states and a weight matrix, without the logits they would make.
+
+`loss.linear(hidden, weight, target)` is `loss(hidden @ weight.T, target)`, value and gradients, and holds a
+block of the logits at a time. `rows` gives the statistics themselves, for any use; `explain` says how
+something will be computed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.linear.orders import Again, Forward, Job, Statistics
+from equipoise.linear.plan import Plan, make_plan
+from equipoise.linear.reading import (
+    Lora,
+    open_backend,
+    read_head,
+    read_job,
+    read_row_weight,
+    read_softcap,
+    read_target,
+)
+from equipoise.reduction import IGNORE_INDEX, reduce
+from equipoise.rows import Row, RowFunction
+from equipoise.stats import (
+    ClassCount,
+    Entropy,
+    Excess,
+    Group,
+    Largest,
+    LogOdds,
+    LogSumExp,
+    MeanLogit,
+    Smallest,
+    Stat,
+)
+
+__all__ = ["Plan", "explain", "reduced", "rows"]
+
+STATS: tuple[Stat, ...] = (
+    LogOdds(),
+    LogSumExp(),
+    Excess(),
+    Entropy(),
+    MeanLogit(),
+    ClassCount(),
+    Largest(),
+    Smallest(),
+)
+
+
+def _prepare(
+    loss: RowFunction,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+    denominator: float | Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    lora: Lora | None = None,
+    grad: str = "auto",
+    block_bytes: int | None = None,
+    backend: str = "auto",
+) -> tuple[Any, Job, Any]:
+    head = read_head(hidden, weight, bias, lora, logit_scale)
+    shape = hidden.shape[:-1]
+    per_row = read_row_weight(row_weight, shape, head, denominator, reduction)
+    targets = read_target(head, shape, target, class_weight, ignore_index)
+    reasons = ["reduction is 'none'"] if reduction == "none" else []
+    reasons += ["row_weight needs a gradient"] if per_row is not None and per_row.requires_grad else []
+    if isinstance(denominator, Tensor):
+        reasons += ["denominator needs a gradient"] if denominator.requires_grad else []
+        denominator = denominator.reshape(()).to(head.hidden.device)
+    job = read_job(
+        loss,
+        head,
+        targets,
+        softcap=read_softcap(softcap),
+        grad=grad,
+        reasons=reasons,
+        block_bytes=block_bytes,
+        backend=backend,
+    )
+
+    def finish(losses: Tensor) -> Tensor:
+        return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
+
+    return head, job, finish
+
+
+@torch.compiler.disable
+def reduced(loss: RowFunction, *args: Any, **options: Any) -> Tensor:
+    """Return `loss.linear(*args, **options)`."""
+    head, job, finish = _prepare(loss, *args, **options)
+    scales = head.lora_scale, head.scale
+    with torch.autocast(head.hidden.device.type, enabled=False):
+        if job.plan.grad == "forward":
+            answer: Any = Forward.apply(job, finish, scales, *head.parameters)
+            return answer
+        if job.whole:
+            losses: Any = Again.apply(job, scales, *head.parameters)
+            return finish(losses)
+        values: Any = Statistics.apply(job, scales, *head.parameters)
+        return finish(job.losses(values, slice(None)))
+
+
+def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
+    """Return how `loss.linear(*args, **options)` will be computed, without computing it.
+
+    Args:
+        loss: The loss.
+        args: As for `Loss.linear`.
+        options: As for `Loss.linear`.
+
+    Raises:
+        TypeError: As `Loss.linear`.
+        ValueError: As `Loss.linear`.
+
+    Example:
+        >>> from equipoise.losses import GammaCrossEntropy
+        >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+        >>> print(explain(GammaCrossEntropy(0.1), hidden, weight, torch.arange(6)))
+        shape     6 rows, 4 features, 10 classes
+        gradient  forward: the loss is a sum over rows with weights known beforehand
+        backend   torch
+        blocks    6 rows x 10 classes
+        products  3 of 6 x 4 x 10
+        memory    240 bytes for a block of logits (all of them: 240 bytes), 256 bytes for gradients
+    """
+    return _prepare(loss, *args, **options)[1].plan
+
+
+@torch.compiler.disable
+def rows(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    stats: Sequence[Stat] | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    lora: Lora | None = None,
+    block_bytes: int | None = None,
+    backend: str = "auto",
+) -> Row:
+    r"""Return the rows of the logits :math:`x W^\top`, for any use of their statistics; no logits are held.
+
+    The statistics are differentiable, so what is made of them may be any function, of several rows too:
+    losses of a policy gradient, weights for each token, an entropy bonus, metrics. The logits are made once
+    for all of `stats`, and once more for the gradient.
+
+    Args:
+        hidden: (..., D), the hidden states x.
+        weight: (V, D), as in `torch.nn.Linear`.
+        target: (...) class of each row; None for statistics that need none. A row with `ignore_index` is
+            answered as if its class were 0: leave it out of what you make of the answers.
+        bias: (V,).
+        stats: What will be asked; None for everything that a `Row` answers at scale 1.
+        class_weight: (V,) weights, for losses that read them.
+        ignore_index: As in `Loss.linear`.
+        logit_scale: As in `Loss.linear`.
+        softcap: As in `Loss.linear`.
+        lora: As in `Loss.linear`.
+        block_bytes: As in `Loss.linear`.
+        backend: As in `Loss.linear`.
+
+    Shapes:
+        Answers are (N,), the rows in the order of `hidden.reshape(-1, D)`.
+
+    Raises:
+        TypeError: As `Loss.linear`.
+        ValueError: As `Loss.linear`, and if a statistic is asked for that is not among `stats`.
+
+    Numerics:
+        As `Loss.linear`.
+
+    Example:
+        >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+        >>> row = rows(hidden, weight, torch.arange(6))
+        >>> advantage = torch.randn(6)
+        >>> log_prob = torch.nn.functional.logsigmoid(row.log_odds())
+        >>> loss = -(advantage * log_prob).mean() - 0.01 * row.entropy.mean()
+        >>> loss.backward()
+        >>> correct = row.log_odds() > 0  # more likely than all others together
+    """
+    head = read_head(hidden, weight, bias, lora, logit_scale)
+    targets = read_target(head, hidden.shape[:-1], target, class_weight, ignore_index)
+    if stats is None:
+        stats = [stat for stat in STATS if target is not None or not stat.reads_target]
+    group = Group(tuple(stats))
+    if targets.target is None and group.reads_target:
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    name, opened = open_backend(backend, head.hidden.device)
+    plan = make_plan(
+        head,
+        grad="recompute",
+        reasons=["the rows may be used in any way"],
+        whole=False,
+        backend=name,
+        block_bytes=block_bytes,
+    )
+    job = Job(group, targets, read_softcap(softcap), plan, opened)
+    with torch.autocast(head.hidden.device.type, enabled=False):
+        values: Any = Statistics.apply(job, (head.lora_scale, head.scale), *head.parameters)
+    known = dict(zip(group.stats, values, strict=True))
+
+    def answer(stat: Stat) -> Tensor:
+        if stat not in known:
+            raise ValueError(
+                f"stats must hold {stat!r} for it to be asked, got {', '.join(map(repr, stats))}; "
+                "the logits are gone"
+            )
+        return known[stat]
+
+    return Row(answer, num_classes=len(weight), target=targets.target, class_weight=targets.weight)

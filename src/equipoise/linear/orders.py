@@ -1,0 +1,243 @@
+"""The orders of work: the gradient together with the loss, or the logits made again for it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise.linear.blocks import OpenBlock
+from equipoise.linear.head import Gradients, Head
+from equipoise.linear.plan import Plan
+from equipoise.reduction import Targets
+from equipoise.rows import Row, RowFunction, dense, every
+from equipoise.stats import Group, some
+
+ALL = slice(None)
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """What is computed of the rows of a head.
+
+    Args:
+        group: The statistics.
+        targets: What the rows are held against.
+        softcap: Cap s on the logits, s tanh(z / s), or None.
+        plan: Blocks.
+        open_block: Backend.
+        loss: The loss, or None for the statistics alone.
+        whole: Whether the loss needs whole rows of logits, or has target probabilities.
+    """
+
+    group: Group
+    targets: Targets
+    softcap: float | None
+    plan: Plan
+    open_block: OpenBlock
+    loss: RowFunction | None = None
+    whole: bool = False
+
+    def losses(self, values: Sequence[Tensor], rows: slice) -> Tensor:
+        """Return the losses of some rows from statistics already computed."""
+        assert self.loss is not None
+        known = dict(zip(self.group.stats, values, strict=True))
+        target = some(self.targets.target, rows)
+        classes = self.plan.shape[2]
+        return self.loss.of(
+            Row(known.__getitem__, num_classes=classes, target=target, class_weight=self.targets.weight)
+        )
+
+    def losses_of_whole(self, logits: Tensor, rows: slice) -> Tensor:
+        """Return the losses of some rows from all their logits, as the matrix product gave them."""
+        assert self.loss is not None
+        weight = self.targets.weight
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        if self.targets.soft is not None:
+            return (self.targets.soft[rows] * self.loss.of(every(logits, class_weight=weight))).sum(1)
+        target = some(self.targets.target, rows)
+        return self.loss.of(dense(logits, target, class_weight=weight, stats=self.group.stats))
+
+
+def run_rows(
+    job: Job, head: Head, wanted: tuple[bool, ...], factor: Tensor, *, cast: bool = True
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return the losses (N,), and the gradients of their sum times `factor` (N,), over blocks of rows."""
+    pieces = list(cuts(len(head.hidden), job.plan.rows))
+    gradients = Gradients(head, wanted, (len(pieces), 1))
+    logits, slopes = _rooms(head, job.plan.rows, len(head.weight), sloped=any(wanted))
+    one = _whole if job.whole else _stats
+    losses = []
+    for rows in pieces:
+        z = head.logits(rows, ALL, _view(logits, head, rows, ALL))
+        out = _view(slopes, head, rows, ALL)
+        losses.append(one(job, z, rows, factor[rows] if any(wanted) else None, out))
+        gradients.add(rows, ALL, out)
+    return torch.cat(losses), gradients.found(cast=cast)
+
+
+def _stats(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor) -> Tensor:
+    """Return the losses of a block of rows, and write their slope times `factor` to `out`."""
+    target = some(job.targets.target, rows)
+    block = job.open_block(job.group, z, target, softcap=job.softcap)
+    states = block.states()
+    values = job.group.values(states)
+    if factor is None:
+        return job.losses(values, rows)
+    leaves = [value.detach().requires_grad_() for value in values]
+    with torch.enable_grad():
+        losses = job.losses(leaves, rows)
+        grads = _grads((losses * factor).sum(), leaves)
+    block.write(job.group.slope(states, grads, target), out)
+    return losses.detach()
+
+
+def _whole(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor) -> Tensor:
+    """The same for a loss of whole rows."""
+    leaf = z.to(torch.float32 if z.dtype.itemsize < 4 else z.dtype).requires_grad_(factor is not None)
+    with torch.set_grad_enabled(factor is not None):
+        losses = job.losses_of_whole(leaf, rows)
+        grads = [] if factor is None else _grads((losses * factor).sum(), [leaf])
+    leaf.requires_grad_(False)  # the block is used again
+    for grad in grads:
+        out.zero_() if grad is None else out.copy_(grad)
+    return losses.detach()
+
+
+def _grads(total: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    if not total.requires_grad:
+        return [None] * len(leaves)
+    return torch.autograd.grad(total, leaves, allow_unused=True)
+
+
+def cuts(length: int, size: int) -> Iterator[slice]:
+    """Cut a length into runs; one empty run if there is nothing."""
+    for start in range(0, max(1, length), size):
+        yield slice(start, min(start + size, length))
+
+
+def _rooms(head: Head, rows: int, classes: int, *, sloped: bool) -> tuple[Tensor, Tensor]:
+    """Memory for a block of logits, and for their slope: the same if the dtypes are."""
+    logits = torch.empty(rows * classes, dtype=head.logit_dtype, device=head.hidden.device)
+    if not sloped or head.logit_dtype == head.hidden.dtype:
+        return logits, logits
+    return logits, torch.empty_like(logits, dtype=head.hidden.dtype)
+
+
+def _view(room: Tensor, head: Head, rows: slice, classes: slice) -> Tensor:
+    shape = len(head.hidden[rows]), len(head.weight[classes])
+    return room[: shape[0] * shape[1]].view(shape)
+
+
+class Forward(torch.autograd.Function):
+    """A reduced loss, whose gradient is made while it is computed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        job: Job,
+        reduce: Callable[[Tensor], Tensor],
+        scales: tuple[float, float],
+        *parts: Tensor | None,
+    ) -> Tensor:
+        """Return the loss."""
+        head = Head.of(parts, scales)
+        with torch.enable_grad():
+            ones = torch.ones(len(head.hidden), dtype=head.work_dtype, device=head.hidden.device)
+            (factor,) = torch.autograd.grad(reduce(ones.requires_grad_()), ones)
+        outer = None
+        if head.hidden.dtype == torch.float16:  # which has nothing left of a slope over many rows
+            outer = factor.abs().sum() / max(1, len(factor))
+            factor = torch.where(outer > 0, factor / outer, 0.0)
+        losses, found = run_rows(job, head, ctx.needs_input_grad[3:], factor, cast=outer is None)
+        ctx.dtypes = [None if part is None else part.dtype for part in parts]
+        ctx.save_for_backward(outer, *found)
+        return reduce(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients times that of the loss, in memory of their own unless that is one."""
+        refuse_second_derivative()
+        outer, *found = ctx.saved_tensors
+        if outer is None and grad.device.type == "cpu" and grad == 1:
+            return None, None, None, *found
+        factor = grad if outer is None else grad * outer
+        scaled = (
+            None if part is None else (part * factor).to(dtype)
+            for part, dtype in zip(found, ctx.dtypes, strict=True)
+        )
+        return None, None, None, *scaled
+
+
+class Again(torch.autograd.Function):
+    """Losses (N,) of whole rows, whose logits are made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, job: Job, scales: tuple[float, float], *parts: Tensor | None) -> Tensor:
+        """Return the losses."""
+        head = Head.of(parts, scales)
+        ctx.job, ctx.scales = job, scales
+        ctx.save_for_backward(*parts)
+        none = (False,) * len(parts)
+        return run_rows(job, head, none, head.hidden.new_empty(0))[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of the head."""
+        refuse_second_derivative()
+        head = Head.of(ctx.saved_tensors, ctx.scales)
+        return None, None, *run_rows(ctx.job, head, ctx.needs_input_grad[2:], grad)[1]
+
+
+class Statistics(torch.autograd.Function):
+    """Statistics of rows, whose logits are made again, over blocks of classes, in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, job: Job, scales: tuple[float, float], *parts: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the statistics (N,)."""
+        head = Head.of(parts, scales)
+        logits, _ = _rooms(head, job.plan.rows, len(head.weight), sloped=False)
+        found = []
+        for rows in cuts(len(head.hidden), job.plan.rows):
+            z = head.logits(rows, ALL, _view(logits, head, rows, ALL))
+            block = job.open_block(job.group, z, some(job.targets.target, rows), softcap=job.softcap)
+            found.append(job.group.flat(block.states()))
+        numbers = [torch.cat(block) for block in zip(*found, strict=True)]
+        ctx.job, ctx.scales, ctx.parts = job, scales, len(parts)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*parts, *numbers)
+        return tuple(value.clone() for value in job.group.values(job.group.unflat(numbers)))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the head."""
+        refuse_second_derivative()
+        job: Job = ctx.job
+        head = Head.of(ctx.saved_tensors[: ctx.parts], ctx.scales)
+        states = job.group.unflat(ctx.saved_tensors[ctx.parts :])
+        target = job.targets.target
+        slope = replace(job.group.slope(states, grads, target), total=None)  # a block has some classes only
+        row_cuts = list(cuts(len(head.hidden), job.plan.again[0]))
+        class_cuts = list(cuts(len(head.weight), job.plan.again[1]))
+        gradients = Gradients(head, ctx.needs_input_grad[2:], (len(row_cuts), len(class_cuts)))
+        logits, slopes = _rooms(head, *job.plan.again, sloped=True)
+        for rows in row_cuts:
+            for classes in class_cuts:
+                z = head.logits(rows, classes, _view(logits, head, rows, classes))
+                out = _view(slopes, head, rows, classes)
+                block = job.open_block(job.group, z, some(target, rows), classes.start, softcap=job.softcap)
+                block.write(slope.of_rows(rows), out)
+                gradients.add(rows, classes, out)
+        return None, None, *gradients.found()
+
+
+def refuse_second_derivative() -> None:
+    """Raise where a gradient of the gradient would be silently wrong."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph must be False for a fused loss, got True; for second derivatives "
+            "use loss(hidden @ weight.T, target)"
+        )

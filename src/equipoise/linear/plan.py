@@ -1,0 +1,134 @@
+"""In which order, in which blocks and with what memory a fused loss is computed."""
+
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from equipoise.linear.head import Head
+
+GRADS = ("auto", "forward", "recompute")
+BLOCK_BYTES = 2**27
+CACHED = 2**22  # logits of a block that pays on a CPU: it stays in the last cache
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What a fused loss will do; prints as a table.
+
+    Args:
+        grad: "forward" where the gradient is made together with the loss, "recompute" where the logits are
+            made again in the backward pass, "none" where nothing needs a gradient.
+        why: Reason for that.
+        backend: "torch" or "triton".
+        shape: N, D and V.
+        rows: Rows of a block in the forward pass.
+        again: Rows and classes of a block when the logits are made again.
+        products: Matrix products of N x D x V, forward and backward.
+        block_bytes: Memory that a block of logits takes.
+        logit_bytes: Memory that the logits would take.
+        gradient_bytes: Memory of the gradients, and of the float32 sums they are made from.
+    """
+
+    grad: str
+    why: str
+    backend: str
+    shape: tuple[int, int, int]
+    rows: int
+    again: tuple[int, int]
+    products: int
+    block_bytes: int
+    logit_bytes: int
+    gradient_bytes: int
+
+    def __str__(self) -> str:
+        n, d, v = self.shape
+        lines = {
+            "shape": f"{n} rows, {d} features, {v} classes",
+            "gradient": f"{self.grad}: {self.why}",
+            "backend": self.backend,
+            "blocks": f"{self.rows} rows x {v} classes",
+            "products": f"{self.products} of {n} x {d} x {v}",
+            "memory": f"{_size(self.block_bytes)} for a block of logits (all of them: "
+            f"{_size(self.logit_bytes)}), {_size(self.gradient_bytes)} for gradients",
+        }
+        if self.grad == "recompute":
+            lines["blocks"] += f"; again {self.again[0]} rows x {self.again[1]} classes"
+        return "\n".join(f"{name:9} {text}" for name, text in lines.items())
+
+
+def make_plan(
+    head: Head,
+    *,
+    grad: str,
+    reasons: list[str],
+    whole: bool,
+    backend: str,
+    block_bytes: int | None,
+) -> Plan:
+    """Return the plan for a head.
+
+    Args:
+        head: The head.
+        grad: What the user asked for.
+        reasons: Why the gradient cannot be made in the forward pass; none if it can.
+        whole: Whether every logit of a row must be there at once.
+        backend: "torch" or "triton".
+        block_bytes: Memory for a block of logits, or None.
+    """
+    if grad not in GRADS:
+        raise ValueError(f"grad must be one of {', '.join(GRADS)}, got {grad!r}")
+    if grad == "forward" and reasons:
+        raise ValueError(f"grad must be 'auto' or 'recompute' here, got 'forward': {reasons[0]}")
+    if block_bytes is not None and (not isinstance(block_bytes, int) or block_bytes < 1):
+        raise ValueError(f"block_bytes must be a positive number of bytes, got {block_bytes!r}")
+    n, d = head.hidden.shape
+    v = len(head.weight)
+    needed = [_bytes(part) for part in head.parameters if part is not None and part.requires_grad]
+    if not needed:
+        taken, why = "none", "nothing needs one"
+    elif reasons:
+        taken, why = "recompute", reasons[0]
+    elif grad == "recompute":
+        taken, why = "recompute", "asked for"
+    else:
+        taken, why = "forward", "the loss is a sum over rows with weights known beforehand"
+    item = head.work_dtype.itemsize
+    on_cpu = head.hidden.device.type == "cpu"
+    budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
+    rows = max(1, min(n, budget // (item * v)))
+    if on_cpu and block_bytes is None:
+        rows = min(rows, max(1024, CACHED // v))
+    classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
+    again = (max(1, min(n, budget // (item * classes))), classes)
+    products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))
+    shown = again if taken == "recompute" and not whole else (rows, v)
+    return Plan(
+        taken,
+        why,
+        backend,
+        (n, d, v),
+        rows,
+        (rows, v) if whole else again,
+        products,
+        item * max(rows * v, shown[0] * shown[1]),
+        item * n * v,
+        sum(needed),
+    )
+
+
+def _wanted(head: Head) -> int:
+    return int(head.hidden.requires_grad) + int(head.weight.requires_grad)
+
+
+def _bytes(part: Tensor) -> int:
+    return part.numel() * part.element_size()
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"

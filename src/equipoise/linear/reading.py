@@ -1,0 +1,226 @@
+"""From what a user passed to a head, its targets and a plan."""
+
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.linear.blocks import OpenBlock, TorchBlock
+from equipoise.linear.head import Head
+from equipoise.linear.orders import Job
+from equipoise.linear.plan import make_plan
+from equipoise.reduction import Targets, check_reduction, read_targets
+from equipoise.rows import Row, RowFunction, Stat, Whole, needs
+from equipoise.stats import Group, Rooms
+
+BACKENDS = ("auto", "torch", "triton")
+Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
+
+
+def read_head(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, lora: Lora | None, logit_scale: float
+) -> Head:
+    """Check the parts of a head, cast them as autocast would, and lay the hidden states out as rows."""
+    parts: dict[str, Tensor | None] = {"hidden": hidden, "weight": weight, "bias": bias}
+    scale = 1.0
+    if lora is not None:
+        if not isinstance(lora, tuple) or len(lora) not in (2, 3):
+            raise TypeError(f"lora must be (A, B) or (A, B, scale), got {type(lora).__name__}")
+        parts |= {"lora[0]": lora[0], "lora[1]": lora[1]}
+        scale = lora[2] if len(lora) == 3 else 1.0
+    for name, value in {"logit_scale": logit_scale, "lora[2]": scale}.items():
+        _check_finite(name, value)
+    for name, part in parts.items():
+        if part is not None and (not isinstance(part, Tensor) or not part.is_floating_point()):
+            kind = str(part.dtype) if isinstance(part, Tensor) else type(part).__name__
+            raise TypeError(f"{name} must be a floating tensor, got {kind}")
+    given = {name: part for name, part in parts.items() if part is not None}
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        given = {name: part.to(dtype) for name, part in given.items()}
+    for name, part in given.items():
+        like = given["hidden"]
+        if part.dtype != like.dtype or part.device != like.device:
+            raise ValueError(
+                f"{name} must have the dtype and device of hidden, {like.dtype} on {like.device}, got "
+                f"{part.dtype} on {part.device}; use {name}.to(hidden) or autocast"
+            )
+    if hidden.ndim == 0 or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or not len(weight):
+        raise ValueError(
+            "weight must be (V, D) and hidden (..., D), got "
+            f"{tuple(weight.shape)} and {tuple(hidden.shape)}; a class is a row of the weight"
+        )
+    v, d = weight.shape
+    if bias is not None and bias.shape != (v,):
+        raise ValueError(f"bias must be ({v},), one number per class, got {tuple(bias.shape)}")
+    if lora is not None:
+        a, b = lora[:2]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != d or b.shape[0] != v or a.shape[0] != b.shape[1]:
+            raise ValueError(
+                f"lora must be A (r, {d}) and B ({v}, r), got {tuple(a.shape)} and {tuple(b.shape)}"
+            )
+    return Head(
+        given["hidden"].reshape(-1, d),
+        given["weight"],
+        given.get("bias"),
+        given.get("lora[0]"),
+        given.get("lora[1]"),
+        float(scale),
+        float(logit_scale),
+    )
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"{name} must be a Python number, got {type(value).__name__}; multiply hidden by a learnable one"
+        )
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def read_softcap(softcap: float | None) -> float | None:
+    """Check the cap on the logits."""
+    if softcap is None:
+        return None
+    _check_finite("softcap", softcap)
+    if softcap <= 0:
+        raise ValueError(f"softcap must be above 0, got {softcap}; None for no cap")
+    return float(softcap)
+
+
+def read_target(
+    head: Head, shape: torch.Size, target: Tensor | None, class_weight: Tensor | None, ignore_index: int
+) -> Targets:
+    """Check the targets of rows of this shape."""
+    like = head.hidden.new_empty(0, dtype=head.work_dtype)
+    return read_targets(
+        target, shape, len(head.weight), len(shape), like, class_weight, ignore_index, "class_weight"
+    )
+
+
+def read_row_weight(
+    row_weight: Tensor | None, shape: torch.Size, head: Head, denominator: Any, reduction: str
+) -> Tensor | None:
+    """Check the weights of the rows, and the denominator."""
+    check_reduction(reduction)
+    if denominator is not None:
+        if reduction != "mean":
+            raise ValueError(f"denominator must be left out unless reduction is 'mean', got {reduction!r}")
+        if isinstance(denominator, Tensor):
+            if denominator.numel() != 1:
+                raise ValueError(f"denominator must be one number, got shape {tuple(denominator.shape)}")
+        else:
+            _check_finite("denominator", denominator)
+            if denominator <= 0:
+                raise ValueError(f"denominator must be above 0, got {denominator}")
+    if row_weight is None:
+        return None
+    if not isinstance(row_weight, Tensor) or row_weight.shape != shape:
+        got = tuple(row_weight.shape) if isinstance(row_weight, Tensor) else type(row_weight).__name__
+        raise ValueError(f"row_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
+    return row_weight.reshape(-1).to(head.hidden.device, head.work_dtype)
+
+
+def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
+    """Return the name of the backend and what opens a block with it."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "triton" or (backend == "auto" and device.type == "cuda"):
+        from equipoise.linear import triton
+
+        if triton.available(device):
+            return "triton", triton.TritonBlock
+        if backend == "triton":
+            raise ValueError(
+                f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
+            )
+    return "torch", partial(TorchBlock, rooms=Rooms())
+
+
+def read_job(
+    loss: RowFunction,
+    head: Head,
+    targets: Targets,
+    *,
+    softcap: float | None,
+    grad: str,
+    reasons: list[str],
+    block_bytes: int | None,
+    backend: str,
+) -> Job:
+    """Return what is to be computed for a loss."""
+    like = head.hidden.new_empty(0, dtype=head.work_dtype)
+    for _, term in loss.terms():
+        if not hasattr(term, "per_row"):
+            raise ValueError(
+                f"a fused loss must look at one row at a time, got {term!r}; pass logits: "
+                "loss(hidden @ weight.T, target)"
+            )
+    asked = needs(loss, len(head.weight), like, targets.weight)
+    whole = asked.whole or targets.soft is not None
+    if targets.target is None and targets.soft is None and (whole or Group(asked.stats).reads_target):
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    _check_single(loss, asked.stats, asked.whole, like, len(head.weight), targets.weight)
+    reasons = reasons + _learnt(loss, targets)
+    if whole and _learnt(loss, targets):
+        raise ValueError(f"pass logits, loss(hidden @ weight.T, target), as {reasons[0]}")
+    name, opened = open_backend(backend, head.hidden.device)
+    plan = make_plan(
+        head,
+        grad=grad,
+        reasons=reasons,
+        whole=whole,
+        backend="torch" if whole else name,
+        block_bytes=block_bytes,
+    )
+    return Job(Group(asked.stats), targets, softcap, plan, opened, loss, whole)
+
+
+def _check_single(
+    loss: RowFunction,
+    stats: tuple[Stat, ...],
+    whole: bool,
+    like: Tensor,
+    num_classes: int,
+    weight: Tensor | None,
+) -> None:
+    """Raise if the loss of a row depends on the row beside it, tried on made-up answers."""
+    spread = torch.linspace(
+        0.5, 1.5, 2 * max(num_classes, len(stats) or 1), dtype=like.dtype, device=like.device
+    )
+    logits = spread[: 2 * num_classes].reshape(num_classes, 2).t() if whole else None
+    known = dict(zip(stats, spread.reshape(-1, 2), strict=False))
+    target = torch.tensor([0, num_classes - 1], device=like.device)
+
+    def of(rows: slice) -> Tensor:
+        return loss.of(
+            Row(
+                lambda stat: known[stat][rows],
+                num_classes=num_classes,
+                target=target[rows],
+                class_weight=weight,
+                whole=None if logits is None else Whole(logits[rows], target[rows]),
+            )
+        )
+
+    with torch.no_grad():
+        both, each = of(slice(2)), [of(slice(1)), of(slice(1, 2))]
+    if both.shape != (2,) or not torch.allclose(both, torch.cat(each), rtol=1e-4, atol=0, equal_nan=True):
+        raise ValueError(
+            f"a fused loss must look at one row at a time, got {loss!r}, whose loss of a row depends on the "
+            "rows beside it; pass logits: loss(hidden @ weight.T, target)"
+        )
+
+
+def _learnt(loss: RowFunction, targets: Targets) -> list[str]:
+    """Why a gradient is wanted of more than the head, if it is."""
+    held: list[Any] = [targets.weight, targets.soft]
+    for coefficient, term in loss.terms():
+        held.append(coefficient)
+        held += [getattr(term, field.name) for field in fields(term)] if is_dataclass(term) else []
+    if any(isinstance(value, Tensor) and value.requires_grad for value in held):
+        return ["a number in the loss or a class weight needs a gradient"]
+    return []
