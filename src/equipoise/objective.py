@@ -7,9 +7,10 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
+from equipoise import linear
 from equipoise.losses.base import Loss, Sum
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read
-from equipoise.rows import dense
+from equipoise.rows import LogOdds, dense
 from equipoise.schedules import Schedule
 
 
@@ -95,15 +96,43 @@ class Objective(nn.Module):
             logits: (C,), (N, C) or (N, C, d1, ...).
             target: Class indices or probabilities; None for penalties alone.
         """
-        loss = self.loss
-        for name, place in self._places.items():
-            loss = _put(loss, place, getattr(self, _buffer(name)))
+        loss = self._in_force()
         if self._follows and self.training:
             self._look(logits, target)
         value = loss(
             logits, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
         )
-        self._check(logits)
+        self._check(logits.shape[1 if logits.ndim > 1 else 0])
+        return value
+
+    def linear(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor | None = None,
+        bias: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Return the loss of the logits of a linear layer, without holding them; see `Loss.linear`.
+
+        A schedule that follows the model's confidence makes the logits once more.
+
+        Args:
+            hidden: (..., D).
+            weight: (V, D) of the layer; the class weights are the objective's own.
+            target: (...) class indices.
+            bias: (V,).
+            options: As for `Loss.linear`.
+
+        Raises:
+            TypeError: As `Loss.linear`.
+            ValueError: As `Loss.linear`.
+        """
+        if self._follows and self.training:
+            self._look_at_rows(hidden, weight, target, bias, options)
+        given = {"class_weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+        value = self._in_force().linear(hidden, weight, target, bias, **{**given, **options})
+        self._check(len(weight))
         return value
 
     def step(self) -> None:
@@ -144,9 +173,15 @@ class Objective(nn.Module):
     def _follows(self) -> bool:
         return any(schedule.reads == "target_prob" for schedule in self.schedules.values())
 
-    def _check(self, logits: Tensor) -> None:
+    def _in_force(self) -> Loss:
+        """Return the loss with the scheduled values in their places."""
+        loss = self.loss
+        for name, place in self._places.items():
+            loss = _put(loss, place, self.get_buffer(_buffer(name)))
+        return loss
+
+    def _check(self, classes: int) -> None:
         """Raise, once per number of classes, where a schedule leaves a range that depends on that number."""
-        classes = logits.shape[1 if logits.ndim > 1 else 0]
         if not self.schedules or classes in self._sizes:
             return
         row, target = torch.zeros(1, classes), torch.zeros(1, dtype=torch.long)
@@ -166,8 +201,28 @@ class Objective(nn.Module):
         """Note the mean target probability of a batch; one in which no row counts says nothing."""
         if target is None:
             raise ValueError("target must be given where a schedule follows its probability, got None")
-        batch = read(logits, target, self.weight, self.ignore_index)
-        seen = _target_prob(batch)
+        self._note(_target_prob(read(logits, target, self.weight, self.ignore_index)))
+
+    @torch.no_grad()
+    def _look_at_rows(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor | None,
+        bias: Tensor | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Note the same of the logits of a linear layer."""
+        if target is None:
+            raise ValueError("target must be given where a schedule follows its probability, got None")
+        head = ("logit_scale", "softcap", "lora", "block_bytes", "backend")
+        given = {"ignore_index": self.ignore_index, **options}
+        passed = {name: given[name] for name in ("ignore_index", *head) if name in given}
+        row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
+        kept = target.reshape(-1) != given["ignore_index"]
+        self._note(torch.where(kept, row.log_odds().sigmoid(), 0.0).sum() / kept.sum())
+
+    def _note(self, seen: Tensor) -> None:
         shown = self.get_buffer("target_prob")
         shown.copy_(torch.where(seen.isnan(), shown, seen))
 

@@ -19,7 +19,9 @@ from equipoise.stats import (
     Largest,
     LogOdds,
     LogSumExp,
+    Margin,
     MeanLogit,
+    Rank,
     Smallest,
     Stat,
     ask,
@@ -98,6 +100,21 @@ class Row:
     def smallest(self) -> Tensor:
         """Smallest logit of the classes that are not masked."""
         return self.ask(Smallest())
+
+    @property
+    def margin(self) -> Tensor:
+        """How far the target's logit lies above the largest of the others."""
+        return self.ask(Margin())
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the target is the likeliest class; not where it shares that with another."""
+        return self.margin > 0
+
+    @property
+    def rank(self) -> Tensor:
+        """How many classes are likelier than the target; without a gradient."""
+        return self.ask(Rank()).detach()
 
     @property
     def class_count(self) -> Tensor:
@@ -189,7 +206,9 @@ class Needs:
 def needs(loss: RowFunction, num_classes: int, like: Tensor, class_weight: Tensor | None = None) -> Needs:
     """Return what a loss asks of rows with the dtype and device of `like`: it is tried on made-up answers."""
     if class_weight is None:
-        return _needs(loss, num_classes, like.dtype, like.device)
+        found = _needs(loss, num_classes, like.dtype, like.device)
+        if not any(isinstance(stat, ExpectedLogProb) for stat in found.stats):  # which tells tensors apart
+            return found
     return _try(loss, num_classes, like.dtype, like.device, class_weight)
 
 

@@ -5,8 +5,8 @@ block of the logits at a time. `rows` gives the statistics themselves, for any u
 something will be computed.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from equipoise.linear.reading import (
     read_target,
 )
 from equipoise.reduction import IGNORE_INDEX, reduce
-from equipoise.rows import Row, RowFunction
+from equipoise.rows import Row
 from equipoise.stats import (
     ClassCount,
     Entropy,
@@ -32,12 +32,14 @@ from equipoise.stats import (
     Largest,
     LogOdds,
     LogSumExp,
+    Margin,
     MeanLogit,
+    Rank,
     Smallest,
     Stat,
 )
 
-__all__ = ["Plan", "explain", "reduced", "rows"]
+__all__ = ["STATS", "Lora", "Plan", "explain", "reduced", "rows"]
 
 STATS: tuple[Stat, ...] = (
     LogOdds(),
@@ -48,11 +50,21 @@ STATS: tuple[Stat, ...] = (
     ClassCount(),
     Largest(),
     Smallest(),
+    Margin(),
+    Rank(),
 )
 
 
+Traced = TypeVar("Traced", bound=Callable[..., Any])
+
+
+def _not_traced(function: Traced) -> Traced:
+    """Make a function one graph break for a compiler: its loops and gradients are its own."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+
+
 def _prepare(
-    loss: RowFunction,
+    loss: Any,
     hidden: Tensor,
     weight: Tensor,
     target: Tensor | None = None,
@@ -96,8 +108,8 @@ def _prepare(
     return head, job, finish
 
 
-@torch.compiler.disable
-def reduced(loss: RowFunction, *args: Any, **options: Any) -> Tensor:
+@_not_traced
+def reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
     """Return `loss.linear(*args, **options)`."""
     head, job, finish = _prepare(loss, *args, **options)
     scales = head.lora_scale, head.scale
@@ -112,7 +124,7 @@ def reduced(loss: RowFunction, *args: Any, **options: Any) -> Tensor:
         return finish(job.losses(values, slice(None)))
 
 
-def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
+def explain(loss: Any, *args: Any, **options: Any) -> Plan:
     """Return how `loss.linear(*args, **options)` will be computed, without computing it.
 
     Args:
@@ -138,7 +150,7 @@ def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
     return _prepare(loss, *args, **options)[1].plan
 
 
-@torch.compiler.disable
+@_not_traced
 def rows(
     hidden: Tensor,
     weight: Tensor,
@@ -192,7 +204,7 @@ def rows(
         >>> log_prob = torch.nn.functional.logsigmoid(row.log_odds())
         >>> loss = -(advantage * log_prob).mean() - 0.01 * row.entropy.mean()
         >>> loss.backward()
-        >>> correct = row.log_odds() > 0  # more likely than all others together
+        >>> accuracy = row.correct.float().mean()
     """
     head = read_head(hidden, weight, bias, lora, logit_scale)
     targets = read_target(head, hidden.shape[:-1], target, class_weight, ignore_index)

@@ -21,10 +21,10 @@ class Block(Protocol):
 
 
 class OpenBlock(Protocol):
-    """A backend: makes a `Block` of logits z (R, B) from class `start` on, whose memory it may use."""
+    """A backend: makes a `Block` of logits z (R, B) of all classes or from `start` on; it may use z."""
 
     def __call__(
-        self, group: Group, z: Tensor, target: Tensor | None, start: int = 0, *, softcap: float | None
+        self, group: Group, z: Tensor, target: Tensor | None, start: int = ..., *, softcap: float | None
     ) -> Block:
         """Return the block."""
         ...
@@ -39,7 +39,7 @@ class TorchBlock:
         group: Group,
         z: Tensor,
         target: Tensor | None,
-        start: int = 0,
+        start: int | None = None,
         *,
         softcap: float | None,
         rooms: Rooms,

@@ -65,17 +65,21 @@ class Head:
     def logits(self, rows: slice, classes: slice, out: Tensor) -> Tensor:
         """Write the logits of some rows and classes to `out`."""
         inputs, weight = self.inputs(rows), self.weight[classes].t()
-        if out.dtype == inputs.dtype:
+        if out.dtype != inputs.dtype:
+            torch.mm(inputs, weight, out_dtype=out.dtype, out=out)
+        elif self.bias is None:
             torch.mm(inputs, weight, out=out)
         else:
-            torch.mm(inputs, weight, out_dtype=out.dtype, out=out)
+            torch.addmm(self.bias[classes], inputs, weight, out=out)
         if self.down is not None and self.up is not None:
             low = (inputs @ self.down.t()) * self.lora_scale
             if out.dtype == low.dtype:
                 out.addmm_(low, self.up[classes].t())
             else:
                 out.add_(low @ self.up[classes].t())
-        return out if self.bias is None else out.add_(self.bias[classes])
+        if self.bias is not None and out.dtype != inputs.dtype:
+            out.add_(self.bias[classes])
+        return out
 
 
 @final

@@ -150,26 +150,41 @@ class Forward(torch.autograd.Function):
             (factor,) = torch.autograd.grad(reduce(ones.requires_grad_()), ones)
         outer = None
         if head.hidden.dtype == torch.float16:  # which has nothing left of a slope over many rows
-            outer = factor.abs().sum() / max(1, len(factor))
-            factor = torch.where(outer > 0, factor / outer, 0.0)
-        losses, found = run_rows(job, head, ctx.needs_input_grad[3:], factor, cast=outer is None)
-        ctx.dtypes = [None if part is None else part.dtype for part in parts]
-        ctx.save_for_backward(outer, *found)
+            mean = factor.abs().sum() / max(1, len(factor))
+            outer = torch.exp2(torch.where(mean > 0, mean, 1.0).log2().round())  # exact to multiply by
+            factor = factor / outer
+        losses, ctx.found = run_rows(job, head, ctx.needs_input_grad[3:], factor, cast=outer is None)
+        ctx.job, ctx.scales = job, scales
+        ctx.save_for_backward(factor, outer, *parts)
         return reduce(losses)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the gradients times that of the loss, in memory of their own unless that is one."""
+        """Return the gradients times that of the loss.
+
+        They are given away; for a second time they are computed again.
+        """
         refuse_second_derivative()
-        outer, *found = ctx.saved_tensors
-        if outer is None and grad.device.type == "cpu" and grad == 1:
-            return None, None, None, *found
-        factor = grad if outer is None else grad * outer
-        scaled = (
-            None if part is None else (part * factor).to(dtype)
-            for part, dtype in zip(found, ctx.dtypes, strict=True)
+        found, ctx.found = ctx.found, None
+        factor, outer, *parts = ctx.saved_tensors
+        if found is None:
+            head = Head.of(parts, ctx.scales)
+            _, found = run_rows(ctx.job, head, ctx.needs_input_grad[3:], factor, cast=outer is None)
+        if outer is not None:
+            grad = grad * outer
+        if grad.device.type != "cpu" or grad != 1:
+            for total in found:
+                if total is not None:
+                    total.mul_(grad)
+        return (
+            None,
+            None,
+            None,
+            *(
+                None if total is None or part is None else total.to(part.dtype)
+                for total, part in zip(found, parts, strict=True)
+            ),
         )
-        return None, None, None, *scaled
 
 
 class Again(torch.autograd.Function):

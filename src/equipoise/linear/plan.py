@@ -9,7 +9,7 @@ from equipoise.linear.head import Head
 
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
-CACHED = 2**22  # logits of a block that pays on a CPU: it stays in the last cache
+CACHED = 2**21  # logits of a block that pays on a CPU: it stays in the last cache
 
 
 @final

@@ -164,14 +164,17 @@ def read_job(
     if targets.target is None and targets.soft is None and (whole or Group(asked.stats).reads_target):
         raise ValueError("target must be given, got None; only penalties can do without one")
     _check_single(loss, asked.stats, asked.whole, like, len(head.weight), targets.weight)
-    reasons = reasons + _learnt(loss, targets)
-    if whole and _learnt(loss, targets):
-        raise ValueError(f"pass logits, loss(hidden @ weight.T, target), as {reasons[0]}")
+    learnt = _learnt(loss, targets)
+    if whole and learnt:
+        raise ValueError(
+            "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
+            "pass logits: loss(hidden @ weight.T, target)"
+        )
     name, opened = open_backend(backend, head.hidden.device)
     plan = make_plan(
         head,
         grad=grad,
-        reasons=reasons,
+        reasons=reasons + learnt,
         whole=whole,
         backend="torch" if whole else name,
         block_bytes=block_bytes,

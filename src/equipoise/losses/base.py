@@ -129,7 +129,7 @@ class Loss(ABC):
             >>> torch.allclose(loss, GammaCrossEntropy(0.1)(hidden @ weight.T, torch.arange(6)))
             True
         """
-        return linear.reduced(  # pyright: ignore[reportCallIssue]  as the decorator is typed
+        return linear.reduced(
             self,
             hidden,
             weight,

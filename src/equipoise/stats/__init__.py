@@ -5,7 +5,7 @@ from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.peaks import Entropy, Excess, LogSumExp
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
 from equipoise.stats.slope import Slope, mix
-from equipoise.stats.targets import ExpectedLogProb, LogOdds
+from equipoise.stats.targets import ExpectedLogProb, LogOdds, Margin, Rank
 from equipoise.stats.tile import Tile, finite_limit, some
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "Largest",
     "LogOdds",
     "LogSumExp",
+    "Margin",
     "MeanLogit",
+    "Rank",
     "Rooms",
     "Slope",
     "Smallest",

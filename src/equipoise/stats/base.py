@@ -96,7 +96,7 @@ class Group:
     @property
     def piece(self) -> int:
         """Logits to work on at a time: few enough that what is made of them stays in cache."""
-        return 2**18 if self.light is None else 2**20
+        return 2**18 if self.light is None else 2**21
 
     def tile(self, rooms: Rooms, block: Tensor, target: Tensor | None, *, spare: bool = False) -> FastTile:
         """Return a tile of whole rows, to be worked on in place."""

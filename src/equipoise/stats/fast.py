@@ -46,7 +46,7 @@ class FastTile(Tile):
         self,
         block: Tensor,
         target: Tensor | None,
-        start: int = 0,
+        start: int | None = None,
         *,
         apart: bool,
         rooms: Rooms,
@@ -65,11 +65,6 @@ class FastTile(Tile):
     def _leave_out(self, place: Tensor, hole: Tensor) -> Tensor:
         rest = self.block if self.spare else self.room("rest").copy_(self.block)
         return rest.scatter_(1, place, hole)
-
-    @once
-    def top(self) -> Tensor:
-        """Largest logit."""
-        return self.rest.amax(1)
 
     @once
     def softmax(self) -> Tensor:
@@ -140,34 +135,31 @@ class FastTile(Tile):
     @once
     def any_masked(self) -> bool:
         """Whether a class other than the target is masked."""
-        left_out = 0 if self.own is None else (~self.place[1][:, 0]).to(self.masked.dtype)
+        left_out: Tensor | int = 0 if self.own is None else 1
+        if self.own is not None and self.place[1] is not None:
+            left_out = 1 - self.place[1][:, 0].to(self.masked.dtype)
         return bool((self.masked > left_out).any())
 
-    @once
-    def level(self) -> tuple[Tensor, Tensor]:
-        """Sum of the logits that are not masked, and how many they are; the target's included."""
+    def _level(self) -> tuple[Tensor, Tensor]:
         if self.any_masked:
-            return Tile(self.block, self.target, self.start, apart=self.own is not None).level
+            return super()._level()
         if self.own is None:
             return self.rest.sum(1), torch.full_like(self.top, self.block.shape[1])
         filled = self._filled(torch.zeros_like(self.own))
         own = self.own.masked_fill(self.own == -torch.inf, 0.0)
         return filled.sum(1) + own, self.block.shape[1] - self.masked + self.own_there
 
-    @once
-    def lowest(self) -> tuple[Tensor, Tensor]:
-        """Smallest logit that is not masked, plus infinity where all are, and how many share it."""
+    def _lowest(self) -> tuple[Tensor, Tensor]:
         if self.any_masked:
-            return Tile(self.block, self.target, self.start, apart=self.own is not None).lowest
+            return super()._lowest()
         rest = self.rest if self.own is None else self._filled(torch.full_like(self.own, torch.inf))
         bottom = rest.amin(1)
         return bottom, torch.eq(rest, bottom[:, None], out=rest if rest is not self.rest else None).sum(1)
 
     def _filled(self, value: Tensor) -> Tensor:
         """The other classes' logits, with some value in the place of the target."""
-        place, elsewhere = self.place
         rest = self.room("work").copy_(self.rest)
-        return rest.scatter_(1, place, torch.where(elsewhere, rest.gather(1, place), value[:, None]))
+        return rest.scatter_(1, self.place[0], self.at_place(rest, value))
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write a slope to `out`, which may be the block."""
@@ -177,9 +169,7 @@ class FastTile(Tile):
         else:
             out.copy_(self._sum(slope))
         if slope.own is not None:
-            place, elsewhere = self.place
-            own = slope.own[:, None]
-            out.scatter_(1, place, torch.where(elsewhere, out.gather(1, place), own))
+            out.scatter_(1, self.place[0], self.at_place(out, slope.own))
 
     def _lift(self, slope: Slope, scale: float) -> Tensor:
         """Sum of e^(scale (z - top)) over this tile, for the top of the slope."""

@@ -61,7 +61,8 @@ class ClassCount(Stat):
         return Slope()
 
 
-def _merge_extremes(one: State, two: State) -> State:
+def merge_extremes(one: State, two: State) -> State:
+    """Join (largest, how many share it)."""
     top = torch.maximum(one[0], two[0])
     return top, torch.where(one[0] == top, one[1], 0.0) + torch.where(two[0] == top, two[1], 0.0)
 
@@ -80,7 +81,7 @@ class Largest(Stat):
 
     def merge(self, one: State, two: State, /) -> State:
         """Join two tiles."""
-        return _merge_extremes(one, two)
+        return merge_extremes(one, two)
 
     def value(self, state: State, /) -> Tensor:
         """Largest (N,)."""
@@ -108,7 +109,7 @@ class Smallest(Stat):
 
     def merge(self, one: State, two: State, /) -> State:
         """Join two tiles."""
-        return _merge_extremes(one, two)
+        return merge_extremes(one, two)
 
     def value(self, state: State, /) -> Tensor:
         """Smallest (N,)."""

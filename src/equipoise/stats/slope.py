@@ -98,8 +98,7 @@ class Slope:
         result = self._terms(tile.rest, tile.soft_rows)
         if self.own is None:
             return result
-        place, elsewhere = tile.place
-        return result.scatter(1, place, torch.where(elsewhere, result.gather(1, place), self.own[:, None]))
+        return result.scatter(1, tile.place[0], tile.at_place(result, self.own))
 
     def _terms(self, block: Tensor, soft_of: Callable[[Tensor], Tensor]) -> Tensor:
         result: Tensor | None = None

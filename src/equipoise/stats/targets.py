@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from equipoise.stats.base import Stat, State, ask
-from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of
-from equipoise.stats.simple import Largest
+from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of, share
+from equipoise.stats.simple import Largest, merge_extremes
 from equipoise.stats.slope import Slope
 from equipoise.stats.tile import Tile, at_target, finite_limit
 
@@ -80,6 +80,78 @@ class LogOdds(Stat):
         odds = scaled - torch.log1p(rest - terms)
         largest = ask(LogOdds(self.scale), logits, places[:, 0])[:, None]
         return torch.where(masked, -limit, odds).scatter(1, places, largest)
+
+
+@final
+@dataclass(frozen=True)
+class Margin(Stat):
+    """How far the target's logit lies above the largest of the others; positive where it is the likeliest.
+
+    A target with no rival has the largest margin that stays finite, a masked target the smallest. Several
+    rivals share the slope.
+    """
+
+    size: ClassVar[int] = 3
+
+    @property
+    def apart(self) -> bool:
+        """Whether the target must be kept out of the sums over classes."""
+        return True
+
+    def of(self, tile: Tile, /) -> State:
+        """State: the target's logit, the largest of the others, and how many share it."""
+        assert tile.own is not None
+        return tile.own, tile.top, tile.ties
+
+    def merge(self, one: State, two: State, /) -> State:
+        """Join two tiles."""
+        return torch.maximum(one[0], two[0]), *merge_extremes(one[1:], two[1:])
+
+    def value(self, state: State, /) -> Tensor:
+        """Margin (N,), finite."""
+        target, top, ties = state
+        limit = finite_limit(target.dtype)
+        return (target - top).clamp(-limit, limit).masked_fill(ties == 0, limit)
+
+    def slope(self, state: State, /) -> Slope:
+        """One at the target, minus one at the largest of the others."""
+        target, top, ties = state
+        there = (target > -torch.inf) & (ties > 0)
+        both = there.to(target.dtype)
+        return Slope(marks=((top, -share(ties) * both),), own=both)
+
+
+@final
+@dataclass(frozen=True)
+class Rank(Stat):
+    """How many classes have a larger logit than the target: 0 where it is the likeliest. Its slope is zero.
+
+    It needs whole rows, as what is counted depends on the target's logit.
+    """
+
+    size: ClassVar[int] = 2
+
+    @property
+    def apart(self) -> bool:
+        """Whether the target must be kept out of the sums over classes."""
+        return True
+
+    def of(self, tile: Tile, /) -> State:
+        """State: the target's logit, and how many are larger."""
+        assert tile.own is not None
+        return tile.own, (tile.rest > tile.own[:, None]).sum(1).to(tile.own.dtype)
+
+    def merge(self, one: State, two: State, /) -> State:
+        """Raise: a part of a row does not know the target's logit."""
+        raise NotImplementedError("rows must be whole for a rank, got them in parts; ask for Margin")
+
+    def value(self, state: State, /) -> Tensor:
+        """Rank (N,), floating."""
+        return state[1]
+
+    def slope(self, state: State, /) -> Slope:
+        """Zero."""
+        return Slope(own=torch.zeros_like(state[1]))
 
 
 @final

@@ -40,12 +40,17 @@ class Tile:
     Args:
         block: (N, B).
         target: (N,) class of each row, counted over all classes; None where no statistic reads it.
-        start: Class of the first column.
+        start: Class of the first column; None where every class is there.
         apart: Whether the target is kept out of the sums.
     """
 
     def __init__(
-        self, block: Tensor, target: Tensor | None = None, start: int = 0, *, apart: bool = False
+        self,
+        block: Tensor,
+        target: Tensor | None = None,
+        start: int | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self.block = block
         self.target = target
@@ -56,19 +61,34 @@ class Tile:
         if apart:
             place, elsewhere = self.place
             picked = block.gather(1, place)
-            self.own = picked.masked_fill(elsewhere, -torch.inf)[:, 0]
-            self.rest = self._leave_out(place, picked.masked_fill(~elsewhere, -torch.inf))
+            if elsewhere is None:
+                self.own = picked[:, 0]
+                self.rest = self._leave_out(place, torch.full_like(picked, -torch.inf))
+            else:
+                self.own = picked.masked_fill(elsewhere, -torch.inf)[:, 0]
+                self.rest = self._leave_out(place, picked.masked_fill(~elsewhere, -torch.inf))
 
     def _leave_out(self, place: Tensor, hole: Tensor) -> Tensor:
         return self.block.scatter(1, place, hole)
 
     @once
-    def place(self) -> tuple[Tensor, Tensor]:
-        """Column (N, 1) of the target, and whether it is elsewhere."""
+    def place(self) -> tuple[Tensor, Tensor | None]:
+        """Column (N, 1) of the target, and whether it is elsewhere; None if it never is."""
         assert self.target is not None
+        if self.start is None:
+            return self.target[:, None], None
         width = self.block.shape[1]
         place = self.target[:, None] - self.start
         return place.clamp(0, width - 1), (place < 0) | (place >= width)
+
+    def at_place(self, block: Tensor, value: Tensor) -> Tensor:
+        """Return what to put at the `place` of a block: a value (N,), or what is there if it is elsewhere."""
+        place, elsewhere = self.place
+        return (
+            value[:, None]
+            if elsewhere is None
+            else torch.where(elsewhere, block.gather(1, place), value[:, None])
+        )
 
     @property
     def own_there(self) -> Tensor:
@@ -144,6 +164,9 @@ class Tile:
     @once
     def level(self) -> tuple[Tensor, Tensor]:
         """Sum of the logits that are not masked, and how many they are; the target's included."""
+        return self._level()
+
+    def _level(self) -> tuple[Tensor, Tensor]:
         masked = self.rest == -torch.inf
         total = self.rest.masked_fill(masked, 0.0).sum(1)
         count = (~masked).sum(1).to(total.dtype)
@@ -154,6 +177,9 @@ class Tile:
     @once
     def lowest(self) -> tuple[Tensor, Tensor]:
         """Smallest logit that is not masked, plus infinity where all are, and how many share it."""
+        return self._lowest()
+
+    def _lowest(self) -> tuple[Tensor, Tensor]:
         bottom = self.rest.masked_fill(self.rest == -torch.inf, torch.inf).amin(1)
         return bottom, (self.rest == bottom[:, None]).sum(1).to(bottom.dtype)
 
@@ -164,8 +190,9 @@ class Tile:
 
     def soft_rows(self, rows: Tensor) -> Tensor:
         """Return the soft targets (N, B) or (1, B) in this run of classes."""
-        stop = self.start + self.block.shape[1]
-        return rows[None, self.start : stop] if rows.ndim == 1 else rows[self.target, self.start : stop]
+        start = self.start or 0
+        stop = start + self.block.shape[1]
+        return rows[None, start:stop] if rows.ndim == 1 else rows[self.target, start:stop]
 
 
 def at_target(rows: Tensor, target: Tensor | None) -> Tensor:

@@ -1,0 +1,606 @@
+"""A fused loss is the dense one: every loss, order, block, option and dtype."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equipoise import Objective, linear
+from equipoise.losses import (
+    LOSSES,
+    Brier,
+    CrossEntropy,
+    GammaCrossEntropy,
+    Loss,
+    PairwiseCrossEntropy,
+    Reweighted,
+    RowLoss,
+    SimilarityCrossEntropy,
+    TaiLrWeight,
+)
+from equipoise.losses.costs import TEST_CLASSES, ring
+from equipoise.penalties import PENALTIES, Balance, Decisiveness, Entropy, LogitRange, ZLoss
+from equipoise.rows import Row, dense
+from equipoise.schedules import Linear
+from equipoise.stats import Entropy as EntropyStat
+from equipoise.stats import LogOdds, LogSumExp
+
+EPS = torch.finfo(torch.float64).eps
+THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() + 0.01 * ZLoss()
+ROW_LOSSES = [
+    pytest.param(loss, id=f"{entry.name}-{index}")
+    for entry in LOSSES + PENALTIES
+    for index, loss in enumerate(entry.at)
+    if isinstance(loss, RowLoss)
+] + [pytest.param(THREE, id="sum of three")]
+ORDERS = [("mean", "auto"), ("sum", "recompute"), ("none", "auto")]
+
+
+@dataclass
+class Case:
+    """A head, targets, and what the dense computation makes of them."""
+
+    hidden: Tensor
+    weight: Tensor
+    target: Tensor
+    bias: Tensor | None = None
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        parts = [self.hidden, self.weight] + ([] if self.bias is None else [self.bias])
+        return [part for part in parts if part.requires_grad]
+
+    def logits(self) -> Tensor:
+        return F.linear(self.hidden, self.weight, self.bias)
+
+    def grads(self, value: Tensor, upstream: Tensor | None = None) -> list[Tensor]:
+        up = torch.ones_like(value) if upstream is None else upstream
+        return list(torch.autograd.grad(value, self.leaves, up, retain_graph=True))
+
+
+def case(
+    n: int = 7, v: int = TEST_CLASSES, d: int = 5, *, bias: bool = True, dtype: torch.dtype = torch.float64
+) -> Case:
+    hidden = torch.randn(n, d, dtype=dtype, requires_grad=True)
+    weight = torch.randn(v, d, dtype=dtype, requires_grad=True)
+    target = torch.randint(v, (n,))
+    if n > 2:
+        target[2] = -100
+    return Case(hidden, weight, target, torch.randn(v, dtype=dtype, requires_grad=True) if bias else None)
+
+
+def same(c: Case, fused: Tensor, dense: Tensor, upstream: Tensor | None = None, *, rounds: int = 64) -> None:
+    """Value and gradients agree to some roundings of what was summed."""
+    reach = rounds * EPS * (1 + max((c.logits().abs().max().item() if c.hidden.numel() else 0), 1))
+    torch.testing.assert_close(fused, dense, rtol=reach, atol=reach, equal_nan=True)
+    for ours, theirs in zip(c.grads(fused, upstream), c.grads(dense, upstream), strict=True):
+        size = max(1.0, theirs.abs().max().item() if theirs.numel() else 0.0)
+        torch.testing.assert_close(ours, theirs, rtol=reach, atol=reach * size, equal_nan=True)
+
+
+@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
+@pytest.mark.parametrize("loss", ROW_LOSSES)
+def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> None:
+    c = case()
+    dense = loss(c.logits(), c.target, reduction=reduction)
+    upstream = torch.randn_like(dense)
+    rows_of_three = 3 * TEST_CLASSES * 8
+    for block_bytes in (None, rows_of_three, 1):
+        fused = loss.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=block_bytes
+        )
+        same(c, fused, dense, upstream)
+
+
+@dataclass(frozen=True)
+class Wrong(RowLoss):
+    """Cross entropy whose slope is not its derivative."""
+
+    def per_row(self, row: Row, /) -> Tensor:
+        odds = row.log_odds()
+        return -F.logsigmoid(odds) + 1e-9 * (odds - odds.detach())
+
+
+def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
+    c = case()
+    dense = CrossEntropy()(c.logits(), c.target)
+    for wrong in (Wrong(), CrossEntropy(label_smoothing=1e-9)):
+        with pytest.raises(AssertionError):
+            same(c, wrong.linear(c.hidden, c.weight, c.target, c.bias), dense)
+
+
+@pytest.mark.parametrize(("n", "v", "d"), [(1, 1, 1), (5, 1, 3), (1, 9, 4), (64, 33, 1), (33, 130, 17)])
+@pytest.mark.parametrize("loss", [THREE, Brier(), Decisiveness(num_classes=9), LogitRange(width=1.0)])
+def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
+    c = case(n, v, d)
+    for reduction, grad in ORDERS:
+        dense = loss(c.logits(), c.target, reduction=reduction)
+        for block_bytes in (None, 8 * v, 8 * 3 * v + 1, 8 * n):
+            fused = loss.linear(
+                c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=block_bytes
+            )
+            same(c, fused, dense, rounds=256)
+
+
+def test_classes_come_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case(6, 700, 4)
+    plan = linear.explain(THREE, c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
+    assert plan.again == (2, 256)
+    dense = THREE(c.logits(), c.target, reduction="none")
+    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
+    same(c, fused, dense, torch.randn(6, dtype=torch.float64), rounds=256)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_nothing_to_count(reduction: str) -> None:
+    empty = case(0)
+    for grad in ("auto", "recompute"):
+        fused = THREE.linear(
+            empty.hidden, empty.weight, empty.target, empty.bias, reduction=reduction, grad=grad
+        )
+        same(empty, fused, THREE(empty.logits(), empty.target, reduction=reduction))
+        ignored = case()
+        ignored.target.fill_(-100)
+        fused = THREE.linear(
+            ignored.hidden, ignored.weight, ignored.target, ignored.bias, reduction=reduction, grad=grad
+        )
+        dense = THREE(ignored.logits(), ignored.target, reduction=reduction)
+        assert torch.equal(dense.isnan(), fused.isnan())
+        assert all(bool((g == 0).all()) for g in ignored.grads(fused))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("grad", ["auto", "recompute"])
+def test_class_weights_row_weights_and_shapes(reduction: str, grad: str) -> None:
+    c = case(12)
+    weights, per_row = torch.rand(TEST_CLASSES, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
+    for loss in (CrossEntropy(label_smoothing=0.1), THREE, SimilarityCrossEntropy(torch.eye(TEST_CLASSES))):
+        dense = loss(c.logits(), c.target, weight=weights, reduction="none") * per_row
+        counted = torch.where(c.target == -100, 0.0, weights[c.target.clamp(min=0)] * per_row)
+        expected = {"none": dense, "sum": dense.sum(), "mean": dense.sum() / counted.sum()}[reduction]
+        options: dict[str, Any] = {"class_weight": weights, "reduction": reduction, "grad": grad}
+        fused = loss.linear(c.hidden, c.weight, c.target, c.bias, row_weight=per_row, **options)
+        same(c, fused, expected)
+        shaped = loss.linear(
+            c.hidden.view(3, 4, -1),
+            c.weight,
+            c.target.view(3, 4),
+            c.bias,
+            row_weight=per_row.view(3, 4),
+            **options,
+        )
+        assert shaped.shape == ((3, 4) if reduction == "none" else ())
+        same(c, shaped.reshape(fused.shape), expected)
+
+
+def test_a_weight_of_one_row_is_that_row() -> None:
+    c = case()
+    one = F.one_hot(torch.tensor(4), 7).double()
+    single = GammaCrossEntropy(0.1)(c.logits()[4:5], c.target[4:5])
+    same(c, GammaCrossEntropy(0.1).linear(c.hidden, c.weight, c.target, c.bias, row_weight=one), single)
+
+
+def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
+    c = case(12)
+    count = (c.target != -100).sum()
+    whole = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+    parts = sum(
+        THREE.linear(c.hidden[i : i + 3], c.weight, c.target[i : i + 3], c.bias, denominator=count)
+        for i in range(0, 12, 3)
+    )
+    same(c, torch.as_tensor(parts), whole)
+    same(c, THREE.linear(c.hidden, c.weight, c.target, c.bias, denominator=11), whole)
+    with pytest.raises(AssertionError):
+        same(c, THREE.linear(c.hidden, c.weight, c.target, c.bias, denominator=12), whole)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
+@pytest.mark.parametrize(
+    "needed", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3]
+)
+def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
+    loss: Loss, reduction: str, needed: tuple[bool, ...]
+) -> None:
+    c = case()
+    assert c.bias is not None
+    for part, wanted in zip((c.hidden, c.weight, c.bias), needed, strict=True):
+        part.requires_grad_(wanted)
+    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction)
+    dense = loss(c.logits(), c.target, reduction=reduction)
+    assert fused.requires_grad == any(needed)
+    plan = linear.explain(loss, c.hidden, c.weight, c.target, c.bias, reduction=reduction)
+    again = any(needed) and reduction == "none"
+    assert plan.products == 1 + sum(needed[:2]) + again
+    if any(needed):
+        same(c, fused, dense, torch.rand_like(fused))
+    else:
+        torch.testing.assert_close(fused, dense)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
+def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
+    c = case()
+    a = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(TEST_CLASSES, 2, dtype=torch.float64, requires_grad=True)
+    assert c.bias is not None
+    z = 0.7 * (c.hidden @ (c.weight + 0.3 * b @ a).T) + c.bias
+    dense = loss(2 * torch.tanh(z / 2), c.target, reduction=reduction)
+    for block_bytes in (None, 3 * TEST_CLASSES * 8):
+        fused = loss.linear(
+            c.hidden,
+            c.weight,
+            c.target,
+            c.bias,
+            reduction=reduction,
+            lora=(a, b, 0.3),
+            logit_scale=0.7,
+            softcap=2.0,
+            block_bytes=block_bytes,
+        )
+        same(c, fused, dense, torch.ones_like(dense))
+        for leaf in (a, b):
+            one, two = (torch.autograd.grad(x.sum(), leaf, retain_graph=True)[0] for x in (fused, dense))
+            torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-13)
+    c.weight.requires_grad_(False)  # the usual case: only the adapter is trained
+    fused = loss.linear(c.hidden.detach(), c.weight, c.target, lora=(a, b))
+    dense = loss(c.hidden.detach() @ (c.weight + b @ a).T, c.target)
+    for one, two in zip(*(torch.autograd.grad(x, (a, b)) for x in (fused, dense)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-13)
+
+
+def test_tied_weights() -> None:
+    table = nn.Embedding(9, 4).double()
+    tokens, target = torch.randint(9, (6,)), torch.randint(9, (6,))
+    grads = []
+    for fused in (True, False):
+        hidden = torch.tanh(table(tokens))
+        loss = THREE.linear(hidden, table.weight, target) if fused else THREE(hidden @ table.weight.T, target)
+        grads.append(torch.autograd.grad(loss, table.weight)[0])
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-14)
+
+
+def test_target_probabilities() -> None:
+    c = case()
+    soft = torch.rand(7, TEST_CLASSES, dtype=torch.float64)
+    soft /= soft.sum(1, keepdim=True)
+    for loss in (THREE, CrossEntropy(label_smoothing=0.2), SimilarityCrossEntropy(torch.eye(TEST_CLASSES))):
+        for reduction, grad in ORDERS:
+            dense = loss(c.logits(), soft, reduction=reduction)
+            fused = loss.linear(
+                c.hidden, c.weight, soft, c.bias, reduction=reduction, grad=grad, block_bytes=200
+            )
+            same(c, fused, dense, torch.rand_like(dense))
+
+
+def test_penalties_need_no_target() -> None:
+    c = case()
+    penalty = Entropy() + LogitRange(width=1.0)
+    same(c, penalty.linear(c.hidden, c.weight, None, c.bias), penalty(c.logits()))
+
+
+def test_masked_classes() -> None:
+    c = case(6, 20, 5)
+    assert c.bias is not None
+    with torch.no_grad():
+        c.bias[torch.arange(0, 20, 3)] = -torch.inf  # 15 is among them
+    c.target[:] = torch.tensor([1, 4, -100, 7, 8, 19])
+    loss = THREE + 0.1 * LogitRange(width=0.5) + CrossEntropy(label_smoothing=0.1)
+    kept = c.bias.detach() > -torch.inf
+    for reduction, grad in ORDERS:
+        fused = loss.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=8 * 20 * 2
+        )
+        dense = loss(c.logits(), c.target, reduction=reduction)
+        torch.testing.assert_close(fused, dense)
+        ours, theirs = c.grads(fused), c.grads(dense)
+        torch.testing.assert_close(ours[0], theirs[0])
+        torch.testing.assert_close(ours[1], theirs[1])
+        assert (ours[1][~kept] == 0).all()
+
+
+def test_odd_memory_layouts() -> None:
+    c = case(6, 9, 4)
+    strided = torch.randn(4, 12, dtype=torch.float64).t()[::2].requires_grad_()
+    turned = torch.randn(4, 9, dtype=torch.float64).t().requires_grad_()
+    expanded = torch.randn(1, 4, dtype=torch.float64).expand(6, 4).detach().requires_grad_()
+    for hidden in (strided, expanded):
+        other = Case(hidden, turned, c.target)
+        same(other, THREE.linear(hidden, turned, c.target), THREE(other.logits(), c.target))
+    out = THREE.linear(strided, turned, c.target, reduction="none")
+    dense = THREE(strided @ turned.T, c.target, reduction="none")
+    same(Case(strided, turned, c.target), out, dense, torch.ones((), dtype=torch.float64).expand(6))
+
+
+@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
+def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
+    c = case()
+    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    total = 3 * fused.sum()
+    first = torch.autograd.grad(total, c.leaves, retain_graph=True)
+    kept = [grad.clone() for grad in first]
+    for grad_ in first:
+        grad_.add_(1)  # what a user does with a gradient is not ours to see
+    for again, before in zip(torch.autograd.grad(total, c.leaves), kept, strict=True):
+        assert torch.equal(again, before)
+
+
+def test_gradients_accumulate_over_calls() -> None:
+    c = case()
+    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+    fused.backward(retain_graph=True)
+    before = c.weight.grad
+    assert before is not None
+    once = before.clone()
+    fused.backward(retain_graph=True)
+    fused.backward()
+    assert c.weight.grad is not None
+    torch.testing.assert_close(c.weight.grad, 3 * once)
+
+
+@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
+@pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
+def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -> None:
+    c = case()
+    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    with pytest.raises(
+        RuntimeError, match=r"create_graph must be False .* use loss\(hidden @ weight.T, target\)"
+    ):
+        torch.autograd.grad(fused.sum(), c.leaves, create_graph=True)
+    torch.autograd.grad(fused.sum(), c.leaves)  # nothing is broken
+
+
+@dataclass(frozen=True)
+class Centred(RowLoss):
+    """A loss of a row that depends on the rows beside it."""
+
+    def per_row(self, row: Row, /) -> Tensor:
+        odds = row.log_odds()
+        return (odds - odds.mean()) ** 2
+
+
+@pytest.mark.parametrize("loss", [Centred(), CrossEntropy() + 0.1 * Centred(), Entropy() + Balance()])
+def test_a_loss_that_mixes_rows_is_rejected(loss: Loss) -> None:
+    c = case()
+    with pytest.raises(ValueError, match="a fused loss must look at one row at a time, got"):
+        loss.linear(c.hidden, c.weight, c.target)
+    with pytest.raises(ValueError, match="must look at one row at a time"):
+        linear.explain(loss, c.hidden, c.weight, c.target)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+
+def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
+    c = case()
+    gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    loss = GammaCrossEntropy(gamma)  # pyright: ignore[reportArgumentType]
+    assert linear.explain(loss, c.hidden, c.weight, c.target).grad == "recompute"
+    fused, dense = loss.linear(c.hidden, c.weight, c.target, c.bias), loss(c.logits(), c.target)
+    same(c, fused, dense)
+    for one, two in zip(*(torch.autograd.grad(x, gamma) for x in (fused, dense)), strict=True):
+        torch.testing.assert_close(one, two)
+    weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
+    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, row_weight=weights)
+    rows = THREE(c.logits(), c.target, reduction="none")
+    counted = torch.where(c.target == -100, 0.0, weights)
+    dense = (rows * weights).sum() / counted.sum()
+    for one, two in zip(*(torch.autograd.grad(x, weights) for x in (fused, dense)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_a_stopped_gradient_in_the_loss_is_kept() -> None:
+    c = case()
+    loss = Reweighted(TaiLrWeight(0.2, 0.1))
+    same(c, loss.linear(c.hidden, c.weight, c.target, c.bias), loss(c.logits(), c.target))
+
+
+def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
+    c = case()
+    objective = Objective(
+        GammaCrossEntropy(), weight=torch.rand(TEST_CLASSES), schedules={"gamma": Linear(0, 0.5, steps=4)}
+    )
+    for _ in range(3):
+        same(c, objective.linear(c.hidden, c.weight, c.target, c.bias), objective(c.logits(), c.target))
+        objective.step()
+    assert objective.scheduled()["gamma"] == 0.375
+
+
+class Watch(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        for part in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(part, Tensor):
+                self.largest = max(self.largest, part.untyped_storage().nbytes() // part.element_size())
+        return out
+
+
+def largest(run: Callable[[], Tensor]) -> int:
+    with Watch() as watch:
+        run().backward()
+    return watch.largest
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
+    n, v = 96, 640
+    c = case(n, v, 4, dtype=dtype)
+    assert linear.explain(THREE, c.hidden, c.weight, c.target).logit_bytes == 4 * n * v
+    for loss in (THREE, PairwiseCrossEntropy(ring(v, 0.5, 3.0))):
+        held = largest(
+            lambda loss=loss: loss.linear(
+                c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=4 * v * 8
+            ).sum()
+        )
+        limit = v * v if isinstance(loss, PairwiseCrossEntropy) else max(n * 256, 8 * v)
+        assert held <= limit < n * v or isinstance(loss, PairwiseCrossEntropy)
+    assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
+
+
+def test_memory_does_not_grow_with_the_rows() -> None:
+    held = []
+    for n in (512, 2048):
+        c = case(n, 300, 2, dtype=torch.float32)
+        held.append(largest(lambda c=c: THREE.linear(c.hidden, c.weight, c.target, block_bytes=2**16)))
+    assert held[0] == held[1] <= 2**16 // 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("peaked", [1.0, 8.0])
+@pytest.mark.parametrize(("blocks", "limit"), [(1, 1.1), (3, 1.4)])
+def test_half_precision_is_hardly_worse_than_unfused(
+    dtype: torch.dtype, reduction: str, peaked: float, blocks: int, limit: float
+) -> None:
+    """A CPU gives the products of each block in half precision: they are rounded before they are summed."""
+    n, v, d = 257, 1009, 32
+    hidden, weight = torch.randn(n, d) * peaked, torch.randn(v, d) / d**0.5
+    target = torch.randint(v, (n,))
+    exact = Case(hidden.to(dtype).double(), weight.to(dtype).double(), target)
+    half = Case(hidden.to(dtype), weight.to(dtype), target)
+    for c in (exact, half):
+        for part in (c.hidden, c.weight):
+            part.requires_grad_()
+    up = torch.rand(n) + 0.5 if reduction == "none" else torch.ones(())
+    loss = GammaCrossEntropy(1e-3)
+    truth = loss(exact.logits(), target, reduction=reduction)
+    unfused = loss(half.logits().float(), target, reduction=reduction)
+    block_bytes = 4 * v * -(-n // blocks)
+    fused = loss.linear(half.hidden, half.weight, target, reduction=reduction, block_bytes=block_bytes)
+    assert fused.dtype == torch.float32
+    assert error(fused, truth) <= 1.1 * error(unfused, truth) + 1e-6
+    wanted = exact.grads(truth, up.double())
+    for ours, theirs, right in zip(half.grads(fused, up), half.grads(unfused, up), wanted, strict=True):
+        assert ours.dtype == dtype
+        assert error(ours, right) <= limit * error(theirs, right)
+
+
+def error(found: Tensor, truth: Tensor) -> float:
+    with torch.no_grad():
+        return float((found.double() - truth).norm() / truth.norm())
+
+
+def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
+    n, v, d = 4096, 8, 4
+    hidden = torch.randn(n, d).half().requires_grad_()
+    weight = torch.randn(v, d).half().requires_grad_()
+    target = torch.randint(v, (n,))
+    c = Case(hidden, weight, target)
+    fused = 2.0**16 * CrossEntropy().linear(hidden, weight, target, row_weight=torch.full((n,), 1e-3))
+    ours = c.grads(fused)
+    dense = Case(hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_(), target)
+    right = dense.grads(2.0**16 * CrossEntropy()(dense.logits(), target))
+    assert all(error(one, two) < 2e-3 for one, two in zip(ours, right, strict=True))
+
+
+def test_autocast_multiplies_in_half_precision() -> None:
+    c = case(64, 50, 16, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fused = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+        unfused = THREE(F.linear(c.hidden, c.weight, c.bias), c.target)
+    exact = THREE(c.logits(), c.target)
+    for ours, theirs, right in zip(c.grads(fused), c.grads(unfused), c.grads(exact), strict=True):
+        assert ours.dtype == torch.float32
+        assert 1e-5 < error(ours, right.double()) < 1.5 * error(theirs, right.double())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compile_breaks_the_graph_once_and_is_right() -> None:
+    c = case(16, 9, 4, dtype=torch.float32)
+
+    def step(hidden: Tensor, weight: Tensor) -> Tensor:
+        return 2 * THREE.linear(torch.tanh(hidden), weight, c.target)
+
+    compiled = torch.compile(step, backend="eager")
+    torch.testing.assert_close(compiled(c.hidden, c.weight), step(c.hidden, c.weight))
+    found = torch._dynamo.explain(step)(c.hidden, c.weight)
+    assert found.graph_break_count == 1
+
+
+def test_rows_for_any_use() -> None:
+    c = case(9, 11, 5)
+    c.target[2] = 3
+    advantage = torch.randn(9, dtype=torch.float64)
+    row = linear.rows(c.hidden, c.weight, c.target, c.bias, block_bytes=8 * 11 * 2)
+    log_prob = F.logsigmoid(row.log_odds())
+    ratio = torch.exp(log_prob - log_prob.detach())
+    ours = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
+    ours = ours - 0.1 * row.entropy.mean() * log_prob.std() + row.lse().square().mean() + row.largest.sum()
+    logits = c.logits()
+    dense = logits.log_softmax(1).gather(1, c.target[:, None])[:, 0]
+    entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+    ratio = torch.exp(dense - dense.detach())
+    theirs = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
+    theirs = (
+        theirs
+        - 0.1 * entropy.mean() * dense.std()
+        + logits.logsumexp(1).square().mean()
+        + logits.amax(1).sum()
+    )
+    same(c, ours, theirs)
+    torch.testing.assert_close(row.smallest, logits.amin(1))
+    torch.testing.assert_close(row.mean_logit, logits.mean(1))
+    assert torch.equal(row.class_count, torch.full((9,), 11.0, dtype=torch.float64))
+    torch.testing.assert_close(THREE.of(row), THREE(logits, c.target, reduction="none"))
+
+
+def test_metrics_of_rows_need_no_logits() -> None:
+    c = case(40, 11, 5)
+    c.target[2] = 3
+    row = linear.rows(c.hidden, c.weight, c.target, c.bias)
+    order = c.logits().argsort(1, descending=True)
+    place = (order == c.target[:, None]).int().argmax(1)
+    assert torch.equal(row.rank, place.double())
+    assert torch.equal(row.correct, c.logits().argmax(1) == c.target)
+    assert 0 < row.correct.sum() < 40
+    assert not row.rank.requires_grad
+
+
+def test_rows_answer_what_was_asked_for_alone() -> None:
+    c = case(bias=False)
+    row = linear.rows(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStat()])
+    same(c, row.log_odds(2.0).sum(), dense(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
+    with pytest.raises(
+        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
+    ):
+        row.lse()
+    assert LogSumExp() in linear.STATS
+
+
+def test_a_plan_says_what_will_be_done() -> None:
+    c = case(1000, 300, 16, dtype=torch.float32)
+    options: dict[str, Any] = {"block_bytes": 2**16}
+    plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
+    assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 54, (1000, 16, 300))
+    assert plan.block_bytes == 4 * 54 * 300 <= 2**16
+    assert plan.gradient_bytes == 4 * (1000 * 16 + 300 * 16)
+    none = linear.explain(THREE, c.hidden, c.weight, c.target, reduction="none", **options)
+    assert (none.grad, none.products) == ("recompute", 4)
+    assert none.block_bytes <= 2**16
+    assert "reduction is 'none'" in str(none)
+    asked = linear.explain(THREE, c.hidden, c.weight, c.target, grad="recompute")
+    assert "asked for" in str(asked)
+    with torch.no_grad():
+        frozen = linear.explain(THREE, c.hidden.detach(), c.weight.detach(), c.target)
+    assert (frozen.grad, frozen.products, frozen.gradient_bytes) == ("none", 1, 0)
+    assert math.prod(plan.shape[::2]) * 4 == plan.logit_bytes
