@@ -25,6 +25,8 @@ from equipoise.gamma import (
     steepest_prob,
     suggest_gamma,
 )
+from equipoise.linear import rows
+from equipoise.linear.triton import TritonBlock
 from equipoise.losses import (
     CrossEntropy,
     ExpectedCost,
@@ -36,6 +38,7 @@ from equipoise.losses import (
     PairwiseCrossEntropy,
     Poly,
     Reweighted,
+    RowLoss,
     SimilarityCrossEntropy,
     SoftmaxMargin,
     SymmetricCrossEntropy,
@@ -44,7 +47,7 @@ from equipoise.losses import (
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
 from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
-from equipoise.stats import ExpectedLogProb, LogOdds, ask
+from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, ask
 
 SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (
@@ -539,7 +542,127 @@ SCHEDULES = [
     ),
 ]
 
-CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES
+hidden, head = torch.zeros(8, 3, requires_grad=True), torch.zeros(5, 3, requires_grad=True)
+
+
+def fused(**options: Any) -> Any:
+    given = {"hidden": hidden, "weight": head, "target": target, **options}
+    return lambda: CrossEntropy().linear(**given)
+
+
+def learnt_in_whole() -> Any:
+    weights = torch.ones(3, requires_grad=True)
+    return PairwiseCrossEntropy(COSTS).linear(hidden, torch.zeros(3, 3), target, class_weight=weights)
+
+
+def twice() -> Any:
+    return torch.autograd.grad(fused()(), head, create_graph=True)
+
+
+def bare_rank() -> Any:
+    state = torch.zeros(1), torch.zeros(1)
+    return Rank().merge(state, state)
+
+
+@dataclass(frozen=True)
+class Centred(RowLoss):
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.log_odds() - row.log_odds().mean()
+
+    def __repr__(self) -> str:
+        return "Centred()"
+
+
+FUSED = [
+    kind(fused(hidden=[[0.0]]), "hidden must be a floating tensor, got list"),
+    kind(fused(weight=head.long()), "weight must be a floating tensor, got torch.int64"),
+    kind(fused(lora=[head, head]), "lora must be (A, B) or (A, B, scale), got list"),
+    kind(
+        fused(logit_scale=torch.ones(())),
+        "logit_scale must be a Python number, got Tensor; multiply hidden by a learnable one",
+    ),
+    value(fused(logit_scale=inf), "logit_scale must be finite, got inf"),
+    value(
+        fused(weight=head.double()),
+        "weight must have the dtype and device of hidden, torch.float32 on cpu, got torch.float64 on cpu; "
+        "use weight.to(hidden) or autocast",
+    ),
+    value(
+        fused(weight=head.T),
+        "weight must be (V, D) and hidden (..., D), got (3, 5) and (8, 3); a class is a row of the weight",
+    ),
+    value(fused(bias=torch.zeros(3)), "bias must be (5,), one number per class, got (3,)"),
+    value(
+        fused(lora=(torch.zeros(2, 3), torch.zeros(2, 5))),
+        "lora must be A (r, 3) and B (5, r), got (2, 3) and (2, 5)",
+    ),
+    value(fused(softcap=0.0), "softcap must be above 0, got 0.0; None for no cap"),
+    value(
+        fused(denominator=3, reduction="sum"),
+        "denominator must be left out unless reduction is 'mean', got 'sum'",
+    ),
+    value(fused(denominator=torch.ones(2)), "denominator must be one number, got shape (2,)"),
+    value(fused(denominator=0), "denominator must be above 0, got 0"),
+    value(fused(row_weight=torch.ones(5)), "row_weight must be a tensor (8,), one number per row, got (5,)"),
+    value(fused(class_weight=torch.ones(3)), "class_weight must be (5,), one number per class, got (3,)"),
+    value(fused(target=None), "target must be given, got None; only penalties can do without one"),
+    value(fused(target=target + 5), "target must be in [0, 5) or ignore_index=-100, got 5"),
+    value(fused(backend="cuda"), "backend must be one of auto, torch, triton, got 'cuda'"),
+    value(
+        fused(backend="triton", hidden=hidden.to("meta"), weight=head.to("meta"), target=target.to("meta")),
+        "backend must be 'torch' or 'auto' here, got 'triton', which is not there for meta",
+    ),
+    value(fused(grad="backward"), "grad must be one of auto, forward, recompute, got 'backward'"),
+    value(
+        fused(grad="forward", reduction="none"),
+        "grad must be 'auto' or 'recompute' here, got 'forward': reduction is 'none'",
+    ),
+    value(fused(block_bytes=0), "block_bytes must be a positive number of bytes, got 0"),
+    value(
+        lambda: (CrossEntropy() + Balance()).linear(hidden, head, target),
+        "a fused loss must look at one row at a time, got Balance(); pass logits: "
+        "loss(hidden @ weight.T, target)",
+    ),
+    value(
+        lambda: Centred().linear(hidden, head, target),
+        "a fused loss must look at one row at a time, got Centred(), whose loss of a row depends on the rows "
+        "beside it; pass logits: loss(hidden @ weight.T, target)",
+    ),
+    value(
+        learnt_in_whole,
+        "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
+        "pass logits: loss(hidden @ weight.T, target)",
+    ),
+    value(
+        lambda: rows(hidden, head, stats=[LogOdds()]),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(
+        lambda: rows(hidden, head, stats=[LogSumExp()]).entropy,
+        "stats must hold Entropy() for it to be asked, got LogSumExp(scale=1.0); the logits are gone",
+    ),
+    value(
+        lambda: scheduled(CrossEntropy() + Entropy(), Entropy=FollowConfidence(0, 1)).linear(hidden, head),
+        "target must be given where a schedule follows its probability, got None",
+    ),
+    Case(
+        twice,
+        RuntimeError,
+        "create_graph must be False for a fused loss, got True; for second derivatives use "
+        "loss(hidden @ weight.T, target)",
+    ),
+    value(
+        lambda: TritonBlock(Group((LogSumExp(),)), torch.zeros(3, 4).T, None),
+        "z must have the classes of a row side by side, got strides (1, 4); pass z.contiguous()",
+    ),
+    Case(
+        bare_rank,
+        NotImplementedError,
+        "rows must be whole for a rank, got them in parts; ask for Margin",
+    ),
+]
+
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:50])

@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "distributions": {"maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},
-    "objective": {"reduction", "rows", "losses", "schedules"},
+    "objective": {"reduction", "rows", "linear", "losses", "schedules"},
     "equipoise": {
         "linear",
         "targets",

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from typing import ClassVar, final
@@ -24,11 +24,15 @@ from equipoise.stats import (
     Entropy,
     Excess,
     ExpectedLogProb,
+    FastTile,
     Group,
     Largest,
     LogOdds,
     LogSumExp,
+    Margin,
     MeanLogit,
+    Rank,
+    Rooms,
     Slope,
     Smallest,
     Stat,
@@ -62,6 +66,7 @@ def soft_rows(*shape: int) -> Tensor:
 
 KINDS = [
     *[Kind(f"LogOdds({c})", lambda n, c=c: LogOdds(c)) for c in SCALES],
+    Kind("Margin()", lambda n: Margin()),
     *[Kind(f"LogSumExp({c})", lambda n, c=c: LogSumExp(c), shift=c) for c in SCALES],
     *[Kind(f"Excess({c})", lambda n, c=c: Excess(c)) for c in SCALES],
     Kind("Entropy()", lambda n: Entropy()),
@@ -241,7 +246,7 @@ def a_masked_class_is_as_good_as_absent(kind: Kind, sample: Sample) -> None:
     assert value[sample.alive].isfinite().all()
     for row, y, masked in zip(sample.logits, sample.target, sample.logits == -torch.inf, strict=True):
         kept = ~masked
-        if masked.all() or (masked[y] and isinstance(stat, LogOdds)):
+        if masked.all() or (masked[y] and isinstance(stat, LogOdds | Margin)):
             continue
         fewer = stat
         if isinstance(stat, ExpectedLogProb):
@@ -258,12 +263,40 @@ def every_equals_asking_for_each_class(kind: Kind, sample: Sample) -> None:
     stat = kind.make(sample.classes)
     together = stat.every(sample.logits)
     asked = [ask(stat, sample.logits, torch.full_like(sample.target, y)) for y in range(together.shape[1])]
-    reads_target = isinstance(stat, LogOdds) or (isinstance(stat, ExpectedLogProb) and stat.rows.ndim == 2)
+    reads_target = isinstance(stat, LogOdds | Margin) or (
+        isinstance(stat, ExpectedLogProb) and stat.rows.ndim == 2
+    )
     assert together.shape[1] == (sample.classes if reads_target else 1)
     close(together, torch.stack(asked, 1), sample.logits)
 
 
+def in_place_is_the_same(kind: Kind, sample: Sample) -> None:
+    stat = kind.make(sample.classes)
+    for group in (
+        Group((stat,)),
+        Group((stat, LogOdds())),
+        Group((stat, Entropy(), LogSumExp(2.0), LogOdds())),
+    ):
+        whole_states = group.of(Tile(sample.logits, sample.target, apart=group.apart))
+        factors = [torch.linspace(0.5, -2.0, len(sample.target), dtype=torch.float64) for _ in group.stats]
+        slope = group.slope(whole_states, factors, sample.target)
+        for start, stop in [(None, sample.classes), *pairwise((0, *sample.cuts, sample.classes))]:
+            block = sample.logits[:, start or 0 : stop]
+            slow = Tile(block, sample.target, start, apart=group.apart)
+            given = slope if start is None else replace(slope, total=None)
+            for spare in (False, True):
+                options = {"apart": group.apart, "rooms": Rooms(), "light": group.light, "spare": spare}
+                fast = FastTile(block.clone(), sample.target, start, **options)
+                for ours, theirs in zip(group.flat(group.of(fast)), group.flat(group.of(slow)), strict=True):
+                    close(ours, theirs, sample.logits)
+                again = fast if group.light else FastTile(fast.block, sample.target, start, **options)
+                out = again.block if spare else torch.empty_like(block)
+                again.write(given, out)
+                close(out, slope.spread(slow), sample.logits)
+
+
 test_merge_is_commutative = law(merge_is_commutative)
+test_in_place_is_the_same = law(in_place_is_the_same)
 test_merge_is_associative_and_any_split_agrees = law(merge_is_associative_and_any_split_agrees)
 test_shifting_all_logits_shifts_the_value_as_stated = law(shifting_all_logits_shifts_the_value_as_stated)
 test_permuting_the_classes_permutes_the_slope = law(permuting_the_classes_permutes_the_slope)
@@ -277,7 +310,7 @@ def test_every_statistic_has_its_laws_tested() -> None:
         for value in vars(equipoise.stats).values()
         if inspect.isclass(value) and issubclass(value, Stat) and value is not Stat
     }
-    assert {type(kind.make(2)) for kind in KINDS} == written
+    assert {type(kind.make(2)) for kind in KINDS} | {Rank} == written  # a rank is of whole rows
 
 
 def test_samples_spread() -> None:

@@ -152,6 +152,8 @@ def reduce(
     """
     weight = targets.row_weight(losses)
     if row_weight is not None:
+        if targets.kept is not None:
+            row_weight = torch.where(targets.kept, row_weight, 0.0)
         losses = losses * row_weight
         weight = row_weight if weight is None else weight * row_weight
     if targets.kept is not None:

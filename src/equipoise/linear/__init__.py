@@ -6,11 +6,13 @@ something will be computed.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from equipoise.linear.head import Head
 from equipoise.linear.orders import Again, Forward, Job, Statistics
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.linear.reading import (
@@ -39,6 +41,8 @@ from equipoise.stats import (
     Stat,
 )
 
+T = TypeVar("T")
+
 __all__ = ["STATS", "Lora", "Plan", "explain", "reduced", "rows"]
 
 STATS: tuple[Stat, ...] = (
@@ -55,12 +59,11 @@ STATS: tuple[Stat, ...] = (
 )
 
 
-Traced = TypeVar("Traced", bound=Callable[..., Any])
-
-
-def _not_traced(function: Traced) -> Traced:
-    """Make a function one graph break for a compiler: its loops and gradients are its own."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep autocast off what has been cast already."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def _prepare(
@@ -108,20 +111,35 @@ def _prepare(
     return head, job, finish
 
 
-@_not_traced
 def reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
     """Return `loss.linear(*args, **options)`."""
+    return _traced_around(_reduced, loss, *args, **options)
+
+
+def _traced_around(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function whose loops and gradients are its own: one graph break for a compiler."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.disable(function)(*args, **options)  # pyright: ignore[reportReturnType]
+    return function(*args, **options)
+
+
+def _reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
     head, job, finish = _prepare(loss, *args, **options)
     scales = head.lora_scale, head.scale
-    with torch.autocast(head.hidden.device.type, enabled=False):
+    with _no_autocast(head.hidden.device):
         if job.plan.grad == "forward":
             answer: Any = Forward.apply(job, finish, scales, *head.parameters)
             return answer
         if job.whole:
             losses: Any = Again.apply(job, scales, *head.parameters)
             return finish(losses)
-        values: Any = Statistics.apply(job, scales, *head.parameters)
-        return finish(job.losses(values, slice(None)))
+        return finish(job.losses(_statistics(job, head), slice(None)))
+
+
+def _statistics(job: Job, head: Head) -> Sequence[Tensor]:
+    with _no_autocast(head.hidden.device):
+        values: Any = Statistics.apply(job, (head.lora_scale, head.scale), *head.parameters)
+    return values
 
 
 def explain(loss: Any, *args: Any, **options: Any) -> Plan:
@@ -150,7 +168,6 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
     return _prepare(loss, *args, **options)[1].plan
 
 
-@_not_traced
 def rows(
     hidden: Tensor,
     weight: Tensor,
@@ -223,8 +240,7 @@ def rows(
         block_bytes=block_bytes,
     )
     job = Job(group, targets, read_softcap(softcap), plan, opened)
-    with torch.autocast(head.hidden.device.type, enabled=False):
-        values: Any = Statistics.apply(job, (head.lora_scale, head.scale), *head.parameters)
+    values = _traced_around(_statistics, job, head)
     known = dict(zip(group.stats, values, strict=True))
 
     def answer(stat: Stat) -> Tensor:

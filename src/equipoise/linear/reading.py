@@ -37,9 +37,12 @@ def read_head(
             kind = str(part.dtype) if isinstance(part, Tensor) else type(part).__name__
             raise TypeError(f"{name} must be a floating tensor, got {kind}")
     given = {name: part for name, part in parts.items() if part is not None}
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    kind = hidden.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         given = {name: part.to(dtype) for name, part in given.items()}
+    if not torch.is_grad_enabled():
+        given = {name: part.detach() for name, part in given.items()}
     for name, part in given.items():
         like = given["hidden"]
         if part.dtype != like.dtype or part.device != like.device:
@@ -153,6 +156,7 @@ def read_job(
 ) -> Job:
     """Return what is to be computed for a loss."""
     like = head.hidden.new_empty(0, dtype=head.work_dtype)
+    name, opened = open_backend(backend, head.hidden.device)
     for _, term in loss.terms():
         if not hasattr(term, "per_row"):
             raise ValueError(
@@ -170,7 +174,6 @@ def read_job(
             "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
             "pass logits: loss(hidden @ weight.T, target)"
         )
-    name, opened = open_backend(backend, head.hidden.device)
     plan = make_plan(
         head,
         grad=grad,

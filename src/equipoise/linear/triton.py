@@ -1,8 +1,8 @@
 """Statistics and slopes of a block of logits by two Triton kernels: the counterpart of `FastTile` on a GPU.
 
-The block is there already: a matrix product made it, and that is torch's. One kernel reads it once for every
-sum a group of statistics asks for, the other turns it into its derivative. In the kernels `i_` is an index,
-`o_` are offsets, `m_` is a mask and `b_` a block in registers.
+A matrix product of torch's made the block. One kernel reads it once for every sum that is asked for, the
+other turns it into its derivative. In the kernels `i_` is an index, `o_` are offsets, `m_` is a mask and `b_`
+a block in registers.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def available(device: torch.device) -> bool:
 
 @final
 class TritonBlock:
-    """A block of logits of whole rows or of a run of classes, read and differentiated by two kernels.
-
-    Sums are in float32, or in float64 for logits of that dtype.
+    """A block of logits, read and differentiated by two kernels in float32, or float64 if it is in that.
 
     Args:
         group: What to compute.
@@ -63,7 +61,7 @@ class TritonBlock:
         _check(z, "z")
         self.group = group
         self.z = z
-        self.target = target
+        self.target = None if target is None else target.contiguous()
         self.start = start or 0
         self.softcap = softcap
         self._work = torch.float64 if z.dtype == torch.float64 else torch.float32
@@ -98,6 +96,9 @@ class TritonBlock:
             "lowest": (bottom, lows),
         }
         known |= {("smaller", scale): sums[k] for k, scale in enumerate(scales)}
+        if "larger" in asked and self.target is not None:  # whole rows: the cap changes no order
+            raw = self.z.gather(1, self.target[:, None])
+            known["larger"] = (self.z > raw).sum(1).to(self._work)
         if spread:
             known["spread"] = sums[count + scales.index(1.0)]
         of_soft = zip(sums[2 * count :][: len(soft)], sums[2 * count + len(soft) :], strict=True)

@@ -154,7 +154,8 @@ class FastTile(Tile):
             return super()._lowest()
         rest = self.rest if self.own is None else self._filled(torch.full_like(self.own, torch.inf))
         bottom = rest.amin(1)
-        return bottom, torch.eq(rest, bottom[:, None], out=rest if rest is not self.rest else None).sum(1)
+        ties = torch.eq(rest, bottom[:, None], out=self.room("ties")).sum(1)
+        return bottom, ties.masked_fill(bottom == torch.inf, 0.0)
 
     def _filled(self, value: Tensor) -> Tensor:
         """The other classes' logits, with some value in the place of the target."""

@@ -120,6 +120,14 @@ class Margin(Stat):
         both = there.to(target.dtype)
         return Slope(marks=((top, -share(ties) * both),), own=both)
 
+    def every(self, logits: Tensor, /) -> Tensor:
+        """Margin (N, C) of every class: but for the largest it is to the largest."""
+        limit = finite_limit(logits.dtype)
+        places = logits.argmax(1)
+        margins = logits - ask(Largest(), logits, None).clamp(min=-limit)[:, None]
+        own = ask(self, logits, places)[:, None]
+        return margins.clamp(min=-limit).scatter(1, places[:, None], own)
+
 
 @final
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class Rank(Stat):
     def of(self, tile: Tile, /) -> State:
         """State: the target's logit, and how many are larger."""
         assert tile.own is not None
-        return tile.own, (tile.rest > tile.own[:, None]).sum(1).to(tile.own.dtype)
+        return tile.own, tile.larger
 
     def merge(self, one: State, two: State, /) -> State:
         """Raise: a part of a row does not know the target's logit."""
@@ -152,6 +160,10 @@ class Rank(Stat):
     def slope(self, state: State, /) -> Slope:
         """Zero."""
         return Slope(own=torch.zeros_like(state[1]))
+
+    def every(self, logits: Tensor, /) -> Tensor:
+        """Rank (N, C) of every class, from (N, C, C) comparisons."""
+        return (logits[:, None] > logits[:, :, None]).sum(2).to(logits.dtype)
 
 
 @final

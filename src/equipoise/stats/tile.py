@@ -183,6 +183,12 @@ class Tile:
         bottom = self.rest.masked_fill(self.rest == -torch.inf, torch.inf).amin(1)
         return bottom, (self.rest == bottom[:, None]).sum(1).to(bottom.dtype)
 
+    @once
+    def larger(self) -> Tensor:
+        """How many logits are larger than the target's."""
+        assert self.own is not None
+        return (self.rest > self.own[:, None]).sum(1).to(self.own.dtype)
+
     def soft(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the classes that are not masked: of soft targets times minus the gap, and of them."""
         kept = torch.where(self.rest == -torch.inf, 0.0, self.soft_rows(rows))
