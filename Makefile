@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,entmax,rl,targets,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,entmax,rl,targets,triton,dev]'
 	touch $@
 
 demo: $(READY)
@@ -22,6 +22,10 @@ test check: $(READY)
 	$(BIN)/typos
 	$(BIN)/basedpyright
 	$(BIN)/pytest -n 2
+
+# For example: make bench BENCH="--part cpu --shapes A --dtypes float32"
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 format: $(READY)
 	$(BIN)/ruff format .

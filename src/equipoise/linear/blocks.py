@@ -60,7 +60,7 @@ class TorchBlock:
         for index, rows in enumerate(self._pieces):
             tile = self._tile(rows)
             parts.append(self._group.flat(self._group.of(tile)))
-            if tile.spare and tile.light is not None:
+            if tile.block.data_ptr() == self._z[rows].data_ptr() and tile.light is not None:
                 self._read[index] = tile
         return self._group.unflat([torch.cat(numbers) for numbers in zip(*parts, strict=True)])
 
@@ -79,7 +79,7 @@ class TorchBlock:
     def _tile(self, rows: slice) -> FastTile:
         block, spare = self._z[rows], True
         if block.dtype != self._dtype:
-            block, spare = self._rooms.take("block", block, self._dtype).copy_(block), False
+            block = self._rooms.take("block", block, self._dtype).copy_(block)
         if self._softcap is not None:
             block, spare = self._capped(block), False
         return FastTile(

@@ -113,9 +113,9 @@ class Gradients:
         inputs = head.inputs(rows)
         self._add(0, rows, slope, head.weight[classes])
         self._add(1, classes, slope.t(), inputs)
-        if self._sums[2] is not None:
-            ones = torch.ones(1, len(slope), dtype=slope.dtype, device=slope.device)
-            self._add(2, classes, ones, slope)
+        if (bias := self._sums[2]) is not None:
+            total = slope.sum(0, dtype=bias.dtype)
+            bias[classes] = total if self._new(2, classes) else bias[classes] + total
         if head.down is None or head.up is None:
             return
         if self._sums[4] is not None:
@@ -138,9 +138,7 @@ class Gradients:
         total = self._sums[index]
         if total is None:
             return
-        part = total[where] if total.ndim == 2 else total[None, where]
-        new = (index, where.start or 0) not in self._begun
-        self._begun.add((index, where.start or 0))
+        part, new = total[where], self._new(index, where)
         if part.dtype == one.dtype:
             torch.mm(one, two, out=part) if new else part.addmm_(one, two)
             return
@@ -149,3 +147,10 @@ class Gradients:
             held = self._product[index] = torch.empty(part.numel(), dtype=one.dtype, device=one.device)
         product = torch.mm(one, two, out=held[: part.numel()].view(part.shape))
         part.copy_(product) if new else part.add_(product)
+
+    def _new(self, index: int, where: slice) -> bool:
+        """Whether nothing has been added to a part of a gradient yet."""
+        key = index, where.start or 0
+        new = key not in self._begun
+        self._begun.add(key)
+        return new

@@ -94,12 +94,12 @@ def make_plan(
         taken, why = "recompute", "asked for"
     else:
         taken, why = "forward", "the loss is a sum over rows with weights known beforehand"
-    item = head.work_dtype.itemsize
+    item = head.logit_dtype.itemsize
     on_cpu = head.hidden.device.type == "cpu"
     budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
     rows = max(1, min(n, budget // (item * v)))
-    if on_cpu and block_bytes is None:
-        rows = min(rows, max(1024, CACHED // v))
+    if on_cpu and block_bytes is None and head.logit_dtype == head.work_dtype:
+        rows = min(rows, max(1024, CACHED // v))  # more would leave the cache
     classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
     again = (max(1, min(n, budget // (item * classes))), classes)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))

@@ -50,7 +50,7 @@ def read_head(
                 f"{name} must have the dtype and device of hidden, {like.dtype} on {like.device}, got "
                 f"{part.dtype} on {part.device}; use {name}.to(hidden) or autocast"
             )
-    if hidden.ndim == 0 or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or not len(weight):
+    if hidden.ndim == 0 or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or not weight.numel():
         raise ValueError(
             "weight must be (V, D) and hidden (..., D), got "
             f"{tuple(weight.shape)} and {tuple(hidden.shape)}; a class is a row of the weight"
