@@ -457,8 +457,8 @@ def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes, rows = 30, 23
-    monkeypatch.setattr(Group, "piece", 10 * classes)  # three blocks, the last of them smaller
-    assert len(row_blocks(torch.empty(rows, classes), Group(()).piece)) == 3
+    monkeypatch.setattr("equipoise.stats.base.PIECE", 10 * classes)  # three blocks, the last of them smaller
+    assert len(row_blocks(torch.empty(rows, classes), 10 * classes)) == 3
     logits, target = torch.randn(rows, classes, dtype=torch.float64), torch.randint(classes, (rows,))
     stat = kind.make(classes)
     value, slope = whole(stat, Sample(logits, target))

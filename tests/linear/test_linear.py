@@ -22,6 +22,7 @@ from equipoise.losses import (
     Reweighted,
     RowLoss,
     SimilarityCrossEntropy,
+    SquaredCDF,
     TaiLrWeight,
 )
 from equipoise.losses.costs import TEST_CLASSES, ring
@@ -445,15 +446,19 @@ def largest(run: Callable[[], Tensor]) -> int:
 def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
     n, v = 96, 640
     c = case(n, v, 4, dtype=dtype)
-    assert linear.explain(THREE, c.hidden, c.weight, c.target).logit_bytes == 4 * n * v
-    for loss in (THREE, PairwiseCrossEntropy(ring(v, 0.5, 3.0))):
-        held = largest(
-            lambda loss=loss: loss.linear(
-                c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=4 * v * 8
-            ).sum()
-        )
-        limit = v * v if isinstance(loss, PairwiseCrossEntropy) else max(n * 256, 8 * v)
-        assert held <= limit < n * v or isinstance(loss, PairwiseCrossEntropy)
+    held = largest(
+        lambda: THREE.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+        ).sum()
+    )
+    assert held <= max(256 * 20, 8 * v) < n * v / 8
+    of_rows = SquaredCDF()
+    held = largest(
+        lambda: of_rows.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+        ).sum()
+    )
+    assert held <= 8 * v
     assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
 
 

@@ -5,7 +5,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from equipoise.stats import FastTile, Group, Rooms, Slope, State, row_blocks, some
+from equipoise.stats import PIECE, FastTile, Group, Rooms, Slope, State, row_blocks, some
 
 
 class Block(Protocol):
@@ -44,15 +44,17 @@ class TorchBlock:
         softcap: float | None,
         rooms: Rooms,
     ) -> None:
+        self._dtype = torch.float32 if z.dtype.itemsize < 4 else z.dtype
+        if z.dtype != self._dtype and z.numel() <= PIECE:
+            z = rooms.take("logits", z, self._dtype).copy_(z)
         self._group = group
         self._z = z
         self._target = target
         self._start = start
         self._softcap = softcap
         self._rooms = rooms
-        self._dtype = torch.float32 if z.dtype.itemsize < 4 else z.dtype
-        self._pieces = row_blocks(z, group.piece if z.device.type == "cpu" else max(1, z.numel()))
-        self._read: dict[int, FastTile] = {}  # tiles whose softmax has taken the place of the logits
+        self._pieces = row_blocks(z, PIECE if z.device.type == "cpu" else max(1, z.numel()))
+        self._read: dict[int, FastTile] = {}  # tiles whose work will still be there
 
     def states(self) -> list[State]:
         """Return the states of the statistics."""
@@ -60,7 +62,8 @@ class TorchBlock:
         for index, rows in enumerate(self._pieces):
             tile = self._tile(rows)
             parts.append(self._group.flat(self._group.of(tile)))
-            if tile.block.data_ptr() == self._z[rows].data_ptr() and tile.light is not None:
+            in_place = tile.light is not None and tile.block.data_ptr() == self._z[rows].data_ptr()
+            if in_place or len(self._pieces) == 1:
                 self._read[index] = tile
         return self._group.unflat([torch.cat(numbers) for numbers in zip(*parts, strict=True)])
 

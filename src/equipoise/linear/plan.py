@@ -6,10 +6,11 @@ from typing import final
 from torch import Tensor
 
 from equipoise.linear.head import Head
+from equipoise.stats import PIECE
 
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
-CACHED = 2**21  # logits of a block that pays on a CPU: it stays in the last cache
+FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
 
 
 @final
@@ -98,8 +99,10 @@ def make_plan(
     on_cpu = head.hidden.device.type == "cpu"
     budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
     rows = max(1, min(n, budget // (item * v)))
-    if on_cpu and block_bytes is None and head.logit_dtype == head.work_dtype:
-        rows = min(rows, max(1024, CACHED // v))  # more would leave the cache
+    if on_cpu and block_bytes is None:
+        cached = PIECE // v
+        if cached >= FEWEST or head.logit_dtype == head.work_dtype:
+            rows = min(rows, max(FEWEST, cached))
     classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
     again = (max(1, min(n, budget // (item * classes))), classes)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))

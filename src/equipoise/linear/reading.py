@@ -194,11 +194,12 @@ def _check_single(
     weight: Tensor | None,
 ) -> None:
     """Raise if the loss of a row depends on the row beside it, tried on made-up answers."""
-    spread = torch.linspace(
-        0.5, 1.5, 2 * max(num_classes, len(stats) or 1), dtype=like.dtype, device=like.device
-    )
-    logits = spread[: 2 * num_classes].reshape(num_classes, 2).t() if whole else None
-    known = dict(zip(stats, spread.reshape(-1, 2), strict=False))
+    numbers = torch.linspace(0.5, 1.5, 2 * len(stats), dtype=like.dtype, device=like.device)
+    known = dict(zip(stats, numbers.reshape(-1, 2), strict=True))
+    logits = None
+    if whole:
+        logits = torch.linspace(0.5, 1.5, 2 * num_classes, dtype=like.dtype, device=like.device)
+        logits = logits.reshape(num_classes, 2).t()
     target = torch.tensor([0, num_classes - 1], device=like.device)
 
     def of(rows: slice) -> Tensor:

@@ -70,6 +70,9 @@ class Stat(ABC):
         return ask(self, logits, None)[:, None]
 
 
+PIECE = 2**21  # logits worked on at a time on a CPU: they stay in its last cache
+
+
 @final
 @dataclass(frozen=True)
 class Group:
@@ -92,11 +95,6 @@ class Group:
         """Scale of the one softmax that is all they look at, if it is."""
         scales = {stat.light for stat in self.stats}
         return scales.pop() if len(scales) == 1 else None
-
-    @property
-    def piece(self) -> int:
-        """Logits to work on at a time: few enough that what is made of them stays in cache."""
-        return 2**18 if self.light is None else 2**21
 
     def tile(self, rooms: Rooms, block: Tensor, target: Tensor | None, *, spare: bool = False) -> FastTile:
         """Return a tile of whole rows, to be worked on in place."""
@@ -147,7 +145,7 @@ class _Ask(torch.autograd.Function):
             rooms = Rooms()
             parts = [
                 group.flat(group.of(group.tile(rooms, logits[rows], some(target, rows))))
-                for rows in row_blocks(logits, group.piece)
+                for rows in row_blocks(logits, PIECE)
             ]
             numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
         else:
@@ -173,7 +171,7 @@ class _Ask(torch.autograd.Function):
             result = torch.empty_like(logits)
             slope = group.slope(states, wanted, target)
             rooms = Rooms()
-            for rows in row_blocks(logits, group.piece):
+            for rows in row_blocks(logits, PIECE):
                 tile = group.tile(rooms, logits[rows], some(target, rows))
                 tile.write(slope.of_rows(rows), result[rows])
             return None, result, None
