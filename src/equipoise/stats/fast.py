@@ -4,6 +4,8 @@ On a CPU it is fresh memory that costs, and `exp`. A piece of rows is small enou
 temporary has a place of its own there, comparisons write floats, and the exponentials come from one softmax.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import torch
@@ -87,11 +89,6 @@ class FastTile(Tile):
         gaps = torch.sub(self.rest, self.top.clamp(min=-limit)[:, None], out=self.room("gaps"))
         return gaps.clamp_(min=-limit / 8)
 
-    @once
-    def below(self) -> Tensor:
-        """One for classes below the largest, else zero."""
-        return torch.lt(self.rest, self.top[:, None], out=self.room("below"))
-
     def power(self, scale: float) -> Tensor:
         """Return e^(scale gap), until it is asked for another scale."""
         out = self.room("power")
@@ -112,15 +109,17 @@ class FastTile(Tile):
     def smaller(self, scale: float) -> Tensor:
         """Sum of e^(scale gap) over the classes below the largest."""
         if scale == 1:
-            return torch.linalg.vecdot(self.softmax, self.below) / self.peak
-        return torch.linalg.vecdot(self.power(scale), self.below)
+            return torch.linalg.vecdot(self.softmax, self._below()) / self.peak
+        return torch.linalg.vecdot(self.power(scale), self._below())
 
     @once
     def ties(self) -> Tensor:
         """How many classes share the largest logit."""
-        return (
-            torch.eq(self.rest, self.top[:, None], out=self.room("work")).sum(1).masked_fill_(self.empty, 0)
-        )
+        return (self.block.shape[1] - self._below().sum(1)).masked_fill_(self.empty, 0)
+
+    def _below(self) -> Tensor:
+        """One for classes below the largest, else zero."""
+        return torch.lt(self.rest, self.top[:, None], out=self.room("work"))
 
     @once
     def spread(self) -> Tensor:
@@ -128,39 +127,48 @@ class FastTile(Tile):
         return -torch.linalg.vecdot(self.softmax, self.gaps) / self.peak
 
     @once
-    def masked(self) -> Tensor:
-        """How many classes are masked, a target left out among them."""
-        return torch.eq(self.rest, -torch.inf, out=self.room("work")).sum(1)
-
-    @once
     def any_masked(self) -> bool:
         """Whether a class other than the target is masked."""
-        left_out: Tensor | int = 0 if self.own is None else 1
-        if self.own is not None and self.place[1] is not None:
-            left_out = 1 - self.place[1][:, 0].to(self.masked.dtype)
-        return bool((self.masked > left_out).any())
+        with self._hole_at(torch.inf):
+            return bool((self.rest.amin(1) == -torch.inf).any())
 
     def _level(self) -> tuple[Tensor, Tensor]:
-        if self.any_masked:
+        with self._hole_at(0.0):
+            total = self.rest.sum(1)
+        if not total.isfinite().all():  # some class is masked
             return super()._level()
         if self.own is None:
-            return self.rest.sum(1), torch.full_like(self.top, self.block.shape[1])
-        filled = self._filled(torch.zeros_like(self.own))
+            return total, torch.full_like(total, self.block.shape[1])
         own = self.own.masked_fill(self.own == -torch.inf, 0.0)
-        return filled.sum(1) + own, self.block.shape[1] - self.masked + self.own_there
+        elsewhere = self.place[1]
+        others = self.block.shape[1] - (1 if elsewhere is None else (~elsewhere[:, 0]).to(total.dtype))
+        return total + own, others + self.own_there
 
     def _lowest(self) -> tuple[Tensor, Tensor]:
-        if self.any_masked:
+        with self._hole_at(torch.inf):
+            bottom = self.rest.amin(1)
+            ties = torch.eq(self.rest, bottom[:, None], out=self.room("work")).sum(1)
+        if (bottom == -torch.inf).any():
             return super()._lowest()
-        rest = self.rest if self.own is None else self._filled(torch.full_like(self.own, torch.inf))
-        bottom = rest.amin(1)
-        ties = torch.eq(rest, bottom[:, None], out=self.room("ties")).sum(1)
         return bottom, ties.masked_fill(bottom == torch.inf, 0.0)
 
-    def _filled(self, value: Tensor) -> Tensor:
-        """The other classes' logits, with some value in the place of the target."""
-        rest = self.room("work").copy_(self.rest)
-        return rest.scatter_(1, self.place[0], self.at_place(rest, value))
+    @contextmanager
+    def _hole_at(self, value: float) -> Iterator[None]:
+        """Put a value where the target was left out, for a while."""
+        if self.own is None:
+            yield
+            return
+        place, elsewhere = self.place
+        hole = self.rest.gather(1, place)
+        self.rest.scatter_(
+            1,
+            place,
+            hole.masked_fill(hole == -torch.inf, value)
+            if elsewhere is None
+            else torch.where(elsewhere, hole, value),
+        )
+        yield
+        self.rest.scatter_(1, place, hole)
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write a slope to `out`, which may be the block."""
@@ -176,35 +184,31 @@ class FastTile(Tile):
         """Sum of e^(scale (z - top)) over this tile, for the top of the slope."""
         if slope.total is not None:
             return slope.total
+        return self.total(scale) * torch.exp(scale * self._drop(slope))
+
+    def _drop(self, slope: Slope) -> Tensor:
+        """How far the largest logit of this tile lies below the top of the slope, as a negative number."""
         assert slope.top is not None
         limit = finite_limit(slope.top.dtype)
-        drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
-        return self.total(scale) * torch.exp(scale * drop)
+        return self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
 
     def _sum(self, slope: Slope) -> Tensor:
-        result = self.room("result")
-        masked = (slope.level is not None or bool(slope.soft)) and self.any_masked
-        if masked or slope.soft:
+        if slope.soft or (slope.level is not None and self.any_masked):
             return slope.spread(Tile(self.block, self.target, self.start, apart=self.own is not None))
-        if slope.top is not None and (1.0 in slope.powers or slope.gap is not None):
-            limit, lift = finite_limit(slope.top.dtype), self._lift(slope, 1.0)
-            factor = slope.powers.get(1.0)
-            if slope.gap is not None:  # relative to the top of the slope: gaps of this tile, shifted
-                drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
-                shift = slope.gap * drop if factor is None else factor + slope.gap * drop
-                torch.mul(self.gaps, (slope.gap * lift)[:, None], out=result)
-                torch.mul(result.add_((shift * lift)[:, None]), self.softmax, out=result)
-            else:
-                assert factor is not None
-                torch.mul(self.softmax, (factor * lift)[:, None], out=result)
+        result, once = self.room("result"), slope.powers.get(1.0)
+        if slope.gap is not None:
+            drop = self._drop(slope)
+            shift = slope.gap * drop if once is None else once + slope.gap * drop
+            lift = self._lift(slope, 1.0)
+            torch.addcmul((shift * lift)[:, None], self.gaps, (slope.gap * lift)[:, None], out=result)
+            result.mul_(self.softmax)
+        elif once is not None:
+            torch.mul(self.softmax, (once * self._lift(slope, 1.0))[:, None], out=result)
         else:
             result.zero_()
         for scale, a in slope.powers.items():
             if scale != 1:
-                assert slope.top is not None
-                limit = finite_limit(slope.top.dtype)
-                drop = self.top.clamp(min=-limit) - slope.top.clamp(min=-limit)
-                result.addcmul_(self.power(scale), (a * torch.exp(scale * drop))[:, None])
+                result.addcmul_(self.power(scale), (a * torch.exp(scale * self._drop(slope)))[:, None])
         if slope.level is not None:
             result.add_(slope.level[:, None])
         for value, m in slope.marks:
