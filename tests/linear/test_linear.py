@@ -599,6 +599,9 @@ def test_a_plan_says_what_will_be_done() -> None:
     assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 54, (1000, 16, 300))
     assert plan.block_bytes == 4 * 54 * 300 <= 2**16
     assert plan.gradient_bytes == 4 * (1000 * 16 + 300 * 16)
+    half = linear.explain(THREE, c.hidden.bfloat16(), c.weight.bfloat16(), c.target, **options)
+    assert half.gradient_bytes == (2 + 4 + 2) * 1300 * 16
+    assert (half.rows, half.block_bytes, half.logit_bytes) == (109, 2 * 109 * 300, 2 * 1000 * 300)
     none = linear.explain(THREE, c.hidden, c.weight, c.target, reduction="none", **options)
     assert (none.grad, none.products) == ("recompute", 4)
     assert none.block_bytes <= 2**16

@@ -29,7 +29,8 @@ class Plan:
         products: Matrix products of N x D x V, forward and backward.
         block_bytes: Memory that a block of logits takes.
         logit_bytes: Memory that the logits would take.
-        gradient_bytes: Memory of the gradients, and of the float32 sums they are made from.
+        gradient_bytes: Memory of the gradients; in half precision, where there are several blocks, also of
+            the float32 sums that they are made from and of a product to add.
     """
 
     grad: str
@@ -86,7 +87,7 @@ def make_plan(
         raise ValueError(f"block_bytes must be a positive number of bytes, got {block_bytes!r}")
     n, d = head.hidden.shape
     v = len(head.weight)
-    needed = [_bytes(part) for part in head.parameters if part is not None and part.requires_grad]
+    needed = [part for part in head.parameters if part is not None and part.requires_grad]
     if not needed:
         taken, why = "none", "nothing needs one"
     elif reasons:
@@ -106,6 +107,7 @@ def make_plan(
     classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
     again = (max(1, min(n, budget // (item * classes))), classes)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))
+    sums = head.work_dtype != head.hidden.dtype and (rows < n or (taken == "recompute" and again != (n, v)))
     shown = again if taken == "recompute" and not whole else (rows, v)
     return Plan(
         taken,
@@ -117,7 +119,7 @@ def make_plan(
         products,
         item * max(rows * v, shown[0] * shown[1]),
         item * n * v,
-        sum(needed),
+        sum(_bytes(part) + (part.numel() * (4 + part.element_size()) if sums else 0) for part in needed),
     )
 
 

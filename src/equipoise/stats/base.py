@@ -96,9 +96,9 @@ class Group:
         scales = {stat.light for stat in self.stats}
         return scales.pop() if len(scales) == 1 else None
 
-    def tile(self, rooms: Rooms, block: Tensor, target: Tensor | None, *, spare: bool = False) -> FastTile:
-        """Return a tile of whole rows, to be worked on in place."""
-        return FastTile(block, target, apart=self.apart, rooms=rooms, light=self.light, spare=spare)
+    def tile(self, rooms: Rooms, block: Tensor, target: Tensor | None) -> FastTile:
+        """Return a tile of whole rows that leaves the block as it is."""
+        return FastTile(block, target, apart=self.apart, rooms=rooms, light=self.light)
 
     def of(self, tile: Tile) -> list[State]:
         """Return their states of a tile."""
