@@ -385,7 +385,7 @@ def test_reading_lays_out_rows() -> None:
     assert weight is not None
     assert weight[1] == 0
     assert weight[4] == WEIGHT[target[1, 1]]
-    assert read(logits, None).row_weight() is None
+    assert read(logits, None).row_weight(batch.logits) is None
     assert torch.equal(reduce(torch.ones(6), batch, "sum"), torch.tensor(5.0))
 
 
