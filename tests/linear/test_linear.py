@@ -129,7 +129,7 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
             same(c, fused, dense, rounds=256)
 
 
-def test_classes_come_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_come_in_blocks_too() -> None:
     c = case(6, 700, 4)
     plan = linear.explain(THREE, c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
     assert plan.again == (2, 256)
@@ -374,12 +374,6 @@ def test_a_loss_that_mixes_rows_is_rejected(loss: Loss) -> None:
         loss.linear(c.hidden, c.weight, c.target)
     with pytest.raises(ValueError, match="must look at one row at a time"):
         linear.explain(loss, c.hidden, c.weight, c.target)
-
-
-class Twice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
 
 
 def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
