@@ -59,6 +59,8 @@ OUTSIDE = (
     "decisions.py",
     "distributions.py",
     "integrations",
+    "spelling.py",
+    "sharded.py",
 )  # these have tests of their own
 
 inf, nan = float("inf"), float("nan")
@@ -174,6 +176,14 @@ READING = [
     value(
         lambda: CrossEntropy()(logits, target, reduction="average"),
         "reduction must be one of none, mean, sum, got 'average'",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target, row_weight=torch.ones(5)),
+        "row_weight must be a tensor (8,), one number per row, got (5,)",
+    ),
+    value(
+        lambda: CrossEntropy()(logits, target, row_weight=[1.0] * 8),  # pyright: ignore[reportArgumentType]
+        "row_weight must be a tensor (8,), one number per row, got list",
     ),
     value(
         lambda: Entropy()(logits, weight=torch.ones(5)),
@@ -525,6 +535,31 @@ SCHEDULES = [
     value(
         lambda: scheduled(Entropy(), Entropy=Constant(1)),
         "schedules['Entropy'] must name a value of Entropy(), one of none, it has no numbers",
+    ),
+    value(
+        lambda: Objective.from_config(loss="Focal()", schedule={}),
+        "config must have only keys it knows, got 'schedule'; did you mean schedules?",
+    ),
+    value(
+        lambda: Objective.from_config(reduction="sum"),
+        'config must have a loss, got reduction; for example loss = "CrossEntropy()"',
+    ),
+    value(Objective.from_config, 'config must have a loss, got nothing; for example loss = "CrossEntropy()"'),
+    kind(
+        lambda: Objective.from_config(loss={"gamma": 0.1}),
+        "loss must be a loss of equipoise, got {'gamma': 0.1}; for example CrossEntropy()",
+    ),
+    kind(
+        lambda: Objective.from_config(loss="Focal()", schedules="Linear(0, 1, 9)"),
+        "schedules must be a mapping, got 'Linear(0, 1, 9)'; for example {'gamma': 'Linear(0.0, 0.5, 1000)'}",
+    ),
+    value(
+        lambda: Objective.from_config(loss="Focal()", weight="balanced"),
+        "weight must be a list of numbers, one per class, got 'balanced'",
+    ),
+    value(
+        lambda: Objective.from_config(loss="Focal()", weight=2.0),
+        "weight must be a list of numbers, one per class, got 2.0",
     ),
     value(lambda: scheduled(GammaCrossEntropy(), gamma=Linear(0, 2, 9)), GAMMA.format(2.0)),
     value(lambda: scheduled(GammaCrossEntropy(), min_weight=FollowConfidence(-1, 0)), LEAST.format(-1.0)),

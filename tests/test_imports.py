@@ -36,6 +36,7 @@ HEAVY = {
 # What each part may import of the others. The package itself is written as "equipoise".
 CORE = {
     "stats",
+    "sharded",
     "reduction",
     "rows",
     "linear",
@@ -44,6 +45,8 @@ CORE = {
     "maps",
     "gamma",
     "schedules",
+    "addresses",
+    "spelling",
     "objective",
     "targets",
     "decisions",
@@ -51,16 +54,19 @@ CORE = {
 }
 ALLOWED: dict[str, set[str]] = {
     "stats": set(),
-    "reduction": set(),
+    "reduction": {"sharded"},
     "rows": {"stats"},
-    "linear": {"reduction", "rows", "stats"},
-    "losses": {"reduction", "rows", "linear"},
+    "sharded": {"stats"},
+    "linear": {"reduction", "rows", "stats", "sharded"},
+    "losses": {"reduction", "rows", "linear", "sharded"},
     "penalties": {"reduction", "rows", "losses"},
     "maps": {"losses"},
     "distributions": {"maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},
-    "objective": {"reduction", "rows", "linear", "losses", "schedules"},
+    "addresses": {"losses"},
+    "spelling": {"losses", "penalties", "schedules"},
+    "objective": {"reduction", "rows", "linear", "losses", "schedules", "addresses", "spelling", "sharded"},
     "equipoise": {
         "linear",
         "targets",

@@ -103,11 +103,7 @@ def test_a_schedule_has_no_state(schedule: Schedule) -> None:
 
 
 def test_what_each_schedule_reads() -> None:
-    reads = {
-        name: getattr(equipoise.schedules, name).reads
-        for name in equipoise.schedules.__all__
-        if name != "Schedule"
-    }
+    reads = {schedule.__name__: schedule.reads for schedule in equipoise.schedules.SCHEDULES}
     assert reads == {
         "Constant": "step",
         "Cosine": "step",

@@ -1,17 +1,20 @@
 """A loss as a module: class weights and schedules that move, save and load with the model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
 
-from equipoise import linear
-from equipoise.losses.base import Loss, Sum
+from equipoise import addresses, linear
+from equipoise.losses.base import Loss, rows_of
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read
-from equipoise.rows import LogOdds, dense
+from equipoise.rows import LogOdds
 from equipoise.schedules import Schedule
+from equipoise.sharded import whole
+from equipoise.spelling import nearest, parse, parse_schedule, spell
+
+KEYS = ("loss", "weight", "ignore_index", "reduction", "schedules")
 
 
 @final
@@ -25,6 +28,8 @@ class Objective(nn.Module):
     A schedule is addressed by the option's name, `"gamma"`; by the loss and the option, `"Focal.gamma"`,
     where several terms of a sum have that option; or by the loss alone, `"Entropy"`, for the coefficient of a
     term. Where a sum has a loss twice, its terms are `"Entropy[0]"` and `"Entropy[1]"`.
+
+    It is plain data too: see `from_config` and `to_config`.
 
     Args:
         loss: The loss.
@@ -70,10 +75,10 @@ class Objective(nn.Module):
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.schedules = dict(schedules or {})
-        self.steps = 0
+        self.steps: float = 0
         self._sizes: set[int] = set()
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight))
-        self._places = {name: _place(loss, name) for name in self.schedules}
+        self._places = {name: addresses.find(loss, name, f"schedules[{name!r}]") for name in self.schedules}
         if len(set(self._places.values())) < len(self._places):
             raise ValueError(
                 f"schedules must each have a value of their own, got {', '.join(self.schedules)}"
@@ -84,23 +89,115 @@ class Objective(nn.Module):
                     f"schedules[{name!r}] must be a schedule, got {schedule!r}; for one value use Constant"
                 )
             for bound in schedule.bounds():
-                _put(loss, self._places[name], bound)  # raises where the option would not take the value
+                addresses.put(loss, {self._places[name]: bound})  # raises where the option would not take it
             self.register_buffer(_buffer(name), torch.tensor(schedule(0), dtype=torch.float32))
         if self._follows:
             self.register_buffer("target_prob", torch.tensor(0.0, dtype=torch.float32))
 
-    def forward(self, logits: Tensor, target: Tensor | None = None) -> Tensor:
+    @classmethod
+    def from_config(cls, **config: Any) -> Self:
+        """Make an objective of plain data, such as a dict, TOML or Hydra give.
+
+        Args:
+            config: The arguments of `Objective`, as plain data: `loss` and the values of `schedules` as the
+                text of the Python that makes them, which is parsed and never evaluated; `weight` as a list.
+                A loss or a schedule that something else has made already is taken as it is.
+
+        Raises:
+            TypeError: As `Objective`, and if schedules are no mapping.
+            ValueError: As `Objective`; and if a key or a name in a text is not known, the message names the
+                nearest; or weight is no list of numbers.
+
+        Example:
+            >>> config = {"loss": "Focal() + 0.1 * Entropy()", "schedules": {"gamma": "Linear(2, 0, 9)"}}
+            >>> Objective.from_config(**config)
+            Objective(Focal(gamma=2.0) + 0.1 * Entropy(), gamma: Linear(start=2, end=0, steps=9))
+        """
+        for key in config:
+            if key not in KEYS:
+                raise ValueError(f"config must have only keys it knows, got {key!r}; {nearest(key, KEYS)}")
+        if "loss" not in config:
+            raise ValueError(
+                f"config must have a loss, got {', '.join(config) or 'nothing'}; "
+                'for example loss = "CrossEntropy()"'
+            )
+        given = dict(config)
+        if isinstance(given["loss"], str):
+            given["loss"] = parse(given["loss"], name="loss")
+        schedules = {} if given.get("schedules") is None else given["schedules"]
+        if not isinstance(schedules, Mapping):
+            raise TypeError(
+                f"schedules must be a mapping, got {schedules!r}; "
+                "for example {'gamma': 'Linear(0.0, 0.5, 1000)'}"
+            )
+        given["schedules"] = {
+            key: parse_schedule(each, name=f"schedules[{key!r}]") if isinstance(each, str) else each
+            for key, each in schedules.items()
+        }
+        if given.get("weight") is not None:
+            given["weight"] = _numbers(given["weight"])
+        return cls(**given)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the plain data that `from_config` makes this objective of, as it was before its first step.
+
+        What has changed since is in the `state_dict`.
+
+        Returns:
+            Strings, numbers, lists and dicts, as JSON and TOML can hold them.
+
+        Raises:
+            ValueError: If the loss or a schedule has no text, since it is made of a class or function of
+                one's own.
+
+        Numerics:
+            Class weights are read as float32.
+
+        Example:
+            >>> from equipoise.losses import Brier
+            >>> Objective(Brier(), weight=torch.tensor([1.0, 2.0])).to_config()
+            {'loss': 'Brier()', 'ignore_index': -100, 'reduction': 'mean', 'weight': [1.0, 2.0]}
+        """
+        config: dict[str, Any] = {
+            "loss": spell(self.loss, name="loss"),
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+        }
+        if self.weight is not None:
+            config["weight"] = self.weight.tolist()
+        if self.schedules:
+            config["schedules"] = {
+                name: spell(schedule, name=f"schedules[{name!r}]")
+                for name, schedule in self.schedules.items()
+            }
+        return config
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor | None = None,
+        *,
+        row_weight: Tensor | None = None,
+        reduction: str | None = None,
+    ) -> Tensor:
         """Return the loss of logits against targets; see `Loss.__call__`.
 
         Args:
             logits: (C,), (N, C) or (N, C, d1, ...).
             target: Class indices or probabilities; None for penalties alone.
+            row_weight: Weight of each row, in the shape of the target's classes.
+            reduction: Instead of the objective's own.
         """
         loss = self._in_force()
         if self._follows and self.training:
-            self._look(logits, target)
+            self._look(logits, target, row_weight)
         value = loss(
-            logits, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+            logits,
+            target,
+            weight=self.weight,
+            row_weight=row_weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction if reduction is None else reduction,
         )
         self._check(logits.shape[1 if logits.ndim > 1 else 0])
         return value
@@ -137,7 +234,11 @@ class Objective(nn.Module):
 
     def step(self) -> None:
         """Advance every schedule by one step; call it after the optimiser's."""
-        self.steps += 1
+        self.seek(self.steps + 1)
+
+    def seek(self, step: float) -> None:
+        """Set every schedule to a step, which may lie between two."""
+        self.steps = step
         self._fill()
 
     def scheduled(self) -> dict[str, float]:
@@ -146,11 +247,11 @@ class Objective(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Return the step, for the state dict."""
-        return torch.tensor(self.steps)
+        return torch.tensor(self.steps, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the step."""
-        self.steps = int(state)
+        self.steps = state.item()
 
     def extra_repr(self) -> str:
         """Return the loss and what changes in it."""
@@ -175,10 +276,8 @@ class Objective(nn.Module):
 
     def _in_force(self) -> Loss:
         """Return the loss with the scheduled values in their places."""
-        loss = self.loss
-        for name, place in self._places.items():
-            loss = _put(loss, place, self.get_buffer(_buffer(name)))
-        return loss
+        values = {place: self.get_buffer(_buffer(name)) for name, place in self._places.items()}
+        return addresses.put(self.loss, values)
 
     def _check(self, classes: int) -> None:
         """Raise, once per number of classes, where a schedule leaves a range that depends on that number."""
@@ -187,7 +286,7 @@ class Objective(nn.Module):
         row, target = torch.zeros(1, classes), torch.zeros(1, dtype=torch.long)
         for name, schedule in self.schedules.items():
             for bound in schedule.bounds():
-                _put(self.loss, self._places[name], bound)(row, target)
+                addresses.put(self.loss, {self._places[name]: bound})(row, target)
         if not torch.compiler.is_compiling():  # a trace would be guarded by what it changes, and made again
             self._sizes.add(classes)
 
@@ -197,11 +296,11 @@ class Objective(nn.Module):
             getattr(self, _buffer(name)).fill_(schedule(shown))
 
     @torch.no_grad()
-    def _look(self, logits: Tensor, target: Tensor | None) -> None:
+    def _look(self, logits: Tensor, target: Tensor | None, row_weight: Tensor | None) -> None:
         """Note the mean target probability of a batch; one in which no row counts says nothing."""
         if target is None:
             raise ValueError("target must be given where a schedule follows its probability, got None")
-        self._note(_target_prob(read(logits, target, self.weight, self.ignore_index)))
+        self._note(_target_prob(read(logits, target, self.weight, self.ignore_index, row_weight)))
 
     @torch.no_grad()
     def _look_at_rows(
@@ -219,8 +318,11 @@ class Objective(nn.Module):
         given = {"ignore_index": self.ignore_index, **options}
         passed = {name: given[name] for name in ("ignore_index", *head) if name in given}
         row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
-        kept = target.reshape(-1) != given["ignore_index"]
-        self._note(torch.where(kept, row.log_odds().sigmoid(), 0.0).sum() / kept.sum())
+        kept = whole(target).reshape(-1) != given["ignore_index"]
+        row_weight = whole(options.get("row_weight"))
+        self._note(
+            _mean(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))
+        )
 
     def _note(self, seen: Tensor) -> None:
         shown = self.get_buffer("target_prob")
@@ -229,50 +331,25 @@ class Objective(nn.Module):
 
 def _target_prob(batch: Batch) -> Tensor:
     if batch.soft is not None:
-        return (batch.soft * batch.logits.softmax(1)).sum(1).mean()
-    probs = dense(batch.logits, batch.target).log_odds().sigmoid()
-    kept = torch.ones_like(probs, dtype=torch.bool) if batch.kept is None else batch.kept
-    return torch.where(kept, probs, 0.0).sum() / kept.sum()
+        return _mean((batch.soft * batch.whole.logits.softmax(1)).sum(1), None, batch.per_row)
+    return _mean(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), batch.kept, batch.per_row)
+
+
+def _mean(probs: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> Tensor:
+    """Return the weighted mean over the rows that count."""
+    counts = torch.ones_like(probs) if row_weight is None else row_weight.to(probs)
+    if kept is not None:
+        probs, counts = torch.where(kept, probs, 0.0), torch.where(kept, counts, 0.0)
+    return (probs * counts).sum() / counts.sum()
 
 
 def _buffer(name: str) -> str:
     return f"scheduled_{name.replace('.', '_')}"
 
 
-def _place(loss: Loss, name: str) -> tuple[int, str | None]:
-    """Return the term and the option an address means; no option for the term's coefficient."""
-    places: dict[str, tuple[int, str | None]] = {}
-    terms = [term for _, term in loss.terms()]
-    kinds = [type(term).__name__ for term in terms]
-    short: dict[str, list[str]] = {}
-    for index, (term, kind) in enumerate(zip(terms, kinds, strict=True)):
-        label = kind if kinds.count(kind) == 1 else f"{kind}[{kinds[:index].count(kind)}]"
-        if isinstance(loss, Sum):
-            places[label] = (index, None)
-        for option in fields(term):  # pyright: ignore[reportArgumentType]
-            if isinstance(getattr(term, option.name), (int, float)):
-                places[f"{label}.{option.name}"] = (index, option.name)
-                short.setdefault(option.name, []).append(f"{label}.{option.name}")
-    for option, full in short.items():
-        if len(full) == 1:
-            places[option] = places[full[0]]
-    if name in short and name not in places:
-        raise ValueError(f"schedules[{name!r}] must say which of {', '.join(short[name])} it means")
-    if name not in places:
-        raise ValueError(
-            f"schedules[{name!r}] must name a value of {loss!r}, one of "
-            f"{', '.join(places) or 'none, it has no numbers'}"
-        )
-    return places[name]
-
-
-def _put(loss: Loss, place: tuple[int, str | None], value: Any) -> Loss:
-    """Return the loss with another value in a place."""
-    index, option = place
-    if not isinstance(loss, Sum):
-        assert option is not None
-        return replace(loss, **{option: value})  # pyright: ignore[reportArgumentType, reportReturnType, reportCallIssue]
-    parts = list(loss.parts)
-    coefficient, term = parts[index]
-    parts[index] = (value, term) if option is None else (coefficient, _put(term, (0, option), value))
-    return Sum(tuple(parts))
+def _numbers(weight: Any) -> Tensor:
+    """Return class weights as a tensor."""
+    try:
+        return torch.as_tensor(weight if isinstance(weight, Tensor) else list(weight), dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"weight must be a list of numbers, one per class, got {weight!r}") from error

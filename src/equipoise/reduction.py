@@ -4,11 +4,14 @@ The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0
 class indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
 """
 
-from dataclasses import dataclass
-from typing import final
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor
+
+from equipoise.sharded import Shard, is_dtensor, open_logits, whole
 
 REDUCTIONS = ("none", "mean", "sum")
 IGNORE_INDEX = -100  # torch's
@@ -48,16 +51,36 @@ class Batch(Targets):
     """Rows read from what a user passed.
 
     Args:
-        logits: (N, C), float32 at least.
+        logits: (N, C), float32 at least; this rank's part of them where they are shared out.
+        per_row: (N,) weight of each row beside its class's, or None when all count once.
+        shard: Which part of the logits is this rank's, or None.
     """
 
     logits: Tensor
+    per_row: Tensor | None = None
+    shard: Shard | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of all classes."""
+        return self.logits.shape[1] if self.shard is None else self.shard.classes.size
+
+    @property
+    def whole(self) -> "Batch":
+        """The batch with all the logits, gathered from the ranks that share them."""
+        if self.shard is None:
+            return self
+        return replace(self, logits=self.shard.gather(self.logits), shard=None)
 
 
 def read(
-    logits: Tensor, target: Tensor | None, weight: Tensor | None = None, ignore_index: int = IGNORE_INDEX
+    logits: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    row_weight: Tensor | None = None,
 ) -> Batch:
-    """Check logits, target and class weights, and lay them out as rows."""
+    """Check logits, target and weights, and lay them out as rows."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(
             f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax"
@@ -76,9 +99,15 @@ def read(
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    rows = logits.movedim(axis, -1).reshape(-1, classes)
+    if is_dtensor(logits):
+        target, weight, row_weight = whole(target), whole(weight), whole(row_weight)
+        given = {"target": target, "weight": weight, "row_weight": row_weight, "ignore_index": ignore_index}
+        rows, shard = open_logits(logits, axis, given)
+    else:
+        rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
-    return Batch(logits=rows, **vars(found))
+    per_row = None if row_weight is None else read_per_row(row_weight, shape).to(rows)
+    return Batch(logits=rows, per_row=per_row, shard=shard, **vars(found))
 
 
 def read_targets(
@@ -133,6 +162,14 @@ def read_targets(
     return Targets(target=inside, kept=kept, weight=weight, shape=shape)
 
 
+def read_per_row(row_weight: Tensor, shape: torch.Size) -> Tensor:
+    """Check weights of rows against the shape of their losses, and lay them out as rows."""
+    if not isinstance(row_weight, Tensor) or row_weight.shape != shape:
+        got = tuple(row_weight.shape) if isinstance(row_weight, Tensor) else _kind(row_weight)
+        raise ValueError(f"row_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
+    return row_weight.reshape(-1)
+
+
 def reduce(
     losses: Tensor,
     targets: Targets,
@@ -166,6 +203,13 @@ def reduce(
     if denominator is not None:
         return total / denominator
     return total / (weight.sum() if weight is not None else losses.numel())
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep autocast off what has been cast already; it would take the products below in half precision."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def check_reduction(reduction: str) -> None:

@@ -278,7 +278,7 @@ def dense(
 def every(logits: Tensor, *, class_weight: Tensor | None = None) -> Row:
     """Return the rows of dense logits (N, C) with every class in turn as the target."""
     return Row(
-        lambda stat: stat.every(logits),
+        lambda stat: stat.every(logits, ask),
         num_classes=logits.shape[1],
         class_weight=class_weight,
         whole=Whole(logits, None),

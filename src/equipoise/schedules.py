@@ -184,4 +184,6 @@ def _check_line(schedule: Linear | Cosine) -> None:
         raise ValueError(f"steps must be an integer of at least 1, got {schedule.steps}")
 
 
-__all__ = ["Constant", "Cosine", "FollowConfidence", "Linear", "Schedule"]
+SCHEDULES: tuple[type[Schedule], ...] = (Constant, Linear, Cosine, FollowConfidence)
+
+__all__ = ["Constant", "Cosine", "FollowConfidence", "Linear", "Schedule", "SCHEDULES"]

@@ -16,8 +16,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 
-from equipoise.compare.spec import nearest
 from equipoise.compare.store import digest
+from equipoise.spelling import nearest
 
 __all__ = ["Dataset", "Split", "TEST_SHARE", "VALIDATION_SHARE", "encode", "flip", "load", "split"]
 

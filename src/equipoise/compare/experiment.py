@@ -14,6 +14,7 @@ import torch
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from equipoise import spelling
 from equipoise.compare import spec
 from equipoise.compare.data import load
 from equipoise.compare.matrices import (
@@ -175,7 +176,7 @@ def prepare(settings: Settings) -> Plan:
     shared = shared_key(conditions)
     texts = settings.objectives or default_objectives(len(classes), matrices)
     candidates = []
-    for text in dict.fromkeys([BASELINE, *(spec.normalise(text) for text in texts)]):
+    for text in dict.fromkeys([BASELINE, *(spelling.normalise(text) for text in texts)]):
         loss = spec.parse(text, matrices)
         if text != BASELINE and loss == CrossEntropy():
             continue

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.compare.spec import nearest
+from equipoise.spelling import nearest
 from equipoise.targets import from_groups
 from equipoise.targets import read as read_named
 from equipoise.targets.files import cells, corner_is_predicted, number

@@ -6,7 +6,6 @@ something will be computed.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from equipoise.linear.head import Head
 from equipoise.linear.orders import Again, Forward, Job, Statistics
-from equipoise.linear.plan import Plan, make_plan
+from equipoise.linear.plan import Plan
 from equipoise.linear.reading import (
     Lora,
     open_backend,
@@ -24,8 +23,10 @@ from equipoise.linear.reading import (
     read_softcap,
     read_target,
 )
-from equipoise.reduction import IGNORE_INDEX, reduce
+from equipoise.linear.sharded import find_classes, plan_share, take_share
+from equipoise.reduction import IGNORE_INDEX, no_autocast, reduce
 from equipoise.rows import Row
+from equipoise.sharded import whole
 from equipoise.stats import (
     ClassCount,
     Entropy,
@@ -59,13 +60,6 @@ STATS: tuple[Stat, ...] = (
 )
 
 
-def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Keep autocast off what has been cast already."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
-
-
 def _prepare(
     loss: Any,
     hidden: Tensor,
@@ -84,7 +78,22 @@ def _prepare(
     grad: str = "auto",
     block_bytes: int | None = None,
     backend: str = "auto",
+    compare: bool = True,
 ) -> tuple[Any, Job, Any]:
+    hidden, target, class_weight = whole(hidden), whole(target), whole(class_weight)
+    row_weight, denominator = whole(row_weight), whole(denominator)
+    classes = find_classes(
+        weight,
+        lora,
+        compare=compare,
+        hidden=hidden,
+        target=target,
+        bias=bias,
+        class_weight=class_weight,
+        row_weight=row_weight,
+        denominator=denominator,
+        options=(ignore_index, reduction, logit_scale, softcap, grad, block_bytes, backend),
+    )
     head = read_head(hidden, weight, bias, lora, logit_scale)
     shape = hidden.shape[:-1]
     per_row = read_row_weight(row_weight, shape, head, denominator, reduction)
@@ -103,7 +112,10 @@ def _prepare(
         reasons=reasons,
         block_bytes=block_bytes,
         backend=backend,
+        classes=classes,
     )
+    if classes is not None:
+        head, job = take_share(head, job, classes)
 
     def finish(losses: Tensor) -> Tensor:
         return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
@@ -126,7 +138,7 @@ def _traced_around(function: Callable[..., T], *args: Any, **options: Any) -> T:
 def _reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
     head, job, finish = _prepare(loss, *args, **options)
     scales = head.lora_scale, head.scale
-    with _no_autocast(head.hidden.device):
+    with no_autocast(head.hidden.device):
         if job.plan.grad == "forward":
             answer: Any = Forward.apply(job, finish, scales, *head.parameters)
             return answer
@@ -137,7 +149,7 @@ def _reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
 
 
 def _statistics(job: Job, head: Head) -> Sequence[Tensor]:
-    with _no_autocast(head.hidden.device):
+    with no_autocast(head.hidden.device):
         values: Any = Statistics.apply(job, (head.lora_scale, head.scale), *head.parameters)
     return values
 
@@ -165,7 +177,7 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
         products  3 of 6 x 4 x 10
         memory    240 bytes for a block of logits (all of them: 240 bytes), 256 bytes for gradients
     """
-    return _prepare(loss, *args, **options)[1].plan
+    return _prepare(loss, *args, **options, compare=False)[1].plan
 
 
 def rows(
@@ -223,16 +235,29 @@ def rows(
         >>> loss.backward()
         >>> accuracy = row.correct.float().mean()
     """
+    hidden, target, class_weight = whole(hidden), whole(target), whole(class_weight)
+    classes = find_classes(
+        weight,
+        lora,
+        hidden=hidden,
+        target=target,
+        bias=bias,
+        class_weight=class_weight,
+        options=(stats, ignore_index, logit_scale, softcap, block_bytes, backend),
+    )
     head = read_head(hidden, weight, bias, lora, logit_scale)
     targets = read_target(head, hidden.shape[:-1], target, class_weight, ignore_index)
     if stats is None:
         stats = [stat for stat in STATS if target is not None or not stat.reads_target]
+        if classes is not None:
+            stats = [stat for stat in stats if stat != Rank()]  # it needs whole rows
     group = Group(tuple(stats))
     if targets.target is None and group.reads_target:
         raise ValueError("target must be given, got None; only penalties can do without one")
     name, opened = open_backend(backend, head.hidden.device)
-    plan = make_plan(
+    plan = plan_share(
         head,
+        classes,
         grad="recompute",
         reasons=["the rows may be used in any way"],
         whole=False,
@@ -240,6 +265,8 @@ def rows(
         block_bytes=block_bytes,
     )
     job = Job(group, targets, read_softcap(softcap), plan, opened)
+    if classes is not None:
+        head, job = take_share(head, job, classes)
     values = _traced_around(_statistics, job, head)
     known = dict(zip(group.stats, values, strict=True))
 

@@ -31,6 +31,8 @@ class Plan:
         logit_bytes: Memory that the logits would take.
         gradient_bytes: Memory of the gradients; in half precision, where there are several blocks, also of
             the float32 sums that they are made from and of a product to add.
+        ranks: Over how many the classes are shared out; blocks, products and memory are of the one that has
+            most of them.
     """
 
     grad: str
@@ -43,11 +45,13 @@ class Plan:
     block_bytes: int
     logit_bytes: int
     gradient_bytes: int
+    ranks: int = 1
 
     def __str__(self) -> str:
-        n, d, v = self.shape
+        n, d, classes = self.shape
+        v = -(-classes // self.ranks)
         lines = {
-            "shape": f"{n} rows, {d} features, {v} classes",
+            "shape": f"{n} rows, {d} features, {classes} classes",
             "gradient": f"{self.grad}: {self.why}",
             "backend": self.backend,
             "blocks": f"{self.rows} rows x {v} classes",
@@ -57,6 +61,8 @@ class Plan:
         }
         if self.grad == "recompute":
             lines["blocks"] += f"; again {self.again[0]} rows x {self.again[1]} classes"
+        if self.ranks > 1:
+            lines["ranks"] = f"{self.ranks}: a gather for each block of rows, a sum of hidden's gradient"
         return "\n".join(f"{name:9} {text}" for name, text in lines.items())
 
 
@@ -101,9 +107,10 @@ def make_plan(
     budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
     rows = max(1, min(n, budget // (item * v)))
     if on_cpu and block_bytes is None:
-        cached = PIECE // v
+        cached = 4 * PIECE // (item * v)
         if cached >= FEWEST or head.logit_dtype == head.work_dtype:
             rows = min(rows, max(FEWEST, cached))
+    rows = max(1, -(-n // max(1, -(-n // rows))))  # blocks of one size, rather than a small last one
     classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
     again = (max(1, min(n, budget // (item * classes))), classes)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))

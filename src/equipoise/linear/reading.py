@@ -10,12 +10,13 @@ from torch import Tensor
 from equipoise.linear.blocks import OpenBlock, TorchBlock
 from equipoise.linear.head import Head
 from equipoise.linear.orders import Job
-from equipoise.linear.plan import make_plan
-from equipoise.reduction import Targets, check_reduction, read_targets
+from equipoise.linear.sharded import plan_share
+from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
 from equipoise.rows import Row, RowFunction, Stat, Whole, needs
-from equipoise.stats import Group, Rooms
+from equipoise.sharded import Run
+from equipoise.stats import Group, Rooms, cpp
 
-BACKENDS = ("auto", "torch", "triton")
+BACKENDS = ("auto", "torch", "cpp", "triton")
 Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
 
 
@@ -121,10 +122,7 @@ def read_row_weight(
                 raise ValueError(f"denominator must be above 0, got {denominator}")
     if row_weight is None:
         return None
-    if not isinstance(row_weight, Tensor) or row_weight.shape != shape:
-        got = tuple(row_weight.shape) if isinstance(row_weight, Tensor) else type(row_weight).__name__
-        raise ValueError(f"row_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
-    return row_weight.reshape(-1).to(head.hidden.device, head.work_dtype)
+    return read_per_row(row_weight, shape).to(head.hidden.device, head.work_dtype)
 
 
 def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
@@ -140,6 +138,14 @@ def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
             raise ValueError(
                 f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
             )
+    if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
+        if device.type == "cpu" and cpp.available():
+            return "cpp", partial(cpp.CppBlock, spare=True)
+        if backend == "cpp":
+            raise ValueError(
+                f"backend must be 'torch' or 'auto' here, got 'cpp', which is not there for {device.type}; "
+                "it is compiled with the package where there is g++ on Linux"
+            )
     return "torch", partial(TorchBlock, rooms=Rooms())
 
 
@@ -153,6 +159,7 @@ def read_job(
     reasons: list[str],
     block_bytes: int | None,
     backend: str,
+    classes: Run | None = None,
 ) -> Job:
     """Return what is to be computed for a loss."""
     like = head.hidden.new_empty(0, dtype=head.work_dtype)
@@ -174,8 +181,9 @@ def read_job(
             "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
             "pass logits: loss(hidden @ weight.T, target)"
         )
-    plan = make_plan(
+    plan = plan_share(
         head,
+        classes,
         grad=grad,
         reasons=reasons + learnt,
         whole=whole,

@@ -13,14 +13,14 @@ from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias, final
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from equipoise.stats.base import Group, State
 from equipoise.stats.slope import Slope
-from equipoise.stats.tile import Tile, finite_limit
+from equipoise.stats.sums import Sums, asked_by
+from equipoise.stats.tile import finite_limit
 
 BLOCK = 4096  # most logits that a program holds at a time
 
@@ -68,8 +68,8 @@ class TritonBlock:
 
     def states(self) -> list[State]:
         """Return the states of the group's statistics, after one look at the block."""
-        asked = _asked_by(self.group, self.z.device)
-        scales = tuple(key[1] for key in asked if key[0] == "smaller")
+        asked = asked_by(self.group, self.z.device)
+        scales = tuple(dict.fromkeys(key[1] for key in asked if key[0] in ("smaller", "total")))
         soft = tuple(key[1] for key in asked if key[0] == "soft")
         spread = "spread" in asked
         if spread and 1.0 not in scales:
@@ -96,6 +96,7 @@ class TritonBlock:
             "lowest": (bottom, lows),
         }
         known |= {("smaller", scale): sums[k] for k, scale in enumerate(scales)}
+        known |= {("total", scale): ties + sums[k] for k, scale in enumerate(scales) if ("total", scale) in asked}
         if "larger" in asked and self.target is not None:  # whole rows: the cap changes no order
             raw = self.z.gather(1, self.target[:, None])
             known["larger"] = (self.z > raw).sum(1).to(self._work)
@@ -103,7 +104,7 @@ class TritonBlock:
             known["spread"] = sums[count + scales.index(1.0)]
         of_soft = zip(sums[2 * count :][: len(soft)], sums[2 * count + len(soft) :], strict=True)
         known |= {("soft", t): pair for t, pair in zip(soft, of_soft, strict=True)}
-        return self.group.of(_Sums(own if self.group.apart else None, self.target, known))
+        return self.group.of(Sums(own if self.group.apart else None, self.target, known))
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write a slope, times that of the soft cap, to `out` (N, B) of any dtype, which may be z itself."""
@@ -174,53 +175,6 @@ class TritonBlock:
                 # a capped logit must be the same to the bit in both kernels, as the largest are compared
                 enable_fp_fusion=self.softcap is None,
             )
-
-
-@final
-class _Sums(Tile):
-    """A tile whose sums are known already."""
-
-    def __init__(self, own: Tensor | None, target: Tensor | None, known: dict[Any, Any]) -> None:
-        self.own = own
-        self.target = target
-        self.known = self.sums = known
-
-    def total(self, scale: float) -> Tensor:
-        return self.sums["ties"] + self.sums["smaller", scale]
-
-    def smaller(self, scale: float) -> Tensor:
-        return self.sums["smaller", scale]
-
-    def soft(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.sums["soft", rows]
-
-
-@final
-class _Asked(dict[Any, Any]):
-    """Has an answer to everything, and so comes to hold what was asked."""
-
-    def __init__(self, one: Tensor) -> None:
-        self._one = one
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: Any) -> Any:
-        pair = key in ("level", "lowest") or key[0] == "soft"
-        return self.setdefault(key, (self._one, self._one) if pair else self._one)
-
-
-_asked: WeakKeyDictionary[Group, tuple[Any, ...]] = WeakKeyDictionary()
-
-
-def _asked_by(group: Group, device: torch.device) -> tuple[Any, ...]:
-    """Return what a group asks of a tile: it is tried on a made-up one."""
-    if group not in _asked:
-        one = torch.ones(1, device=device)
-        asked = _Asked(one)
-        group.of(_Sums(one if group.apart else None, one.long() - 1, asked))
-        _asked[group] = tuple(asked)
-    return _asked[group]
 
 
 @lru_cache(maxsize=128)

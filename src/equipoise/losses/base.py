@@ -1,6 +1,7 @@
 """What a loss is: one method over a `Row`, combined by `+` and `*`, listed in a table by an `Entry`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise import linear
-from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read, reduce
-from equipoise.rows import Row, RowFunction, Stat, dense, every, needs
+from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, no_autocast, read, reduce
+from equipoise.rows import Rank, Row, RowFunction, Stat, dense, every, needs
+from equipoise.sharded import is_dtensor
 
 
 class Loss(ABC):
@@ -26,6 +28,7 @@ class Loss(ABC):
         target: Tensor | None = None,
         *,
         weight: Tensor | None = None,
+        row_weight: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
     ) -> Tensor:
@@ -33,26 +36,38 @@ class Loss(ABC):
 
         Args:
             logits: Scores before any softmax; minus infinity masks a class. Half precision is computed in
-                float32.
+                float32. A DTensor may be sharded over its classes, its rows or both: the result is that of
+                one process, on every rank.
             target: Class indices, or probabilities in the shape of the logits, whose rows should sum to one;
                 the loss is then its expectation over them. Penalties alone need none.
             weight: Weight of each class: of the rows of that class, and of their part in the mean.
+            row_weight: Weight of each row, and of its part in the mean; 2 counts as the row twice.
             ignore_index: Rows with this class index count for nothing.
-            reduction: "mean", "sum" or "none". The mean is over the rows that count, by their class weight;
-            it is nan
-                when no row counts.
+            reduction: "mean", "sum" or "none". The mean is over the rows that count, by their weights; it is
+                nan when no row counts.
 
         Shapes:
             logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities;
-            weight (C,); result a single number, or with reduction "none" the shape of the logits without C.
+            weight (C,); row_weight the shape of the logits without C; result a single number, or with
+            reduction "none" that shape.
 
         Raises:
             TypeError: If logits are not floating, or targets are neither integers nor probabilities.
             ValueError: If shapes do not fit, a class does not exist, an option is outside its range, or a
                 loss has no target.
         """
+        if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
+            untraced: Any = torch.compiler.disable(self)
+            return untraced(
+                logits,
+                target,
+                weight=weight,
+                row_weight=row_weight,
+                ignore_index=ignore_index,
+                reduction=reduction,
+            )
         check_reduction(reduction)
-        batch = read(logits, target, weight, ignore_index)
+        batch = read(logits, target, weight, ignore_index, row_weight)
         if reduction == "none" and (
             mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
         ):
@@ -60,7 +75,8 @@ class Loss(ABC):
                 f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; "
                 "it looks at the batch as a whole"
             )
-        return self._reduced(batch, reduction)
+        with no_autocast(batch.logits.device):
+            return self._reduced(batch.whole if _looks_at_whole_rows(self, batch) else batch, reduction)
 
     def linear(
         self,
@@ -90,7 +106,8 @@ class Loss(ABC):
 
         Args:
             hidden: (..., D), the hidden states x.
-            weight: (V, D), as in `torch.nn.Linear`.
+            weight: (V, D), as in `torch.nn.Linear`. A DTensor may be sharded over the classes, where every
+                rank has the same rows; its gradient is sharded likewise.
             target: (...) class indices, or (..., V) probabilities; penalties alone need none.
             bias: (V,).
             class_weight: (V,) weight of each class: of the rows of that class, and of their part in the mean.
@@ -196,7 +213,7 @@ class RowLoss(Loss):
         return losses if self.weighs or row.class_weight is None else losses * row.weight
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return reduce(_row_losses(self, batch), batch, reduction)
+        return reduce(_row_losses(self, batch), batch, reduction, row_weight=batch.per_row)
 
 
 class BatchLoss(Loss):
@@ -214,6 +231,8 @@ class BatchLoss(Loss):
         weight = batch.row_weight(batch.logits)
         if weight is None:
             weight = torch.ones_like(batch.logits[:, 0])
+        if batch.per_row is not None:
+            weight = weight * batch.per_row
         total = weight.sum()
         value = self.of_batch(batch.logits, weight / total)
         return value * total if reduction == "sum" else value
@@ -247,7 +266,7 @@ class Sum(Loss):
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(reduce(_row_losses(self, batch), batch, reduction))
+            parts.append(reduce(_row_losses(self, batch), batch, reduction, row_weight=batch.per_row))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -276,8 +295,34 @@ def _row_losses(loss: RowFunction, batch: Batch) -> Tensor:
         return (batch.soft * losses).sum(1)
     stats: tuple[Stat, ...] = ()
     if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
-        stats = needs(loss, batch.logits.shape[1], batch.logits, batch.weight).stats
-    return loss.of(dense(batch.logits, batch.target, class_weight=batch.weight, stats=stats))
+        stats = needs(loss, batch.num_classes, batch.logits, batch.weight).stats
+    return loss.of(rows_of(batch, stats))
+
+
+def rows_of(batch: Batch, stats: Sequence[Stat]) -> Row:
+    """Return the rows of a batch held against class indices, given what they will be asked."""
+    shard = batch.shard
+    if shard is None:
+        return dense(batch.logits, batch.target, class_weight=batch.weight, stats=stats)
+    known: dict[Stat, Tensor] = {}
+
+    def answer(stat: Stat) -> Tensor:
+        if stat not in known:
+            known.update(shard.ask(stats if stat in stats else [stat], batch.logits, batch.target))
+        return known[stat]
+
+    return Row(answer, num_classes=batch.num_classes, target=batch.target, class_weight=batch.weight)
+
+
+def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:
+    """Whether the parts of shared logits would not do."""
+    if batch.shard is None:
+        return False
+    if batch.soft is not None or not all(isinstance(term, RowLoss) for _, term in loss.terms()):
+        return True
+    row_loss: Any = loss
+    asked = needs(row_loss, batch.num_classes, batch.logits, batch.weight)
+    return asked.whole or Rank() in asked.stats
 
 
 def check_number(

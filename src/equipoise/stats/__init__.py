@@ -1,6 +1,7 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.base import PIECE, Group, Stat, State, ask, ask_all, row_blocks
+from equipoise.stats.ask import PIECE, ask, ask_all, row_blocks
+from equipoise.stats.base import Ask, Group, Stat, State
 from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.peaks import Entropy, Excess, LogSumExp
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
@@ -10,6 +11,7 @@ from equipoise.stats.tile import Tile, finite_limit, some
 
 __all__ = [
     "PIECE",
+    "Ask",
     "ClassCount",
     "Entropy",
     "Excess",

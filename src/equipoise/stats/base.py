@@ -10,16 +10,15 @@ smallest logit or count.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
 from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.slope import Slope, mix
-from equipoise.stats.tile import Tile, some
+from equipoise.stats.tile import Tile
 
 State = tuple[Tensor, ...]
 
@@ -65,12 +64,12 @@ class Stat(ABC):
     def slope(self, state: State, /) -> Slope:
         """Return the derivative of the value, given the state of all classes."""
 
-    def every(self, logits: Tensor, /) -> Tensor:
+    def every(self, logits: Tensor, ask: "Ask", /) -> Tensor:
         """Return the statistic (N, C) for every class as the target; (N, 1) if it reads no target."""
         return ask(self, logits, None)[:, None]
 
 
-PIECE = 2**21  # logits worked on at a time on a CPU: they stay in its last cache
+Ask = Callable[[Stat, Tensor, Tensor | None], Tensor]  # one statistic (N,) of dense logits and targets
 
 
 @final
@@ -132,80 +131,3 @@ class Group:
         """Return the states from one list."""
         remaining = iter(numbers)
         return [tuple(next(remaining) for _ in range(stat.size)) for stat in self.stats]
-
-
-class _Ask(torch.autograd.Function):
-    """Statistics of dense logits; the logits alone are kept for the backward pass."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(group: Group, logits: Tensor, target: Tensor | None) -> tuple[Tensor, ...]:
-        if works_in_place(logits):
-            rooms = Rooms()
-            parts = [
-                group.flat(group.of(group.tile(rooms, logits[rows], some(target, rows))))
-                for rows in row_blocks(logits, PIECE)
-            ]
-            numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
-        else:
-            numbers = group.flat(group.of(Tile(logits, target, apart=group.apart)))
-        values = group.values(group.unflat(numbers))
-        return *(value.clone() for value in values), *numbers  # a value may be one of the states
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.group, logits, target = inputs
-        numbers = output[len(ctx.group.stats) :]
-        ctx.mark_non_differentiable(*numbers)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(logits, target, *numbers)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor, None]:
-        logits, target, *numbers = ctx.saved_tensors
-        group: Group = ctx.group
-        states = group.unflat(numbers)
-        wanted = grads[: len(group.stats)]
-        if works_in_place(logits):
-            result = torch.empty_like(logits)
-            slope = group.slope(states, wanted, target)
-            rooms = Rooms()
-            for rows in row_blocks(logits, PIECE):
-                tile = group.tile(rooms, logits[rows], some(target, rows))
-                tile.write(slope.of_rows(rows), result[rows])
-            return None, result, None
-        tile = Tile(logits, target, apart=group.apart)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
-            states = group.of(tile)
-        return None, group.slope(states, wanted, target).spread(tile), None
-
-
-def works_in_place(logits: Tensor) -> bool:
-    """Whether blocks of rows that stay in cache pay, and nobody looks on while they are worked over."""
-    return (
-        logits.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
-
-
-def row_blocks(logits: Tensor, size: int) -> list[slice]:
-    """Cut the rows into blocks of about so many logits."""
-    rows = max(1, size // max(1, logits.shape[1]))
-    return [slice(start, start + rows) for start in range(0, max(1, len(logits)), rows)]
-
-
-def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> dict[Stat, Tensor]:
-    """Return statistics (N,) of dense logits and targets, twice differentiable in the logits."""
-    group = Group(tuple(stats))
-    if target is None and group.reads_target:
-        raise ValueError("target must be given, got None; only penalties can do without one")
-    answers: Any = _Ask.apply(group, logits, target if group.reads_target else None)
-    return dict(zip(stats, answers, strict=False))
-
-
-def ask(stat: Stat, logits: Tensor, target: Tensor | None, /) -> Tensor:
-    """Return one statistic (N,) of dense logits and targets."""
-    return ask_all([stat], logits, target)[stat]

@@ -135,7 +135,7 @@ def mix(parts: Iterable[tuple[Tensor, Slope]], own: Tensor | None, target: Tenso
         assert target is not None
         parts = [(factor, replace(slope, own=slope.at(own, target))) for factor, slope in parts]
     tops = [slope.top for _, slope in parts if slope.top is not None]
-    least = torch.stack(tops).amin(0) if tops else None
+    least = torch.stack(tops).amin(0) if len(tops) > 1 else tops[0] if tops else None
     powers: dict[float, Tensor] = {}
     total = Slope(least)
     for factor, slope in parts:

@@ -6,7 +6,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from equipoise.stats.base import Stat, State, ask
+from equipoise.stats.base import Ask, Stat, State
 from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of, share
 from equipoise.stats.simple import Largest, merge_extremes
 from equipoise.stats.slope import Slope
@@ -63,7 +63,7 @@ class LogOdds(Stat):
         own = self.scale * ((target > -torch.inf) & ~alone).to(total.dtype)
         return Slope(top, {self.scale: others}, own=own)
 
-    def every(self, logits: Tensor, /) -> Tensor:
+    def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
         """Log odds (N, C) of every class.
 
         All but the largest logit can be taken out of the common sum without cancelling; the largest has a sum
@@ -120,7 +120,7 @@ class Margin(Stat):
         both = there.to(target.dtype)
         return Slope(marks=((top, -share(ties) * both),), own=both)
 
-    def every(self, logits: Tensor, /) -> Tensor:
+    def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
         """Margin (N, C) of every class: but for the largest it is to the largest."""
         limit = finite_limit(logits.dtype)
         places = logits.argmax(1)
@@ -161,7 +161,7 @@ class Rank(Stat):
         """Zero."""
         return Slope(own=torch.zeros_like(state[1]))
 
-    def every(self, logits: Tensor, /) -> Tensor:
+    def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
         """Rank (N, C) of every class, from (N, C, C) comparisons."""
         return (logits[:, None] > logits[:, :, None]).sum(2).to(logits.dtype)
 
@@ -217,7 +217,7 @@ class ExpectedLogProb(Stat):
         softmax = torch.exp(-excess(state))
         return Slope(state[0], {1.0: -state[4] * softmax}, soft=((self.rows, torch.ones_like(softmax)),))
 
-    def every(self, logits: Tensor, /) -> Tensor:
+    def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
         """Expected log-probability (N, C) with each row of the matrix in turn as the soft target."""
         if self.rows.ndim == 1:
             return ask(self, logits, None)[:, None]

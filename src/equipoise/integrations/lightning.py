@@ -1,0 +1,239 @@
+"""Callbacks for Lightning: schedules that follow the optimiser, and how sure the model is, in the log.
+
+Set an `Objective` as an attribute of the LightningModule and give the callbacks to the trainer,
+`Trainer(callbacks=[ScheduleCallback(), ConfidenceMonitor()])`. Checkpoints hold what is needed to resume.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise import linear
+from equipoise.losses.base import rows_of
+from equipoise.objective import Objective
+from equipoise.reduction import no_autocast, read
+from equipoise.stats import Entropy, LogOdds
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError as error:
+    raise ImportError("integrations.lightning needs lightning; pip install 'equipoise[lightning]'") from error
+
+
+class _Hooks(Callback):
+    """Hooks on the objectives of a module, taken off when training ends."""
+
+    def __init__(self, objective: str | None = None) -> None:
+        self.objective = objective
+        self._hooks = ExitStack()
+
+    def _objectives(self, module: LightningModule) -> dict[str, Objective]:
+        """Return the objectives meant, by name."""
+        found = {
+            name.removesuffix("._orig_mod"): each  # which torch.compile appends
+            for name, each in module.named_modules()
+            if isinstance(each, Objective)
+        }
+        if not found or self.objective not in (None, *found):
+            raise ValueError(
+                f"objective must name an Objective of the LightningModule, got {self.objective!r}; it has "
+                f"{', '.join(map(repr, found)) or 'none, set self.objective = Objective(...) in __init__'}"
+            )
+        return {name: each for name, each in found.items() if self.objective in (None, name)}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off."""
+        self._hooks.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the hooks off."""
+        self._hooks.close()
+
+
+@final
+class ScheduleCallback(_Hooks):
+    """Advances the schedules of the objectives by one step whenever the optimiser has stepped.
+
+    Batches that only accumulate a gradient do not count, nor steps that a gradient scaler skips. The step is
+    in the `state_dict` of the objective and so in every checkpoint; a run that resumes goes on exactly.
+
+    Args:
+        objective: Name of an `Objective` in the LightningModule, such as "objective" or "heads.0.objective";
+            None for all there are.
+        optimizer: Index of the optimiser that is followed; None where there is one.
+
+    Raises:
+        ValueError: When training starts, if there is no such objective or optimiser.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[ScheduleCallback()], accelerator="cpu", logger=False,
+        ...                   enable_checkpointing=False)
+    """
+
+    def __init__(self, objective: str | None = None, *, optimizer: int | None = None) -> None:
+        super().__init__(objective)
+        self.optimizer = optimizer
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow the optimiser."""
+        objectives, optimizers = self._objectives(pl_module), trainer.optimizers
+        index = 0 if self.optimizer is None and len(optimizers) == 1 else self.optimizer
+        if index is None or index not in range(len(optimizers)):
+            raise ValueError(
+                f"optimizer must be the index of one of {len(optimizers)} optimisers, got {self.optimizer}"
+            )
+        follow = partial(_advance, list(objectives.values()))
+        self._hooks.callback(optimizers[index].register_step_post_hook(follow).remove)
+
+
+def _advance(objectives: Sequence[Objective], optimizer: Any, *_: Any) -> None:
+    # A scaler does not call an optimiser whose step it skips, but leaves that to a fused one's kernel.
+    if not getattr(optimizer, "found_inf", False):
+        for objective in objectives:
+            objective.step()
+
+
+@final
+class ConfidenceMonitor(_Hooks):
+    r"""Logs how sure the model is of the batches it trains on, and the scheduled values in force.
+
+    For an objective that is the attribute `objective`, `objective/target_prob` is the mean probability of the
+    targets, `objective/entropy` the mean entropy of the rows in nats, and `objective/gamma` the value of a
+    schedule for gamma in this step. Both means are over the rows that count (not those with `ignore_index`),
+    by their `row_weight` and whatever their class weight, over all batches of an accumulated gradient, all
+    ranks and all calls.
+
+    It looks at the steps that Lightning logs, one in `log_every_n_steps`, and costs nothing in the others.
+    The loss and its gradient are untouched. It sees calls of the objective, `self.objective(logits, target)`
+    and `self.objective.linear(...)`; for the latter it makes the logits once more, a block at a time, and
+    with target probabilities logs the entropy alone. A call of `self.objective.loss` goes past it.
+
+    Args:
+        objective: As for `ScheduleCallback`.
+
+    Raises:
+        ValueError: When training starts, if there is no such objective.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[ConfidenceMonitor()], accelerator="cpu", logger=False,
+        ...                   enable_checkpointing=False, log_every_n_steps=50)
+    """
+
+    def __init__(self, objective: str | None = None) -> None:
+        super().__init__(objective)
+        self._watched: dict[str, Objective] = {}
+        self._in_force: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}  # by name: sum and count of target_prob, and of entropy, (2, 2)
+        self._looking = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch the calls of the objectives."""
+        self._watched = self._objectives(pl_module)
+        self._sums = {name: torch.zeros(2, 2, device=pl_module.device) for name in self._watched}
+        for name, objective in self._watched.items():
+            after_call = partial(self._after_call, name)
+            self._hooks.callback(objective.register_forward_hook(after_call, with_kwargs=True).remove)
+            vars(objective)["linear"] = partial(self._linear, name, objective)  # no hook of torch's sees it
+            self._hooks.callback(vars(objective).pop, "linear")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Decide whether to look, and note the values in force."""
+        self._looking = trainer._logger_connector.should_update_logs
+        if self._looking:
+            self._in_force = {
+                f"{name}/{address}": value
+                for name, objective in self._watched.items()
+                for address, value in objective.scheduled().items()
+            }
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what was seen in the batches of a step."""
+        if not self._looking or trainer.fit_loop._should_accumulate():
+            return
+        values = dict(self._in_force)
+        for name, sums in self._sums.items():
+            total = trainer.strategy.reduce(sums, reduce_op="sum")
+            for key, (summed, count) in zip(("target_prob", "entropy"), total.tolist(), strict=True):
+                if count:
+                    values[f"{name}/{key}"] = summed / count
+            sums.zero_()
+        pl_module.log_dict(values, on_step=True, on_epoch=False)
+        self._looking = False
+
+    def _after_call(
+        self, name: str, objective: Objective, args: Any, kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        if self._looking:
+            self._sums[name] += _of_logits(objective, *args, **kwargs)
+
+    def _linear(self, name: str, objective: Objective, *args: Any, **options: Any) -> Tensor:
+        loss = Objective.linear(objective, *args, **options)
+        if self._looking:
+            self._sums[name] += _of_hidden(objective, *args, **options)
+        return loss
+
+
+@torch.no_grad()
+def _of_logits(
+    objective: Objective,
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    row_weight: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """Return sum and count of the target probability and of the entropy, (2, 2)."""
+    batch = read(logits, target, ignore_index=objective.ignore_index, row_weight=row_weight)
+    with no_autocast(batch.logits.device):
+        if batch.target is not None:
+            row = rows_of(batch, [LogOdds(), Entropy()])
+            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.per_row)
+        batch = batch.whole
+        probs = None if batch.soft is None else (batch.soft * batch.logits.softmax(1)).sum(1)
+        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.per_row)
+
+
+@torch.no_grad()
+def _of_hidden(
+    objective: Objective,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    row_weight: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Return the same of the logits of a linear layer."""
+    passed = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
+    options = {name: value for name, value in options.items() if name in passed}
+    counts = None if row_weight is None else row_weight.reshape(-1)
+    if target is None or target.is_floating_point():
+        row = linear.rows(hidden, weight, None, bias, stats=[Entropy()], **options)
+        return _sums(None, row.entropy, None, counts)
+    options = {"ignore_index": objective.ignore_index} | options
+    row = linear.rows(hidden, weight, target, bias, stats=[LogOdds(), Entropy()], **options)
+    return _sums(row.log_odds().sigmoid(), row.entropy, target.reshape(-1) != options["ignore_index"], counts)
+
+
+def _sums(probs: Tensor | None, entropy: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> Tensor:
+    counts = torch.ones_like(entropy) if row_weight is None else row_weight.to(entropy)
+    counts = counts if kept is None else torch.where(kept, counts, 0.0)
+
+    def pair(values: Tensor) -> Tensor:
+        return torch.stack((torch.where(counts > 0, values * counts, 0.0).sum(), counts.sum()))
+
+    return torch.stack((torch.zeros_like(pair(entropy)) if probs is None else pair(probs), pair(entropy)))
+
+
+__all__ = ["ConfidenceMonitor", "ScheduleCallback"]

@@ -1,0 +1,291 @@
+"""A causal language model that computes its loss from hidden states, inside its own forward pass."""
+
+import inspect
+import math
+from dataclasses import make_dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+from transformers.modeling_utils import PreTrainedModel
+from transformers.trainer_utils import unwrap_peft_model
+
+from equipoise import linear
+from equipoise.integrations.transformers.heads import PendingLogits, parts
+from equipoise.integrations.transformers.training import read_objective, shifted
+from equipoise.losses.base import Loss
+from equipoise.objective import Objective
+from equipoise.reduction import IGNORE_INDEX
+from equipoise.stats import Entropy, LogOdds, Margin
+
+
+def fuse_lm_head(
+    model: nn.Module, objective: Loss | Objective, *, block_bytes: int | None = None
+) -> "FusedHead":
+    r"""Make a causal language model compute its loss from hidden states, without ever holding the logits.
+
+    From now on a forward pass with labels returns the objective's loss and no logits; one without labels, and
+    so `generate`, returns logits as before. The model's parameters, state dict and tied weights stay as they
+    are. Scaling by a number and soft capping between head and loss are part of the logits; an architecture
+    that does more with them raises in its first pass with labels.
+
+    The loss is divided as in `compute_loss_func`: by `num_items_in_batch` where the Trainer supplies it, else
+    by the number of labels that count. `shift_labels` are taken as they are. Fuse a model before its Trainer
+    is made, which decides then how to count.
+
+    In evaluation mode the output has `token_statistics`, which `token_metrics` sums up.
+
+    Args:
+        model: A causal language model, or a peft model of one. Add adapters first: a head that has been
+            replaced since raises.
+        objective: The loss, or an `Objective` with reduction "mean".
+        block_bytes: As for `Loss.linear`.
+
+    Returns:
+        What was put into the model; its `undo()` takes it out.
+
+    Shapes:
+        As the model. token_statistics (B, T, 4): negative log-likelihood, entropy, whether the target is the
+        likeliest token, and its probability; nan where no label counts.
+
+    Raises:
+        TypeError: If objective is none, or the head no plain linear layer, LoRA of one aside.
+        ValueError: If objective has another reduction or ignore_index; if the model is no causal language
+            model, is fused already, or shards its head over ranks; if the LoRA of its head has dropout, or is
+            not one plain adapter.
+        NotImplementedError: In a pass with labels, if the architecture does more with logits.
+        RuntimeError: In a pass with labels, if something else computes the loss; or if the Trainer has taken
+            the labels out of a batch.
+
+    Numerics:
+        As `Loss.linear`. LoRA factors kept in float32 beside a head in half precision are multiplied in half
+        precision.
+
+    Example:
+        >>> from equipoise.losses import GammaCrossEntropy
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(
+        ...     vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        ... )
+        >>> model = LlamaForCausalLM(config)
+        >>> fused = fuse_lm_head(model, GammaCrossEntropy(0.1))
+        >>> tokens = torch.arange(6).view(2, 3)
+        >>> output = model(input_ids=tokens, labels=tokens)
+        >>> output.loss.backward()
+        >>> print(output.logits)
+        None
+        >>> fused.undo()
+    """
+    base, read = unwrap_peft_model(model), read_objective(objective)
+    head: Any = base.get_output_embeddings() if isinstance(base, PreTrainedModel) else None
+    loss = LOSS_MAPPING.get(str(getattr(base, "loss_type", None)), ForCausalLMLoss)  # transformers' default
+    if head is None or loss is not ForCausalLMLoss or getattr(base.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"model must be a causal language model of transformers, got {type(base).__name__}; "
+            "for another use compute_loss_func"
+        )
+    if (getattr(base, "tp_size", None) or 1) > 1:
+        raise ValueError(f"model must hold its head whole, got tp_size {base.tp_size}; use compute_loss_func")
+    if "forward" in vars(head):
+        raise ValueError(
+            f"model must have the forward pass of its class in its head, got {head.forward!r}; "
+            "undo what replaced it, such as an earlier fuse_lm_head"
+        )
+    parts(head)
+    base.loss_type = "ForCausalLM"  # by which the Trainer counts; classes such as GPT-2's have none
+    return FusedHead(base, head, read, block_bytes)
+
+
+@final
+class FusedHead:
+    """What `fuse_lm_head` put into a model, and how to take it out again.
+
+    Args:
+        model: The model.
+        head: Its output embeddings.
+        objective: The objective.
+        block_bytes: Memory for a block of logits.
+    """
+
+    # Everything put into the model is a bound method, so that a deep copy of the model uses its own head.
+
+    def __init__(
+        self, model: Any, head: nn.Module, objective: Objective, block_bytes: int | None = None
+    ) -> None:
+        self.objective = objective
+        self._block_bytes = block_bytes
+        self._model = model
+        self._head = head
+        self._labelled = False
+        self._loss_computed = False
+        self._statistics: Tensor | None = None
+        self._before = vars(model).get("_loss_function")
+        self._hooks = (
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, always_call=True),
+        )
+        head.forward = self._forward
+        model.loss_function = self._loss
+
+    def undo(self) -> None:
+        """Make the model what it was."""
+        for hook in self._hooks:
+            hook.remove()
+        vars(self._head).pop("forward", None)
+        vars(self._model).pop("_loss_function", None)
+        if self._before is not None:
+            self._model.loss_function = self._before
+
+    def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note whether the pass that begins has labels."""
+        if model is not self._model:
+            raise RuntimeError(
+                "a fused model must not be replicated by DataParallel; use one process per device (torchrun)"
+            )
+        given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
+        self._labelled = given.get("labels") is not None
+        self._loss_computed, self._statistics = False, None
+        if not self._labelled and kwargs.get("num_items_in_batch") is not None:
+            raise RuntimeError(
+                "labels must reach a fused model, got num_items_in_batch without them; "
+                "leave out the Trainer's compute_loss_func and label_smoothing_factor"
+            )
+
+    def _forward(self, hidden: Tensor, options: dict[str, Any] | None = None) -> Any:
+        """Return logits, pending where the pass has labels; or the loss, in the second call of such a pass.
+
+        FSDP has the weights at hand only within a call of the head.
+        """
+        if options is not None:
+            return self._compute(hidden, *parts(self._head), **options)
+        return PendingLogits(hidden) if self._labelled else type(self._head).forward(self._head, hidden)
+
+    def _loss(
+        self,
+        logits: Any,
+        labels: Tensor,
+        vocab_size: int | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        shift_labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return the loss, in place of transformers' `ForCausalLMLoss`."""
+        del vocab_size, kwargs  # transformers' own ignores the rest too: options of the attention
+        if not isinstance(logits, PendingLogits):
+            raise RuntimeError(
+                "the head of a fused model must not be replaced, got logits of another one; "
+                "call fuse_lm_head after adding adapters or resizing the embeddings"
+            )
+        target = shifted(labels) if shift_labels is None else shift_labels
+        target = target.to(logits.hidden.device)
+        count = (target != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
+        options = {
+            "target": target,
+            "count": count,
+            "ignore_index": ignore_index,
+            "logit_scale": logits.scale,
+            "softcap": logits.softcap,
+            "block_bytes": self._block_bytes,
+        }
+        self._loss_computed = True
+        return self._head(logits.hidden, options)
+
+    def _compute(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        lora: linear.Lora | None,
+        *,
+        target: Tensor,
+        count: Tensor | int,
+        **options: Any,
+    ) -> Tensor:
+        """Return the loss and, in evaluation, keep the statistics."""
+        training = self._model.training
+        if not training:
+            self._statistics = _statistics(hidden, weight, target, bias, lora=lora, **options)
+        objective = self.objective.to(hidden.device).train(training)
+        return objective.linear(hidden, weight, target, bias, lora=lora, denominator=count, **options)
+
+    def _end(self, model: nn.Module, args: Any, output: Any) -> Any:
+        """Return the output without logits, and with the statistics."""
+        del model, args
+        labelled, self._labelled = self._labelled, False
+        if not labelled or output is None:  # None where the pass has raised
+            return None
+        if not self._loss_computed:
+            raise RuntimeError(
+                "a fused model must compute its loss with model.loss_function, got one that does not; "
+                "leave out use_liger_kernel, or use compute_loss_func for this architecture"
+            )
+        if isinstance(output, tuple):
+            return tuple(value for value in output if not isinstance(value, PendingLogits))
+        found = {name: value for name, value in output.items() if name != "logits"}
+        return _with_statistics(type(output))(**found, token_statistics=self._statistics)
+
+
+def _with_statistics(output: type) -> type:
+    """Return the class of outputs with a field for statistics, so that what takes outputs apart knows it."""
+    if output not in _FUSED:
+        field = ("token_statistics", Tensor | None, None)
+        _FUSED[output] = make_dataclass(f"Fused{output.__name__}", [field], bases=(output,))
+    return _FUSED[output]
+
+
+_FUSED: dict[type, type] = {}  # no functools.cache, which torch.compile warns about
+
+
+@torch.no_grad()
+def _statistics(
+    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, **options: Any
+) -> Tensor:
+    """Return the statistics (B, T, 4) of each token."""
+    row = linear.rows(hidden, weight, target, bias, stats=[LogOdds(), Entropy(), Margin()], **options)
+    odds = row.log_odds()
+    found = torch.stack((-F.logsigmoid(odds), row.entropy, row.correct.to(odds), odds.sigmoid()), -1)
+    kept = target != options["ignore_index"]
+    return torch.where(kept[..., None], found.view(*target.shape, 4), math.nan)
+
+
+def token_metrics(prediction: Any) -> dict[str, float]:
+    """Return means over all tokens of an evaluation: `Trainer(compute_metrics=token_metrics)`.
+
+    The negative log-likelihood is that of plain cross entropy whatever the objective, so models trained with
+    several can be compared.
+
+    Args:
+        prediction: The Trainer's `EvalPrediction` of a model with a fused head.
+
+    Returns:
+        nll, perplexity (its exponential), entropy, accuracy and target_prob, the mean probability of the
+        target; the Trainer reports them as eval_nll and so on.
+
+    Raises:
+        ValueError: If the predictions are not statistics of tokens.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> statistics = np.array([[[0.5, 1.0, 1, 0.6], [np.nan] * 4], [[1.5, 1.0, 0, 0.2], [-100] * 4]])
+        >>> token_metrics(SimpleNamespace(predictions=statistics))["accuracy"]
+        0.5
+    """
+    found = (
+        prediction.predictions[-1] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    )
+    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.shape[-1] != 4:
+        got = getattr(found, "shape", type(found).__name__)
+        raise ValueError(f"predictions must be statistics (B, T, 4) of tokens, got {got}; see fuse_lm_head")
+    kept = found[..., 0] >= 0  # neither nan, which is no label, nor -100, which the Trainer pads with
+    nll, entropy, accuracy, target_prob = found[kept].mean(0, dtype=np.float64).tolist()
+    return {
+        "nll": nll,
+        "perplexity": float(np.exp(nll)),
+        "entropy": entropy,
+        "accuracy": accuracy,
+        "target_prob": target_prob,
+    }

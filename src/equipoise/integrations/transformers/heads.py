@@ -1,0 +1,127 @@
+"""The parts of a language model's head, and logits that are never made."""
+
+from typing import Any, NoReturn, final
+
+import torch
+from torch import Tensor, nn
+
+from equipoise import linear
+
+Parts = tuple[Tensor, Tensor | None, linear.Lora | None]
+
+
+@final
+class PendingLogits:
+    r"""Hidden states whose logits are :math:`s \tanh(a z / s)` of the head's z, or a z without a cap s.
+
+    What architectures do to logits between the head and the loss, scaling and soft capping, is noted here;
+    anything else raises.
+
+    Args:
+        hidden: (..., D), what the head was given.
+        scale: a.
+        softcap: s.
+    """
+
+    # No dataclass: FSDP looks for tensors in those, and warns that hidden states are a view.
+
+    def __init__(self, hidden: Tensor, scale: float = 1.0, softcap: float | None = None) -> None:
+        self.hidden = hidden
+        self.scale = scale
+        self.softcap = softcap
+
+    def __mul__(self, factor: Any) -> "PendingLogits":
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+            self._refuse(f"multiplied by a {type(factor).__name__}")
+        if self.softcap is None:
+            return PendingLogits(self.hidden, self.scale * factor)
+        if factor <= 0:
+            self._refuse(f"multiplied by {factor} after tanh")
+        return PendingLogits(self.hidden, self.scale * factor, self.softcap * factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> "PendingLogits":
+        if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
+            self._refuse(f"divided by a {type(divisor).__name__}")
+        return self * (1 / divisor)
+
+    def tanh(self) -> "PendingLogits":
+        """Cap at one."""
+        if self.softcap is not None:
+            self._refuse("capped twice")
+        return PendingLogits(self.hidden, self.scale, 1.0)
+
+    def float(self) -> "PendingLogits":
+        """Return itself: statistics are float32 at least."""
+        return self
+
+    def contiguous(self) -> "PendingLogits":
+        """Return itself."""
+        return self
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        (self,) = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, cls)][:1]
+        if function is torch.tanh and args == (self,) and not kwargs:
+            return self.tanh()
+        self._refuse(f"passed to {getattr(function, '__name__', function)}")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse(f"asked for .{name}")
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        self._refuse(f"indexed by {key}")
+
+    def __add__(self, other: Any) -> NoReturn:
+        self._refuse(f"added to a {type(other).__name__}")
+
+    __radd__ = __sub__ = __rsub__ = __add__
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise NotImplementedError(
+            "logits of a fused head may only be scaled by a number and soft-capped on their way to "
+            f"model.loss_function, got them {what}; for this architecture use compute_loss_func, and wrap a "
+            "model in adapters before fusing it"
+        )
+
+
+def parts(head: Any) -> Parts:
+    """Return weight, bias and LoRA of a head as they are now, or raise where there is more to it."""
+    if hasattr(head, "modules_to_save"):  # peft's copy of a layer that is trained whole
+        active = head.active_adapters
+        plain = head.disable_adapters or not active
+        return parts(head.original_module if plain else head.modules_to_save[active[0]])
+    if hasattr(head, "lora_A"):
+        return (*parts(head.base_layer)[:2], _lora(head))
+    if type(head).forward is not nn.Linear.forward:
+        raise TypeError(
+            f"the head must be a torch.nn.Linear, or LoRA of one, got {type(head).__name__}; "
+            "use compute_loss_func"
+        )
+    return head.weight, head.bias, None
+
+
+def _lora(head: Any) -> linear.Lora | None:
+    """Return the one active LoRA of a head, in the dtype of its weight."""
+    active = [name for name in head.active_adapters if name in head.lora_A]
+    if head.disable_adapters or head.merged or not active:
+        return None
+    (name, *others) = active
+    dropout = head.lora_dropout[name]
+    reasons = {
+        f"{len(active)} adapters": bool(others),
+        f"a {type(head).__name__}": not isinstance(head.lora_A[name], nn.Linear),
+        "lora_bias": head.lora_bias[name],
+        f"the variant {type(head.lora_variant.get(name)).__name__}": name in head.lora_variant,
+        f"lora_dropout={getattr(dropout, 'p', 0)}": not isinstance(dropout, nn.Identity),
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        raise ValueError(
+            f"the LoRA of the head must be one plain adapter without dropout, got {found[0]}; "
+            "change that or leave the head out of target_modules"
+        )
+    dtype = head.base_layer.weight.dtype
+    return head.lora_A[name].weight.to(dtype), head.lora_B[name].weight.to(dtype), head.scaling[name]

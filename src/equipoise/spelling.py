@@ -1,0 +1,278 @@
+"""Text to loss or schedule, and back: the Python that makes it, read with `ast`, never evaluated."""
+
+import ast
+import difflib
+import operator
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from equipoise.losses import LOSSES, WEIGHTS, Loss
+from equipoise.penalties import PENALTIES
+from equipoise.schedules import SCHEDULES, Schedule
+
+_NO_NAMES: Mapping[str, Any] = MappingProxyType({})
+_QUOTE = reprlib.Repr()
+_QUOTE.maxstring = 90
+_OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", lambda left, right: left + (-1 * right)),
+    ast.Mult: ("*", operator.mul),
+}
+
+
+def parse(text: str, names: Mapping[str, Any] = _NO_NAMES, *, name: str = "objective") -> Loss:
+    """Make the loss that a text spells, without evaluating the text.
+
+    Args:
+        text: Such as ``GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)``: names from the tables,
+            options, numbers, lists, ``+``, ``-`` and ``*``.
+        names: What bare names stand for, such as a matrix of costs.
+        name: What to call the text in an error.
+
+    Raises:
+        ValueError: If the text is anything else; the message names the nearest right name or option.
+
+    Example:
+        >>> parse("GammaCrossEntropy(gamma=0.5)").gamma
+        0.5
+    """
+    return _Reader(name, _LOSS, names).read(text)
+
+
+def parse_schedule(text: str, *, name: str = "schedule") -> Schedule:
+    """Make the schedule that a text spells, without evaluating the text.
+
+    Args:
+        text: Such as ``Linear(0.0, 0.5, steps=1000)``.
+        name: What to call the text in an error.
+
+    Raises:
+        ValueError: If the text is anything else; the message names the nearest right name or option.
+
+    Example:
+        >>> parse_schedule("Linear(0, 1, steps=4)")(1)
+        0.25
+    """
+    return _Reader(name, _SCHEDULE, _NO_NAMES).read(text)
+
+
+def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
+    """Return the text that `parse` or `parse_schedule` makes the same loss or schedule of.
+
+    Args:
+        made: A loss or a schedule.
+        name: What to call it in an error.
+
+    Raises:
+        ValueError: If there is no such text: a class or a function of one's own is in it.
+
+    Example:
+        >>> from equipoise.losses import Focal
+        >>> spell(0.5 * Focal())
+        '0.5 * Focal(gamma=2.0)'
+    """
+    with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
+        text = repr(made)
+    try:
+        same = (parse(text) if isinstance(made, Loss) else parse_schedule(text)) == made
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(
+            f"{name} must be made of what the tables name for a text to make it again, got {_short(text)}; "
+            "keep the code that makes it"
+        )
+    return text
+
+
+def normalise(text: str) -> str:
+    """Return the same text with one spelling of blanks and brackets.
+
+    Raises:
+        ValueError: If it is no expression.
+
+    Example:
+        >>> normalise("CrossEntropy( )+.1*Entropy()")
+        'CrossEntropy() + 0.1 * Entropy()'
+    """
+    return ast.unparse(_tree(text, "objective", _LOSS.example))
+
+
+def names(text: str) -> list[str]:
+    """Return the names in a text, of losses as of anything else.
+
+    Raises:
+        ValueError: If it is no expression.
+
+    Example:
+        >>> names("ExpectedCost(costs)")
+        ['ExpectedCost', 'costs']
+    """
+    tree = _tree(text, "objective", _LOSS.example)
+    return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the way out for a name that is not known: the nearest one, or all of them.
+
+    Example:
+        >>> nearest("gama", ["gamma", "min_weight"])
+        'did you mean gamma?'
+    """
+    listed = list(known)
+    lowered = {candidate.lower(): candidate for candidate in listed}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f"did you mean {lowered[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a text may spell: a class, its table, what may stand beside a sign, and an example."""
+
+    made: type
+    words: str
+    table: Mapping[str, Callable[..., Any]]
+    beside: str
+    example: str
+
+
+_LOSS = _Kind(
+    Loss,
+    "a loss",
+    {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)} | {made.__name__: made for made in WEIGHTS},
+    "losses and numbers",
+    "CrossEntropy() + 0.1 * Entropy()",
+)
+_SCHEDULE = _Kind(
+    Schedule,
+    "a schedule",
+    {made.__name__: made for made in SCHEDULES},
+    "numbers alone",
+    "Linear(0.0, 0.5, steps=1000)",
+)
+
+
+@final
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the text that errors call `name`."""
+
+    name: str
+    kind: _Kind
+    names: Mapping[str, Any]
+
+    def read(self, text: str) -> Any:
+        """Return what the text spells."""
+        value = self._value(_tree(text, self.name, self.kind.example))
+        if not isinstance(value, self.kind.made):
+            raise ValueError(
+                f"{self.name} must be {self.kind.words}, got {_short(text)}; "
+                f"write for example {self.kind.example}"
+            )
+        return value
+
+    def _value(self, node: ast.expr) -> Any:
+        """Return the number, list, named thing, weight, loss or schedule that a node stands for."""
+        match node:
+            case ast.Constant(value=bool() | int() | float() | None as value):
+                return value
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return [self._value(item) for item in items]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -1 * self._beside(self._value(operand), operand)
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+                return self._beside(self._value(operand), operand)
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+                return self._combined(node, self._value(left), self._value(right))
+            case ast.Call(func=ast.Name(id=made)):
+                return self._made(made, node)
+            case ast.Name(id=given):
+                return self._named(given)
+            case _:
+                raise ValueError(
+                    f"{self.name} must use only names, options, numbers, lists, +, - and *, "
+                    f"got {_short(node)}; write for example {self.kind.example}"
+                )
+
+    def _named(self, given: str) -> Any:
+        """Return what a bare name stands for."""
+        if given in self.names:
+            return torch.as_tensor(self.names[given])
+        if given in self.kind.table:
+            raise ValueError(f"{self.name} must call what it names, got {given!r}; write {given}()")
+        meant = bool(self.names) or given[0].isupper()
+        way = (
+            nearest(given, (*self.kind.table, *self.names))
+            if meant
+            else "write numbers out, [[0, 1], [1, 0]]"
+        )
+        raise ValueError(f"{self.name} must use a known name, got {given!r}; {way}")
+
+    def _made(self, made: str, call: ast.Call) -> Any:
+        """Return what a call makes."""
+        table = self.kind.table
+        if made not in table:
+            raise ValueError(f"{self.name} must use a known name, got {made!r}; {nearest(made, table)}")
+        options = [field.name for field in fields(table[made]) if field.init]  # pyright: ignore[reportArgumentType]
+        if len(call.args) > len(options):
+            listed = f"it has {', '.join(options)}" if options else "it has none"
+            raise ValueError(
+                f"{made} must have at most {len(options)} options, got {len(call.args)}; {listed}"
+            )
+        for keyword in call.keywords:
+            if keyword.arg not in options:
+                given = keyword.arg or "**"
+                raise ValueError(
+                    f"{made} must be given an option it has, got {given!r}; {nearest(given, options)}"
+                )
+        positional = [self._value(argument) for argument in call.args]
+        named = {str(keyword.arg): self._value(keyword.value) for keyword in call.keywords}
+        try:
+            return table[made](*positional, **named)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{made}: {str(error).splitlines()[0]}") from error
+
+    def _combined(self, node: ast.BinOp, left: Any, right: Any) -> Any:
+        """Return two numbers, two losses, or a number times a loss, combined."""
+        sign, apply = _OPERATORS[type(node.op)]
+        self._beside(left, node.left)
+        self._beside(right, node.right)
+        losses = isinstance(left, Loss) + isinstance(right, Loss)
+        if losses == (1 if sign != "*" else 2):
+            raise ValueError(
+                f"{self.name} must add losses to losses and multiply them by numbers, got {_short(node)}; "
+                f"write for example {self.kind.example}"
+            )
+        return apply(left, right)
+
+    def _beside(self, value: Any, node: ast.expr) -> Any:
+        """Return the value, if it may stand beside a sign: a number or a loss."""
+        if isinstance(value, Loss) or (isinstance(value, int | float) and not isinstance(value, bool)):
+            return value
+        raise ValueError(
+            f"{self.name} must combine {self.kind.beside}, got {_short(node)} beside a sign; "
+            f"write for example {self.kind.example}"
+        )
+
+
+def _tree(text: str, name: str, example: str) -> ast.expr:
+    """Return the text's expression tree."""
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+        raise ValueError(f"{name} must be Python such as {example}, got {_short(text)}; {reason}") from None
+
+
+def _short(shown: str | ast.expr) -> str:
+    """Return what was given, quoted and cut to a length that fits a line."""
+    return _QUOTE.repr(shown if isinstance(shown, str) else ast.unparse(shown))
+
+
+__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "spell"]

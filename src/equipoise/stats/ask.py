@@ -1,0 +1,96 @@
+"""Statistics of dense logits, differentiable, with as little memory as there can be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.stats import cpp
+from equipoise.stats.base import Group, Stat
+from equipoise.stats.fast import Rooms
+from equipoise.stats.tile import Tile, some
+
+PIECE = 2**21  # logits worked on at a time on a CPU: they stay in its last cache
+
+
+class _Ask(torch.autograd.Function):
+    """Statistics of dense logits; the logits alone are kept for the backward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(group: Group, logits: Tensor, target: Tensor | None) -> tuple[Tensor, ...]:
+        if works_in_place(logits) and cpp.available():
+            numbers = group.flat(cpp.CppBlock(group, logits, target).states())
+        elif works_in_place(logits):
+            rooms = Rooms()
+            parts = [
+                group.flat(group.of(group.tile(rooms, logits[rows], some(target, rows))))
+                for rows in row_blocks(logits, PIECE)
+            ]
+            numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
+        else:
+            numbers = group.flat(group.of(Tile(logits, target, apart=group.apart)))
+        values = group.values(group.unflat(numbers))
+        return *(value.clone() for value in values), *numbers  # a value may be one of the states
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.group, logits, target = inputs
+        numbers = output[len(ctx.group.stats) :]
+        ctx.mark_non_differentiable(*numbers)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(logits, target, *numbers)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, Tensor, None]:
+        logits, target, *numbers = ctx.saved_tensors
+        group: Group = ctx.group
+        states = group.unflat(numbers)
+        wanted = grads[: len(group.stats)]
+        if works_in_place(logits):
+            result = torch.empty_like(logits, memory_format=torch.contiguous_format)
+            slope = group.slope(states, wanted, target)
+            if cpp.available():
+                cpp.CppBlock(group, logits, target).write(slope, result)
+                return None, result, None
+            rooms = Rooms()
+            for rows in row_blocks(logits, PIECE):
+                tile = group.tile(rooms, logits[rows], some(target, rows))
+                tile.write(slope.of_rows(rows), result[rows])
+            return None, result, None
+        tile = Tile(logits, target, apart=group.apart)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
+            states = group.of(tile)
+        return None, group.slope(states, wanted, target).spread(tile), None
+
+
+def works_in_place(logits: Tensor) -> bool:
+    """Whether blocks of rows that stay in cache pay, and nobody looks on while they are worked over."""
+    return (
+        logits.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def row_blocks(logits: Tensor, size: int) -> list[slice]:
+    """Cut the rows into blocks of about so many logits."""
+    rows = max(1, size // max(1, logits.shape[1]))
+    return [slice(start, start + rows) for start in range(0, max(1, len(logits)), rows)]
+
+
+def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> dict[Stat, Tensor]:
+    """Return statistics (N,) of dense logits and targets, twice differentiable in the logits."""
+    group = Group(tuple(stats))
+    if target is None and group.reads_target:
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    answers: Any = _Ask.apply(group, logits, target if group.reads_target else None)
+    return dict(zip(stats, answers, strict=False))
+
+
+def ask(stat: Stat, logits: Tensor, target: Tensor | None, /) -> Tensor:
+    """Return one statistic (N,) of dense logits and targets."""
+    return ask_all([stat], logits, target)[stat]

@@ -1,0 +1,66 @@
+"""Sums over a tile that something else has computed, and which of them a group of statistics asks for."""
+
+from typing import Any, final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from equipoise.stats.base import Group
+from equipoise.stats.tile import Tile
+
+
+@final
+class Sums(Tile):
+    """A tile whose sums are known already: by the names of `Tile`, or (name, argument).
+
+    Args:
+        own: The target's logit, where it is kept out of the sums.
+        target: (N,) class of each row.
+        known: The sums.
+    """
+
+    def __init__(self, own: Tensor | None, target: Tensor | None, known: dict[Any, Any]) -> None:
+        self.own = own
+        self.target = target
+        self.known = self.sums = known
+
+    def total(self, scale: float) -> Tensor:
+        """Sum of e^(scale gap), the largest included."""
+        return self.sums["total", scale]
+
+    def smaller(self, scale: float) -> Tensor:
+        """Sum of e^(scale gap) over the classes below the largest."""
+        return self.sums["smaller", scale]
+
+    def soft(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums of soft targets times minus the gap, and of them."""
+        return self.sums["soft", rows]
+
+
+@final
+class _Asked(dict[Any, Any]):
+    """Has an answer to everything, and so comes to hold what was asked."""
+
+    def __init__(self, one: Tensor) -> None:
+        self._one = one
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: Any) -> Any:
+        pair = key in ("level", "lowest") or key[0] == "soft"
+        return self.setdefault(key, (self._one, self._one) if pair else self._one)
+
+
+_asked: WeakKeyDictionary[Group, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+def asked_by(group: Group, device: torch.device) -> tuple[Any, ...]:
+    """Return what a group asks of a tile: it is tried on a made-up one."""
+    if group not in _asked:
+        one = torch.ones(1, device=device)
+        asked = _Asked(one)
+        group.of(Sums(one if group.apart else None, one.long() - 1, asked))
+        _asked[group] = tuple(asked)
+    return _asked[group]

@@ -1,0 +1,153 @@
+"""What is the same however the classes are shared out: every loss, on logits and fused."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Placement, Shard
+
+from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss
+from equipoise.losses.costs import TEST_CLASSES
+from equipoise.penalties import PENALTIES, Entropy, ZLoss
+
+EPS = torch.finfo(torch.float64).eps
+THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() - 0.01 * ZLoss()
+TABLE = [loss for entry in LOSSES + PENALTIES for loss in entry.at] + [THREE]
+ORDERS = [("mean", "auto", None), ("sum", "recompute", 200), ("mean", "forward", 100), ("none", "auto", 1)]
+
+
+def close(ours: Tensor, theirs: Tensor, reach: float = 1.0) -> None:
+    size = max(1.0, reach, theirs.detach().abs().nan_to_num().max().item() if theirs.numel() else 0.0)
+    torch.testing.assert_close(ours, theirs, rtol=64 * EPS, atol=64 * EPS * size, equal_nan=True)
+
+
+def fits(loss: Loss, classes: int) -> bool:
+    try:
+        loss(torch.zeros(1, classes), torch.zeros(1, dtype=torch.long))
+    except ValueError:
+        return False
+    return True
+
+
+def rows(classes: int, count: int = 7) -> tuple[Tensor, Tensor]:
+    """Rows of logits: random, confident and right or wrong, tied over all ranks, masked, ignored."""
+    logits = 3 * torch.randn(count, classes, dtype=torch.float64)
+    target = torch.randint(classes, (count,))
+    logits[1, target[1]] = 40.0
+    logits[2, target[2]] = -40.0
+    logits[3] = 1.0
+    logits[4, torch.arange(classes) != target[4]] = -torch.inf
+    target[5] = -100
+    return logits, target
+
+
+def share(whole: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> Tensor:
+    """Return what distribute_tensor does of a tensor that all ranks have, without asking the others."""
+    part = whole.detach()
+    for dim, placement in enumerate(placements):
+        if isinstance(placement, Shard):
+            pieces, rank = part.chunk(mesh.size(dim), placement.dim), mesh.get_local_rank(dim)
+            part = pieces[rank] if rank < len(pieces) else pieces[0].narrow(placement.dim, 0, 0)
+    options: Any = {"shape": whole.shape, "stride": whole.stride(), "run_check": False}
+    return DTensor.from_local(part, mesh, placements, **options)
+
+
+def outcome(value: Tensor, leaves: list[Tensor], upstream: Tensor | None) -> list[Tensor]:
+    """Return a value and its gradients, all whole."""
+    grads = torch.autograd.grad(value, leaves, upstream, allow_unused=True)
+    found = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, grads, strict=True)]
+    for leaf, grad in zip(leaves, found, strict=True):
+        assert getattr(grad, "placements", None) == getattr(leaf, "placements", None)
+    return [value, *found]
+
+
+def same_outcome(ours: list[Tensor], theirs: list[Tensor], reach: float) -> None:
+    for one, two in zip(ours, theirs, strict=True):
+        if isinstance(one, DTensor):  # every rank looks at its own
+            one, two = one.to_local(), share(two, one.device_mesh, one.placements).to_local()
+        close(one, two, reach)
+
+
+def dense(loss: Loss, mesh: DeviceMesh, classes: int, *, weighted: bool = False) -> None:
+    """Logits shared out over classes give what whole ones give."""
+    logits, target = rows(classes)
+    weight = torch.rand(classes, dtype=torch.float64) if weighted else None
+    for reduction in ("mean", "none") if isinstance(loss, RowLoss) else ("mean", "sum"):
+        one = logits.clone().requires_grad_()
+        plain = loss(one, target, weight=weight, reduction=reduction)
+        upstream = torch.randn_like(plain)
+        parts = share(logits, mesh, [Shard(1)]).requires_grad_()
+        value = loss(parts, target, weight=weight, reduction=reduction)
+        same_outcome(outcome(value, [parts], upstream), outcome(plain, [one], upstream), 40.0)
+
+
+@dataclass
+class Head:
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor
+    target: Tensor
+
+    @classmethod
+    def make(cls, classes: int) -> "Head":
+        target = torch.randint(classes, (7,))
+        target[2] = -100
+        hidden, weight, bias = torch.randn(7, 5), torch.randn(classes, 5), torch.randn(classes)
+        return cls(*(part.double().requires_grad_() for part in (hidden, weight, bias)), target)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [self.hidden, self.weight, self.bias]
+
+    @property
+    def logits(self) -> Tensor:
+        return F.linear(self.hidden, self.weight, self.bias)
+
+    def shared(self, mesh: DeviceMesh) -> "Head":
+        parts = [share(part, mesh, [Shard(0)]) for part in (self.weight, self.bias)]
+        hidden = self.hidden.detach().clone()
+        return Head(*(part.requires_grad_() for part in (hidden, *parts)), self.target)
+
+
+def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
+    """A head shared out over classes gives what whole logits give, in every order."""
+    head = Head.make(classes)
+    for reduction, grad, block_bytes in ORDERS:
+        plain = loss(head.logits, head.target, reduction=reduction)
+        upstream = torch.randn_like(plain)
+        parts = head.shared(mesh)
+        value = loss.linear(
+            parts.hidden,
+            parts.weight,
+            parts.target,
+            parts.bias,
+            reduction=reduction,
+            grad=grad,
+            block_bytes=block_bytes,
+        )
+        reach = 1 + head.logits.abs().max().item()
+        same_outcome(outcome(value, parts.leaves, upstream), outcome(plain, head.leaves, upstream), reach)
+
+
+def every_loss(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
+    """Return the cases of the losses that take any number of classes."""
+    taken = {classes: [loss for loss in TABLE if fits(loss, classes)] for classes in sizes}
+    return {name: case for classes, losses in taken.items() for name, case in _of(losses, mesh, classes)}
+
+
+def every_matrix(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
+    """Return the cases of the others, whose matrices have eight."""
+    return dict(_of([loss for loss in TABLE if not fits(loss, TEST_CLASSES + 1)], mesh, TEST_CLASSES))
+
+
+def _of(losses: list[Loss], mesh: DeviceMesh, classes: int) -> Iterator[tuple[str, Callable[[], None]]]:
+    for index, loss in enumerate(losses):
+        name = f"{mesh.size()} ranks, {classes} classes, {index}: {loss!r:.60}"
+        yield f"dense, {name}", partial(dense, loss, mesh, classes)
+        if loss is THREE or isinstance(loss, RowLoss):
+            yield f"fused, {name}", partial(fused, loss, mesh, classes)

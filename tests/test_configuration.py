@@ -1,0 +1,297 @@
+"""Texts and plain data make the objective they spell, are never evaluated, and are got back from it."""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise import Objective
+from equipoise.losses import (
+    LOSSES,
+    CrossEntropy,
+    ExpectedCost,
+    GammaCrossEntropy,
+    Loss,
+    Reweighted,
+    RowLoss,
+    TaiLrWeight,
+)
+from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
+from equipoise.rows import Row
+from equipoise.schedules import SCHEDULES, Constant, Cosine, FollowConfidence, Linear, Schedule
+from equipoise.spelling import names, normalise, parse, parse_schedule, spell
+
+COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
+ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
+TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7), FollowConfidence(0.0, 0.8, low=0.2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "loss"),
+    [
+        ("CrossEntropy()", CrossEntropy()),
+        (" GammaCrossEntropy( gamma = 0.5 ) ", GammaCrossEntropy(gamma=0.5)),
+        ("GammaCrossEntropy(0.5, 0.2)", GammaCrossEntropy(gamma=0.5, min_weight=0.2)),
+        ("GammaCrossEntropy(0.5, min_weight=0.2)", GammaCrossEntropy(gamma=0.5, min_weight=0.2)),
+        ("GammaCrossEntropy(gamma=1 - 0.5)", GammaCrossEntropy(gamma=0.5)),
+        ("CrossEntropy() - 0.1 * Entropy()", CrossEntropy() + -0.1 * Entropy()),
+        ("-Entropy()", -1 * Entropy()),
+        (
+            "CrossEntropy() + LogitRange(low=-4, high=+4) * 0.5",
+            CrossEntropy() + 0.5 * LogitRange(low=-4, high=4),
+        ),
+        ("2 * (CrossEntropy() + Entropy())", 2 * CrossEntropy() + 2 * Entropy()),
+        ("Reweighted(TaiLrWeight(gamma=0.1))", Reweighted(TaiLrWeight(gamma=0.1))),
+        ("ExpectedCost([[0, 2], [1, 0]])", ExpectedCost(COSTS)),
+        ("ExpectedCost(costs)", ExpectedCost(COSTS)),
+    ],
+)
+def test_a_text_makes_the_loss_it_spells(text: str, loss: Loss) -> None:
+    assert parse(text, {"costs": COSTS}) == loss
+
+
+def test_another_text_makes_another_loss() -> None:
+    assert parse("Focal(gamma=2.0)") != parse("Focal(gamma=3.0)")
+    assert parse_schedule("Linear(0, 1, 9)") != parse_schedule("Linear(0, 1, 8)")
+
+
+def test_one_spelling_and_the_names_in_it() -> None:
+    assert normalise("CrossEntropy( )+.1*Entropy()") == "CrossEntropy() + 0.1 * Entropy()"
+    assert set(names("CrossEntropy() + ExpectedCost(costs)")) == {"CrossEntropy", "ExpectedCost", "costs"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("GamaCrossEntropy()", "must use a known name, got 'GamaCrossEntropy'; did you mean"),
+        ("focal()", "must use a known name, got 'focal'; did you mean Focal?"),
+        ("Zzz()", "must use a known name, got 'Zzz'; there is CrossEntropy, "),
+        ("Linear(0, 1, 9)", "must use a known name, got 'Linear'; "),
+        ("Focal(gama=1)", "Focal must be given an option it has, got 'gama'; did you mean gamma?"),
+        ("Focal(alpha=1)", "Focal must be given an option it has, got 'alpha'"),
+        ("Entropy(weight=1)", "Entropy must be given an option it has, got 'weight'; there is none"),
+        ("Focal(1, 2, 3)", "Focal must have at most 1 options, got 3; it has gamma"),
+        ("Entropy(1)", "Entropy must have at most 0 options, got 1; it has none"),
+        ("Focal(**{})", "Focal must be given an option it has"),
+        ("CrossEntropy", "must call what it names, got 'CrossEntropy'; write CrossEntropy()"),
+        ("Focal(", "must be Python such as CrossEntropy() + 0.1 * Entropy(), got 'Focal('; '(' was never"),
+        ("", "must be Python such as"),
+        ("CrossEntropy() = 1", "must be Python such as"),
+        ("3", "must be a loss, got '3'; write for example"),
+        ("[1, 2]", "must be a loss, got '[1, 2]'"),
+        ("TaiLrWeight()", "must be a loss, got 'TaiLrWeight()'"),
+        ("CrossEntropy() + 1", "must add losses to losses and multiply them by numbers"),
+        ("CrossEntropy() * Focal()", "must add losses to losses and multiply them by numbers"),
+        ("CrossEntropy() / 2", "must use only names, options, numbers, lists, +, - and *"),
+        ("[1] + CrossEntropy()", "must combine losses and numbers, got '[1]' beside a sign"),
+        ("-TaiLrWeight()", "must combine losses and numbers, got 'TaiLrWeight()' beside a sign"),
+        ("ExpectedCost(costs)", "must use a known name, got 'costs'; write numbers out, [[0, 1], [1, 0]]"),
+        ("Crossentropy", "must use a known name, got 'Crossentropy'; did you mean CrossEntropy?"),
+        ("ExpectedCost([[0, 1]])", "ExpectedCost: costs must be (C, C)"),
+        ("GammaCrossEntropy(gamma=-1)", "GammaCrossEntropy: gamma must be in [0, 1], got -1"),
+        ("GammaCrossEntropy(gamma='a')", "must use only names, options, numbers, lists, +, - and *"),
+        ("-" * 100_000 + "1", "must be Python such as"),
+    ],
+)
+def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Liner(0, 1, 9)", "schedule must use a known name, got 'Liner'; did you mean Linear?"),
+        ("Linear", "schedule must call what it names, got 'Linear'; write Linear()"),
+        ("Linear(0, 1, step=9)", "Linear must be given an option it has, got 'step'; did you mean steps?"),
+        ("Linear(0, 1)", "Linear: "),
+        ("Linear(0, 1, 0)", "Linear: steps must be an integer of at least 1, got 0"),
+        ("0.5", "schedule must be a schedule, got '0.5'; write for example Linear(0.0, 0.5, steps=1000)"),
+        ("2 * Linear(0, 1, 9)", "schedule must combine numbers alone, got 'Linear(0, 1, 9)' beside a sign"),
+        ("CrossEntropy()", "schedule must use a known name, got 'CrossEntropy'; did you mean"),
+        ("Linear(", "schedule must be Python such as Linear(0.0, 0.5, steps=1000), got 'Linear('"),
+    ],
+)
+def test_a_bad_text_of_a_schedule_is_refused_with_the_way_out(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_schedule(text)
+
+
+ATTACKS = [
+    "__import__('pathlib').Path('{path}').touch()",
+    "().__class__.__base__.__subclasses__()",
+    "(lambda: open('{path}', 'w'))()",
+    "Focal(gamma=open('{path}', 'w'))",
+    "Focal(gamma=[open('{path}', 'w') for _ in [1]])",
+    "CrossEntropy().__class__",
+    "CrossEntropy() if open('{path}', 'w') else CrossEntropy()",
+    'f\'{{open("{path}", "w")}}\'',
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_text_is_never_evaluated(attack: str, tmp_path: Path) -> None:
+    path = tmp_path / "evaluated"
+    text = attack.format(path=path)
+    with pytest.raises(ValueError, match="loss must"):
+        Objective.from_config(loss=text)
+    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must"):
+        Objective.from_config(loss="Focal()", schedules={"gamma": text})
+    assert not path.exists()
+
+
+def test_control_the_attacks_would_be_seen_if_evaluated(tmp_path: Path) -> None:
+    path = tmp_path / "evaluated"
+    eval(ATTACKS[0].format(path=path))
+    assert path.exists()
+
+
+def there_and_back(objective: Objective) -> Objective:
+    """Return what is made anew of the plain data, after a journey through JSON."""
+    return Objective.from_config(**json.loads(json.dumps(objective.to_config())))
+
+
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: repr(loss)[:40])
+def test_every_loss_and_penalty_goes_there_and_back(loss: Loss) -> None:
+    again = there_and_back(Objective(0.5 * loss - CrossEntropy(label_smoothing=0.1), reduction="sum"))
+    assert again.loss == 0.5 * loss - CrossEntropy(label_smoothing=0.1)
+    assert there_and_back(Objective(loss)).loss == loss
+    assert again.reduction == "sum"
+
+
+def test_every_schedule_goes_there_and_back() -> None:
+    assert {type(schedule) for schedule in TIMES} == set(SCHEDULES)
+    for schedule in TIMES:
+        objective = Objective(GammaCrossEntropy() + 0.5 * Entropy(), schedules={"Entropy": schedule})
+        again = there_and_back(objective)
+        assert again.schedules == {"Entropy": schedule}
+        assert again.scheduled() == objective.scheduled()
+
+
+def test_weights_and_options_go_there_and_back_and_the_loss_is_the_same() -> None:
+    weight = torch.tensor([0.1, 1.0, 3.0])
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    objective = Objective(GammaCrossEntropy() + 0.1 * Balance(), weight=weight, ignore_index=2)
+    again = there_and_back(objective)
+    assert again.weight is not None
+    assert torch.equal(again.weight, weight)
+    assert torch.equal(again(logits, target), objective(logits, target))
+    assert not torch.equal(Objective(objective.loss)(logits, target), objective(logits, target))
+
+
+def test_what_has_changed_in_training_is_left_to_the_state_dict() -> None:
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=10)})
+    objective.step()
+    again = there_and_back(objective)
+    assert again.scheduled() == {"gamma": 0.0}
+    again.load_state_dict(objective.state_dict())
+    assert again.scheduled() == objective.scheduled() == {"gamma": 0.05}
+
+
+def test_numbers_of_numpy_are_written_as_numbers() -> None:
+    loss = np.float64(0.5) * GammaCrossEntropy(gamma=np.float64(0.1))
+    assert spell(loss) == "0.5 * GammaCrossEntropy(gamma=0.1, min_weight=0.0)"
+    assert "np.float64" in repr(loss)  # the control: what print shows is not read
+
+
+@final
+@dataclass(frozen=True)
+class Own(RowLoss):
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy
+
+
+@final
+@dataclass(frozen=True)
+class Pretender(RowLoss):
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy
+
+    def __repr__(self) -> str:
+        return "Entropy()"
+
+
+@final
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    def __call__(self, shown: float, /) -> float:
+        return float(shown > 1)
+
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+
+def test_what_has_no_text_is_refused_with_the_way_out() -> None:
+    for loss in (Own(), Pretender(), Reweighted(torch.sqrt), CrossEntropy() + Own()):
+        with pytest.raises(ValueError, match=r"loss must be made of what the tables name .* keep the code"):
+            Objective(loss).to_config()
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()})
+    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must be made of .*, got 'Stairs\(\)'"):
+        objective.to_config()
+
+
+TEXT = """
+loss = "GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)"
+weight = [1.0, 2, 0.5]
+reduction = "sum"
+
+[schedules]
+gamma = "Linear(0.0, 0.5, steps=1000)"
+"LogitRange" = "Constant(0.5)"
+"""
+MADE = Objective(
+    GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8),
+    weight=torch.tensor([1.0, 2.0, 0.5]),
+    reduction="sum",
+    schedules={"gamma": Linear(0.0, 0.5, steps=1000), "LogitRange": Constant(0.5)},
+)
+
+
+def same(one: Objective, two: Objective) -> bool:
+    """Whether two objectives have the same plain data and state."""
+    states = one.state_dict(), two.state_dict()
+    return one.to_config() == two.to_config() and all(
+        torch.equal(value, states[1][key]) for key, value in states[0].items()
+    )
+
+
+def test_toml() -> None:
+    config = tomllib.loads(TEXT)
+    assert same(Objective.from_config(**config), MADE)
+    assert not same(Objective.from_config(**config | {"reduction": "mean"}), MADE)
+
+
+def from_hydra(config: dict[str, Any], **options: Any) -> Any:
+    pytest.importorskip("hydra", reason="hydra-core is not installed")
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    return instantiate(OmegaConf.create(config), **options)
+
+
+def test_hydra() -> None:
+    config = {"_target_": "equipoise.Objective.from_config", **tomllib.loads(TEXT)}
+    assert same(from_hydra(config), MADE)
+
+
+def test_hydra_makes_the_parts() -> None:
+    gamma = {"_target_": "equipoise.losses.GammaCrossEntropy", "gamma": 0.1}
+    assert from_hydra(gamma) == GammaCrossEntropy(gamma=0.1)
+    linear = {"_target_": "equipoise.schedules.Linear", "start": 0, "end": 0.5, "steps": 1000}
+    expected = Objective(GammaCrossEntropy(0.1), schedules={"gamma": Linear(0, 0.5, 1000)})
+    for target in ("equipoise.Objective.from_config", "equipoise.Objective"):
+        config = {"_target_": target, "_convert_": "all", "loss": gamma, "schedules": {"gamma": linear}}
+        assert same(from_hydra(config), expected)
+        with pytest.raises(Exception, match=r"schedules\['gamma'\] must be a schedule"):
+            from_hydra(config, _convert_="none")  # which turns a dataclass in a dict into a config again
+    costs = {"_target_": "equipoise.losses.ExpectedCost", "costs": [[0, 2], [1, 0]]}
+    assert from_hydra(costs, _convert_="all") == ExpectedCost(COSTS)
