@@ -11,7 +11,15 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = Path("src/equipoise/stats/kernels.cpp")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fopenmp",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
 X86 = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
     "avx2": ("-march=x86-64-v3",),
@@ -26,7 +34,9 @@ class Build(BuildHookInterface[Any]):
         del version
         compiler = os.environ.get("CXX") or shutil.which("g++")
         if platform.system() != "Linux" or compiler is None:
-            self.app.display_warning("equipoise: no g++ on Linux, so no CPU kernels; losses run in plain torch")
+            self.app.display_warning(
+                "equipoise: no g++ on Linux, so no CPU kernels; losses run in plain torch"
+            )
             return
         source = Path(self.root) / KERNELS
         machine = platform.machine()
@@ -34,7 +44,9 @@ class Build(BuildHookInterface[Any]):
         started = [self._start(compiler, source, kind, flags) for kind, flags in kinds.items()]
         for process in started:
             if process.wait():
-                raise RuntimeError(f"{compiler} could not compile {KERNELS}; see above, or set CXX to another")
+                raise RuntimeError(
+                    f"{compiler} could not compile {KERNELS}; see above, or set CXX to another"
+                )
         build_data["artifacts"].append(f"{source.parent.relative_to(self.root)}/kernels.*.so")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
@@ -49,4 +61,6 @@ class Build(BuildHookInterface[Any]):
             [compiler, "-shared", made, "-o", out],
             ["rm", made],
         ]
-        return subprocess.Popen(" && ".join(subprocess.list2cmdline(map(str, step)) for step in steps), shell=True)
+        return subprocess.Popen(
+            " && ".join(subprocess.list2cmdline(map(str, step)) for step in steps), shell=True
+        )

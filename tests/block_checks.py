@@ -1,4 +1,4 @@
-"""What every backend must get right of a block of logits: rows of every kind, and how far answers may be off."""
+"""What every backend must get right of a block of logits."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -97,7 +97,7 @@ def check(group: Group, z: Tensor, y: Tensor, open_block: Callable[..., Any]) ->
         agree(value, expected, z, tile.block.dtype, relative=isinstance(stat, RELATIVE))
     slope = group.slope(ours, grads(group, z), y)
     expected = group.slope(states, grads(group, z), y).spread(tile)
-    written = torch.empty_like(tile.block)
+    written = torch.empty_like(tile.block, memory_format=torch.contiguous_format)
     block.write(slope, written)
     agree(written, expected, z, tile.block.dtype)
     assert (written[z == -INF] == 0).all(), "the slope of a masked class is not 0"

@@ -6,6 +6,8 @@ import hypothesis
 import pytest
 import torch
 
+from equipoise.stats import cpp
+
 hypothesis.settings.register_profile(
     "equipoise", deadline=None, derandomize=True, database=None, report_multiple_bugs=False
 )
@@ -28,3 +30,12 @@ def _poisoned_memory() -> Iterator[None]:
     yield
     torch.set_deterministic_debug_mode(mode)
     torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled kernels, and in plain torch."""
+    if request.param == "plain":
+        monkeypatch.setattr(cpp, "available", lambda: False)
+    elif not cpp.available():
+        pytest.skip("the kernels were not compiled when the package was installed")

@@ -47,7 +47,8 @@ from equipoise.losses import (
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
 from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
-from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, ask
+from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, cpp
+from equipoise.stats.cpp import CppBlock
 
 SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (
@@ -608,6 +609,10 @@ class Centred(RowLoss):
         return "Centred()"
 
 
+def cpp_block() -> CppBlock:
+    return CppBlock(Group((LogSumExp(),)), torch.zeros(3, 4, dtype=torch.bfloat16), None)
+
+
 FUSED = [
     kind(fused(hidden=[[0.0]]), "hidden must be a floating tensor, got list"),
     kind(fused(weight=head.long()), "weight must be a floating tensor, got torch.int64"),
@@ -642,10 +647,15 @@ FUSED = [
     value(fused(class_weight=torch.ones(3)), "class_weight must be (5,), one number per class, got (3,)"),
     value(fused(target=None), "target must be given, got None; only penalties can do without one"),
     value(fused(target=target + 5), "target must be in [0, 5) or ignore_index=-100, got 5"),
-    value(fused(backend="cuda"), "backend must be one of auto, torch, triton, got 'cuda'"),
+    value(fused(backend="cuda"), "backend must be one of auto, torch, cpp, triton, got 'cuda'"),
     value(
         fused(backend="triton", hidden=hidden.to("meta"), weight=head.to("meta"), target=target.to("meta")),
         "backend must be 'torch' or 'auto' here, got 'triton', which is not there for meta",
+    ),
+    value(
+        fused(backend="cpp", hidden=hidden.to("meta"), weight=head.to("meta"), target=target.to("meta")),
+        "backend must be 'torch' or 'auto' here, got 'cpp', which is not there for meta; it is compiled with "
+        "the package where there is g++ on Linux",
     ),
     value(fused(grad="backward"), "grad must be one of auto, forward, recompute, got 'backward'"),
     value(
@@ -690,6 +700,14 @@ FUSED = [
         lambda: TritonBlock(Group((LogSumExp(),)), torch.zeros(3, 4).T, None),
         "z must have the classes of a row side by side, got strides (1, 4); pass z.contiguous()",
     ),
+    value(
+        lambda: cpp_block().write(Slope(), torch.zeros(3, 4).half()),
+        "out must be torch.bfloat16 or torch.float32, got torch.float16; use torch.empty_like(z)",
+    ),
+    value(
+        lambda: cpp_block().write(Slope(), torch.zeros(4, 3).T),
+        "out must have the classes of a row side by side, got strides (1, 3); pass out.contiguous()",
+    ),
     Case(
         bare_rank,
         NotImplementedError,
@@ -697,7 +715,17 @@ FUSED = [
     ),
 ]
 
-CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED
+COMPILED = [
+    value(
+        lambda: ask(LogOdds(), logits, target - 100),
+        "target must be in [0, 5), got -100; leave such rows out",
+    )
+]
+
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * cpp.available()
+NEEDS_KERNELS = pytest.mark.skipif(
+    not cpp.available(), reason="the kernels were not compiled when the package was installed"
+)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:50])
@@ -744,11 +772,13 @@ def never_raised(folder: Path, calls: list[Callable[[], Any]]) -> set[str]:
     return {f"{name}:{first}" for name, first, _ in left}
 
 
+@NEEDS_KERNELS
 def test_every_error_is_raised_by_some_case() -> None:
     assert len(raises(SOURCE)) > 40
     assert never_raised(SOURCE, [case.call for case in CASES]) == set()
 
 
+@NEEDS_KERNELS
 def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
     without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
     (missing,) = never_raised(SOURCE, without)

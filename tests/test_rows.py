@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
+from importlib import import_module
 from itertools import pairwise
 from typing import ClassVar, final
 
@@ -79,6 +80,7 @@ KINDS = [
     Kind("ExpectedLogProb((C,))", lambda n: ExpectedLogProb(soft_rows(n))),
 ]
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+BOTH_WAYS = pytest.mark.usefixtures("_both_ways")
 # These are sums of non-negative terms: they are held to their own size, with nothing absolute.
 RELATIVE = (Excess, Entropy, ClassCount, ExpectedLogProb)
 
@@ -436,6 +438,7 @@ def distinct(rows: int, classes: int, *masked: int) -> tuple[Tensor, Tensor]:
     return logits.requires_grad_(), torch.arange(rows) % classes
 
 
+@BOTH_WAYS
 @EVERY_KIND
 @pytest.mark.parametrize("masked", [(), (1, 3)], ids=["all", "some"])
 def test_slope_is_the_derivative_of_the_value_and_has_one_itself(kind: Kind, masked: tuple[int, ...]) -> None:
@@ -447,18 +450,21 @@ def test_slope_is_the_derivative_of_the_value_and_has_one_itself(kind: Kind, mas
         assert torch.autograd.gradgradcheck(lambda z: ask(stat, z, target), (logits,))
 
 
+@BOTH_WAYS
 def test_gradcheck_finds_a_wrong_slope() -> None:
     logits, target = distinct(3, 5)
     with pytest.raises(GradcheckError):
         torch.autograd.gradcheck(lambda z: ask(CountsMasked(), z, target), (logits,))
 
 
+@BOTH_WAYS
 @EVERY_KIND
 def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classes, rows = 30, 23
-    monkeypatch.setattr("equipoise.stats.ask.PIECE", 10 * classes)  # three blocks, the last of them smaller
+    asking = import_module("equipoise.stats.ask")  # its name is also that of a function
+    monkeypatch.setattr(asking, "PIECE", 10 * classes)  # three blocks, the last of them smaller
     assert len(row_blocks(torch.empty(rows, classes), 10 * classes)) == 3
     logits, target = torch.randn(rows, classes, dtype=torch.float64), torch.randint(classes, (rows,))
     stat = kind.make(classes)
@@ -470,6 +476,7 @@ def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(
     torch.testing.assert_close(grad, slope, rtol=1e-13, atol=1e-15)
 
 
+@BOTH_WAYS
 @EVERY_KIND
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_extreme_rows_stay_finite(kind: Kind, dtype: torch.dtype) -> None:
@@ -501,6 +508,7 @@ def test_extreme_rows_stay_finite(kind: Kind, dtype: torch.dtype) -> None:
     assert (slope[logits == -inf] == 0).all()
 
 
+@BOTH_WAYS
 @EVERY_KIND
 def test_one_class(kind: Kind) -> None:
     logits = torch.tensor([[3.0], [-2.0]], dtype=torch.float64, requires_grad=True)
@@ -509,6 +517,7 @@ def test_one_class(kind: Kind) -> None:
     torch.testing.assert_close(slope, torch.full_like(slope, kind.shift))
 
 
+@BOTH_WAYS
 def test_tied_extremes_share_their_slope() -> None:
     logits = torch.tensor([[2.0, 2.0, 0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
     for stat, expected in (
@@ -519,6 +528,7 @@ def test_tied_extremes_share_their_slope() -> None:
         torch.testing.assert_close(slope, torch.tensor([expected], dtype=torch.float64))
 
 
+@BOTH_WAYS
 def test_statistics_are_what_torch_computes() -> None:
     logits, target = torch.randn(6, 5, dtype=torch.float64), torch.randint(5, (6,))
     soft, probs = soft_rows(5, 5), logits.softmax(1)

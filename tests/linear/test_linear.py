@@ -30,7 +30,7 @@ from equipoise.penalties import PENALTIES, Balance, Decisiveness, Entropy, Logit
 from equipoise.rows import Row, dense
 from equipoise.schedules import Linear
 from equipoise.stats import Entropy as EntropyStat
-from equipoise.stats import LogOdds, LogSumExp
+from equipoise.stats import LogOdds, LogSumExp, cpp
 
 EPS = torch.finfo(torch.float64).eps
 THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() + 0.01 * ZLoss()
@@ -40,6 +40,7 @@ ROW_LOSSES = [
     for index, loss in enumerate(entry.at)
     if isinstance(loss, RowLoss)
 ] + [pytest.param(THREE, id="sum of three")]
+BOTH_WAYS = pytest.mark.usefixtures("_both_ways")
 ORDERS = [("mean", "auto"), ("sum", "recompute"), ("none", "auto")]
 
 
@@ -85,6 +86,7 @@ def same(c: Case, fused: Tensor, dense: Tensor, upstream: Tensor | None = None, 
         torch.testing.assert_close(ours, theirs, rtol=reach, atol=reach * size, equal_nan=True)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", ROW_LOSSES)
 def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> None:
@@ -116,6 +118,7 @@ def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
             same(c, wrong.linear(c.hidden, c.weight, c.target, c.bias), dense)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(("n", "v", "d"), [(1, 1, 1), (5, 1, 3), (1, 9, 4), (64, 33, 1), (33, 130, 17)])
 @pytest.mark.parametrize("loss", [THREE, Brier(), Decisiveness(num_classes=9), LogitRange(width=1.0)])
 def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
@@ -129,6 +132,7 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
             same(c, fused, dense, rounds=256)
 
 
+@BOTH_WAYS
 def test_classes_come_in_blocks_too() -> None:
     c = case(6, 700, 4)
     plan = linear.explain(THREE, c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
@@ -138,6 +142,7 @@ def test_classes_come_in_blocks_too() -> None:
     same(c, fused, dense, torch.randn(6, dtype=torch.float64), rounds=256)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_nothing_to_count(reduction: str) -> None:
     empty = case(0)
@@ -225,6 +230,7 @@ def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
         torch.testing.assert_close(fused, dense)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
@@ -287,6 +293,7 @@ def test_penalties_need_no_target() -> None:
     same(c, penalty.linear(c.hidden, c.weight, None, c.bias), penalty(c.logits()))
 
 
+@BOTH_WAYS
 def test_masked_classes() -> None:
     c = case(6, 20, 5)
     assert c.bias is not None
@@ -307,6 +314,7 @@ def test_masked_classes() -> None:
         assert (ours[1][~kept] == 0).all()
 
 
+@BOTH_WAYS
 def test_odd_memory_layouts() -> None:
     c = case(6, 9, 4)
     strided = torch.randn(4, 12, dtype=torch.float64).t()[::2].requires_grad_()
@@ -320,6 +328,7 @@ def test_odd_memory_layouts() -> None:
     same(Case(strided, turned, c.target), out, dense, torch.ones((), dtype=torch.float64).expand(6))
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
     c = case()
@@ -435,6 +444,7 @@ def largest(run: Callable[[], Tensor]) -> int:
     return watch.largest
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
@@ -456,14 +466,16 @@ def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
     assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
 
 
+@BOTH_WAYS
 def test_memory_does_not_grow_with_the_rows() -> None:
     held = []
-    for n in (512, 2048):
+    for n in (540, 2160):  # blocks of 54 rows
         c = case(n, 300, 2, dtype=torch.float32)
         held.append(largest(lambda c=c: THREE.linear(c.hidden, c.weight, c.target, block_bytes=2**16)))
     assert held[0] == held[1] <= 2**16 // 4
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("peaked", [1.0, 8.0])
@@ -512,6 +524,7 @@ def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
     assert all(error(one, two) < 2e-3 for one, two in zip(ours, right, strict=True))
 
 
+@BOTH_WAYS
 def test_autocast_multiplies_in_half_precision() -> None:
     c = case(64, 50, 16, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -563,6 +576,7 @@ def test_rows_for_any_use() -> None:
     torch.testing.assert_close(THREE.of(row), THREE(logits, c.target, reduction="none"))
 
 
+@BOTH_WAYS
 def test_metrics_of_rows_need_no_logits() -> None:
     c = case(40, 11, 5)
     c.target[2] = 3
@@ -590,12 +604,12 @@ def test_a_plan_says_what_will_be_done() -> None:
     c = case(1000, 300, 16, dtype=torch.float32)
     options: dict[str, Any] = {"block_bytes": 2**16}
     plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
-    assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 54, (1000, 16, 300))
-    assert plan.block_bytes == 4 * 54 * 300 <= 2**16
+    assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 53, (1000, 16, 300))
+    assert plan.block_bytes == 4 * 53 * 300 <= 2**16
     assert plan.gradient_bytes == 4 * (1000 * 16 + 300 * 16)
     half = linear.explain(THREE, c.hidden.bfloat16(), c.weight.bfloat16(), c.target, **options)
     assert half.gradient_bytes == (2 + 4 + 2) * 1300 * 16
-    assert (half.rows, half.block_bytes, half.logit_bytes) == (109, 2 * 109 * 300, 2 * 1000 * 300)
+    assert (half.rows, half.block_bytes, half.logit_bytes) == (100, 2 * 100 * 300, 2 * 1000 * 300)
     none = linear.explain(THREE, c.hidden, c.weight, c.target, reduction="none", **options)
     assert (none.grad, none.products) == ("recompute", 4)
     assert none.block_bytes <= 2**16
@@ -606,3 +620,20 @@ def test_a_plan_says_what_will_be_done() -> None:
         frozen = linear.explain(THREE, c.hidden.detach(), c.weight.detach(), c.target)
     assert (frozen.grad, frozen.products, frozen.gradient_bytes) == ("none", 1, 0)
     assert math.prod(plan.shape[::2]) * 4 == plan.logit_bytes
+
+
+def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case()
+    of_rows, options = SquaredCDF(), (c.hidden, c.weight, c.target)
+    monkeypatch.setattr(cpp, "available", lambda: True)
+    for backend, taken in (("auto", "cpp"), ("cpp", "cpp"), ("torch", "torch")):
+        plan = linear.explain(THREE, *options, backend=backend)
+        assert plan.backend == taken
+        assert f"backend   {taken}" in str(plan)
+        assert linear.explain(of_rows, *options, backend=backend).backend == "torch"  # it needs whole rows
+    monkeypatch.setattr(cpp, "available", lambda: False)
+    assert linear.explain(THREE, *options).backend == "torch"
+    with pytest.raises(
+        ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
+    ):
+        THREE.linear(*options, backend="cpp")

@@ -169,7 +169,7 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
     Example:
         >>> from equipoise.losses import GammaCrossEntropy
         >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
-        >>> print(explain(GammaCrossEntropy(0.1), hidden, weight, torch.arange(6)))
+        >>> print(explain(GammaCrossEntropy(0.1), hidden, weight, torch.arange(6), backend="torch"))
         shape     6 rows, 4 features, 10 classes
         gradient  forward: the loss is a sum over rows with weights known beforehand
         backend   torch

@@ -22,7 +22,7 @@ class Plan:
         grad: "forward" where the gradient is made together with the loss, "recompute" where the logits are
             made again in the backward pass, "none" where nothing needs a gradient.
         why: Reason for that.
-        backend: "torch" or "triton".
+        backend: "torch", "cpp" or "triton".
         shape: N, D and V.
         rows: Rows of a block in the forward pass.
         again: Rows and classes of a block when the logits are made again.
@@ -82,7 +82,7 @@ def make_plan(
         grad: What the user asked for.
         reasons: Why the gradient cannot be made in the forward pass; none if it can.
         whole: Whether every logit of a row must be there at once.
-        backend: "torch" or "triton".
+        backend: "torch", "cpp" or "triton".
         block_bytes: Memory for a block of logits, or None.
     """
     if grad not in GRADS:

@@ -96,7 +96,9 @@ class TritonBlock:
             "lowest": (bottom, lows),
         }
         known |= {("smaller", scale): sums[k] for k, scale in enumerate(scales)}
-        known |= {("total", scale): ties + sums[k] for k, scale in enumerate(scales) if ("total", scale) in asked}
+        known |= {
+            ("total", scale): ties + sums[k] for k, scale in enumerate(scales) if ("total", scale) in asked
+        }
         if "larger" in asked and self.target is not None:  # whole rows: the cap changes no order
             raw = self.z.gather(1, self.target[:, None])
             known["larger"] = (self.z > raw).sum(1).to(self._work)

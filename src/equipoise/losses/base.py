@@ -122,7 +122,7 @@ class Loss(ABC):
             grad: "auto", "forward" or "recompute": when the gradient is made.
             block_bytes: Memory for a block of logits; None for at most 128 MiB on a CPU and at least twice
                 that on an accelerator.
-            backend: "auto", "torch" or "triton".
+            backend: "auto", "torch", "cpp" (compiled with the package, on a CPU) or "triton".
 
         Shapes:
             Result a single number, or with reduction "none" the shape of the target's classes.

@@ -73,7 +73,7 @@ class CppBlock:
         self.group = group
         self.z = z if z.shape[1] < 2 or z.stride(1) == 1 else z.contiguous()
         self.target = None if target is None else target.to(torch.int64).contiguous()
-        self.start = start or 0
+        self.start = -1 if start is None else start
         self.softcap = softcap
         self._work = torch.float64 if z.dtype == torch.float64 else torch.float32
         alone = start is None and softcap is None and z.dtype == self._work
@@ -92,8 +92,15 @@ class CppBlock:
         out = self.z.new_empty(NUMBERS + len(scales) + 2 * len(soft), len(self.z), dtype=self._work)
         kinds = [False] * len(smaller) + [True] * len(whole)
         block, held = self._block(scales, kinds, soft, self.group.apart, keep=self._keeps)
-        bits = sum(1 << bit for bit, name in enumerate(ASKED) if name in asked or (name == "ties" and smaller))
-        _library().equipoise_sums(block, KINDS[self.z.dtype], bits, out.data_ptr())
+        bits = sum(
+            1 << bit for bit, name in enumerate(ASKED) if name in asked or (name == "ties" and smaller)
+        )
+        if not _library().equipoise_sums(block, KINDS[self.z.dtype], bits, out.data_ptr()):
+            assert self.target is not None
+            wrong = self.target[(self.target < 0) | (self.target >= self.z.shape[1])]
+            raise ValueError(
+                f"target must be in [0, {self.z.shape[1]}), got {int(wrong[0])}; leave such rows out"
+            )
         del held
         own, top, ties, total, classes, bottom, lows, larger, spread, *sums = out.unbind()
         known: dict[Any, Any] = {
@@ -115,7 +122,9 @@ class CppBlock:
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write a slope, times that of the soft cap, to `out` (N, B), which may be z itself."""
         if out.dtype not in (self.z.dtype, self._work):
-            raise ValueError(f"out must be {self.z.dtype} or {self._work}, got {out.dtype}; copy it afterwards")
+            raise ValueError(
+                f"out must be {self.z.dtype} or {self._work}, got {out.dtype}; use torch.empty_like(z)"
+            )
         if out.shape[1] > 1 and out.stride(1) != 1:
             raise ValueError(
                 f"out must have the classes of a row side by side, got strides {out.stride()}; "
@@ -141,7 +150,9 @@ class CppBlock:
         zero = self.z.new_zeros(len(self.z), dtype=self._work)
         numbers = torch.stack([zero if row is None else row.to(self._work) for row in rows])
         scales = tuple(powers)
-        block, held = self._block(scales, [True] * len(scales), [t for t, _ in slope.soft], slope.own is not None)
+        block, held = self._block(
+            scales, [True] * len(scales), [t for t, _ in slope.soft], slope.own is not None
+        )
         _library().equipoise_slope(
             block,
             KINDS[self.z.dtype],
@@ -234,5 +245,6 @@ def load(path: Path) -> Any:
         ctypes.c_int64,
         ctypes.c_int64,
     )
-    library.equipoise_sums.restype = library.equipoise_slope.restype = None
+    library.equipoise_sums.restype = ctypes.c_int64
+    library.equipoise_slope.restype = None
     return library

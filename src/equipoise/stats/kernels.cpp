@@ -6,6 +6,7 @@
 // own is not summed: the sum of the smaller ones keeps every digit.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -48,12 +49,12 @@ inline void narrow(float from, Bfloat16& to) {
 template <class W, class T>
 inline void narrow(W from, T& to) { to = static_cast<T>(from); }
 
-// e^x for x of at most 0, to about a unit in the last place; 0 where it would be subnormal, nan for nan. Adding a
+// e^x for x of at most 0, to a unit in the last place, or four of them where it is below 1e-9 in float; 0 where it would be subnormal, nan for nan. Adding a
 // large number rounds x / log 2 to a whole one, and leaves that in the low bits, from where it becomes an exponent.
 inline float power(float x) {
   constexpr float large = 12582912.0f + 127.0f;
   const float shifted = x * 1.44269504f + large, n = shifted - large;
-  const float r = x - n * 0.693147182f;  // whose rounding is 2e-9 of it: two units at the far end
+  const float r = x - n * 0.693147182f;  // rounded by 2e-9 of it: four units at the far end
   float p = 1.3981999507e-3f + r * 1.9875691500e-4f;
   p = 8.3334519073e-3f + r * p;
   p = 4.1665795894e-2f + r * p;
@@ -85,7 +86,7 @@ struct Block {
   int64_t stride;         // from row to row
   int64_t rows, width;
   const int64_t* target;  // (rows), counted over all classes, or null
-  int64_t start;          // class of the first column
+  int64_t start;          // class of the first column, or -1 where every class is there
   double cap;             // s of logits s tanh(z / s), or 0
   int64_t apart;          // whether the target is kept out of the sums, or has a slope of its own
   int64_t threads;
@@ -129,10 +130,14 @@ inline void load(const T* from, int64_t count, W cap, W* to, W* chain) {
   }
 }
 
+inline int64_t column_of(const Block& block, int64_t r) {
+  return block.target ? block.target[r] - std::max<int64_t>(0, block.start) : -1;
+}
+
 template <class W>
 inline const W* soft_row(const Block& block, int64_t k, int64_t r) {
   const int64_t row = block.target ? block.target[r] * block.soft_strides[k] : 0;
-  return static_cast<const W*>(block.softs[k]) + row + block.start;
+  return static_cast<const W*>(block.softs[k]) + row + std::max<int64_t>(0, block.start);
 }
 
 template <class Work>
@@ -157,13 +162,18 @@ enum : int64_t { TIES = 1, SPREAD = 2, LEVEL = 4, LOWEST = 8, LARGER = 16 };
 // Write, a row of numbers each: the target's logit, the largest, how many share it, the sum of the logits and how
 // many they are, the smallest, how many share it, how many are larger than the target's, the sum of e^gap times
 // minus the gap; then for each scale the sum of e^(scale gap) over the smaller ones, and for each soft target the
-// sums of it times minus the gap and of it.
+// sums of it times minus the gap and of it. Return whether every target is a class; a run of them cannot tell.
 template <class T, class W>
-void sums(const Block& block, int64_t asked, W* out) {
+int64_t sums(const Block& block, int64_t asked, W* out) {
+  std::atomic<int64_t> good{1};
   over_rows(block, [&](int64_t r) {
     const T* row = static_cast<const T*>(block.logits) + r * block.stride;
     const int64_t width = block.width;
-    const int64_t column = block.target ? block.target[r] - block.start : -1;
+    const int64_t column = column_of(block, r);
+    if (block.start < 0 && block.target && (column < 0 || column >= width)) {
+      good = 0;
+      return;
+    }
     const W cap = static_cast<W>(block.cap);
     W x[CHUNK];
     W own = -infinity<W>, top = -infinity<W>, bottom = infinity<W>;
@@ -211,7 +221,7 @@ void sums(const Block& block, int64_t asked, W* out) {
         load<T, W>(row + at, count, cap, x, nullptr);
         if (block.apart && column >= at && column < at + count) x[column - at] = -infinity<W>;
       }
-      if (asked & TIES) {
+      if (asked & (TIES | LOWEST)) {  // both are nan where a logit is
         W here = 0, bad = 0;
 #pragma omp simd reduction(+ : here, bad)
         for (int64_t c = 0; c < count; ++c) {
@@ -284,6 +294,7 @@ void sums(const Block& block, int64_t asked, W* out) {
     const double numbers[] = {own, top, empty ? 0 : ties, total, classes, bottom, lows, larger, empty ? 0 : spread};
     for (int64_t k = 0; k < 9; ++k) out[k * block.rows + r] = static_cast<W>(numbers[k]);
   });
+  return good;
 }
 
 // Write the slope: `numbers` holds, a row each, what the exponentials are relative to, the level, the slope at the
@@ -294,7 +305,7 @@ void slope(const Block& block, int64_t marks, const W* numbers, Out* out, int64_
   over_rows(block, [&](int64_t r) {
     const T* row = static_cast<const T*>(block.logits) + r * block.stride;
     Out* const to = out + r * out_stride;
-    const int64_t column = block.target ? block.target[r] - block.start : -1;
+    const int64_t column = column_of(block, r);
     const W cap = static_cast<W>(block.cap);
     const auto number = [&](int64_t k) { return numbers[k * block.rows + r]; };
     const W base = base_of(number(0)), level = number(1);
@@ -352,11 +363,11 @@ void slope(const Block& block, int64_t marks, const W* numbers, Out* out, int64_
 
 // Kinds: 0 double, 1 float, 2 bfloat16, 3 half. Work is in double for double, else in float; a slope is written as
 // what the logits are, or as what the work is.
-extern "C" void equipoise_sums(const Block* block, int64_t kind, int64_t asked, void* out) {
+extern "C" int64_t equipoise_sums(const Block* block, int64_t kind, int64_t asked, void* out) {
   if (kind == 0) return sums<double, double>(*block, asked, static_cast<double*>(out));
   if (kind == 1) return sums<float, float>(*block, asked, static_cast<float*>(out));
   if (kind == 2) return sums<Bfloat16, float>(*block, asked, static_cast<float*>(out));
-  sums<_Float16, float>(*block, asked, static_cast<float*>(out));
+  return sums<_Float16, float>(*block, asked, static_cast<float*>(out));
 }
 
 extern "C" void equipoise_slope(

@@ -1,0 +1,111 @@
+"""What is built from the repository: kernels where there is a compiler, plain Python where there is none."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from equipoise.stats import cpp
+
+if find_spec("hatchling") is None or find_spec("pip") is None:
+    pytest.skip("hatchling or pip is not installed", allow_module_level=True)
+
+ROOT = Path(__file__).parents[1]
+HAS_COMPILER = sys.platform == "linux" and shutil.which("g++") is not None
+NEEDS_COMPILER = pytest.mark.skipif(not HAS_COMPILER, reason="there is no g++ on Linux")
+TOO_OLD = platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+LOSS = (
+    "import torch\n"
+    "from equipoise.losses import CrossEntropy\n"
+    "from equipoise.stats import cpp\n"
+    "print(cpp.available(), CrossEntropy()(torch.zeros(2, 4), torch.tensor([1, 3])).item())"
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of all that is needed, without what was compiled before."""
+    copy = tmp_path / "project"
+    shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("*.so", "*.o", "__pycache__"))
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    return copy
+
+
+def built(project: Path, *command: str, **environment: str) -> tuple[int, str]:
+    """Return the exit status, and what was said."""
+    kept = {name: value for name, value in os.environ.items() if name != "CXX"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=project,
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+WHEEL = ("-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "--no-index", "-w", "out", ".")
+
+
+def unpacked(project: Path) -> tuple[str, Path]:
+    """Return the tags of the wheel, and where its files are now."""
+    (wheel,) = (project / "out").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(project / "unpacked")
+    return wheel.stem.split("-", 2)[2], project / "unpacked"
+
+
+@NEEDS_COMPILER
+def test_a_wheel_has_the_kernels(project: Path) -> None:
+    status, said = built(project, *WHEEL)
+    assert status == 0, said
+    tags, files = unpacked(project)
+    assert tags == "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    kernels = sorted(path.name for path in files.rglob("*.so"))
+    assert kernels == [path.name for path in sorted((project / "src/equipoise/stats").glob("kernels.*.so"))]
+    assert kernels
+    assert not list(project.rglob("*.o"))
+    assert (files / "equipoise" / "stats" / "kernels.cpp").exists()
+    assert "Root-Is-Purelib: false" in next(files.glob("*.dist-info/WHEEL")).read_text()
+    assert built(project, "-c", LOSS, PYTHONPATH=str(files)) == (0, f"{not TOO_OLD} 1.3862943649291992\n")
+
+
+def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    status, said = built(project, *WHEEL, PATH=str(tmp_path / "nothing"))
+    assert status == 0, said
+    assert "equipoise: no g++ on Linux, so no CPU kernels; losses run in plain torch" in said
+    tags, files = unpacked(project)
+    assert tags == "py3-none-any"
+    assert not list(files.rglob("*.so"))
+    assert built(project, "-c", LOSS, PYTHONPATH=str(files)) == (0, "False 1.3862943649291992\n")
+
+
+@NEEDS_COMPILER
+def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
+    status, said = built(project, *WHEEL, CXX="false")
+    assert status != 0
+    assert (
+        "RuntimeError: false could not compile src/equipoise/stats/kernels.cpp; see above, or set CXX" in said
+    )
+    assert not list(project.rglob("*.whl"))
+
+
+@NEEDS_COMPILER
+@pytest.mark.skipif(TOO_OLD, reason="the processor has no AVX2")
+def test_the_kernels_that_are_tested_are_those_of_the_source() -> None:
+    assert cpp.available(), "the kernels were not compiled: pip install -e ."
+    source = Path(str(cpp.__file__)).with_name("kernels.cpp")
+    made = Path(cpp._library()._name)
+    assert made.stat().st_mtime >= source.stat().st_mtime, "the kernels are older than their source: install"
