@@ -90,7 +90,7 @@ def _stats(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor)
     leaves = [value.detach().requires_grad_() for value in values]
     with torch.enable_grad():
         losses = job.losses(leaves, rows)
-        grads = _grads((losses * factor).sum(), leaves)
+        grads = _grads(losses, leaves, factor)
     block.write(job.group.slope(states, grads, target), out)
     return losses.detach()
 
@@ -100,17 +100,17 @@ def _whole(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor)
     leaf = z.to(torch.float32 if z.dtype.itemsize < 4 else z.dtype).requires_grad_(factor is not None)
     with torch.set_grad_enabled(factor is not None):
         losses = job.losses_of_whole(leaf, rows)
-        grads = [] if factor is None else _grads((losses * factor).sum(), [leaf])
+        grads = [] if factor is None else _grads(losses, [leaf], factor)
     leaf.requires_grad_(False)  # the block is used again
     for grad in grads:
         out.zero_() if grad is None else out.copy_(grad)
     return losses.detach()
 
 
-def _grads(total: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    if not total.requires_grad:
+def _grads(losses: Tensor, leaves: Sequence[Tensor], factor: Tensor) -> Sequence[Tensor | None]:
+    if not losses.requires_grad:
         return [None] * len(leaves)
-    return torch.autograd.grad(total, leaves, allow_unused=True)
+    return torch.autograd.grad(losses, leaves, factor.to(losses.dtype), allow_unused=True)
 
 
 def cuts(length: int, size: int) -> Iterator[slice]:

@@ -172,9 +172,10 @@ class CppBlock:
         if factor is None or slope.top is None:
             out.zero_()
         else:
-            low = -finite_limit(top.dtype)
-            drop = top.clamp(min=low) - slope.top.clamp(min=low)
-            torch.mul(self.z, (factor * torch.exp(scale * drop))[:, None], out=out)
+            if slope.top is not top:
+                low = -finite_limit(top.dtype)
+                factor = factor * torch.exp(scale * (top.clamp(min=low) - slope.top.clamp(min=low)))
+            torch.mul(self.z, factor[:, None], out=out)
         if slope.own is not None:
             assert self.target is not None
             out.scatter_(1, self.target[:, None], slope.own[:, None])

@@ -49,8 +49,9 @@ inline void narrow(float from, Bfloat16& to) {
 template <class W, class T>
 inline void narrow(W from, T& to) { to = static_cast<T>(from); }
 
-// e^x for x of at most 0, to a unit in the last place, or four of them where it is below 1e-9 in float; 0 where it would be subnormal, nan for nan. Adding a
-// large number rounds x / log 2 to a whole one, and leaves that in the low bits, from where it becomes an exponent.
+// e^x for x of at most 0, to a unit in the last place, in float to four of them below 1e-9; 0 where it would be
+// subnormal, nan for nan. Adding a large number rounds x / log 2 to a whole one, and leaves that in the low bits, from
+// where it becomes an exponent.
 inline float power(float x) {
   constexpr float large = 12582912.0f + 127.0f;
   const float shifted = x * 1.44269504f + large, n = shifted - large;

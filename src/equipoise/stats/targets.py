@@ -57,11 +57,9 @@ class LogOdds(Stat):
 
     def slope(self, state: State, /) -> Slope:
         """Scale times one at the target, and minus the distribution over the others elsewhere."""
-        target, top, total = state
-        alone = total == 0
-        others = torch.where(alone, 0.0, -self.scale / total.masked_fill(alone, 1.0))
-        own = self.scale * ((target > -torch.inf) & ~alone).to(total.dtype)
-        return Slope(top, {self.scale: others}, own=own)
+        target, top, total = state  # which is 0 where there is no rival, and else at least 1
+        own = self.scale * ((target > -torch.inf) & (total > 0)).to(total.dtype)
+        return Slope(top, {self.scale: -self.scale / total.clamp(min=1)}, own=own)
 
     def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
         """Log odds (N, C) of every class.
