@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from equipoise.stats import cpp
 
-if find_spec("hatchling") is None or find_spec("pip") is None:
+if find_spec("hatchling") is None or not list(distributions(name="pip")):
     pytest.skip("hatchling or pip is not installed", allow_module_level=True)
 
 ROOT = Path(__file__).parents[1]

@@ -130,7 +130,7 @@ BAD = [
     (["small.csv", "--target", "label"], "every class must have 5 rows or more, got 1 of class 'rare'"),
     (["infinite.csv", "--target", "label"], "features must be finite or missing, got infinity in 'a' of"),
     (["missing.npz"], "X must be finite, got nan or infinity in 1 rows of missing.npz"),
-    (["--objective", "Focal("], "objective must be Python such as GammaCrossEntropy(gamma=0.5), got"),
+    (["--objective", "Focal("], "objective must be Python such as CrossEntropy() + 0.1 * Entropy(), got"),
     (["--objective", "Fokal()"], "objective must use a known name, got 'Fokal'; did you mean Focal?"),
     (["--objective", "Focal(gama=1)"], "Focal must be given an option it has, got 'gama'; did you mean"),
     (["--objective", "GammaCrossEntropy(gamma=2)"], "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
