@@ -19,7 +19,7 @@ from torch import Tensor
 
 from equipoise.stats.base import Group, State
 from equipoise.stats.slope import Slope
-from equipoise.stats.sums import Sums, asked_by
+from equipoise.stats.sums import Sums, asked_by, laid_out
 from equipoise.stats.tile import finite_limit
 
 BLOCK = 4096  # most logits that a program holds at a time
@@ -111,28 +111,13 @@ class TritonBlock:
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write a slope, times that of the soft cap, to `out` (N, B) of any dtype, which may be z itself."""
         _check(out, "out")
-        powers: dict[float, Tensor | None] = {}
-        if slope.top is not None:
-            powers |= slope.powers
-            if slope.gap is not None:
-                powers.setdefault(1.0, None)
-        rows: list[Tensor | None] = [
-            slope.top,
-            slope.level,
-            slope.own,
-            *powers.values(),
-            *(slope.gap if scale == 1 else None for scale in powers),
-            *(value for value, _ in slope.marks),
-            *(m for _, m in slope.marks),
-            *(s for _, s in slope.soft),
-        ]
-        zero = self.z.new_zeros(len(self.z), dtype=self._work)
+        scales, soft, numbers = laid_out(slope, self.z.new_empty(len(self.z), dtype=self._work))
         self._launch(
             1,
             (len(self.z), -(-self.z.shape[1] // self._block)),
-            tuple(powers),
-            tuple(t for t, _ in slope.soft),
-            torch.stack([zero if row is None else row.to(self._work) for row in rows]),
+            scales,
+            soft,
+            numbers,
             out,
             out.stride(0),
             marks=len(slope.marks),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from equipoise.stats.base import Group, State
 from equipoise.stats.slope import Slope
-from equipoise.stats.sums import Sums, asked_by
+from equipoise.stats.sums import Sums, asked_by, laid_out
 from equipoise.stats.tile import finite_limit
 
 KINDS = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
@@ -132,27 +132,8 @@ class CppBlock:
             )
         if self._kept is not None:
             return self._write_kept(slope, self._kept, out)
-        powers: dict[float, Tensor | None] = {}
-        if slope.top is not None:
-            powers |= slope.powers
-            if slope.gap is not None:
-                powers.setdefault(1.0, None)
-        rows: list[Tensor | None] = [
-            slope.top,
-            slope.level,
-            slope.own,
-            *powers.values(),
-            *(slope.gap if scale == 1 else None for scale in powers),
-            *(value for value, _ in slope.marks),
-            *(m for _, m in slope.marks),
-            *(s for _, s in slope.soft),
-        ]
-        zero = self.z.new_zeros(len(self.z), dtype=self._work)
-        numbers = torch.stack([zero if row is None else row.to(self._work) for row in rows])
-        scales = tuple(powers)
-        block, held = self._block(
-            scales, [True] * len(scales), [t for t, _ in slope.soft], slope.own is not None
-        )
+        scales, soft, numbers = laid_out(slope, self.z.new_empty(len(self.z), dtype=self._work))
+        block, held = self._block(scales, [True] * len(scales), soft, slope.own is not None)
         _library().equipoise_slope(
             block,
             KINDS[self.z.dtype],

@@ -1,4 +1,4 @@
-"""Sums over a tile that something else has computed, and which of them a group of statistics asks for."""
+"""What a tile and a kernel tell each other: which sums are asked for, these once computed, and a slope."""
 
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.stats.base import Group
+from equipoise.stats.slope import Slope
 from equipoise.stats.tile import Tile
 
 
@@ -64,3 +65,34 @@ def asked_by(group: Group, device: torch.device) -> tuple[Any, ...]:
         group.of(Sums(one if group.apart else None, one.long() - 1, asked))
         _asked[group] = tuple(asked)
     return _asked[group]
+
+
+def laid_out(slope: Slope, like: Tensor) -> tuple[tuple[float, ...], list[Tensor], Tensor]:
+    """Return the scales and soft targets of a slope, and the numbers (K, N) it is made of.
+
+    Row by row: what the exponentials are relative to, the level, the slope at the target, the factors of the
+    exponentials at each scale, those of them times the gap, the marked logits, their marks, and the factors
+    of the soft targets; zero for what is not there.
+
+    Args:
+        slope: Of N rows.
+        like: (N,), of the dtype and device they are wanted in.
+    """
+    powers: dict[float, Tensor | None] = {}
+    if slope.top is not None:
+        powers |= slope.powers
+        if slope.gap is not None:
+            powers.setdefault(1.0, None)
+    rows: list[Tensor | None] = [
+        slope.top,
+        slope.level,
+        slope.own,
+        *powers.values(),
+        *(slope.gap if scale == 1 else None for scale in powers),
+        *(value for value, _ in slope.marks),
+        *(m for _, m in slope.marks),
+        *(s for _, s in slope.soft),
+    ]
+    zero = torch.zeros_like(like)
+    numbers = torch.stack([zero if row is None else row.to(like.dtype) for row in rows])
+    return tuple(powers), [t for t, _ in slope.soft], numbers
