@@ -1,34 +1,19 @@
 """The example on costly mistakes runs, prints its table and draws its picture, at a small size."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("networkx", reason="networkx is not installed")
 
-FILE = Path(__file__).parents[2] / "examples" / "costs.py"
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("costs_example", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def test_the_table_and_the_picture(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for a whole training
     lines = example.main(["--seeds", "3", "--epochs", "20", "--out", str(tmp_path / "costs.svg")])
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + len(lines) == 2 + 2 * len(example.METHODS) + 1
@@ -44,5 +29,4 @@ def test_the_table_and_the_picture(
 
 
 def test_the_same_seed_gives_the_same_numbers(example: ModuleType) -> None:
-    torch.set_deterministic_debug_mode("default")
     assert example.measured(0, 1) == example.measured(0, 1) != example.measured(1, 1)

@@ -1,8 +1,5 @@
 """The exploration example runs small, prints what it measured, and measures what it says."""
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,21 +15,9 @@ pytest.importorskip("stable_baselines3", reason="the example needs the extra rl"
 PATH = Path(__file__).parents[2] / "examples" / "exploration.py"
 
 
-@pytest.fixture(autouse=True)
-def _no_poison() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for a whole training
-
-
-@pytest.fixture(scope="module")
-def exploration() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("exploration_example", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def exploration(example: ModuleType) -> ModuleType:
+    return example
 
 
 def test_it_fits_on_a_few_screens() -> None:

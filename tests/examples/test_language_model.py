@@ -1,11 +1,8 @@
 """The language model example runs small, measures what it says, and prints it."""
 
 import argparse
-import importlib.util
 import json
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -22,23 +19,6 @@ PATH = Path(__file__).parents[2] / "examples" / "language_model.py"
 SMALL = ["--vocabulary", "500", "--hidden", "32", "--layers", "1", "--length", "32", "--batch", "32"]
 SHORT = ["--every", "12", "--steps", "80", "--tune-steps", "15", "--validation", "50", "--seeds", "2"]
 RATES = ["--rate", "0.01", "--tune-rate", "0.005", "--rounds", "0"]
-
-
-@pytest.fixture(autouse=True)
-def _no_poison() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for a whole training
-
-
-@pytest.fixture(scope="module")
-def example() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("language_model_example", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture

@@ -1,31 +1,15 @@
 """The example of a scikit-learn pipeline runs and prints its lines, at a small size."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-
-FILE = Path(__file__).parents[2] / "examples" / "pipeline.py"
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pipeline_example", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_lines(
     example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
     late = {"gamma": "Linear(0.0, 0.7, steps=90)"}
     monkeypatch.setattr(example, "GRID", {"model__schedules": [None, late]})
     (found,) = example.main(["--seeds", "1", "--epochs", "60"])

@@ -1,8 +1,5 @@
 """The routing example runs small, prints what it measured, and measures what it says."""
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +13,9 @@ pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
 PATH = Path(__file__).parents[2] / "examples" / "routing.py"
 
 
-@pytest.fixture(scope="module")
-def routing() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("routing_example", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def routing(example: ModuleType) -> ModuleType:
+    return example
 
 
 def column(found: Any, gate: str, measure: str) -> float:
