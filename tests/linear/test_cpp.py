@@ -1,5 +1,6 @@
 """The compiled kernels give what `Tile` gives, and their exponential every digit."""
 
+import platform
 import shutil
 import subprocess
 from dataclasses import replace
@@ -353,3 +354,13 @@ def test_an_exponential_below_the_smallest_normal_number_is_zero(dtype: torch.dt
     assert (exponentials(below) == 0).all()
     assert (exponentials((least + 0.1).to(dtype)[None, None]) > 0).all()
     assert exponentials(torch.tensor([[torch.nan]], dtype=dtype)).isnan().all()
+
+
+def test_kernels_that_do_not_load_are_said_to_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("avx512", "avx2", platform.machine()):
+        (tmp_path / f"kernels.{kind}.so").write_text("no library")
+    monkeypatch.setattr(cpp, "__file__", str(tmp_path / "cpp.py"))
+    with pytest.warns(RuntimeWarning, match=r"do not load, losses run in plain torch: .*kernels\."):
+        assert cpp._library.__wrapped__() is None

@@ -7,6 +7,7 @@ that the processor may have. They run on torch's own threads.
 import ctypes
 import platform
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any, final
@@ -211,7 +212,12 @@ def _library() -> Any:
     path = Path(__file__).with_name(f"kernels.{kind}.so")
     if sys.platform != "linux" or not path.exists():
         return None
-    return load(path)
+    try:
+        return load(path)
+    except OSError as error:  # such as another OpenMP than the one that torch has loaded where it was built
+        reason = f"the compiled kernels do not load, losses run in plain torch: {error}"
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
+        return None
 
 
 def load(path: Path) -> Any:
