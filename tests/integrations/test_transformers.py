@@ -30,6 +30,7 @@ from equipoise.integrations.transformers import (
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Entropy
 from equipoise.schedules import FollowConfidence, Linear
+from trainer_options import OPTIONS
 
 V = 61
 SMALL: dict[str, Any] = dict(
@@ -265,18 +266,9 @@ def arguments(folder: Path, **options: Any) -> TrainingArguments:
         output_dir=str(folder),
         per_device_train_batch_size=8,
         per_device_eval_batch_size=5,
-        max_steps=3,
         learning_rate=0.5,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        max_grad_norm=0.0,
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
     )
-    return TrainingArguments(**given | options)
+    return TrainingArguments(**OPTIONS | given | options)
 
 
 def parameters(model: nn.Module) -> Tensor:

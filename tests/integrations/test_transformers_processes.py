@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer_options import OPTIONS
+
 pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 
 V, RANKS = 53, 2
@@ -117,16 +119,8 @@ def trainer_report(folder: Path, size: int, **options: Any) -> dict[str, Any]:
         per_device_train_batch_size=size,
         per_device_eval_batch_size=3,
         gradient_accumulation_steps=2,
-        max_steps=3,
         learning_rate=0.5,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        max_grad_norm=0.0,
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
+        **OPTIONS,
         **options,
     )
     trainer = Trainer(

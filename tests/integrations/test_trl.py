@@ -19,6 +19,7 @@ from equipoise.integrations.transformers import fuse_lm_head, token_metrics
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Reweighted
 from equipoise.losses.base import Loss
 from equipoise.losses.robust import DFTWeight
+from trainer_options import OPTIONS
 
 VOCAB = 31
 
@@ -57,18 +58,10 @@ def train(folder: Path, trainer: type[SFTTrainer], loss: Loss | None, **options:
         output_dir=str(folder),
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
-        max_steps=3,
         learning_rate=1.0,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        max_grad_norm=0.0,
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
         bf16=False,
         activation_checkpointing=False,
+        **OPTIONS,
         **options,
     )
     base = model()
