@@ -314,9 +314,8 @@ class Objective(nn.Module):
         """Note the same of the logits of a linear layer."""
         if target is None:
             raise ValueError("target must be given where a schedule follows its probability, got None")
-        head = ("logit_scale", "softcap", "lora", "block_bytes", "backend")
         given = {"ignore_index": self.ignore_index, **options}
-        passed = {name: given[name] for name in ("ignore_index", *head) if name in given}
+        passed = {name: given[name] for name in linear.ROW_OPTIONS if name in given}
         row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
         kept = whole(target).reshape(-1) != given["ignore_index"]
         row_weight = whole(options.get("row_weight"))

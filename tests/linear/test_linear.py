@@ -1,5 +1,6 @@
 """A fused loss is the dense one: every loss, order, block, option and dtype."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -637,3 +638,9 @@ def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
     ):
         THREE.linear(*options, backend="cpp")
+
+
+def test_the_options_that_rows_shares_with_a_loss() -> None:
+    of_rows, of_losses = (inspect.signature(each).parameters for each in (linear.rows, CrossEntropy.linear))
+    shared = {name for name, one in of_rows.items() if name in of_losses and one.kind is one.KEYWORD_ONLY}
+    assert shared == {*linear.ROW_OPTIONS, "class_weight"}

@@ -215,8 +215,7 @@ def _of_hidden(
     **options: Any,
 ) -> Tensor:
     """Return the same of the logits of a linear layer."""
-    passed = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
-    options = {name: value for name, value in options.items() if name in passed}
+    options = {name: value for name, value in options.items() if name in linear.ROW_OPTIONS}
     counts = None if row_weight is None else row_weight.reshape(-1)
     if target is None or target.is_floating_point():
         row = linear.rows(hidden, weight, None, bias, stats=[Entropy()], **options)

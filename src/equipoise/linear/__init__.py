@@ -44,7 +44,10 @@ from equipoise.stats import (
 
 T = TypeVar("T")
 
-__all__ = ["STATS", "Lora", "Plan", "explain", "reduced", "rows"]
+__all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "explain", "reduced", "rows"]
+
+# Of the options of `Loss.linear`, those that `rows` has too, but for the class weights.
+ROW_OPTIONS = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
 
 STATS: tuple[Stat, ...] = (
     LogOdds(),
