@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check bench format clean
 
-$(READY): pyproject.toml constraints.txt hatch_build.py src/equipoise/stats/kernels.cpp
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/stats/*.cpp src/equipoise/stats/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,entmax,lightning,rl,sklearn,targets,transformers,triton,dev]'

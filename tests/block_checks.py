@@ -315,12 +315,12 @@ class BlockTests:
 
     def test_what_is_asked_is_noted_once_for_a_group(self) -> None:
         group = Group((LogOdds(), Entropy()))
-        first = sums.asked_by(group, self.device)
-        assert sums.asked_by(Group((LogOdds(), Entropy())), self.device) is first
-        assert set(first) == {"top", "ties", "spread", ("smaller", 1.0), ("total", 1.0)}
-        before = len(sums._asked)
+        first = sums.tried(group, self.device)
+        assert sums.tried(Group((LogOdds(), Entropy())), self.device) is first
+        assert set(first[0]) == {"top", "ties", "spread", ("smaller", 1.0), ("total", 1.0)}
+        before = len(sums._tried)
         del group
-        assert len(sums._asked) == before - 1
+        assert len(sums._tried) == before - 1
 
     @pytest.mark.parametrize("reduction", ["mean", "none"])
     @pytest.mark.parametrize("softcap", [None, 2.0])

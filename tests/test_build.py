@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equipoise.stats import cpp
+from equipoise.stats import kernels
 
 if find_spec("hatchling") is None or not list(distributions(name="pip")):
     pytest.skip("hatchling or pip is not installed", allow_module_level=True)
@@ -26,8 +26,8 @@ TOO_OLD = platform.machine() == "x86_64" and torch.backends.cpu.get_cpu_capabili
 LOSS = (
     "import torch\n"
     "from equipoise.losses import CrossEntropy\n"
-    "from equipoise.stats import cpp\n"
-    "print(cpp.available(), CrossEntropy()(torch.zeros(2, 4), torch.tensor([1, 3])).item())"
+    "from equipoise.stats import kernels\n"
+    "print(kernels.available(), CrossEntropy()(torch.zeros(2, 4), torch.tensor([1, 3])).item())"
 )
 
 
@@ -73,9 +73,9 @@ def test_a_wheel_has_the_kernels(project: Path) -> None:
     assert status == 0, said
     tags, files = unpacked(project)
     assert tags == "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
-    kernels = sorted(path.name for path in files.rglob("*.so"))
-    assert kernels == [path.name for path in sorted((project / "src/equipoise/stats").glob("kernels.*.so"))]
-    assert kernels
+    compiled = sorted(path.name for path in files.rglob("*.so"))
+    assert compiled == [path.name for path in sorted((project / "src/equipoise/stats").glob("kernels.*.so"))]
+    assert compiled
     assert not list(project.rglob("*.o"))
     assert (files / "equipoise" / "stats" / "kernels.cpp").exists()
     assert "Root-Is-Purelib: false" in next(files.glob("*.dist-info/WHEEL")).read_text()
@@ -106,7 +106,7 @@ def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
 @NEEDS_COMPILER
 @pytest.mark.skipif(TOO_OLD, reason="the processor has no AVX2")
 def test_the_kernels_that_are_tested_are_those_of_the_source() -> None:
-    assert cpp.available(), "the kernels were not compiled: pip install -e ."
-    source = Path(str(cpp.__file__)).with_name("kernels.cpp")
-    made = Path(cpp._library()._name)
-    assert made.stat().st_mtime >= source.stat().st_mtime, "the kernels are older than their source: install"
+    assert kernels.available(), "the kernels were not compiled: pip install -e ."
+    made = Path(kernels.library()._name)
+    for source in (*made.parent.glob("*.cpp"), *made.parent.glob("*.h")):
+        assert made.stat().st_mtime >= source.stat().st_mtime, f"the kernels are older than {source}: install"

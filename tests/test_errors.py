@@ -47,7 +47,7 @@ from equipoise.losses import (
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
 from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
-from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, cpp
+from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
 from equipoise.stats.cpp import CppBlock
 
 SOURCE = Path(str(equipoise.__file__)).parent
@@ -719,12 +719,12 @@ COMPILED = [
     value(
         lambda: ask(LogOdds(), logits, target - 100),
         "target must be in [0, 5), got -100; leave such rows out",
-    )
+    ),
 ]
 
-CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * cpp.available()
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
 NEEDS_KERNELS = pytest.mark.skipif(
-    not cpp.available(), reason="the kernels were not compiled when the package was installed"
+    not kernels.available(), reason="the kernels were not compiled when the package was installed"
 )
 
 

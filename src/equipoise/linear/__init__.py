@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equipoise.linear.head import Head
+from equipoise.linear.memory import empty_cache
 from equipoise.linear.orders import Again, Forward, Job, Statistics
 from equipoise.linear.plan import Plan
 from equipoise.linear.reading import (
@@ -40,11 +41,12 @@ from equipoise.stats import (
     Rank,
     Smallest,
     Stat,
+    tried,
 )
 
 T = TypeVar("T")
 
-__all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "explain", "reduced", "rows"]
+__all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "empty_cache", "explain", "reduced", "rows"]
 
 # Of the options of `Loss.linear`, those that `rows` has too, but for the class weights.
 ROW_OPTIONS = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
@@ -264,6 +266,7 @@ def rows(
         grad="recompute",
         reasons=["the rows may be used in any way"],
         whole=False,
+        marked=bool(tried(group, head.hidden.device)[1].marks),
         backend=name,
         block_bytes=block_bytes,
     )

@@ -5,19 +5,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from equipoise.stats import PIECE, FastTile, Group, Rooms, Slope, State, row_blocks, some
-
-
-class Block(Protocol):
-    """A block of logits of whole rows, or of a run of classes; what it is made by is a backend."""
-
-    def states(self) -> list[State]:
-        """Return the states of the statistics."""
-        ...
-
-    def write(self, slope: Slope, out: Tensor) -> None:
-        """Write a slope to `out`, with respect to the logits as the matrix product gave them."""
-        ...
+from equipoise.stats import PIECE, Block, FastTile, Group, Rooms, Slope, State, row_blocks, some
 
 
 class OpenBlock(Protocol):
@@ -31,7 +19,7 @@ class OpenBlock(Protocol):
 
 
 @final
-class TorchBlock:
+class TorchBlock(Block):
     """A block that is worked on in place, on a CPU in pieces of rows that stay in cache."""
 
     def __init__(
@@ -44,12 +32,9 @@ class TorchBlock:
         softcap: float | None,
         rooms: Rooms,
     ) -> None:
+        super().__init__(group, target)
         self._dtype = torch.float32 if z.dtype.itemsize < 4 else z.dtype
-        if z.dtype != self._dtype and z.numel() <= PIECE:
-            z = rooms.take("logits", z, self._dtype).copy_(z)
-        self._group = group
         self._z = z
-        self._target = target
         self._start = start
         self._softcap = softcap
         self._rooms = rooms
@@ -61,11 +46,11 @@ class TorchBlock:
         parts = []
         for index, rows in enumerate(self._pieces):
             tile = self._tile(rows)
-            parts.append(self._group.flat(self._group.of(tile)))
+            parts.append(self.group.flat(self.group.of(tile)))
             in_place = tile.light is not None and tile.block.data_ptr() == self._z[rows].data_ptr()
             if in_place or len(self._pieces) == 1:
                 self._read[index] = tile
-        return self._group.unflat([torch.cat(numbers) for numbers in zip(*parts, strict=True)])
+        return self.group.unflat([torch.cat(numbers) for numbers in zip(*parts, strict=True)])
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write the slope to `out`, which may be the logits themselves."""
@@ -80,6 +65,8 @@ class TorchBlock:
                 place.copy_(work)
 
     def _tile(self, rows: slice) -> FastTile:
+        if self._z.dtype != self._dtype and self._z.numel() <= PIECE:
+            self._z = self._rooms.take("logits", self._z, self._dtype).copy_(self._z)
         block, spare = self._z[rows], True
         if block.dtype != self._dtype:
             block = self._rooms.take("block", block, self._dtype).copy_(block)
@@ -87,11 +74,11 @@ class TorchBlock:
             block, spare = self._capped(block), False
         return FastTile(
             block,
-            some(self._target, rows),
+            some(self.target, rows),
             self._start,
-            apart=self._group.apart,
+            apart=self.group.apart,
             rooms=self._rooms,
-            light=self._group.light,
+            light=self.group.light,
             spare=spare,
         )
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from equipoise.linear.blocks import OpenBlock
-from equipoise.linear.head import Gradients, Head
+from equipoise.linear.head import Gradients, Head, width
+from equipoise.linear.memory import Loan
 from equipoise.linear.plan import Plan
 from equipoise.reduction import Targets
 from equipoise.rows import Row, RowFunction, dense, every
-from equipoise.stats import Group, some
+from equipoise.stats import Block, Group, kernels, some
 
 ALL = slice(None)
 
@@ -66,44 +67,104 @@ def run_rows(
     job: Job, head: Head, wanted: tuple[bool, ...], factor: Tensor, *, cast: bool = True
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Return the losses (N,), and the gradients of their sum times `factor` (N,), over blocks of rows."""
-    pieces = list(cuts(len(head.hidden), job.plan.rows))
-    gradients = Gradients(head, wanted, (len(pieces), 1))
-    logits, slopes = _rooms(head, job.plan.rows, len(head.weight), sloped=any(wanted))
-    one = _whole if job.whole else _stats
-    losses = []
-    for rows in pieces:
-        z = head.logits(rows, ALL, _view(logits, head, rows, ALL))
-        out = _view(slopes, head, rows, ALL)
-        losses.append(one(job, z, rows, factor[rows] if any(wanted) else None, out))
-        gradients.add(rows, ALL, out)
-    return torch.cat(losses), gradients.found(cast=cast)
+    plan = job.plan
+    blocks = list(cuts(len(head.hidden), plan.rows))
+    pieces = sum(len(list(cuts(rows.stop - rows.start, plan.piece))) for rows in blocks)
+    lanes = min(plan.lanes, len(blocks))
+    losses = [factor] * len(blocks)
+    with Loan(head.hidden.device) as lend:
+        first = Gradients(head, wanted, (pieces, 1), lend if cast else None)
+        gradients = [first, *(first.beside() for _ in range(1, lanes))]
+        rooms = [_rooms(lend, head, plan.rows, len(head.weight), sloped=any(wanted)) for _ in gradients]
+
+        def run(lane: int) -> None:
+            logits, slopes = rooms[lane]
+            for index in range(len(blocks) * lane // lanes, len(blocks) * (lane + 1) // lanes):
+                rows = blocks[index]
+                work = _Work(
+                    head,
+                    rows,
+                    _view(logits, head, rows, ALL),
+                    _view(slopes, head, rows, ALL),
+                    factor[rows] if any(wanted) else None,
+                    gradients[lane],
+                )
+                losses[index] = _whole(job, work) if job.whole else _stats(job, work)
+
+        if lanes == 1:
+            run(0)
+        else:
+            kernels.in_lanes(lanes, run)
+        for other in gradients[1:]:
+            first.join(other)
+        return torch.cat(losses), first.found(cast=cast)
 
 
-def _stats(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor) -> Tensor:
-    """Return the losses of a block of rows, and write their slope times `factor` to `out`."""
-    target = some(job.targets.target, rows)
-    block = job.open_block(job.group, z, target, softcap=job.softcap)
+@final
+@dataclass(frozen=True)
+class _Work:
+    """A block of rows.
+
+    Args:
+        head: The head.
+        rows: Which they are.
+        logits: Room for their logits.
+        out: Room for the slope.
+        factor: What the slope is multiplied by; None where it is not wanted.
+        gradients: What it is added to.
+    """
+
+    head: Head
+    rows: slice
+    logits: Tensor
+    out: Tensor
+    factor: Tensor | None
+    gradients: Gradients
+
+
+def _read(job: Job, head: Head, rows: slice, logits: Tensor) -> tuple[Block, list[slice]]:
+    """Make the logits of a block of rows, in pieces that are read as long as they are in cache."""
+    block = job.open_block(job.group, logits, some(job.targets.target, rows), softcap=job.softcap)
+    pieces = list(cuts(len(logits), job.plan.piece))
+    for piece in pieces:
+        head.logits(_part(rows, piece), ALL, logits[piece])
+        block.read(piece)
+    return block, pieces
+
+
+def _part(rows: slice, piece: slice) -> slice:
+    return slice(rows.start + piece.start, rows.start + piece.stop)
+
+
+def _stats(job: Job, work: _Work) -> Tensor:
+    """Return the losses of a block of rows, and add their gradients."""
+    block, pieces = _read(job, work.head, work.rows, work.logits)
     states = block.states()
     values = job.group.values(states)
-    if factor is None:
-        return job.losses(values, rows)
+    if work.factor is None:
+        return job.losses(values, work.rows)
     leaves = [value.detach().requires_grad_() for value in values]
     with torch.enable_grad():
-        losses = job.losses(leaves, rows)
-        grads = _grads(losses, leaves, factor)
-    block.write(job.group.slope(states, grads, target), out)
+        losses = job.losses(leaves, work.rows)
+        grads = _grads(losses, leaves, work.factor)
+    write = block.writer(job.group.slope(states, grads, block.target))
+    for piece in pieces:
+        write(piece, work.out[piece])
+        work.gradients.add(_part(work.rows, piece), ALL, work.out[piece])
     return losses.detach()
 
 
-def _whole(job: Job, z: Tensor, rows: slice, factor: Tensor | None, out: Tensor) -> Tensor:
+def _whole(job: Job, work: _Work) -> Tensor:
     """The same for a loss of whole rows."""
-    leaf = z.to(torch.float32 if z.dtype.itemsize < 4 else z.dtype).requires_grad_(factor is not None)
-    with torch.set_grad_enabled(factor is not None):
-        losses = job.losses_of_whole(leaf, rows)
-        grads = [] if factor is None else _grads(losses, [leaf], factor)
+    z = work.head.logits(work.rows, ALL, work.logits)
+    leaf = z.to(torch.float32 if z.dtype.itemsize < 4 else z.dtype).requires_grad_(work.factor is not None)
+    with torch.set_grad_enabled(work.factor is not None):
+        losses = job.losses_of_whole(leaf, work.rows)
+        grads = [] if work.factor is None else _grads(losses, [leaf], work.factor)
     leaf.requires_grad_(False)  # the block is used again
     for grad in grads:
-        out.zero_() if grad is None else out.copy_(grad)
+        work.out.zero_() if grad is None else work.out.copy_(grad)
+    work.gradients.add(work.rows, ALL, work.out)
     return losses.detach()
 
 
@@ -119,17 +180,18 @@ def cuts(length: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, length))
 
 
-def _rooms(head: Head, rows: int, classes: int, *, sloped: bool) -> tuple[Tensor, Tensor]:
+def _rooms(lend: Loan, head: Head, rows: int, classes: int, *, sloped: bool) -> tuple[Tensor, Tensor]:
     """Memory for a block of logits, and for their slope: the same if the dtypes are."""
-    logits = torch.empty(rows * classes, dtype=head.logit_dtype, device=head.hidden.device)
+    logits = lend(rows * width(classes, head.logit_dtype), head.logit_dtype)
     if not sloped or head.logit_dtype == head.hidden.dtype:
         return logits, logits
-    return logits, torch.empty_like(logits, dtype=head.hidden.dtype)
+    return logits, lend(rows * width(classes, head.hidden.dtype), head.hidden.dtype)
 
 
 def _view(room: Tensor, head: Head, rows: slice, classes: slice) -> Tensor:
-    shape = len(head.hidden[rows]), len(head.weight[classes])
-    return room[: shape[0] * shape[1]].view(shape)
+    count, length = len(head.hidden[rows]), len(head.weight[classes])
+    apart = width(length, room.dtype)
+    return room[: count * apart].view(count, apart)[:, :length]
 
 
 class Forward(torch.autograd.Function):
@@ -214,12 +276,12 @@ class Statistics(torch.autograd.Function):
     def forward(ctx: Any, job: Job, scales: tuple[float, float], *parts: Tensor | None) -> tuple[Tensor, ...]:
         """Return the statistics (N,)."""
         head = Head.of(parts, scales)
-        logits, _ = _rooms(head, job.plan.rows, len(head.weight), sloped=False)
         found = []
-        for rows in cuts(len(head.hidden), job.plan.rows):
-            z = head.logits(rows, ALL, _view(logits, head, rows, ALL))
-            block = job.open_block(job.group, z, some(job.targets.target, rows), softcap=job.softcap)
-            found.append(job.group.flat(block.states()))
+        with Loan(head.hidden.device) as lend:
+            logits, _ = _rooms(lend, head, job.plan.rows, len(head.weight), sloped=False)
+            for rows in cuts(len(head.hidden), job.plan.rows):
+                block, _ = _read(job, head, rows, _view(logits, head, rows, ALL))
+                found.append(job.group.flat(block.states()))
         numbers = [torch.cat(block) for block in zip(*found, strict=True)]
         ctx.job, ctx.scales, ctx.parts = job, scales, len(parts)
         ctx.set_materialize_grads(False)
@@ -237,16 +299,19 @@ class Statistics(torch.autograd.Function):
         slope = replace(job.group.slope(states, grads, target), total=None)  # a block has some classes only
         row_cuts = list(cuts(len(head.hidden), job.plan.again[0]))
         class_cuts = list(cuts(len(head.weight), job.plan.again[1]))
-        gradients = Gradients(head, ctx.needs_input_grad[2:], (len(row_cuts), len(class_cuts)))
-        logits, slopes = _rooms(head, *job.plan.again, sloped=True)
-        for rows in row_cuts:
-            for classes in class_cuts:
-                z = head.logits(rows, classes, _view(logits, head, rows, classes))
-                out = _view(slopes, head, rows, classes)
-                block = job.open_block(job.group, z, some(target, rows), classes.start, softcap=job.softcap)
-                block.write(slope.of_rows(rows), out)
-                gradients.add(rows, classes, out)
-        return None, None, *gradients.found()
+        with Loan(head.hidden.device) as lend:
+            gradients = Gradients(head, ctx.needs_input_grad[2:], (len(row_cuts), len(class_cuts)), lend)
+            logits, slopes = _rooms(lend, head, *job.plan.again, sloped=True)
+            for rows in row_cuts:
+                for classes in class_cuts:
+                    z = head.logits(rows, classes, _view(logits, head, rows, classes))
+                    out = _view(slopes, head, rows, classes)
+                    block = job.open_block(
+                        job.group, z, some(target, rows), classes.start, softcap=job.softcap
+                    )
+                    block.write(slope.of_rows(rows), out)
+                    gradients.add(rows, classes, out)
+            return None, None, *gradients.found()
 
 
 def refuse_second_derivative() -> None:

@@ -3,14 +3,19 @@
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
-from equipoise.linear.head import Head
+from equipoise.linear.head import RUN, Head, width
 from equipoise.stats import PIECE
 
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
 FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
+ROOM = (
+    2**25
+)  # bytes that an allocator keeps when they are given back: fresh memory costs more than smaller blocks
+LANE = 2**19  # most numbers of a weight of whose gradient each thread may have a sum of its own
 
 
 @final
@@ -25,6 +30,8 @@ class Plan:
         backend: "torch", "cpp" or "triton".
         shape: N, D and V.
         rows: Rows of a block in the forward pass.
+        piece: Rows of a piece of it, of which the matrix products are made.
+        lanes: In how many threads there is one at a time.
         again: Rows and classes of a block when the logits are made again.
         products: Matrix products of N x D x V, forward and backward.
         block_bytes: Memory that a block of logits takes.
@@ -40,6 +47,8 @@ class Plan:
     backend: str
     shape: tuple[int, int, int]
     rows: int
+    piece: int
+    lanes: int
     again: tuple[int, int]
     products: int
     block_bytes: int
@@ -59,6 +68,10 @@ class Plan:
             "memory": f"{_size(self.block_bytes)} for a block of logits (all of them: "
             f"{_size(self.logit_bytes)}), {_size(self.gradient_bytes)} for gradients",
         }
+        if self.piece < self.rows:
+            lines["blocks"] += f", made in pieces of {self.piece} rows"
+        if self.lanes > 1:
+            lines["blocks"] += f", one in each of {self.lanes} threads"
         if self.grad == "recompute":
             lines["blocks"] += f"; again {self.again[0]} rows x {self.again[1]} classes"
         if self.ranks > 1:
@@ -72,8 +85,10 @@ def make_plan(
     grad: str,
     reasons: list[str],
     whole: bool,
+    marked: bool,
     backend: str,
     block_bytes: int | None,
+    alone: bool = True,
 ) -> Plan:
     """Return the plan for a head.
 
@@ -82,8 +97,11 @@ def make_plan(
         grad: What the user asked for.
         reasons: Why the gradient cannot be made in the forward pass; none if it can.
         whole: Whether every logit of a row must be there at once.
+        marked: Whether a slope looks for the logits that were the largest or smallest: they are made again by
+            the same matrix products then, to be the same to the last bit.
         backend: "torch", "cpp" or "triton".
         block_bytes: Memory for a block of logits, or None.
+        alone: Whether no other rank waits for each block.
     """
     if grad not in GRADS:
         raise ValueError(f"grad must be one of {', '.join(GRADS)}, got {grad!r}")
@@ -103,31 +121,60 @@ def make_plan(
     else:
         taken, why = "forward", "the loss is a sum over rows with weights known beforehand"
     item = head.logit_dtype.itemsize
+    row = item * width(v, head.logit_dtype)  # bytes
     on_cpu = head.hidden.device.type == "cpu"
     budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
-    rows = max(1, min(n, budget // (item * v)))
-    if on_cpu and block_bytes is None:
-        cached = 4 * PIECE // (item * v)
-        if cached >= FEWEST or head.logit_dtype == head.work_dtype:
-            rows = min(rows, max(FEWEST, cached))
-    rows = max(1, -(-n // max(1, -(-n // rows))))  # blocks of one size, rather than a small last one
-    classes = v if whole else max(1, min(v, max(256, budget // (item * max(1, n)))))
-    again = (max(1, min(n, budget // (item * classes))), classes)
+    rows = piece = max(1, min(n, budget // row))
+    lanes = 1
+    if on_cpu and block_bytes is None and rows < n and item < head.work_dtype.itemsize:
+        rows = piece = max(min(rows, FEWEST), (budget - 4 * head.weight.numel()) // row)
+    if on_cpu:
+        cached = 4 * PIECE // row
+        if cached >= FEWEST or item == head.work_dtype.itemsize:
+            piece = min(rows, max(FEWEST, cached))
+        if backend != "cpp" or whole or not alone:
+            rows = piece = rows if block_bytes else piece
+        else:
+            if taken == "forward" and head.weight.numel() <= LANE:
+                lanes = max(1, min(torch.get_num_threads(), n // FEWEST, rows // FEWEST))
+            rows, piece = rows // lanes, max(FEWEST, piece // lanes)
+            if block_bytes is None:
+                rows = min(rows, max(piece, ROOM // row))
+    share = -(-n // lanes)
+    piece = max(1, _even(share, min(piece, rows)))
+    rows = piece * max(1, _even(-(-share // piece), rows // piece))
+    classes = max(1, min(v, max(256, budget // (item * max(1, n)))))
+    again = (max(1, min(n, budget // (item * width(classes, head.logit_dtype)))), classes)
+    if whole or marked:
+        again = (rows if whole else piece, v)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))
-    sums = head.work_dtype != head.hidden.dtype and (rows < n or (taken == "recompute" and again != (n, v)))
-    shown = again if taken == "recompute" and not whole else (rows, v)
+    sums = head.work_dtype != head.hidden.dtype and (piece < n or (taken == "recompute" and again != (n, v)))
+    shown = again if taken == "recompute" else (rows, v)
     return Plan(
         taken,
         why,
         backend,
         (n, d, v),
         rows,
-        (rows, v) if whole else again,
+        piece,
+        lanes,
+        again,
         products,
-        item * max(rows * v, shown[0] * shown[1]),
+        max(lanes * rows * row, item * shown[0] * width(shown[1], head.logit_dtype)),
         item * n * v,
-        sum(_bytes(part) + (part.numel() * (4 + part.element_size()) if sums else 0) for part in needed),
+        sum(_bytes(part) + (_summed(part, on_cpu=on_cpu) if sums else 0) for part in needed),
     )
+
+
+def _summed(part: Tensor, *, on_cpu: bool) -> int:
+    """Bytes of a float32 sum, and of a product to add to it."""
+    product = min(RUN, part.numel()) if on_cpu else part.numel()
+    return 4 * part.numel() + product * part.element_size()
+
+
+def _even(length: int, size: int) -> int:
+    """Return a size that cuts a length into as many runs, the last of which is not much smaller."""
+    return -(-length // max(1, -(-length // max(1, size))))
 
 
 def _wanted(head: Head) -> int:

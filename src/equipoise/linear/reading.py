@@ -14,7 +14,7 @@ from equipoise.linear.sharded import plan_share
 from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
 from equipoise.rows import Row, RowFunction, Stat, Whole, needs
 from equipoise.sharded import Run
-from equipoise.stats import Group, Rooms, cpp
+from equipoise.stats import Group, Rooms, cpp, kernels, tried
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
@@ -139,7 +139,7 @@ def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
                 f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
             )
     if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
-        if device.type == "cpu" and cpp.available():
+        if device.type == "cpu" and kernels.available():
             return "cpp", partial(cpp.CppBlock, spare=True)
         if backend == "cpp":
             raise ValueError(
@@ -171,8 +171,9 @@ def read_job(
                 "loss(hidden @ weight.T, target)"
             )
     asked = needs(loss, len(head.weight), like, targets.weight)
+    group = Group(asked.stats)
     whole = asked.whole or targets.soft is not None
-    if targets.target is None and targets.soft is None and (whole or Group(asked.stats).reads_target):
+    if targets.target is None and targets.soft is None and (whole or group.reads_target):
         raise ValueError("target must be given, got None; only penalties can do without one")
     _check_single(loss, asked.stats, asked.whole, like, len(head.weight), targets.weight)
     learnt = _learnt(loss, targets)
@@ -187,10 +188,11 @@ def read_job(
         grad=grad,
         reasons=reasons + learnt,
         whole=whole,
+        marked=bool(tried(group, like.device)[1].marks),
         backend="torch" if whole else name,
         block_bytes=block_bytes,
     )
-    return Job(Group(asked.stats), targets, softcap, plan, opened, loss, whole)
+    return Job(group, targets, softcap, plan, opened, loss, whole)
 
 
 def _check_single(

@@ -18,11 +18,11 @@ from equipoise.linear.orders import Job
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.rows import Row, RowFunction, Stat, dense, every
 from equipoise.sharded import Run, is_dtensor, merged, no_class, open_weight, whole
-from equipoise.stats import Group, Slope, State
+from equipoise.stats import Block, Group, Slope, State
 
 
 @final
-class ShardBlock:
+class ShardBlock(Block):
     """A block of this rank's classes, whose states are those of all classes."""
 
     def __init__(
@@ -36,7 +36,7 @@ class ShardBlock:
         *,
         softcap: float | None,
     ) -> None:
-        self._group = group
+        super().__init__(group, target)
         self._classes = classes
         self._empty = not z.shape[1]
         if self._empty:
@@ -45,7 +45,7 @@ class ShardBlock:
 
     def states(self) -> list[State]:
         """Return the states of the statistics."""
-        return merged(self._group, self._block.states(), self._classes)
+        return merged(self.group, self._block.states(), self._classes)
 
     def write(self, slope: Slope, out: Tensor) -> None:
         """Write the slope of this rank's classes to `out`."""
@@ -102,13 +102,14 @@ def plan_share(head: Head, classes: Run | None, *, whole: bool, **options: Any) 
         return torch.empty(shape, dtype=part.dtype, device="meta", requires_grad=part.requires_grad)
 
     share = replace(head, weight=widest(head.weight), bias=widest(head.bias), up=widest(head.up))
-    plan = make_plan(share, whole=whole, **options)
+    plan = make_plan(share, whole=whole, alone=False, **options)
     rows, block_bytes = plan.rows, plan.block_bytes
     if whole:
         rows = max(1, rows // classes.ranks)
         block_bytes = rows * classes.size * head.logit_dtype.itemsize
     n, d, _ = plan.shape
-    return replace(plan, shape=(n, d, classes.size), ranks=classes.ranks, rows=rows, block_bytes=block_bytes)
+    shape = n, d, classes.size
+    return replace(plan, shape=shape, ranks=classes.ranks, rows=rows, piece=rows, block_bytes=block_bytes)
 
 
 def take_share(head: Head, job: Job, classes: Run) -> tuple[Head, Job]:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from equipoise.stats.base import Group, State
+from equipoise.stats.block import Block
 from equipoise.stats.slope import Slope
-from equipoise.stats.sums import Sums, asked_by, laid_out
+from equipoise.stats.sums import Sums, laid_out, tried
 from equipoise.stats.tile import finite_limit
 
 BLOCK = 4096  # most logits that a program holds at a time
@@ -38,7 +39,7 @@ def available(device: torch.device) -> bool:
 
 
 @final
-class TritonBlock:
+class TritonBlock(Block):
     """A block of logits, read and differentiated by two kernels in float32, or float64 if it is in that.
 
     Args:
@@ -59,16 +60,15 @@ class TritonBlock:
         softcap: float | None = None,
     ) -> None:
         _check(z, "z")
-        self.group = group
+        super().__init__(group, None if target is None else target.contiguous())
         self.z = z
-        self.target = None if target is None else target.contiguous()
         self.start = start or 0
         self.softcap = softcap
         self._work = torch.float64 if z.dtype == torch.float64 else torch.float32
 
     def states(self) -> list[State]:
         """Return the states of the group's statistics, after one look at the block."""
-        asked = asked_by(self.group, self.z.device)
+        asked, _ = tried(self.group, self.z.device)
         scales = tuple(dict.fromkeys(key[1] for key in asked if key[0] in ("smaller", "total")))
         soft = tuple(key[1] for key in asked if key[0] == "soft")
         spread = "spread" in asked

@@ -2,16 +2,19 @@
 
 from equipoise.stats.ask import PIECE, ask, ask_all, row_blocks
 from equipoise.stats.base import Ask, Group, Stat, State
+from equipoise.stats.block import Block
 from equipoise.stats.fast import FastTile, Rooms
 from equipoise.stats.peaks import Entropy, Excess, LogSumExp
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
 from equipoise.stats.slope import Slope, mix
+from equipoise.stats.sums import tried
 from equipoise.stats.targets import ExpectedLogProb, LogOdds, Margin, Rank
 from equipoise.stats.tile import Tile, finite_limit, some
 
 __all__ = [
     "PIECE",
     "Ask",
+    "Block",
     "ClassCount",
     "Entropy",
     "Excess",
@@ -36,4 +39,5 @@ __all__ = [
     "mix",
     "row_blocks",
     "some",
+    "tried",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.stats import cpp
+from equipoise.stats import cpp, kernels
 from equipoise.stats.base import Group, Stat
 from equipoise.stats.fast import Rooms
 from equipoise.stats.tile import Tile, some
@@ -21,7 +21,7 @@ class _Ask(torch.autograd.Function):
 
     @staticmethod
     def forward(group: Group, logits: Tensor, target: Tensor | None) -> tuple[Tensor, ...]:
-        if works_in_place(logits) and cpp.available():
+        if works_in_place(logits) and kernels.available():
             numbers = group.flat(cpp.CppBlock(group, logits, target).states())
         elif works_in_place(logits):
             rooms = Rooms()
@@ -52,7 +52,7 @@ class _Ask(torch.autograd.Function):
         if works_in_place(logits):
             result = torch.empty_like(logits, memory_format=torch.contiguous_format)
             slope = group.slope(states, wanted, target)
-            if cpp.available():
+            if kernels.available():
                 cpp.CppBlock(group, logits, target).write(slope, result)
                 return None, result, None
             rooms = Rooms()

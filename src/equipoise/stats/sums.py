@@ -1,5 +1,6 @@
 """What a tile and a kernel tell each other: which sums are asked for, these once computed, and a slope."""
 
+from collections.abc import Sequence
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -54,20 +55,25 @@ class _Asked(dict[Any, Any]):
         return self.setdefault(key, (self._one, self._one) if pair else self._one)
 
 
-_asked: WeakKeyDictionary[Group, tuple[Any, ...]] = WeakKeyDictionary()
+_tried: WeakKeyDictionary[Group, tuple[tuple[Any, ...], Slope]] = WeakKeyDictionary()
 
 
-def asked_by(group: Group, device: torch.device) -> tuple[Any, ...]:
-    """Return what a group asks of a tile: it is tried on a made-up one."""
-    if group not in _asked:
+def tried(group: Group, device: torch.device) -> tuple[tuple[Any, ...], Slope]:
+    """Return what a group asks of a tile, and a slope that has what its slopes are made of.
+
+    It is tried on a made-up tile.
+    """
+    if group not in _tried:
         one = torch.ones(1, device=device)
-        asked = _Asked(one)
-        group.of(Sums(one if group.apart else None, one.long() - 1, asked))
-        _asked[group] = tuple(asked)
-    return _asked[group]
+        asked, target = _Asked(one), one.long() - 1
+        states = group.of(Sums(one if group.apart else None, target, asked))
+        _tried[group] = tuple(asked), group.slope(states, [one] * len(states), target)
+    return _tried[group]
 
 
-def laid_out(slope: Slope, like: Tensor) -> tuple[tuple[float, ...], list[Tensor], Tensor]:
+def laid_out(
+    slope: Slope, like: Tensor, scales: Sequence[float] = ()
+) -> tuple[tuple[float, ...], list[Tensor], Tensor]:
     """Return the scales and soft targets of a slope, and the numbers (K, N) it is made of.
 
     Row by row: what the exponentials are relative to, the level, the slope at the target, the factors of the
@@ -77,12 +83,14 @@ def laid_out(slope: Slope, like: Tensor) -> tuple[tuple[float, ...], list[Tensor
     Args:
         slope: Of N rows.
         like: (N,), of the dtype and device they are wanted in.
+        scales: Scales that are laid out whether the slope has them or not.
     """
-    powers: dict[float, Tensor | None] = {}
+    powers: dict[float, Tensor | None] = dict.fromkeys(scales)
     if slope.top is not None:
         powers |= slope.powers
         if slope.gap is not None:
             powers.setdefault(1.0, None)
+    powers = dict(sorted(powers.items()))
     rows: list[Tensor | None] = [
         slope.top,
         slope.level,
