@@ -213,8 +213,8 @@ LIGHT = {
 
 
 def keep(group: Group, z: Tensor, y: Tensor) -> None:
-    """Slopes of exponentials that were kept are those of logits, rounded twice in half precision."""
-    before, dtype = z.clone(), z.dtype
+    """Slopes of exponentials that were kept are those of logits."""
+    before = z.clone()
     plain, block = CppBlock(group, before, y), CppBlock(group, z, y, spare=True)
     states = block.states()
     assert all(map(torch.equal, group.flat(states), group.flat(plain.states())))
@@ -222,26 +222,16 @@ def keep(group: Group, z: Tensor, y: Tensor) -> None:
     slope = group.slope(states, grads(group, z), y)
     assert slope.top is not None
     for one in (replace(slope, top=slope.top + 0.5), slope):
-        expected, beside = torch.empty(z.shape, dtype=work(dtype)), torch.empty_like(before)
+        expected, beside = torch.empty_like(before), torch.empty_like(before)
         plain.write(one, expected)
         block.write(one, beside)
-        if dtype == work(dtype):
-            agree(beside, expected, before, dtype)
-        else:
-            largest = expected.abs().amax(1, keepdim=True)
-            off = (beside.double() - expected.double()).abs() / torch.finfo(dtype).eps
-            assert (
-                off
-                <= 3 * expected.abs()
-                + 1.5 * largest * (slope.level is not None or len(slope.powers) > 1)
-                + 1e-4
-            ).all(), "is not"
+        agree(beside, expected, before, z.dtype)
         assert (beside[before == -INF] == 0).all(), "masked is not 0"
     block.write(slope, z)
     assert torch.equal(z, beside)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("group", LIGHT.values(), ids=LIGHT)
 def test_what_is_kept_is_what_would_be_made_again(group: Group, dtype: torch.dtype) -> None:
     for z, y in (TestKernels().logits(dtype, spread=30.0), wide(dtype)):
@@ -282,6 +272,9 @@ def test_a_soft_target_with_what_is_kept() -> None:
 def test_only_what_may_be_overwritten_and_can_be_is() -> None:
     z, y = torch.randn(3, 5), torch.tensor([0, 1, 2])
     light = LIGHT["log odds"]
+    half = z.bfloat16()
+    CppBlock(light, half, y, spare=True).states()  # a slope would be rounded twice
+    assert torch.equal(half, z.bfloat16())
     for group, options in (
         (light, {}),
         (light, {"spare": True, "start": 0}),

@@ -105,7 +105,7 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
 
 @pytest.fixture
 def _lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two threads, blocks of four rows, and pieces of two in one thread, or of one in each."""
+    """Two threads; blocks of four rows, in pieces of two in one thread, or of one in each."""
     if not kernels.available():
         pytest.skip("the kernels were not compiled when the package was installed")
     monkeypatch.setattr(plan, "FEWEST", 1)
@@ -700,7 +700,7 @@ def test_memory_is_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
         assert lend(10, torch.float32).data_ptr() not in (one.data_ptr(), two.data_ptr())
     assert sum(map(len, memory._waiting)) <= 2**24
     with memory.Loan(torch.device("cpu")) as lend:
-        lend(2**23, torch.float32)  # 32 MiB: more than is kept
+        lend(2**22, torch.float32)  # 16 MiB: too much to be kept
     assert sum(map(len, memory._waiting)) <= 2**24
     before = len(memory._waiting)
 

@@ -1,15 +1,17 @@
 """Memory that is lent: on a CPU, to touch fresh memory for the first time costs more than to use it."""
 
 import mmap
+from threading import Lock
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
-KEPT = 2**28  # bytes at most that wait for the next who asks
+KEPT = 2**28  # bytes at most that wait for the next who asks, none of them larger than half of it
 PAGE = 2**21  # bytes of a large page
 
 _waiting: list[Tensor] = []  # of bytes; what was given back last is last
+_lock = Lock()
 
 
 @final
@@ -27,7 +29,7 @@ class Loan:
     def __call__(self, count: int, dtype: torch.dtype) -> Tensor:
         """Return memory for so many numbers, with something left in it."""
         size = count * dtype.itemsize
-        if self._device.type != "cpu" or size > KEPT:
+        if self._device.type != "cpu" or 2 * size > KEPT:
             return torch.empty(count, dtype=dtype, device=self._device)
         room = _taken(size)
         self._lent.append(_fresh(size) if room is None else room)
@@ -37,7 +39,9 @@ class Loan:
         return self
 
     def __exit__(self, error: Any, *_: object) -> None:
-        if error is None:
+        if error is not None:
+            return
+        with _lock:
             _waiting.extend(self._lent)
             while sum(map(len, _waiting)) > KEPT:
                 del _waiting[0]
@@ -54,10 +58,10 @@ def empty_cache() -> None:
 
 def _taken(size: int) -> Tensor | None:
     """Take memory that is large enough, and not far too large, if some waits."""
-    for index, room in enumerate(_waiting):
-        if size <= len(room) <= 2 * size:
-            return _waiting.pop(index)
-    return None
+    with _lock:
+        fitting = (index for index, room in enumerate(_waiting) if size <= len(room) <= 2 * size)
+        index = next(fitting, None)
+        return None if index is None else _waiting.pop(index)
 
 
 def _fresh(size: int) -> Tensor:

@@ -12,9 +12,7 @@ from equipoise.stats import PIECE
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
 FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
-ROOM = (
-    2**25
-)  # bytes that an allocator keeps when they are given back: fresh memory costs more than smaller blocks
+ROOM = 2**26  # bytes of a block in pieces: with more, what is done once for a block hardly costs less
 LANE = 2**19  # most numbers of a weight of whose gradient each thread may have a sum of its own
 
 
@@ -34,7 +32,7 @@ class Plan:
         lanes: In how many threads there is one at a time.
         again: Rows and classes of a block when the logits are made again.
         products: Matrix products of N x D x V, forward and backward.
-        block_bytes: Memory that a block of logits takes.
+        block_bytes: Memory for the blocks of logits that there are at a time.
         logit_bytes: Memory that the logits would take.
         gradient_bytes: Memory of the gradients; in half precision, where there are several blocks, also of
             the float32 sums that they are made from and of a product to add.
@@ -135,7 +133,7 @@ def make_plan(
         if backend != "cpp" or whole or not alone:
             rows = piece = rows if block_bytes else piece
         else:
-            if taken == "forward" and head.weight.numel() <= LANE:
+            if taken == "forward" and cached >= FEWEST and head.weight.numel() <= LANE:
                 lanes = max(1, min(torch.get_num_threads(), n // FEWEST, rows // FEWEST))
             rows, piece = rows // lanes, max(FEWEST, piece // lanes)
             if block_bytes is None:

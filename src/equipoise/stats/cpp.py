@@ -99,7 +99,7 @@ class CppBlock(Block):
         self.start = -1 if start is None else start
         self.softcap = softcap
         self._work = torch.float64 if z.dtype == torch.float64 else torch.float32
-        self._spare = spare and start is None and softcap is None
+        self._spare = spare and start is None and softcap is None and z.dtype == self._work
         self._kept: Tensor | None = None  # what the exponentials that are now in z are relative to
         self._numbers: Tensor | None = None  # what was read
 

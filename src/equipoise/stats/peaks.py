@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equipoise.stats.base import Stat, State
 from equipoise.stats.slope import Slope
-from equipoise.stats.tile import Tile, finite_limit
+from equipoise.stats.tile import Tile, finite_limit, scaled
 
 
 def lowered(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +29,7 @@ def merge_peaks(one: State, two: State, scale: float) -> State:
     smaller = torch.zeros_like(top)
     for state, low in ((one, low_one), (two, low_two)):
         leads = low == 0
-        shrunk = torch.exp(scale * low)
+        shrunk = torch.exp(scaled(scale, low))
         ties = ties + torch.where(leads, state[1], 0.0)
         smaller = smaller + shrunk * (state[2] + torch.where(leads, 0.0, state[1]))
     return top, ties, smaller
@@ -72,11 +72,12 @@ class LogSumExp(Stat):
     def merge(self, one: State, two: State, /) -> State:
         """Join two tiles."""
         top, low_one, low_two = lowered(one[0], two[0])
-        return top, one[1] * torch.exp(self.scale * low_one) + two[1] * torch.exp(self.scale * low_two)
+        shrunk_one, shrunk_two = (torch.exp(scaled(self.scale, low)) for low in (low_one, low_two))
+        return top, one[1] * shrunk_one + two[1] * shrunk_two
 
     def value(self, state: State, /) -> Tensor:
         """Log-sum-exp (N,); the smallest that stays finite where every class is masked."""
-        return (self.scale * state[0] + state[1].log()).clamp(min=-finite_limit(state[0].dtype))
+        return (scaled(self.scale, state[0]) + state[1].log()).clamp(min=-finite_limit(state[0].dtype))
 
     def slope(self, state: State, /) -> Slope:
         """Scale times the softmax at that scale."""
@@ -116,7 +117,7 @@ class Excess(Stat):
         softmax = torch.exp(-excess(state))
         return Slope(
             state[0],
-            {self.scale: self.scale * softmax},
+            {self.scale: scaled(self.scale, softmax)},
             marks=((state[0], -self.scale * share(state[1])),),
         )
 

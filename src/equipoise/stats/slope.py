@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from equipoise.stats.tile import Tile, above, at_target, finite_limit, some
+from equipoise.stats.tile import Tile, above, at_target, finite_limit, scaled, some
 
 
 @final
@@ -80,7 +80,7 @@ class Slope:
             return replace(self, top=top)
         limit = finite_limit(top.dtype)
         drop = top.clamp(min=-limit) - self.top.clamp(min=-limit)
-        powers = {scale: a * torch.exp(scale * drop) for scale, a in self.powers.items()}
+        powers = {scale: a * torch.exp(scaled(scale, drop)) for scale, a in self.powers.items()}
         if self.gap is None:
             return replace(self, top=top, powers=powers)
         gap = self.gap * torch.exp(drop)

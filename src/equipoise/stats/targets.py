@@ -10,7 +10,7 @@ from equipoise.stats.base import Ask, Stat, State
 from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of, share
 from equipoise.stats.simple import Largest, merge_extremes
 from equipoise.stats.slope import Slope
-from equipoise.stats.tile import Tile, at_target, finite_limit
+from equipoise.stats.tile import Tile, at_target, finite_limit, scaled
 
 
 @final
@@ -52,13 +52,13 @@ class LogOdds(Stat):
         """Log odds (N,), finite."""
         target, top, total = state
         limit = finite_limit(target.dtype)
-        odds = self.scale * (target - top) - total.log()
+        odds = scaled(self.scale, target - top) - total.log()
         return odds.clamp(-limit, limit).masked_fill(top == -torch.inf, limit)
 
     def slope(self, state: State, /) -> Slope:
         """Scale times one at the target, and minus the distribution over the others elsewhere."""
         target, top, total = state  # which is 0 where there is no rival, and else at least 1
-        own = self.scale * ((target > -torch.inf) & (total > 0)).to(total.dtype)
+        own = scaled(self.scale, ((target > -torch.inf) & (total > 0)).to(total.dtype))
         return Slope(top, {self.scale: -self.scale / total.clamp(min=1)}, own=own)
 
     def every(self, logits: Tensor, ask: Ask, /) -> Tensor:
@@ -70,12 +70,12 @@ class LogOdds(Stat):
         limit = finite_limit(logits.dtype)
         masked = logits == -torch.inf
         highest, places = logits.max(1, keepdim=True)
-        scaled = self.scale * (
+        exponents = self.scale * (
             torch.where(masked, 0.0, logits) - torch.where(highest == -torch.inf, 0.0, highest)
         )
-        terms = torch.where(masked, 0.0, torch.exp(scaled)).scatter(1, places, 0.0)
+        terms = torch.where(masked, 0.0, torch.exp(exponents)).scatter(1, places, 0.0)
         rest = terms.sum(1, keepdim=True)
-        odds = scaled - torch.log1p(rest - terms)
+        odds = exponents - torch.log1p(rest - terms)
         largest = ask(LogOdds(self.scale), logits, places[:, 0])[:, None]
         return torch.where(masked, -limit, odds).scatter(1, places, largest)
 
