@@ -462,9 +462,8 @@ class Watch(TorchDispatchMode):
         del types
         out = func(*args, **(kwargs or {}))
         for part in out if isinstance(out, tuple | list) else (out,):
-            if (
-                isinstance(part, Tensor) and part.dtype != torch.uint8
-            ):  # bytes that are viewed as numbers next
+            # Bytes are lent, and viewed as numbers next.
+            if isinstance(part, Tensor) and part.dtype != torch.uint8:
                 self.largest = max(self.largest, part.untyped_storage().nbytes() // part.element_size())
         return out
 

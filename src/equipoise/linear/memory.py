@@ -53,7 +53,8 @@ def empty_cache() -> None:
     Example:
         >>> empty_cache()
     """
-    _waiting.clear()
+    with _lock:
+        _waiting.clear()
 
 
 def _taken(size: int) -> Tensor | None:
