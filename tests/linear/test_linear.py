@@ -1,8 +1,6 @@
 """A fused loss is the dense one: every loss, order, block, option and dtype."""
 
 import inspect
-import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import Objective, linear
-from equipoise.linear import head, memory, plan
 from equipoise.losses import (
-    LOSSES,
     Brier,
     CrossEntropy,
     GammaCrossEntropy,
@@ -24,68 +19,15 @@ from equipoise.losses import (
     Reweighted,
     RowLoss,
     SimilarityCrossEntropy,
-    SquaredCDF,
     TaiLrWeight,
 )
 from equipoise.losses.costs import TEST_CLASSES, ring
-from equipoise.penalties import PENALTIES, Balance, Decisiveness, Entropy, LogitRange, ZLoss
+from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
 from equipoise.rows import Row, dense
 from equipoise.schedules import Linear
 from equipoise.stats import Entropy as EntropyStat
-from equipoise.stats import LogOdds, LogSumExp, kernels
-
-EPS = torch.finfo(torch.float64).eps
-THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() + 0.01 * ZLoss()
-ROW_LOSSES = [
-    pytest.param(loss, id=f"{entry.name}-{index}")
-    for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
-    if isinstance(loss, RowLoss)
-] + [pytest.param(THREE, id="sum of three")]
-BOTH_WAYS = pytest.mark.usefixtures("_both_ways")
-ORDERS = [("mean", "auto"), ("sum", "recompute"), ("none", "auto")]
-
-
-@dataclass
-class Case:
-    """A head, targets, and what the dense computation makes of them."""
-
-    hidden: Tensor
-    weight: Tensor
-    target: Tensor
-    bias: Tensor | None = None
-
-    @property
-    def leaves(self) -> list[Tensor]:
-        parts = [self.hidden, self.weight] + ([] if self.bias is None else [self.bias])
-        return [part for part in parts if part.requires_grad]
-
-    def logits(self) -> Tensor:
-        return F.linear(self.hidden, self.weight, self.bias)
-
-    def grads(self, value: Tensor, upstream: Tensor | None = None) -> list[Tensor]:
-        up = torch.ones_like(value) if upstream is None else upstream
-        return list(torch.autograd.grad(value, self.leaves, up, retain_graph=True))
-
-
-def case(
-    n: int = 7, v: int = TEST_CLASSES, d: int = 5, *, bias: bool = True, dtype: torch.dtype = torch.float64
-) -> Case:
-    hidden = torch.randn(n, d, dtype=dtype, requires_grad=True)
-    weight = torch.randn(v, d, dtype=dtype, requires_grad=True)
-    target = torch.randint(v, (n,))
-    if n > 2:
-        target[2] = -100
-    return Case(hidden, weight, target, torch.randn(v, dtype=dtype, requires_grad=True) if bias else None)
-
-
-def same(c: Case, fused: Tensor, dense: Tensor, upstream: Tensor | None = None, *, rounds: int = 64) -> None:
-    """Value and gradients agree to some roundings of what was summed."""
-    reach = rounds * EPS * (1 + max((c.logits().abs().max().item() if c.hidden.numel() else 0), 1))
-    torch.testing.assert_close(fused, dense, rtol=reach, atol=reach, equal_nan=True)
-    for ours, theirs in zip(c.grads(fused, upstream), c.grads(dense, upstream), strict=True):
-        size = max(1.0, theirs.abs().max().item() if theirs.numel() else 0.0)
-        torch.testing.assert_close(ours, theirs, rtol=reach, atol=reach * size, equal_nan=True)
+from equipoise.stats import LogOdds, LogSumExp
+from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, case, same
 
 
 @BOTH_WAYS
@@ -101,33 +43,6 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
             c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=block_bytes
         )
         same(c, fused, dense, upstream)
-
-
-@pytest.fixture
-def _lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two threads; blocks of four rows, in pieces of two in one thread, or of one in each."""
-    if not kernels.available():
-        pytest.skip("the kernels were not compiled when the package was installed")
-    monkeypatch.setattr(plan, "FEWEST", 1)
-    monkeypatch.setattr(plan, "PIECE", 4 * TEST_CLASSES)
-    monkeypatch.setattr(plan, "ROOM", 8 * 5 * TEST_CLASSES)
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
-
-
-@pytest.mark.usefixtures("_lanes")
-@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
-@pytest.mark.parametrize("loss", ROW_LOSSES)
-def test_pieces_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
-    c = case(13)
-    taken = linear.explain(loss, c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
-    if taken.backend == "cpp":
-        assert (taken.piece, taken.lanes) == ((2, 1) if taken.grad == "recompute" else (1, 2))
-        assert taken.rows == 4
-    dense = loss(c.logits(), c.target, reduction=reduction)
-    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
-    same(c, fused, dense, torch.randn_like(dense))
 
 
 @dataclass(frozen=True)
@@ -449,62 +364,6 @@ def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
     assert objective.scheduled()["gamma"] == 0.375
 
 
-class Watch(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        del types
-        out = func(*args, **(kwargs or {}))
-        for part in out if isinstance(out, tuple | list) else (out,):
-            # Bytes are lent, and viewed as numbers next.
-            if isinstance(part, Tensor) and part.dtype != torch.uint8:
-                self.largest = max(self.largest, part.untyped_storage().nbytes() // part.element_size())
-        return out
-
-
-def largest(run: Callable[[], Tensor]) -> int:
-    with Watch() as watch:
-        run().backward()
-    return watch.largest
-
-
-@BOTH_WAYS
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
-    n, v = 96, 640
-    c = case(n, v, 4, dtype=dtype)
-    held = largest(
-        lambda: THREE.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
-        ).sum()
-    )
-    assert held <= max(256 * 20, 8 * v) < n * v / 8
-    of_rows = SquaredCDF()
-    held = largest(
-        lambda: of_rows.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
-        ).sum()
-    )
-    assert held <= 8 * v
-    assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
-
-
-@BOTH_WAYS
-def test_memory_does_not_grow_with_the_rows() -> None:
-    held = []
-    for n in (530, 2120):  # blocks of 53 rows
-        c = case(n, 300, 2, dtype=torch.float32)
-        held.append(largest(lambda c=c: THREE.linear(c.hidden, c.weight, c.target, block_bytes=2**16)))
-    assert held[0] == held[1] <= 2**16 // 4
-
-
 @BOTH_WAYS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -630,114 +489,7 @@ def test_rows_answer_what_was_asked_for_alone() -> None:
     assert LogSumExp() in linear.STATS
 
 
-def test_a_plan_says_what_will_be_done() -> None:
-    c = case(1000, 300, 16, dtype=torch.float32)
-    options: dict[str, Any] = {"block_bytes": 2**16}
-    plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
-    assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 53, (1000, 16, 300))
-    assert plan.block_bytes == 4 * 53 * 304 <= 2**16
-    assert plan.gradient_bytes == 4 * (1000 * 16 + 300 * 16)
-    half = linear.explain(THREE, c.hidden.bfloat16(), c.weight.bfloat16(), c.target, **options)
-    assert half.gradient_bytes == (2 + 4 + 2) * 1300 * 16
-    assert (half.rows, half.block_bytes, half.logit_bytes) == (100, 2 * 100 * 320, 2 * 1000 * 300)
-    none = linear.explain(THREE, c.hidden, c.weight, c.target, reduction="none", **options)
-    assert (none.grad, none.products) == ("recompute", 4)
-    assert none.block_bytes <= 2**16
-    assert "reduction is 'none'" in str(none)
-    asked = linear.explain(THREE, c.hidden, c.weight, c.target, grad="recompute")
-    assert "asked for" in str(asked)
-    with torch.no_grad():
-        frozen = linear.explain(THREE, c.hidden.detach(), c.weight.detach(), c.target)
-    assert (frozen.grad, frozen.products, frozen.gradient_bytes) == ("none", 1, 0)
-    assert math.prod(plan.shape[::2]) * 4 == plan.logit_bytes
-
-
-def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    c = case()
-    of_rows, options = SquaredCDF(), (c.hidden, c.weight, c.target)
-    monkeypatch.setattr(kernels, "available", lambda: True)
-    for backend, taken in (("auto", "cpp"), ("cpp", "cpp"), ("torch", "torch")):
-        plan = linear.explain(THREE, *options, backend=backend)
-        assert plan.backend == taken
-        assert f"backend   {taken}" in str(plan)
-        assert linear.explain(of_rows, *options, backend=backend).backend == "torch"  # it needs whole rows
-    monkeypatch.setattr(kernels, "available", lambda: False)
-    assert linear.explain(THREE, *options).backend == "torch"
-    with pytest.raises(
-        ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
-    ):
-        THREE.linear(*options, backend="cpp")
-
-
 def test_the_options_that_rows_shares_with_a_loss() -> None:
     of_rows, of_losses = (inspect.signature(each).parameters for each in (linear.rows, CrossEntropy.linear))
     shared = {name for name, one in of_rows.items() if name in of_losses and one.kind is one.KEYWORD_ONLY}
     assert shared == {*linear.ROW_OPTIONS, "class_weight"}
-
-
-def places_of(count: int, dtype: torch.dtype) -> list[int]:
-    """Return where memory lies that is asked for twice, each time given back."""
-    places = []
-    for _ in range(2):
-        with memory.Loan(torch.device("cpu")) as lend:
-            room = lend(count, dtype)
-            assert (room.shape, room.dtype) == ((count,), dtype)
-            room.fill_(1.0)
-            places.append(room.data_ptr())
-    return places
-
-
-def test_memory_is_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
-    for count, dtype in ((100, torch.float64), (2**20 + 7, torch.float32), (2**21, torch.bfloat16)):
-        first, second = places_of(count, dtype)
-        assert first == second
-    with memory.Loan(torch.device("cpu")) as lend:
-        one, two = lend(2**20, torch.float32), lend(2**20, torch.float32)
-        assert one.data_ptr() != two.data_ptr()
-        assert lend(10, torch.float32).data_ptr() not in (one.data_ptr(), two.data_ptr())
-    assert sum(map(len, memory._waiting)) <= 2**24
-    with memory.Loan(torch.device("cpu")) as lend:
-        lend(2**22, torch.float32)  # 16 MiB: too much to be kept
-    assert sum(map(len, memory._waiting)) <= 2**24
-    before = len(memory._waiting)
-
-    def fail() -> None:
-        with memory.Loan(torch.device("cpu")) as lend:
-            lend(100, torch.float64)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert len(memory._waiting) == before - 1  # what an error left behind may still be in use
-    linear.empty_cache()
-    assert memory._waiting == []
-
-
-def test_nothing_of_what_is_lent_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
-    for loss, dtype in ((THREE, torch.float64), (THREE, torch.bfloat16), (SquaredCDF(), torch.float64)):
-        for reduction in ("mean", "none"):
-            c = case(40, dtype=dtype)
-            options: dict[str, Any] = {"reduction": reduction, "block_bytes": 8 * 8 * TEST_CLASSES}
-            value = loss.linear(c.hidden, c.weight, c.target, c.bias, **options)
-            found = [value.detach(), *c.grads(value.sum())]
-            kept = [one.clone() for one in found]
-            assert memory._waiting
-            for room in memory._waiting:
-                room.fill_(0xFF)  # nan in every dtype
-            assert all(map(torch.equal, kept, found))
-
-
-def test_long_rows_begin_at_cache_lines() -> None:
-    assert [head.width(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
-    assert [head.width(n, torch.bfloat16) for n in (255, 257)] == [255, 288]
-    n, v = 9, 1001
-    c = case(n, v, bias=False)
-    for backend in ("auto", "torch"):
-        for reduction in ("mean", "none"):
-            dense = THREE(c.logits(), c.target, reduction=reduction)
-            options = {"block_bytes": 8 * 4 * 1008, "backend": backend, "reduction": reduction}
-            same(c, THREE.linear(c.hidden, c.weight, c.target, **options), dense, torch.randn_like(dense))

@@ -7,7 +7,7 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-KEPT = 2**28  # bytes at most that wait for the next who asks, none of them larger than half of it
+KEPT = 2**28  # bytes at most that wait for the next who asks
 PAGE = 2**21  # bytes of a large page
 
 _waiting: list[Tensor] = []  # of bytes; what was given back last is last
@@ -27,13 +27,14 @@ class Loan:
         self._lent: list[Tensor] = []
 
     def __call__(self, count: int, dtype: torch.dtype) -> Tensor:
-        """Return memory for so many numbers, with something left in it."""
+        """Return memory for so many numbers, with something left in it; writable in every mode and thread."""
         size = count * dtype.itemsize
-        if self._device.type != "cpu" or 2 * size > KEPT:
-            return torch.empty(count, dtype=dtype, device=self._device)
-        room = _taken(size)
-        self._lent.append(_fresh(size) if room is None else room)
-        return self._lent[-1][:size].view(dtype)
+        with torch.inference_mode(mode=False):
+            if self._device.type != "cpu" or size > KEPT:
+                return torch.empty(count, dtype=dtype, device=self._device)
+            room = _taken(size)
+            self._lent.append(_fresh(size) if room is None else room)
+            return self._lent[-1][:size].view(dtype)
 
     def __enter__(self) -> Self:
         return self

@@ -6,14 +6,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from equipoise.linear.head import RUN, Head, width
+from equipoise.linear.head import LANE, RUN, Head, width
 from equipoise.stats import PIECE
 
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
 FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
 ROOM = 2**26  # bytes of a block in pieces: with more, what is done once for a block hardly costs less
-LANE = 2**19  # most numbers of a weight of whose gradient each thread may have a sum of its own
 
 
 @final
@@ -119,7 +118,7 @@ def make_plan(
     else:
         taken, why = "forward", "the loss is a sum over rows with weights known beforehand"
     item = head.logit_dtype.itemsize
-    row = item * width(v, head.logit_dtype)  # bytes
+    row = item * v  # bytes
     on_cpu = head.hidden.device.type == "cpu"
     budget = block_bytes or (BLOCK_BYTES if on_cpu else max(2 * BLOCK_BYTES, _bytes(head.weight)))
     rows = piece = max(1, min(n, budget // row))
@@ -142,7 +141,7 @@ def make_plan(
     piece = max(1, _even(share, min(piece, rows)))
     rows = piece * max(1, _even(-(-share // piece), rows // piece))
     classes = max(1, min(v, max(256, budget // (item * max(1, n)))))
-    again = (max(1, min(n, budget // (item * width(classes, head.logit_dtype)))), classes)
+    again = (max(1, min(n, budget // (item * classes))), classes)
     if whole or marked:
         again = (rows if whole else piece, v)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + _wanted(head))
@@ -158,7 +157,7 @@ def make_plan(
         lanes,
         again,
         products,
-        max(lanes * rows * row, item * shown[0] * width(shown[1], head.logit_dtype)),
+        item * max(lanes * rows * width(v, head.logit_dtype), shown[0] * width(shown[1], head.logit_dtype)),
         item * n * v,
         sum(_bytes(part) + (_summed(part, on_cpu=on_cpu) if sums else 0) for part in needed),
     )

@@ -1,0 +1,294 @@
+"""How a fused loss is worked out: its plan, blocks, pieces and threads, and the memory that it takes."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equipoise import linear
+from equipoise.linear import head, memory, plan
+from equipoise.losses import Loss, SquaredCDF
+from equipoise.losses.costs import TEST_CLASSES
+from equipoise.stats import kernels
+from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
+
+
+@pytest.fixture
+def _lanes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads; blocks of four rows, in pieces of two in one thread, or of one in each."""
+    if not kernels.available():
+        pytest.skip("the kernels were not compiled when the package was installed")
+    monkeypatch.setattr(plan, "FEWEST", 1)
+    monkeypatch.setattr(plan, "PIECE", 4 * TEST_CLASSES)
+    monkeypatch.setattr(plan, "ROOM", 8 * 5 * TEST_CLASSES)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_lanes")
+@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
+@pytest.mark.parametrize("loss", ROW_LOSSES)
+def test_pieces_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
+    c = case(13)
+    taken = linear.explain(loss, c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    if taken.backend == "cpp":
+        assert (taken.piece, taken.lanes) == ((2, 1) if taken.grad == "recompute" else (1, 2))
+        assert taken.rows == 4
+    dense = loss(c.logits(), c.target, reduction=reduction)
+    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    same(c, fused, dense, torch.randn_like(dense))
+
+
+@pytest.fixture
+def _shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads, each with classes of its own, in runs of 64."""
+    if not kernels.available():
+        pytest.skip("the kernels were not compiled when the package was installed")
+    monkeypatch.setattr(head, "LANE", 0)
+    monkeypatch.setattr(head, "SHARE", 1)
+    monkeypatch.setattr(head, "RUN", 1)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+class Watch(TorchDispatchMode):
+    """Notes the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        for part in out if isinstance(out, tuple | list) else (out,):
+            # Bytes are lent, and viewed as numbers next.
+            if isinstance(part, Tensor) and part.dtype != torch.uint8:
+                self.largest = max(self.largest, part.untyped_storage().nbytes() // part.element_size())
+        return out
+
+
+def largest(run: Callable[[], Tensor]) -> int:
+    with Watch() as watch:
+        run().backward()
+    return watch.largest
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
+    n, v = 96, 640
+    c = case(n, v, 4, dtype=dtype)
+    held = largest(
+        lambda: THREE.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+        ).sum()
+    )
+    assert held <= max(256 * 20, 8 * v) < n * v / 8
+    of_rows = SquaredCDF()
+    held = largest(
+        lambda: of_rows.linear(
+            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+        ).sum()
+    )
+    assert held <= 8 * v
+    assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
+
+
+@BOTH_WAYS
+def test_memory_does_not_grow_with_the_rows() -> None:
+    held = []
+    for n in (530, 2120):  # blocks of 53 rows
+        c = case(n, 300, 2, dtype=torch.float32)
+        held.append(largest(lambda c=c: THREE.linear(c.hidden, c.weight, c.target, block_bytes=2**16)))
+    assert held[0] == held[1] <= 2**16 // 4
+
+
+def test_a_plan_says_what_will_be_done() -> None:
+    c = case(1000, 300, 16, dtype=torch.float32)
+    options: dict[str, Any] = {"block_bytes": 2**16}
+    plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
+    assert (plan.grad, plan.products, plan.rows, plan.shape) == ("forward", 3, 53, (1000, 16, 300))
+    assert plan.block_bytes == 4 * 53 * 304 <= 2**16
+    assert plan.gradient_bytes == 4 * (1000 * 16 + 300 * 16)
+    half = linear.explain(THREE, c.hidden.bfloat16(), c.weight.bfloat16(), c.target, **options)
+    assert half.gradient_bytes == (2 + 4 + 2) * 1300 * 16
+    assert (half.rows, half.block_bytes, half.logit_bytes) == (100, 2 * 100 * 320, 2 * 1000 * 300)
+    none = linear.explain(THREE, c.hidden, c.weight, c.target, reduction="none", **options)
+    assert (none.grad, none.products) == ("recompute", 4)
+    assert none.block_bytes <= 2**16
+    assert "reduction is 'none'" in str(none)
+    asked = linear.explain(THREE, c.hidden, c.weight, c.target, grad="recompute")
+    assert "asked for" in str(asked)
+    with torch.no_grad():
+        frozen = linear.explain(THREE, c.hidden.detach(), c.weight.detach(), c.target)
+    assert (frozen.grad, frozen.products, frozen.gradient_bytes) == ("none", 1, 0)
+    assert math.prod(plan.shape[::2]) * 4 == plan.logit_bytes
+
+
+def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = case()
+    of_rows, options = SquaredCDF(), (c.hidden, c.weight, c.target)
+    monkeypatch.setattr(kernels, "available", lambda: True)
+    for backend, taken in (("auto", "cpp"), ("cpp", "cpp"), ("torch", "torch")):
+        plan = linear.explain(THREE, *options, backend=backend)
+        assert plan.backend == taken
+        assert f"backend   {taken}" in str(plan)
+        assert linear.explain(of_rows, *options, backend=backend).backend == "torch"  # it needs whole rows
+    monkeypatch.setattr(kernels, "available", lambda: False)
+    assert linear.explain(THREE, *options).backend == "torch"
+    with pytest.raises(
+        ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
+    ):
+        THREE.linear(*options, backend="cpp")
+
+
+def places_of(count: int, dtype: torch.dtype) -> list[int]:
+    """Return where memory lies that is asked for twice, each time given back."""
+    places = []
+    for _ in range(2):
+        with memory.Loan(torch.device("cpu")) as lend:
+            room = lend(count, dtype)
+            assert (room.shape, room.dtype) == ((count,), dtype)
+            room.fill_(1.0)
+            places.append(room.data_ptr())
+    return places
+
+
+def test_memory_is_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT", 2**24)
+    monkeypatch.setattr(memory, "_waiting", [])
+    for count, dtype in ((100, torch.float64), (2**20 + 7, torch.float32), (2**21, torch.bfloat16)):
+        first, second = places_of(count, dtype)
+        assert first == second
+    with memory.Loan(torch.device("cpu")) as lend:
+        one, two = lend(2**20, torch.float32), lend(2**20, torch.float32)
+        assert one.data_ptr() != two.data_ptr()
+        assert lend(10, torch.float32).data_ptr() not in (one.data_ptr(), two.data_ptr())
+    assert sum(map(len, memory._waiting)) <= 2**24
+    with memory.Loan(torch.device("cpu")) as lend:
+        lend(2**22 + 1, torch.float32)  # more than 16 MiB: too much to be kept
+    assert sum(map(len, memory._waiting)) <= 2**24
+    before = len(memory._waiting)
+
+    def fail() -> None:
+        with memory.Loan(torch.device("cpu")) as lend:
+            lend(100, torch.float64)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(memory._waiting) == before - 1  # what an error left behind may still be in use
+    linear.empty_cache()
+    assert memory._waiting == []
+
+
+@pytest.mark.usefixtures("_shared")
+def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_waiting", [])
+    c = case(40, 300)
+    adapter = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
+    for kept in (2**24, 0):
+        monkeypatch.setattr(memory, "KEPT", kept)
+        with torch.inference_mode():
+            seen = THREE.linear(c.hidden, c.weight, c.target, c.bias, lora=adapter)
+        assert len(memory._waiting) == (kept > 0)
+        assert seen == THREE.linear(c.hidden, c.weight, c.target, c.bias, lora=adapter)
+        memory.empty_cache()
+
+
+def test_nothing_of_what_is_lent_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT", 2**24)
+    monkeypatch.setattr(memory, "_waiting", [])
+    for loss, dtype in ((THREE, torch.float64), (THREE, torch.bfloat16), (SquaredCDF(), torch.float64)):
+        for reduction in ("mean", "none"):
+            c = case(40, dtype=dtype)
+            options: dict[str, Any] = {"reduction": reduction, "block_bytes": 8 * 8 * TEST_CLASSES}
+            value = loss.linear(c.hidden, c.weight, c.target, c.bias, **options)
+            found = [value.detach(), *c.grads(value.sum())]
+            kept = [one.clone() for one in found]
+            assert memory._waiting
+            for room in memory._waiting:
+                room.fill_(0xFF)  # nan in every dtype
+            assert all(map(torch.equal, kept, found))
+
+
+def test_long_rows_begin_at_cache_lines_but_not_at_the_same_place_of_a_page() -> None:
+    assert [head.width(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
+    assert [head.width(n, torch.float32) for n in (1023, 1024, 1025, 32768)] == [1088, 1088, 1040, 32832]
+    assert [head.width(n, torch.float64) for n in (511, 513)] == [544, 520]
+    assert [head.width(n, torch.bfloat16) for n in (255, 257, 32768)] == [255, 288, 32768]
+    for v in (1001, 1024):
+        c = case(9, v, bias=False)
+        for backend in ("auto", "torch"):
+            for reduction in ("mean", "none"):
+                dense = THREE(c.logits(), c.target, reduction=reduction)
+                options = {"block_bytes": 8 * 4 * v, "backend": backend, "reduction": reduction}
+                fused = THREE.linear(c.hidden, c.weight, c.target, **options)
+                same(c, fused, dense, torch.randn_like(dense))
+
+
+def runs(classes: int, rows: int = 8) -> list[tuple[int, int]]:
+    """Return the runs of classes of which products are made."""
+    found = []
+    weight = torch.empty(classes, 4)
+    head._share_out(weight, rows, lambda run: found.append(run.indices(classes)[:2]))
+    return sorted(found)
+
+
+@pytest.mark.usefixtures("_shared")
+def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs(300) == [(0, 64), (64, 128), (128, 192), (192, 256), (256, 300)]
+    assert runs(65) == [(0, 64), (64, 65)]
+    assert runs(3) == [(0, 3)]
+    torch.set_num_threads(5)
+    assert runs(130) == [(0, 64), (64, 128), (128, 130)]  # two threads have nothing to do
+    monkeypatch.setattr(head, "RUN", 4 * 100)
+    torch.set_num_threads(2)
+    assert runs(600) == [(0, 128), (128, 256), (256, 320), (320, 448), (448, 576), (576, 600)]
+    monkeypatch.setattr(head, "SHARE", 600 * 4 * 8 // 2)
+    assert len(runs(600)) == 6
+    assert runs(600, rows=7) == [(0, 600)]  # not worth while
+    monkeypatch.setattr(head, "LANE", 600 * 4)
+    assert runs(600) == [(0, 600)]  # a block in each thread instead
+    monkeypatch.setattr(head, "LANE", 0)
+    torch.set_num_threads(1)
+    assert runs(600) == [(0, 600)]
+
+
+@pytest.mark.usefixtures("_shared")
+@pytest.mark.parametrize(("reduction", "grad"), ORDERS)
+@pytest.mark.parametrize("loss", [THREE, SquaredCDF()])
+@pytest.mark.parametrize("bias", [True, False])
+def test_shared_out_classes_change_nothing(
+    loss: Loss, reduction: str, grad: str, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    in_lanes = kernels.in_lanes
+    monkeypatch.setattr(kernels, "in_lanes", lambda *args: (threads.append(args[0]), in_lanes(*args)))
+    c = case(13, 300, bias=bias)
+    down, up = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
+    logits = 0.5 * (c.hidden @ (c.weight + 2.0 * up @ down).t()) + (0 if c.bias is None else c.bias)
+    dense = loss(3.0 * torch.tanh(logits / 3.0), c.target, reduction=reduction)
+    options: dict[str, Any] = {"lora": (down, up, 2.0), "logit_scale": 0.5, "softcap": 3.0}
+    fused = loss.linear(
+        c.hidden,
+        c.weight,
+        c.target,
+        c.bias,
+        reduction=reduction,
+        grad=grad,
+        block_bytes=8 * 300 * 5,
+        **options,
+    )
+    same(c, fused, dense, torch.randn_like(dense))
+    assert set(threads) == {2}
