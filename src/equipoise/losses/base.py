@@ -120,8 +120,8 @@ class Loss(ABC):
             softcap: s to cap the logits by s tanh(z / s); None for no cap.
             lora: (A, B) or (A, B, scale), A (r, D) and B (V, r), whose product is added to the weight.
             grad: "auto", "forward" or "recompute": when the gradient is made.
-            block_bytes: Memory for a block of logits, to which rows that begin at cache lines may add a few
-                per cent; None for at most 128 MiB on a CPU and at least twice that on an accelerator.
+            block_bytes: Memory for a block of logits, to which rows that begin at cache lines may add a
+                little; None for at most 128 MiB on a CPU and at least twice that on an accelerator.
             backend: "auto", "torch", "cpp" (compiled with the package, on a CPU) or "triton".
 
         Shapes:
