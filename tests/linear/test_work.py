@@ -192,6 +192,43 @@ def test_memory_is_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory._waiting == []
 
 
+def test_a_larger_memory_takes_the_place_of_those_that_it_can_stand_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "KEPT", 2**24)
+    monkeypatch.setattr(memory, "_waiting", [])
+
+    def waiting(*asked: int) -> list[int]:
+        with memory.Loan(torch.device("cpu")) as lend:
+            for size in asked:
+                lend(size, torch.uint8)
+        return sorted(map(len, memory._waiting))
+
+    assert waiting(100, 250, 1000) == [100, 250, 1000]
+    assert waiting(90) == [100, 250, 1000]  # the smallest that will do
+    assert waiting(90, 90, 90) == [90, 100, 250, 1000]  # none is far too large
+    assert waiting(110) == [90, 100, 250, 1000]
+    assert waiting(1001) == [90, 100, 250, 1001]
+    assert waiting(401) == [90, 100, 250, 1001]
+    assert waiting(4000) == [90, 100, 250, 4000]
+    assert waiting(300) == [300, 4000]
+
+
+@pytest.mark.parametrize("classes", [512, 2048])
+def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT", 2**24)
+    monkeypatch.setattr(memory, "_waiting", [])
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(plan, "ROOM", 2**19)
+    monkeypatch.setattr(plan, "FEWEST", 1)
+    monkeypatch.setattr(plan, "PIECE", 2**14)
+    c = case(1024, classes, bias=False, dtype=torch.float32)
+    for _ in range(2):
+        c.grads(THREE.linear(c.hidden, c.weight, c.target, reduction="none").sum())
+    assert len(memory._waiting) == 1
+    assert len(memory._waiting[0]) <= 1.07 * 2**20
+
+
 @pytest.mark.usefixtures("_shared")
 def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_waiting", [])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 KEPT = 2**28  # bytes at most that wait for the next who asks
+WIDE = 4  # how many times the memory that is asked for may be lent
 PAGE = 2**21  # bytes of a large page
 
 _waiting: list[Tensor] = []  # of bytes; what was given back last is last
@@ -59,11 +60,16 @@ def empty_cache() -> None:
 
 
 def _taken(size: int) -> Tensor | None:
-    """Take memory that is large enough, and not far too large, if some waits."""
+    """Take the smallest memory that is large enough, and not far too large, if some waits.
+
+    If none does, a new one will do for those that are not far smaller, too: they are let go of before.
+    """
     with _lock:
-        fitting = (index for index, room in enumerate(_waiting) if size <= len(room) <= 2 * size)
-        index = next(fitting, None)
-        return None if index is None else _waiting.pop(index)
+        fitting = [index for index, room in enumerate(_waiting) if size <= len(room) <= WIDE * size]
+        if fitting:
+            return _waiting.pop(min(fitting, key=lambda index: len(_waiting[index])))
+        _waiting[:] = [room for room in _waiting if not len(room) <= size <= WIDE * len(room)]
+        return None
 
 
 def _fresh(size: int) -> Tensor:

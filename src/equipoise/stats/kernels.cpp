@@ -196,6 +196,12 @@ void slope(const Block& block, int64_t marks, const W* numbers, Out* out, int64_
         } else if (kept) {
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) into[c] = std::signbit(from[c]) ? 0 : level + a * from[c];
+        } else if (scale == 1 && b == 0) {
+#pragma omp simd
+          for (int64_t c = 0; c < count; ++c) {
+            const W one = level + power(from[c] - base) * a;
+            into[c] = from[c] == -infinity<W> ? 0 : one;
+          }
         } else {
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) {
