@@ -91,9 +91,11 @@ FAULTS = {
         "return highest;",
     ),
     "the second look has the target": (
-        "if (width > CHUNK) read(at, count);",
+        "if (width > CHUNK) read(at, count, false);",
         "load(row + at, count, cap, x, e);",
     ),
+    "the second look adds to the level": ("read(at, count, false);", "read(at, count, true);"),
+    "no class is masked for the level": ("if (std::isfinite(sum)) {", "if (true) {"),
     "the largest are summed": ("sum += x[c] == top ? gap : one;", "sum += one;"),
     "a scale is that of its half": ("held[c] * held[c] : power", "held[c] : power"),
     "masked classes are counted": ("there += masked ? 0 : 1;", "there += 1;"),
@@ -236,6 +238,34 @@ def keep(group: Group, z: Tensor, y: Tensor) -> None:
 def test_what_is_kept_is_what_would_be_made_again(group: Group, dtype: torch.dtype) -> None:
     for z, y in (TestKernels().logits(dtype, spread=30.0), wide(dtype)):
         keep(group, z, y)
+
+
+SPREAD_FAULTS = {
+    "masked classes get a slope": ("to[c] = x[c] == -infinity<W> ? 0 : one;", "to[c] = one;"),
+    "the level is lost": ("const W one = level + power(unit", "const W one = power(unit"),
+    "the scale is lost": ("power(unit ? gap : scale * gap)", "power(gap)"),
+    "the gap is lost": ("(flat ? a : a + b * gap)", "a"),
+    "another scale is one": ("} else if (scale == 1) {", "} else if (scale > 0) {"),
+    "a gap is none": ("scale == 1 && b == 0", "scale == 1"),
+}
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("fault", SPREAD_FAULTS)
+def test_a_fault_in_the_slope_at_one_scale_is_found(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [*LIGHT.values(), Group((Entropy(),)), Group((LogSumExp(), MeanLogit()))]
+    found = []
+    for library in (kernels.library(), compiled(tmp_path, *SPREAD_FAULTS[fault])):
+        monkeypatch.setattr(kernels, "library", lambda library=library: library)
+        found.append(0)
+        for group in groups:
+            try:
+                check(group, *TestKernels().logits(), CppBlock)
+            except AssertionError:
+                found[-1] += 1
+    assert found[0] == 0 < found[1]
 
 
 @NEEDS_COMPILER

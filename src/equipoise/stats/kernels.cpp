@@ -82,8 +82,9 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
     W x[CHUNK], e[CHUNK];
     W own = -infinity<W>, top = -infinity<W>, bottom = infinity<W>;
     double total = 0, classes = 0;
-    const auto read = [&](int64_t at, int64_t count) {
+    const auto read = [&](int64_t at, int64_t count, bool level) {
       const W highest = load<T, W>(row + at, count, cap, x, nullptr);
+      if (level) total += level_of(x, count, classes);
       if (!block.apart || column < at || column >= at + count) return highest;
       own = x[column - at];
       x[column - at] = -infinity<W>;
@@ -91,8 +92,7 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
     };
     for (int64_t at = 0; at < width; at += CHUNK) {
       const int64_t count = std::min(CHUNK, width - at);
-      const W highest = read(at, count);
-      if (asked & LEVEL) total += level_of(x, count, classes);
+      const W highest = read(at, count, asked & LEVEL);
       top = std::max(top, highest);
       if (asked & LOWEST) {
         W least = infinity<W>;
@@ -104,10 +104,6 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
         bottom = std::min(bottom, least);
       }
     }
-    if (own != -infinity<W>) {
-      total += own;
-      classes += 1;
-    }
     const W base = base_of(top);
     const int64_t first = std::find(block.whole, block.whole + block.powers, 0) - block.whole;
     bool nan = false;
@@ -116,7 +112,7 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
     for (int64_t k = 0; k < block.powers + 2 * block.soft; ++k) after[k * block.pitch] = 0;
     for (int64_t at = 0; at < width; at += CHUNK) {
       const int64_t count = std::min(CHUNK, width - at);
-      if (width > CHUNK) read(at, count);
+      if (width > CHUNK) read(at, count, false);
       if (asked & TIES) ties += count_of(x, count, top, nan);
       if (asked & LOWEST) lows += count_of(x, count, bottom, nan);
       if (asked & LARGER) {
@@ -197,17 +193,11 @@ void slope(const Block& block, int64_t marks, const W* numbers, Out* out, int64_
 #pragma omp simd
           for (int64_t c = 0; c < count; ++c) into[c] = std::signbit(from[c]) ? 0 : level + a * from[c];
         } else if (scale == 1 && b == 0) {
-#pragma omp simd
-          for (int64_t c = 0; c < count; ++c) {
-            const W one = level + power(from[c] - base) * a;
-            into[c] = from[c] == -infinity<W> ? 0 : one;
-          }
+          spread<true, true>(from, count, base, scale, level, a, b, into);
+        } else if (scale == 1) {
+          spread<true, false>(from, count, base, scale, level, a, b, into);
         } else {
-#pragma omp simd
-          for (int64_t c = 0; c < count; ++c) {
-            const W gap = gap_of(from[c], base), one = level + power(scale * gap) * (a + b * gap);
-            into[c] = from[c] == -infinity<W> ? 0 : one;
-          }
+          spread<false, false>(from, count, base, scale, level, a, b, into);
         }
         if (block.apart && column >= at && column < at + count) into[column - at] = number(2);
         narrowed(into, count, to + at);

@@ -38,6 +38,13 @@ inline W largest(const W* x, int64_t count) {
 template <class W>
 inline W level_of(const W* x, int64_t count, double& classes) {
   W sum = 0, there = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < count; ++c) sum += x[c];
+  if (std::isfinite(sum)) {
+    classes += count;
+    return sum;
+  }
+  sum = 0;
 #pragma omp simd reduction(+ : sum, there)
   for (int64_t c = 0; c < count; ++c) {
     const bool masked = x[c] == -infinity<W>;
@@ -118,6 +125,18 @@ inline W smaller(
   ties += here;
   spread += gaps;
   return sum;
+}
+
+// Write level + e^(scale gap) (a + b gap) for each logit, 0 where it is masked; `unit` if the scale is 1, `flat` if b
+// is 0.
+template <bool unit, bool flat, class W>
+inline void spread(const W* x, int64_t count, W base, W scale, W level, W a, W b, W* to) {
+#pragma omp simd
+  for (int64_t c = 0; c < count; ++c) {
+    const W gap = flat ? x[c] - base : gap_of(x[c], base);
+    const W one = level + power(unit ? gap : scale * gap) * (flat ? a : a + b * gap);
+    to[c] = x[c] == -infinity<W> ? 0 : one;
+  }
 }
 
 // Numbers in the dtype of the work: themselves, or a copy.
