@@ -4,6 +4,7 @@ import platform
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,17 @@ def test_what_is_kept_is_what_would_be_made_again(group: Group, dtype: torch.dty
         keep(group, z, y)
 
 
+def failures(run: Callable[[Group], None], groups: Iterable[Group]) -> list[str]:
+    """Return what the assertions say that do not hold, a group each."""
+    found = []
+    for group in groups:
+        try:
+            run(group)
+        except AssertionError as error:
+            found.append(str(error))
+    return found
+
+
 SPREAD_FAULTS = {
     "masked classes get a slope": ("to[c] = x[c] == -infinity<W> ? 0 : one;", "to[c] = one;"),
     "the level is lost": ("const W one = level + power(unit", "const W one = power(unit"),
@@ -256,16 +268,14 @@ def test_a_fault_in_the_slope_at_one_scale_is_found(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = [*LIGHT.values(), Group((Entropy(),)), Group((LogSumExp(), MeanLogit()))]
-    found = []
-    for library in (kernels.library(), compiled(tmp_path, *SPREAD_FAULTS[fault])):
-        monkeypatch.setattr(kernels, "library", lambda library=library: library)
-        found.append(0)
-        for group in groups:
-            try:
-                check(group, *TestKernels().logits(), CppBlock)
-            except AssertionError:
-                found[-1] += 1
-    assert found[0] == 0 < found[1]
+
+    def run(group: Group) -> None:
+        check(group, *TestKernels().logits(), CppBlock)
+
+    assert not failures(run, groups)
+    library = compiled(tmp_path, *SPREAD_FAULTS[fault])
+    monkeypatch.setattr(kernels, "library", lambda: library)
+    assert failures(run, groups)
 
 
 @NEEDS_COMPILER
@@ -275,14 +285,11 @@ def test_a_fault_in_what_is_kept_is_found(
 ) -> None:
     library = compiled(tmp_path, *KEPT_FAULTS[fault])
     monkeypatch.setattr(kernels, "library", lambda: library)
-    faults = []
-    for group in LIGHT.values():
-        try:
-            keep(group, *TestKernels().logits(torch.float64, spread=30.0))
-        except AssertionError as error:
-            faults.append(error)
-    assert faults
-    assert all("is not" in str(error) for error in faults)
+    found = failures(
+        lambda group: keep(group, *TestKernels().logits(torch.float64, spread=30.0)), LIGHT.values()
+    )
+    assert found
+    assert all("is not" in error for error in found)
 
 
 def test_a_soft_target_with_what_is_kept() -> None:
