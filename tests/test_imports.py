@@ -35,6 +35,7 @@ HEAVY = {
 
 # What each part may import of the others. The package itself is written as "equipoise".
 CORE = {
+    "masking",
     "stats",
     "sharded",
     "reduction",
@@ -53,15 +54,16 @@ CORE = {
     "distributions",
 }
 ALLOWED: dict[str, set[str]] = {
+    "masking": set(),
     "stats": set(),
     "reduction": {"sharded"},
     "rows": {"stats"},
     "sharded": {"stats"},
     "linear": {"reduction", "rows", "stats", "sharded"},
-    "losses": {"reduction", "rows", "linear", "sharded"},
+    "losses": {"masking", "reduction", "rows", "linear", "sharded"},
     "penalties": {"reduction", "rows", "losses"},
-    "maps": {"losses"},
-    "distributions": {"maps"},
+    "maps": {"masking", "losses"},
+    "distributions": {"masking", "maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},
     "addresses": {"losses"},
