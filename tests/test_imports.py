@@ -56,11 +56,11 @@ CORE = {
 ALLOWED: dict[str, set[str]] = {
     "masking": set(),
     "stats": set(),
-    "reduction": {"sharded"},
+    "reduction": {"masking", "sharded", "stats"},
     "rows": {"stats"},
     "sharded": {"stats"},
     "linear": {"reduction", "rows", "stats", "sharded"},
-    "losses": {"masking", "reduction", "rows", "linear", "sharded"},
+    "losses": {"masking", "reduction", "rows", "linear", "sharded", "stats"},
     "penalties": {"reduction", "rows", "losses"},
     "maps": {"masking", "losses"},
     "distributions": {"masking", "maps"},

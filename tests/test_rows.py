@@ -479,7 +479,7 @@ def test_backward_is_the_slope_and_does_not_depend_on_blocks_of_rows(
 @BOTH_WAYS
 @EVERY_KIND
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_extreme_rows_stay_finite(kind: Kind, dtype: torch.dtype) -> None:
+def test_extreme_rows_stay_finite_and_empty_ones_are_nan(kind: Kind, dtype: torch.dtype) -> None:
     inf = torch.inf
     logits = torch.tensor(
         [
@@ -500,12 +500,14 @@ def test_extreme_rows_stay_finite(kind: Kind, dtype: torch.dtype) -> None:
         (slope,) = torch.autograd.grad(value.sum(), leaf)
         assert value.dtype == slope.dtype == dtype
         assert value[:5].isfinite().all()
-        assert slope.isfinite().all()
-        assert (slope[logits == -inf] == 0).all()
-    leaf = logits.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(stat.every(leaf, ask)[:5].sum(), leaf)
+        assert slope[:5].isfinite().all()
+        assert (slope[:5][logits[:5] == -inf] == 0).all()
+        assert value[5].isnan()
+        assert slope[5].isnan().all()
+    leaf = logits[:5].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(stat.every(leaf, ask).sum(), leaf)
     assert slope.isfinite().all()
-    assert (slope[logits == -inf] == 0).all()
+    assert (slope[logits[:5] == -inf] == 0).all()
 
 
 @BOTH_WAYS

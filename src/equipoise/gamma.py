@@ -203,7 +203,8 @@ def log_read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
     lifted = torch.logaddexp(
         level.log(), torch.log1p(-level) + logits.log_softmax(dim).masked_fill(masked, 0.0)
     )
-    return (lifted - torch.log1p((count - 1) * level)).masked_fill(masked, -torch.inf)
+    answer = (lifted - torch.log1p((count - 1) * level)).masked_fill(masked, -torch.inf)
+    return answer.masked_fill(count == 0, torch.nan)
 
 
 @final

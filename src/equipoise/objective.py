@@ -178,6 +178,7 @@ class Objective(nn.Module):
         target: Tensor | None = None,
         *,
         row_weight: Tensor | None = None,
+        mask: Tensor | None = None,
         reduction: str | None = None,
     ) -> Tensor:
         """Return the loss of logits against targets; see `Loss.__call__`.
@@ -186,16 +187,18 @@ class Objective(nn.Module):
             logits: (C,), (N, C) or (N, C, d1, ...).
             target: Class indices or probabilities; None for penalties alone.
             row_weight: Weight of each row, in the shape of the target's classes.
+            mask: Bool, True where a class is allowed, (C,) or the shape of the logits.
             reduction: Instead of the objective's own.
         """
         loss = self._in_force()
         if self._follows and self.training:
-            self._look(logits, target, row_weight)
+            self._look(logits, target, row_weight, mask)
         value = loss(
             logits,
             target,
             weight=self.weight,
             row_weight=row_weight,
+            mask=mask,
             ignore_index=self.ignore_index,
             reduction=self.reduction if reduction is None else reduction,
         )
@@ -296,11 +299,13 @@ class Objective(nn.Module):
             getattr(self, _buffer(name)).fill_(schedule(shown))
 
     @torch.no_grad()
-    def _look(self, logits: Tensor, target: Tensor | None, row_weight: Tensor | None) -> None:
+    def _look(
+        self, logits: Tensor, target: Tensor | None, row_weight: Tensor | None, mask: Tensor | None
+    ) -> None:
         """Note the mean target probability of a batch; one in which no row counts says nothing."""
         if target is None:
             raise ValueError("target must be given where a schedule follows its probability, got None")
-        self._note(_target_prob(read(logits, target, self.weight, self.ignore_index, row_weight)))
+        self._note(*_target_prob(read(logits, target, self.weight, self.ignore_index, row_weight, mask)))
 
     @torch.no_grad()
     def _look_at_rows(
@@ -320,26 +325,26 @@ class Objective(nn.Module):
         kept = whole(target).reshape(-1) != given["ignore_index"]
         row_weight = whole(options.get("row_weight"))
         self._note(
-            _mean(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))
+            *_sums(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))
         )
 
-    def _note(self, seen: Tensor) -> None:
+    def _note(self, summed: Tensor, count: Tensor) -> None:
         shown = self.get_buffer("target_prob")
-        shown.copy_(torch.where(seen.isnan(), shown, seen))
+        shown.copy_(torch.where(count == 0, shown, summed / count))
 
 
-def _target_prob(batch: Batch) -> Tensor:
+def _target_prob(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.soft is not None:
-        return _mean((batch.soft * batch.whole.logits.softmax(1)).sum(1), None, batch.per_row)
-    return _mean(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), batch.kept, batch.per_row)
+        return _sums((batch.soft * batch.whole.logits.softmax(1)).sum(1), None, batch.per_row)
+    return _sums(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), batch.kept, batch.per_row)
 
 
-def _mean(probs: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> Tensor:
-    """Return the weighted mean over the rows that count."""
+def _sums(probs: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the weighted sum over the rows that count, and the sum of their weights."""
     counts = torch.ones_like(probs) if row_weight is None else row_weight.to(probs)
     if kept is not None:
-        probs, counts = torch.where(kept, probs, 0.0), torch.where(kept, counts, 0.0)
-    return (probs * counts).sum() / counts.sum()
+        counts = torch.where(kept, counts, 0.0)
+    return torch.where(counts == 0, 0.0, probs * counts).sum(), counts.sum()
 
 
 def _buffer(name: str) -> str:

@@ -4,14 +4,18 @@ The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0
 class indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
+from equipoise.masking import apply_mask
 from equipoise.sharded import Shard, is_dtensor, open_logits, whole
+from equipoise.stats import direct
 
 REDUCTIONS = ("none", "mean", "sum")
 IGNORE_INDEX = -100  # torch's
@@ -79,8 +83,9 @@ def read(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Batch:
-    """Check logits, target and weights, and lay them out as rows."""
+    """Check logits, target, weights and mask, and lay the logits out as rows."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(
             f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax"
@@ -99,6 +104,11 @@ def read(
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
+    if mask is not None and is_dtensor(logits):
+        raise ValueError(
+            "mask must be left out where logits are a DTensor, got one; put minus infinity into the logits"
+        )
+    logits = apply_mask(logits, mask, axis)
     if is_dtensor(logits):
         target, weight, row_weight = whole(target), whole(weight), whole(row_weight)
         given = {"target": target, "weight": weight, "row_weight": row_weight, "ignore_index": ignore_index}
@@ -107,6 +117,10 @@ def read(
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
     per_row = None if row_weight is None else read_per_row(row_weight, shape).to(rows)
+    out = left_out(found, per_row)
+    if out is not None and rows.shape[1]:  # a rank may hold no class
+        own = out if shard is None else shard.rows.of(out)
+        rows = without(rows, own, lambda rows: rows.amax(1).isfinite())
     return Batch(logits=rows, per_row=per_row, shard=shard, **vars(found))
 
 
@@ -168,6 +182,36 @@ def read_per_row(row_weight: Tensor, shape: torch.Size) -> Tensor:
         got = tuple(row_weight.shape) if isinstance(row_weight, Tensor) else _kind(row_weight)
         raise ValueError(f"row_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
     return row_weight.reshape(-1)
+
+
+def left_out(targets: Targets, row_weight: Tensor | None) -> Tensor | None:
+    """Return which rows (N,) have no part in a loss, None where all have: they are ignored, or have weight 0.
+
+    A weight that needs a gradient leaves no row out: its gradient is the loss of its row.
+    """
+    out = None if targets.kept is None else ~targets.kept
+    weights = [row_weight]
+    if targets.target is not None and targets.weight is not None:
+        weights.append(targets.weight[targets.target])
+    for weight in weights:
+        if weight is not None and not weight.requires_grad:
+            out = weight == 0 if out is None else out | (weight == 0)
+    return out
+
+
+def without(numbers: Tensor, out: Tensor, usable: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the rows (N, K), with zeros in those that are left out and could make others nan.
+
+    Args:
+        numbers: (N, K) logits or hidden states.
+        out: (N,) which rows are left out: a factor of 0 on what they hold does not undo a nan.
+        usable: Returns which rows are harmless.
+    """
+    branch = direct(numbers)  # what is known of the rows at no cost saves a copy
+    if branch and not out.any():
+        return numbers
+    bad = out & ~usable(numbers.detach())
+    return numbers if branch and not bad.any() else numbers.masked_fill(bad[:, None], 0.0)
 
 
 def reduce(
@@ -239,6 +283,8 @@ def _in_range(indices: Tensor, classes: int, ignore_index: int) -> Tensor:
     try:
         return table.gather(0, indices)
     except (IndexError, RuntimeError) as error:
+        while is_functorch_wrapped_tensor(indices):  # as vmap has no masks
+            indices = get_unwrapped(indices)
         worst = indices[(indices < 0) | (indices >= classes)][0]
         raise ValueError(
             f"target must be in [0, {classes}) or ignore_index={ignore_index}, got {int(worst)}"

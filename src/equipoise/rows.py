@@ -45,6 +45,9 @@ class Row:
         class_weight: (C,) weight of each class, or None.
         whole: The logits and the target, for the few losses that need every logit; None where they are never
             held at once.
+
+    Attributes:
+        reads_whole: Whether `whole` was read.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Row:
         self._ask = ask
         self._known: dict[Stat, Tensor] = {}
         self._whole = whole
+        self.reads_whole = False
         self._target = target
         self.num_classes = num_classes
         self.class_weight = class_weight
@@ -135,6 +139,7 @@ class Row:
     @property
     def whole(self) -> "Whole":
         """Every logit of the row and the target, for losses no statistic can serve."""
+        self.reads_whole = True
         if self._whole is None:
             raise NotImplementedError(
                 "the logits of a row must be whole for this loss, got them in parts; pass logits"
@@ -232,14 +237,13 @@ def _try(
         return torch.ones(1, dtype=dtype, device=device)
 
     target = torch.zeros(1, dtype=torch.long, device=device)
-    whole = False
+    whole = Whole(torch.ones(1, num_classes, dtype=dtype, device=device), target)
+    row = Row(answer, num_classes=num_classes, target=target, class_weight=class_weight, whole=whole)
     try:
-        loss.of(Row(answer, num_classes=num_classes, target=target, class_weight=class_weight))
-    except NotImplementedError:
-        whole = True
+        loss.of(row)
     except Exception:
         stats.clear()
-    return Needs(tuple(stats), whole)
+    return Needs(tuple(stats), row.reads_whole)
 
 
 def dense(
@@ -283,3 +287,37 @@ def every(logits: Tensor, *, class_weight: Tensor | None = None) -> Row:
         class_weight=class_weight,
         whole=Whole(logits, None),
     )
+
+
+def row_losses(
+    loss: RowFunction,
+    logits: Tensor,
+    target: Tensor | None,
+    soft: Tensor | None = None,
+    *,
+    class_weight: Tensor | None = None,
+    stats: Sequence[Stat] = (),
+) -> Tensor:
+    """Return the losses (N,) of dense logits: against the target, or expected over target probabilities.
+
+    Args:
+        loss: The loss.
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None.
+        soft: (N, C) target probabilities, or None.
+        class_weight: (C,) weight of each class.
+        stats: What the loss asks of a row with a target.
+    """
+    if soft is not None:
+        losses = (soft * loss.of(every(logits, class_weight=class_weight))).sum(1)
+        return losses + _nothing(logits)
+    row = dense(logits, target, class_weight=class_weight, stats=stats)
+    losses = loss.of(row)
+    return losses + _nothing(logits) if row.reads_whole else losses
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    """Return 0 for each row (N,), with a slope of 0; both are nan where statistics would be."""
+    bad = ~logits.detach().amax(1).isfinite()
+    held = torch.where(bad[:, None], logits, 0.0)
+    return (held * torch.where(bad, torch.nan, 1.0)[:, None].to(held.dtype)).sum(1)

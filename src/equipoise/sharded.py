@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equipoise.stats import PIECE, FastTile, Group, Rooms, Stat, State, row_blocks, some
+from equipoise.stats import PIECE, FastTile, Group, Rooms, Stat, State, row_blocks, some, spoil
 
 SAMPLES = 16  # numbers by which ranks compare a floating tensor
 
@@ -125,7 +125,7 @@ def merged(group: Group, states: Sequence[State], classes: Run) -> list[State]:
     numbers = _from_all(torch.stack(group.flat(states)), classes.group)
     total, *others = (group.unflat(of_rank.unbind()) for of_rank in numbers.unbind())
     for other in others:
-        total = [stat.merge(*pair) for stat, *pair in zip(group.stats, total, other, strict=True)]
+        total = group.merge(total, other)
     return total
 
 
@@ -173,18 +173,20 @@ class _Ask(torch.autograd.Function):
         ctx.group, ctx.classes = group, classes
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(logits, target, *group.flat(states))
-        return tuple(value.clone() for value in group.values(states))
+        return tuple(group.values(states))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, None, Tensor, None]:
         _refuse_second_derivative()
         group: Group = ctx.group
         logits, target, *numbers = ctx.saved_tensors
-        slope = replace(group.slope(group.unflat(numbers), grads, target), total=None)  # of some classes only
+        states = group.unflat(numbers)
+        slope = replace(group.slope(states, grads, target), total=None)  # of some classes only
         result = torch.empty_like(logits)
         if logits.shape[1]:
             for rows, tile in _tiles(group, ctx.classes, logits, target):
                 tile.write(slope.of_rows(rows), result[rows])
+            spoil(result, group.usable(states))
         return None, None, result, None
 
 

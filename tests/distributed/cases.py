@@ -43,6 +43,7 @@ def rows(classes: int, count: int = 7) -> tuple[Tensor, Tensor]:
     logits[3] = 1.0
     logits[4, torch.arange(classes) != target[4]] = -torch.inf
     target[5] = -100
+    logits[5, 0] = torch.nan
     return logits, target
 
 
@@ -86,6 +87,19 @@ def dense(loss: Loss, mesh: DeviceMesh, classes: int, *, weighted: bool = False)
         same_outcome(outcome(value, [parts], upstream), outcome(plain, [one], upstream), 40.0)
 
 
+def dense_of_bad_rows(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
+    """A row with a nan or plus infinity, or without a class, is nan on every rank, and no other row."""
+    logits, target = rows(classes)
+    logits[0, classes // 2], logits[1], logits[2], logits[3, 0] = torch.nan, torch.nan, -torch.inf, torch.inf
+    parts = share(logits, mesh, [Shard(1)]).requires_grad_()
+    losses = loss(parts, target, reduction="none")
+    assert losses.isnan().tolist() == [True] * 4 + [False] * 3
+    (grad,) = torch.autograd.grad(losses, parts, torch.ones_like(losses))
+    own: Any = grad
+    assert own.to_local()[:4].isnan().all()
+    assert own.to_local()[4:].isfinite().all()
+
+
 @dataclass
 class Head:
     hidden: Tensor
@@ -98,6 +112,7 @@ class Head:
         target = torch.randint(classes, (7,))
         target[2] = -100
         hidden, weight, bias = torch.randn(7, 5), torch.randn(classes, 5), torch.randn(classes)
+        hidden[2, 1] = torch.nan
         return cls(*(part.double().requires_grad_() for part in (hidden, weight, bias)), target)
 
     @property
@@ -106,7 +121,7 @@ class Head:
 
     @property
     def logits(self) -> Tensor:
-        return F.linear(self.hidden, self.weight, self.bias)
+        return F.linear(self.hidden.nan_to_num(), self.weight, self.bias)  # 0 times nan in torch's own product
 
     def shared(self, mesh: DeviceMesh) -> "Head":
         parts = [share(part, mesh, [Shard(0)]) for part in (self.weight, self.bias)]
@@ -134,6 +149,18 @@ def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
         same_outcome(outcome(value, parts.leaves, upstream), outcome(plain, head.leaves, upstream), reach)
 
 
+def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
+    """A hidden state with a nan is nan on every rank, and no other row."""
+    parts = Head.make(classes).shared(mesh)
+    with torch.no_grad():
+        parts.hidden[4, 0] = torch.nan
+    options: Any = {"reduction": "none", "block_bytes": 100}
+    losses = loss.linear(parts.hidden, parts.weight, parts.target, parts.bias, **options)
+    assert losses.isnan().tolist() == [row == 4 for row in range(7)]
+    (grad,) = torch.autograd.grad(losses, parts.hidden, torch.ones_like(losses))
+    assert grad.isnan().any(1).tolist() == [row == 4 for row in range(7)]
+
+
 def every_loss(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
     """Return the cases of the losses that take any number of classes."""
     taken = {classes: [loss for loss in TABLE if fits(loss, classes)] for classes in sizes}
@@ -149,5 +176,8 @@ def _of(losses: list[Loss], mesh: DeviceMesh, classes: int) -> Iterator[tuple[st
     for index, loss in enumerate(losses):
         name = f"{mesh.size()} ranks, {classes} classes, {index}: {loss!r:.60}"
         yield f"dense, {name}", partial(dense, loss, mesh, classes)
+        if isinstance(loss, RowLoss):
+            yield f"dense, bad rows, {name}", partial(dense_of_bad_rows, loss, mesh, classes)
         if loss is THREE or isinstance(loss, RowLoss):
             yield f"fused, {name}", partial(fused, loss, mesh, classes)
+            yield f"fused, bad row, {name}", partial(fused_with_a_bad_row, loss, mesh, classes)

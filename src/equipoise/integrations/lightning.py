@@ -190,10 +190,11 @@ def _of_logits(
     target: Tensor | None = None,
     *,
     row_weight: Tensor | None = None,
+    mask: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
     """Return sum and count of the target probability and of the entropy, (2, 2)."""
-    batch = read(logits, target, ignore_index=objective.ignore_index, row_weight=row_weight)
+    batch = read(logits, target, None, objective.ignore_index, row_weight, mask)
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])

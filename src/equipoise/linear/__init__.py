@@ -5,7 +5,8 @@ block of the logits at a time. `rows` gives the statistics themselves, for any u
 something will be computed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from equipoise.linear.orders import Again, Forward, Job, Statistics
 from equipoise.linear.plan import Plan
 from equipoise.linear.reading import (
     Lora,
+    check_rows,
+    is_traced,
     open_backend,
     read_head,
     read_job,
@@ -25,8 +28,8 @@ from equipoise.linear.reading import (
     read_target,
 )
 from equipoise.linear.sharded import find_classes, plan_share, take_share
-from equipoise.reduction import IGNORE_INDEX, no_autocast, reduce
-from equipoise.rows import Row
+from equipoise.reduction import IGNORE_INDEX, Targets, left_out, no_autocast, reduce, without
+from equipoise.rows import Row, row_losses
 from equipoise.sharded import whole
 from equipoise.stats import (
     ClassCount,
@@ -41,6 +44,7 @@ from equipoise.stats import (
     Rank,
     Smallest,
     Stat,
+    ask_all,
     tried,
 )
 
@@ -84,7 +88,8 @@ def _prepare(
     block_bytes: int | None = None,
     backend: str = "auto",
     compare: bool = True,
-) -> tuple[Any, Job, Any]:
+) -> tuple[Head, Job, Callable[[Tensor], Tensor]] | Tensor:
+    """Return what is to be computed, and of what; or the loss itself where a tracer must see it computed."""
     hidden, target, class_weight = whole(hidden), whole(target), whole(class_weight)
     row_weight, denominator = whole(row_weight), whole(denominator)
     classes = find_classes(
@@ -103,16 +108,26 @@ def _prepare(
     shape = hidden.shape[:-1]
     per_row = read_row_weight(row_weight, shape, head, denominator, reduction)
     targets = read_target(head, shape, target, class_weight, ignore_index)
+    head = _without(head, left_out(targets, per_row))
     reasons = ["reduction is 'none'"] if reduction == "none" else []
     reasons += ["row_weight needs a gradient"] if per_row is not None and per_row.requires_grad else []
     if isinstance(denominator, Tensor):
         reasons += ["denominator needs a gradient"] if denominator.requires_grad else []
         denominator = denominator.reshape(()).to(head.hidden.device)
+    check_rows(loss)
+    softcap = read_softcap(softcap)
+
+    def finish(losses: Tensor) -> Tensor:
+        return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
+
+    if is_traced(head, backend, classes):
+        logits = _capped(head, softcap)
+        return finish(row_losses(loss, logits, targets.target, targets.soft, class_weight=targets.weight))
     job = read_job(
         loss,
         head,
         targets,
-        softcap=read_softcap(softcap),
+        softcap=softcap,
         grad=grad,
         reasons=reasons,
         block_bytes=block_bytes,
@@ -121,11 +136,20 @@ def _prepare(
     )
     if classes is not None:
         head, job = take_share(head, job, classes)
-
-    def finish(losses: Tensor) -> Tensor:
-        return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
-
     return head, job, finish
+
+
+def _capped(head: Head, softcap: float | None) -> Tensor:
+    """Return all the logits, capped."""
+    logits = head.all_logits()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def _without(head: Head, out: Tensor | None) -> Head:
+    """Return the head without what could be nan in rows that are left out."""
+    if out is None:
+        return head
+    return replace(head, hidden=without(head.hidden, out, lambda rows: rows.isfinite().all(1)))
 
 
 def reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
@@ -141,7 +165,10 @@ def _traced_around(function: Callable[..., T], *args: Any, **options: Any) -> T:
 
 
 def _reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
-    head, job, finish = _prepare(loss, *args, **options)
+    prepared = _prepare(loss, *args, **options)
+    if isinstance(prepared, Tensor):
+        return prepared
+    head, job, finish = prepared
     scales = head.lora_scale, head.scale
     with no_autocast(head.hidden.device):
         if job.plan.grad == "forward":
@@ -182,7 +209,10 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
         products  3 of 6 x 4 x 10
         memory    240 bytes for a block of logits (all of them: 240 bytes), 256 bytes for gradients
     """
-    return _prepare(loss, *args, **options, compare=False)[1].plan
+    prepared = _prepare(loss, *args, **options, compare=False)
+    if isinstance(prepared, Tensor):
+        raise ValueError("explain must be called outside a tracer and transforms, where logits are whole")
+    return prepared[1].plan
 
 
 def rows(
@@ -252,6 +282,7 @@ def rows(
     )
     head = read_head(hidden, weight, bias, lora, logit_scale)
     targets = read_target(head, hidden.shape[:-1], target, class_weight, ignore_index)
+    head, softcap = _without(head, left_out(targets, None)), read_softcap(softcap)
     if stats is None:
         stats = [stat for stat in STATS if target is not None or not stat.reads_target]
         if classes is not None:
@@ -259,6 +290,9 @@ def rows(
     group = Group(tuple(stats))
     if targets.target is None and group.reads_target:
         raise ValueError("target must be given, got None; only penalties can do without one")
+    if is_traced(head, backend, classes):
+        known = ask_all(group.stats, _capped(head, softcap), targets.target)
+        return _row(known, len(weight), targets)
     name, opened = open_backend(backend, head.hidden.device)
     plan = plan_share(
         head,
@@ -270,18 +304,22 @@ def rows(
         backend=name,
         block_bytes=block_bytes,
     )
-    job = Job(group, targets, read_softcap(softcap), plan, opened)
+    job = Job(group, targets, softcap, plan, opened)
     if classes is not None:
         head, job = take_share(head, job, classes)
     values = _traced_around(_statistics, job, head)
-    known = dict(zip(group.stats, values, strict=True))
+    return _row(dict(zip(group.stats, values, strict=True)), len(weight), targets)
+
+
+def _row(known: Mapping[Stat, Tensor], num_classes: int, targets: Targets) -> Row:
+    """Return a row that answers what is known."""
 
     def answer(stat: Stat) -> Tensor:
         if stat not in known:
             raise ValueError(
-                f"stats must hold {stat!r} for it to be asked, got {', '.join(map(repr, stats))}; "
+                f"stats must hold {stat!r} for it to be asked, got {', '.join(map(repr, known))}; "
                 "the logits are gone"
             )
         return known[stat]
 
-    return Row(answer, num_classes=len(weight), target=targets.target, class_weight=targets.weight)
+    return Row(answer, num_classes=num_classes, target=targets.target, class_weight=targets.weight)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.linear.memory import Loan
@@ -88,6 +89,14 @@ class Head:
     def inputs(self, rows: slice) -> Tensor:
         """Return the hidden states of some rows, scaled."""
         return self.hidden[rows] if self.scale == 1 else self.hidden[rows] * self.scale
+
+    def all_logits(self) -> Tensor:
+        """Return the logits (N, V) as autograd and whatever follows it can see them made."""
+        inputs = self.inputs(slice(None))
+        z = F.linear(inputs, self.weight, self.bias)
+        if self.down is not None and self.up is not None:
+            z = z + F.linear(F.linear(inputs, self.down) * self.lora_scale, self.up)
+        return z.to(self.work_dtype)
 
     def logits(self, rows: slice, classes: slice, out: Tensor) -> Tensor:
         """Write the logits of some rows and classes to `out`."""

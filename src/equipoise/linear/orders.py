@@ -12,8 +12,9 @@ from equipoise.linear.head import Gradients, Head, width
 from equipoise.linear.memory import Loan
 from equipoise.linear.plan import Plan
 from equipoise.reduction import Targets
-from equipoise.rows import Row, RowFunction, dense, every
-from equipoise.stats import Block, Group, kernels, some
+from equipoise.rows import Row, RowFunction, row_losses
+from equipoise.sharded import Run
+from equipoise.stats import Block, Group, kernels, some, spoil
 
 ALL = slice(None)
 
@@ -31,6 +32,7 @@ class Job:
         open_block: Backend.
         loss: The loss, or None for the statistics alone.
         whole: Whether the loss needs whole rows of logits, or has target probabilities.
+        classes: This rank's run of the classes, where they are shared out.
     """
 
     group: Group
@@ -40,6 +42,7 @@ class Job:
     open_block: OpenBlock
     loss: RowFunction | None = None
     whole: bool = False
+    classes: Run | None = None
 
     def losses(self, values: Sequence[Tensor], rows: slice) -> Tensor:
         """Return the losses of some rows from statistics already computed."""
@@ -54,13 +57,13 @@ class Job:
     def losses_of_whole(self, logits: Tensor, rows: slice) -> Tensor:
         """Return the losses of some rows from all their logits, as the matrix product gave them."""
         assert self.loss is not None
-        weight = self.targets.weight
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
-        if self.targets.soft is not None:
-            return (self.targets.soft[rows] * self.loss.of(every(logits, class_weight=weight))).sum(1)
-        target = some(self.targets.target, rows)
-        return self.loss.of(dense(logits, target, class_weight=weight, stats=self.group.stats))
+        if self.classes is not None:
+            logits = self.classes.gather(logits, 1)
+        target, soft = some(self.targets.target, rows), some(self.targets.soft, rows)
+        weight, stats = self.targets.weight, self.group.stats
+        return row_losses(self.loss, logits, target, soft, class_weight=weight, stats=stats)
 
 
 def run_rows(
@@ -147,9 +150,10 @@ def _stats(job: Job, work: _Work) -> Tensor:
     with torch.enable_grad():
         losses = job.losses(leaves, work.rows)
         grads = _grads(losses, leaves, work.factor)
-    write = block.writer(job.group.slope(states, grads, block.target))
+    write, usable = block.writer(job.group.slope(states, grads, block.target)), job.group.usable(states)
     for piece in pieces:
         write(piece, work.out[piece])
+        spoil(work.out[piece], usable[piece])
         work.gradients.add(_part(work.rows, piece), ALL, work.out[piece])
     return losses.detach()
 
@@ -191,7 +195,10 @@ def _rooms(lend: Loan, head: Head, rows: int, classes: int, *, sloped: bool) -> 
 def _view(room: Tensor, head: Head, rows: slice, classes: slice) -> Tensor:
     count, length = len(head.hidden[rows]), len(head.weight[classes])
     apart = width(length, room.dtype)
-    return room[: count * apart].view(count, apart)[:, :length]
+    block = room[: count * apart].view(count, apart)
+    if apart > length:  # a matrix product may read past the last class, and 0 times nan is nan
+        block[:, length:] = 0
+    return block[:, :length]
 
 
 class Forward(torch.autograd.Function):
@@ -286,7 +293,7 @@ class Statistics(torch.autograd.Function):
         ctx.job, ctx.scales, ctx.parts = job, scales, len(parts)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*parts, *numbers)
-        return tuple(value.clone() for value in job.group.values(job.group.unflat(numbers)))
+        return tuple(job.group.values(job.group.unflat(numbers)))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -295,7 +302,7 @@ class Statistics(torch.autograd.Function):
         job: Job = ctx.job
         head = Head.of(ctx.saved_tensors[: ctx.parts], ctx.scales)
         states = job.group.unflat(ctx.saved_tensors[ctx.parts :])
-        target = job.targets.target
+        target, usable = job.targets.target, job.group.usable(states)
         slope = replace(job.group.slope(states, grads, target), total=None)  # a block has some classes only
         row_cuts = list(cuts(len(head.hidden), job.plan.again[0]))
         class_cuts = list(cuts(len(head.weight), job.plan.again[1]))
@@ -310,6 +317,7 @@ class Statistics(torch.autograd.Function):
                         job.group, z, some(target, rows), classes.start, softcap=job.softcap
                     )
                     block.write(slope.of_rows(rows), out)
+                    spoil(out, usable[rows])
                     gradients.add(rows, classes, out)
             return None, None, *gradients.found()
 

@@ -14,7 +14,7 @@ from equipoise.linear.sharded import plan_share
 from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
 from equipoise.rows import Row, RowFunction, Stat, Whole, needs
 from equipoise.sharded import Run
-from equipoise.stats import Group, Rooms, cpp, kernels, tried
+from equipoise.stats import Group, Rooms, cpp, kernels, traced, tried
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
@@ -125,6 +125,19 @@ def read_row_weight(
     return read_per_row(row_weight, shape).to(head.hidden.device, head.work_dtype)
 
 
+def is_traced(head: Head, backend: str, classes: Run | None) -> bool:
+    """Whether the logits must be made in one piece, in operations that a tracer or a transform can follow."""
+    parts = head.parameters if classes is None else (head.hidden,)  # the weight is a DTensor still
+    if not any(part is not None and traced(part) for part in parts):
+        return False
+    where = "under a transform of torch.func, forward mode or a tracer"
+    if classes is not None:
+        raise ValueError(f"weight must be whole {where}, got a DTensor; use weight.full_tensor()")
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend must be 'auto' or 'torch' {where}, got {backend!r}")
+    return True
+
+
 def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
     """Return the name of the backend and what opens a block with it."""
     if backend not in BACKENDS:
@@ -149,6 +162,16 @@ def open_backend(backend: str, device: torch.device) -> tuple[str, OpenBlock]:
     return "torch", partial(TorchBlock, rooms=Rooms())
 
 
+def check_rows(loss: RowFunction) -> None:
+    """Raise if a term of the loss looks at the batch as a whole."""
+    for _, term in loss.terms():
+        if not hasattr(term, "per_row"):
+            raise ValueError(
+                f"a fused loss must look at one row at a time, got {term!r}; pass logits: "
+                "loss(hidden @ weight.T, target)"
+            )
+
+
 def read_job(
     loss: RowFunction,
     head: Head,
@@ -164,12 +187,6 @@ def read_job(
     """Return what is to be computed for a loss."""
     like = head.hidden.new_empty(0, dtype=head.work_dtype)
     name, opened = open_backend(backend, head.hidden.device)
-    for _, term in loss.terms():
-        if not hasattr(term, "per_row"):
-            raise ValueError(
-                f"a fused loss must look at one row at a time, got {term!r}; pass logits: "
-                "loss(hidden @ weight.T, target)"
-            )
     asked = needs(loss, len(head.weight), like, targets.weight)
     group = Group(asked.stats)
     whole = asked.whole or targets.soft is not None

@@ -4,8 +4,7 @@ The states of a block of rows are gathered and merged where a backend gives them
 know nothing of ranks. What every rank has whole, such as the hidden states, gets the sum of their gradients.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
@@ -16,7 +15,6 @@ from equipoise.linear.blocks import OpenBlock
 from equipoise.linear.head import Head
 from equipoise.linear.orders import Job
 from equipoise.linear.plan import Plan, make_plan
-from equipoise.rows import Row, RowFunction, Stat, dense, every
 from equipoise.sharded import Run, is_dtensor, merged, no_class, open_weight, whole
 from equipoise.stats import Block, Group, Slope, State
 
@@ -51,27 +49,6 @@ class ShardBlock(Block):
         """Write the slope of this rank's classes to `out`."""
         if not self._empty:
             self._block.write(replace(slope, total=None), out)
-
-
-@final
-@dataclass(frozen=True)
-class WholeRows:
-    """A loss of whole rows, which gathers the logits of a block of rows first."""
-
-    loss: RowFunction
-    classes: Run
-    stats: Sequence[Stat]
-
-    def of(self, row: Row, /) -> Tensor:
-        """Return the loss of each row."""
-        logits, target = self.classes.gather(row.whole.logits, 1), row.whole.target
-        if target is None:
-            return self.loss.of(every(logits, class_weight=row.class_weight))
-        return self.loss.of(dense(logits, target, class_weight=row.class_weight, stats=self.stats))
-
-    def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
-        """Return the terms of the loss."""
-        return self.loss.terms()
 
 
 def find_classes(weight: Tensor, lora: Any, *, compare: bool = True, **given: Any) -> Run | None:
@@ -132,7 +109,4 @@ def take_share(head: Head, job: Job, classes: Run) -> tuple[Head, Job]:
         down=None if head.down is None else classes.spread(whole(head.down)),
         up=own(head.up),
     )
-    loss = job.loss
-    if loss is not None and job.whole:
-        loss = WholeRows(loss, classes, job.group.stats)
-    return share, replace(job, open_block=partial(ShardBlock, job.open_block, classes), loss=loss)
+    return share, replace(job, open_block=partial(ShardBlock, job.open_block, classes), classes=classes)

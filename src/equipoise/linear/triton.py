@@ -231,6 +231,7 @@ def _statistics(
     lows = tl.zeros((), work)
     total = tl.zeros((), work)
     classes = tl.zeros((), work)
+    bad = tl.zeros((), work)
     smaller = tl.zeros((padded,), work)
     gaps = tl.zeros((padded,), work)
     soft_gaps = tl.zeros((padded,), work)
@@ -242,6 +243,7 @@ def _statistics(
         if capped:
             b_z = _capped(b_z, s)[0]
         b_z = tl.where(m_b, b_z, -float("inf"))
+        bad += tl.sum(tl.where((b_z != b_z) | (b_z == float("inf")), 1.0, 0.0), 0).to(work)
         if level:
             m_z = b_z == -float("inf")
             total += tl.sum(tl.where(m_z, 0.0, b_z), 0)
@@ -283,7 +285,7 @@ def _statistics(
         ties += tl.sum(tl.where(m_top & (b_z != -float("inf")), 1.0, 0.0), 0).to(work)
         top = higher
 
-    tl.store(out + rows, top)
+    tl.store(out + rows, tl.where(bad > 0, float("nan"), top))  # a maximum may leave nan out
     tl.store(out + 2 * rows, ties)
     tl.store(out + 3 * rows, total)
     tl.store(out + 4 * rows, classes)

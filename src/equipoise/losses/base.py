@@ -11,8 +11,9 @@ from torch import Tensor
 
 from equipoise import linear
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, no_autocast, read, reduce
-from equipoise.rows import Rank, Row, RowFunction, Stat, dense, every, needs
+from equipoise.rows import Rank, Row, RowFunction, Stat, dense, needs, row_losses
 from equipoise.sharded import is_dtensor
+from equipoise.stats import traced
 
 
 class Loss(ABC):
@@ -29,6 +30,7 @@ class Loss(ABC):
         *,
         weight: Tensor | None = None,
         row_weight: Tensor | None = None,
+        mask: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
     ) -> Tensor:
@@ -42,19 +44,25 @@ class Loss(ABC):
                 the loss is then its expectation over them. Penalties alone need none.
             weight: Weight of each class: of the rows of that class, and of their part in the mean.
             row_weight: Weight of each row, and of its part in the mean; 2 counts as the row twice.
-            ignore_index: Rows with this class index count for nothing.
+            mask: Bool, True where a class is allowed; the logits of the others count as minus infinity.
+            ignore_index: Rows with this class index count for nothing, whatever they hold; nor do those of
+                weight 0, unless the weight needs a gradient.
             reduction: "mean", "sum" or "none". The mean is over the rows that count, by their weights; it is
                 nan when no row counts.
 
         Shapes:
             logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities;
-            weight (C,); row_weight the shape of the logits without C; result a single number, or with
-            reduction "none" that shape.
+            weight (C,); row_weight the shape of the logits without C; mask (C,) or the shape of the logits;
+            result a single number, or with reduction "none" the shape of the logits without C.
 
         Raises:
             TypeError: If logits are not floating, or targets are neither integers nor probabilities.
             ValueError: If shapes do not fit, a class does not exist, an option is outside its range, or a
                 loss has no target.
+
+        Numerics:
+            A nan or plus infinity in a row gives nan for that row, as does a row in which every class is
+            masked: in its loss and in its gradient, and so in a mean or sum.
         """
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
@@ -63,11 +71,12 @@ class Loss(ABC):
                 target,
                 weight=weight,
                 row_weight=row_weight,
+                mask=mask,
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
         check_reduction(reduction)
-        batch = read(logits, target, weight, ignore_index, row_weight)
+        batch = read(logits, target, weight, ignore_index, row_weight, mask)
         if reduction == "none" and (
             mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
         ):
@@ -290,13 +299,12 @@ def _add(parts: Any) -> Tensor:
 
 def _row_losses(loss: RowFunction, batch: Batch) -> Tensor:
     """Return per-row losses (N,): against the target, or expected over target probabilities."""
-    if batch.soft is not None:
-        losses = loss.of(every(batch.logits, class_weight=batch.weight))
-        return (batch.soft * losses).sum(1)
     stats: tuple[Stat, ...] = ()
-    if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+    if batch.soft is None and not (torch.compiler.is_compiling() or traced(batch.logits)):
         stats = needs(loss, batch.num_classes, batch.logits, batch.weight).stats
-    return loss.of(rows_of(batch, stats))
+    if batch.shard is not None:
+        return loss.of(rows_of(batch, stats))
+    return row_losses(loss, batch.logits, batch.target, batch.soft, class_weight=batch.weight, stats=stats)
 
 
 def rows_of(batch: Batch, stats: Sequence[Stat]) -> Row:

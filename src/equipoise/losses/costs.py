@@ -13,6 +13,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
+from equipoise.stats import traced
 
 
 @final
@@ -56,6 +57,8 @@ class ClassMatrix:
             raise ValueError(
                 f"{name} must have a row and a column for each of {classes} classes, got {self.array.shape}"
             )
+        if traced(like) and not torch.compiler.is_compiling():  # nor must what stands for a tensor
+            return torch.tensor(self.array).to(like)
         key = like.dtype, like.device
         held = self._held.get(key)
         if held is None:

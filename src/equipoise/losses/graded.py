@@ -13,6 +13,7 @@ from equipoise.losses.base import RowLoss, check_number, like
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row, Whole, finite_limit
+from equipoise.stats import traced
 
 
 @final
@@ -185,12 +186,16 @@ class HierarchicalCrossEntropy(RowLoss):
         check_number("alpha", self.alpha, 0, hint="0 is cross entropy")
         tree = _tuples(self.tree)
         object.__setattr__(self, "tree", tree)
-        object.__setattr__(self, "_held", _levels(tree))  # a trace cannot see through the cache
+        arrays = _levels(tree)
+        object.__setattr__(self, "_arrays", arrays)
+        object.__setattr__(self, "_held", tuple(map(torch.tensor, arrays)))
 
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
         whole = row.whole
         inside, depths = self.__dict__["_held"]
+        if traced(whole.logits) and not torch.compiler.is_compiling():
+            inside, depths = map(torch.tensor, self.__dict__["_arrays"])
         if inside.shape[1] != row.num_classes:
             raise ValueError(
                 f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
@@ -223,7 +228,7 @@ def _tuples(tree: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _levels(tree: Any) -> tuple[Tensor, Tensor]:
+def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
     """Which classes (L + 1, C, C) are under the l-th node above each, and how deep (L, C) that node is.
 
     Above the root the node is the root again: the choice between it and itself costs nothing.
@@ -245,8 +250,8 @@ def _levels(tree: Any) -> tuple[Tensor, Tensor]:
     if isinstance(tree, int) or not leaves or sorted(leaves) != list(range(len(leaves))):
         raise ValueError(f"tree must hold the classes from 0 on, got {tree}; for example ((0, 1), (2, 3))")
     size, steps = len(leaves), max(map(len, paths.values())) - 1
-    inside = torch.zeros(steps + 1, size, size, dtype=torch.bool)
-    depths = torch.zeros(steps, size, dtype=torch.float64)
+    inside = np.zeros((steps + 1, size, size), dtype=np.bool_)
+    depths = np.zeros((steps, size))
     for leaf, path in paths.items():
         for level in range(steps + 1):
             inside[level, leaf, path[min(level, len(path) - 1)]] = True

@@ -1,6 +1,6 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.ask import PIECE, ask, ask_all, row_blocks
+from equipoise.stats.ask import PIECE, ask, ask_all, direct, observed, row_blocks, traced
 from equipoise.stats.base import Ask, Group, Stat, State
 from equipoise.stats.block import Block
 from equipoise.stats.fast import FastTile, Rooms
@@ -9,7 +9,7 @@ from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
 from equipoise.stats.slope import Slope, mix
 from equipoise.stats.sums import tried
 from equipoise.stats.targets import ExpectedLogProb, LogOdds, Margin, Rank
-from equipoise.stats.tile import Tile, finite_limit, some
+from equipoise.stats.tile import Tile, finite_limit, some, spoil
 
 __all__ = [
     "PIECE",
@@ -35,9 +35,13 @@ __all__ = [
     "Tile",
     "ask",
     "ask_all",
+    "direct",
     "finite_limit",
     "mix",
+    "observed",
     "row_blocks",
     "some",
+    "spoil",
+    "traced",
     "tried",
 ]

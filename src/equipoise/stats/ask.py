@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from equipoise.stats import cpp, kernels
 from equipoise.stats.base import Group, Stat
 from equipoise.stats.fast import Rooms
-from equipoise.stats.tile import Tile, some
+from equipoise.stats.tile import Tile, some, spoil
 
 PIECE = 2**21  # logits worked on at a time on a CPU: they stay in its last cache
 
@@ -32,8 +33,7 @@ class _Ask(torch.autograd.Function):
             numbers = parts[0] if len(parts) == 1 else list(map(torch.cat, zip(*parts, strict=True)))
         else:
             numbers = group.flat(group.of(Tile(logits, target, apart=group.apart)))
-        values = group.values(group.unflat(numbers))
-        return *(value.clone() for value in values), *numbers  # a value may be one of the states
+        return *group.values(group.unflat(numbers)), *numbers
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -54,26 +54,51 @@ class _Ask(torch.autograd.Function):
             slope = group.slope(states, wanted, target)
             if kernels.available():
                 cpp.CppBlock(group, logits, target).write(slope, result)
-                return None, result, None
-            rooms = Rooms()
-            for rows in row_blocks(logits, PIECE):
-                tile = group.tile(rooms, logits[rows], some(target, rows))
-                tile.write(slope.of_rows(rows), result[rows])
+            else:
+                rooms = Rooms()
+                for rows in row_blocks(logits, PIECE):
+                    tile = group.tile(rooms, logits[rows], some(target, rows))
+                    tile.write(slope.of_rows(rows), result[rows])
+            spoil(result, group.usable(states))
             return None, result, None
         tile = Tile(logits, target, apart=group.apart)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a second derivative is wanted
             states = group.of(tile)
-        return None, group.slope(states, wanted, target).spread(tile), None
+        result = group.slope(states, wanted, target).spread(tile)
+        return None, torch.where(group.usable(states)[:, None], result, torch.nan), None
 
 
 def works_in_place(logits: Tensor) -> bool:
-    """Whether blocks of rows that stay in cache pay, and nobody looks on while they are worked over."""
+    """Whether blocks of rows that stay in cache pay, and their memory may be read and written directly."""
+    return not torch.is_grad_enabled() and direct(logits)
+
+
+def direct(tensor: Tensor) -> bool:
+    """Whether a tensor lies in the memory of a CPU, and only autograd follows the operations on it."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not observed(tensor)
+
+
+def observed(tensor: Tensor) -> bool:
+    """Whether something beside autograd follows the operations on a tensor: `traced`, or a dispatch mode."""
+    return torch._C._len_torch_dispatch_stack() > 0 or traced(tensor)
+
+
+def traced(tensor: Tensor) -> bool:
+    """Whether a tensor stands for another, or its operations are written down to be done again.
+
+    It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`,
+    and where it is of a subclass of Tensor.
+    """
     return (
-        logits.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        type(tensor) not in (Tensor, torch.nn.Parameter)
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or forward_ad._current_level >= 0
+        or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACERS)
     )
+
+
+_TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "FUNCTIONAL", "PROXY"))
 
 
 def row_blocks(logits: Tensor, size: int) -> list[slice]:
@@ -87,7 +112,12 @@ def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> 
     group = Group(tuple(stats))
     if target is None and group.reads_target:
         raise ValueError("target must be given, got None; only penalties can do without one")
-    answers: Any = _Ask.apply(group, logits, target if group.reads_target else None)
+    if not group.reads_target:
+        target = None
+    if observed(logits) and not torch.compiler.is_compiling():
+        answers: Any = group.values(group.of(Tile(logits, target, apart=group.apart)))
+    else:
+        answers = _Ask.apply(group, logits, target)
     return dict(zip(stats, answers, strict=False))
 
 

@@ -6,7 +6,8 @@ of the classes gives the same number, so a block on one device, a tile in a kern
 the same code.
 
 A masked class is a logit of minus infinity: it has probability zero, slope zero and no part in any mean,
-smallest logit or count.
+smallest logit or count. A row with a nan or plus infinity, or without a class that is not masked, has nan for
+every statistic and slope.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor
 
 from equipoise.stats.fast import FastTile, Rooms
@@ -100,15 +102,29 @@ class Group:
         return FastTile(block, target, apart=self.apart, rooms=rooms, light=self.light)
 
     def of(self, tile: Tile) -> list[State]:
-        """Return their states of a tile."""
-        return [stat.of(tile) for stat in self.stats]
+        """Return their states of a tile and, last, the largest logit of all."""
+        largest = tile.top if tile.own is None else torch.maximum(tile.top, tile.own)
+        return [*(stat.of(tile) for stat in self.stats), (largest,)]
+
+    def merge(self, one: Sequence[State], two: Sequence[State]) -> list[State]:
+        """Join the states of two tiles."""
+        largest = torch.maximum(*one[-1], *two[-1])
+        pairs = zip(self.stats, one[:-1], two[:-1], strict=True)
+        return [*(stat.merge(*pair) for stat, *pair in pairs), (largest,)]
 
     def values(self, states: Sequence[State]) -> list[Tensor]:
-        """Return the statistics (N,)."""
-        return [stat.value(state) for stat, state in zip(self.stats, states, strict=True)]
+        """Return the statistics (N,), nan for rows that are not `usable`."""
+        *states, (largest,) = states
+        nothing = largest - largest  # which is nan where that is infinite or nan
+        return [stat.value(state) + nothing for stat, state in zip(self.stats, states, strict=True)]
+
+    def usable(self, states: Sequence[State]) -> Tensor:
+        """Return which rows (N,) have no nan, no plus infinity, and a class that is not masked."""
+        return states[-1][0].isfinite()
 
     def slope(self, states: Sequence[State], grads: Sequence[Tensor | None], target: Tensor | None) -> Slope:
         """Return the derivative of the sum of the statistics times `grads`, which may be None for zero."""
+        states = states[:-1]  # without the largest logit
         own = next((state[0] for stat, state in zip(self.stats, states, strict=True) if stat.apart), None)
         parts = [
             (grad, stat.slope(state))
@@ -130,4 +146,5 @@ class Group:
     def unflat(self, numbers: Sequence[Tensor]) -> list[State]:
         """Return the states from one list."""
         remaining = iter(numbers)
-        return [tuple(next(remaining) for _ in range(stat.size)) for stat in self.stats]
+        sizes = *(stat.size for stat in self.stats), 1
+        return [tuple(next(remaining) for _ in range(size)) for size in sizes]

@@ -113,7 +113,7 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
     for (int64_t at = 0; at < width; at += CHUNK) {
       const int64_t count = std::min(CHUNK, width - at);
       if (width > CHUNK) read(at, count, false);
-      if (asked & TIES) ties += count_of(x, count, top, nan);
+      if (asked & TIES || (block.powers == 0 && !(asked & LOWEST))) ties += count_of(x, count, top, nan);
       if (asked & LOWEST) lows += count_of(x, count, bottom, nan);
       if (asked & LARGER) {
         W more = 0;
@@ -131,10 +131,10 @@ int64_t sums(const Block& block, int64_t asked, W* out) {
           double same = 0, gaps = 0;
           sum = held ? smaller<true>(x, count, top, base, scale, held, e, same, gaps)
                      : smaller<false>(x, count, top, base, scale, held, e, same, gaps);
-          if (sum != sum) count_of(x, count, top, nan);
           if (scale == 1) spread += gaps;
           if (k == first) ties += same;
         }
+        nan |= sum != sum;
         if (block.kept && k == 0) {
           const bool marks = block.soft || (asked & LEVEL);
 #pragma omp simd

@@ -67,7 +67,7 @@ def tried(group: Group, device: torch.device) -> tuple[tuple[Any, ...], Slope]:
         one = torch.ones(1, device=device)
         asked, target = _Asked(one), one.long() - 1
         states = group.of(Sums(one if group.apart else None, target, asked))
-        _tried[group] = tuple(asked), group.slope(states, [one] * len(states), target)
+        _tried[group] = tuple(asked), group.slope(states, [one] * len(group.stats), target)
     return _tried[group]
 
 

@@ -211,6 +211,14 @@ def at_target(rows: Tensor, target: Tensor | None) -> Tensor:
     return rows[target] if rows.ndim == 1 else rows[target, target]
 
 
+def spoil(out: Tensor, usable: Tensor) -> None:
+    """Write nan to the rows (N, B) that are not usable."""
+    if out.device.type != "cpu":  # where to know whether there is any would be to wait
+        out.masked_fill_(~usable[:, None], torch.nan)
+    elif not usable.all():
+        out[~usable] = torch.nan
+
+
 def some(numbers: Tensor | None, rows: slice) -> Tensor | None:
     """Return some rows of what may not be there."""
     return None if numbers is None else numbers[rows]
