@@ -34,7 +34,12 @@ except ImportError as error:
 def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
     """Return the logits (N, sum of sizes), minus infinity where the mask allows no action."""
     rows, actions = logits.shape
-    mask = torch.as_tensor(mask if isinstance(mask, Tensor) else np.array(mask), device=logits.device)
+    try:
+        mask = torch.as_tensor(mask if isinstance(mask, Tensor) else np.array(mask), device=logits.device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be an array of 0 and 1, got {mask!r}; concatenate the parts of a MultiDiscrete"
+        ) from error
     if mask.shape not in {(rows, actions), (actions,)}:
         raise ValueError(
             f"{name} must be ({rows}, {actions}), observations by actions, or ({actions},) for all, got "
