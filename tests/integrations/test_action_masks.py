@@ -131,6 +131,12 @@ def test_every_entry_sees_the_mask(kind: Any, space: Any, shared: bool, tmp_path
     policy = make_policy(kind, space, share_features_extractor=shared)
     policy.save(tmp_path / "policy")
     again = kind.load(tmp_path / "policy", device="cpu")
+    tensors, _ = policy.obs_to_tensor(obs)
+    assert torch.equal(again.predict_values(tensors), policy.predict_values(tensors))
+    for one, other in zip(
+        *(probs_of(p.get_distribution(tensors, masks)) for p in (policy, again)), strict=True
+    ):
+        assert torch.equal(one, other)
     for one in (policy, again):
         check_entries(one, space, obs, masks, {"action_masks": masks})
         check_entries(one, space, obs, others, {"action_masks": torch.as_tensor(others).float()})

@@ -38,7 +38,7 @@ WRONG = [
     (True, r"got \(\)"),
     (
         [[1, 0, 1], [1, 0]],
-        r"must be an array of 0 and 1, got .*; concatenate the parts of a MultiDiscrete space",
+        r"must be an array of 0 and 1, got .*; concatenate the parts for MultiDiscrete",
     ),
     (["yes"] * 5, r"must be an array of 0 and 1, got \['yes'"),
     ([[[1] * 5]] * 2, r"got \(2, 1, 5\)"),

@@ -38,7 +38,7 @@ def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
         mask = torch.as_tensor(mask if isinstance(mask, Tensor) else np.array(mask), device=logits.device)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} must be an array of 0 and 1, got {mask!r}; concatenate the parts of a MultiDiscrete"
+            f"{name} must be an array of 0 and 1, got {mask!r}; concatenate the parts for MultiDiscrete"
         ) from error
     if mask.shape not in {(rows, actions), (actions,)}:
         raise ValueError(
@@ -273,7 +273,7 @@ class MapPolicy(BasePolicy):
         return actions if many else actions.squeeze(axis=0), state
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # stable-baselines3 leaves out share_features_extractor, and a policy without it does not load again.
+        # stable-baselines3 leaves out share_features_extractor: the two extractors would be loaded into one.
         ours = {name: getattr(self, name) for name in ("map", "mask_key", "share_features_extractor")}
         return super()._get_constructor_parameters() | ours
 
