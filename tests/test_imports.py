@@ -16,6 +16,7 @@ SOURCE = Path(str(equipoise.__file__)).parent
 
 HEAVY = {
     "gymnasium",
+    "sb3_contrib",
     "stable_baselines3",
     "entmax",
     "jinja2",

@@ -2,22 +2,27 @@
 
 Pass one to PPO or A2C with the map, `PPO(MapActorCriticPolicy, env, policy_kwargs={"map": Floored(0.02)})`.
 Training, saving and loading need no more. Actions are drawn, scored and regularised by the same
-probabilities.
+probabilities. For `MaskablePPO` see `equipoise.integrations.sb3_contrib`.
 """
 
+import copy
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from equipoise.distributions import Categorical
 from equipoise.maps import Map
+from equipoise.masking import apply_mask
 
 try:
+    from gymnasium import spaces
     from stable_baselines3.common import distributions as sb3
     from stable_baselines3.common.policies import (
         ActorCriticCnnPolicy,
         ActorCriticPolicy,
+        BasePolicy,
         MultiInputActorCriticPolicy,
     )
 except ImportError as error:
@@ -26,8 +31,71 @@ except ImportError as error:
     ) from error
 
 
+def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
+    """Return the logits (N, sum of sizes), minus infinity where the mask allows no action."""
+    rows, actions = logits.shape
+    try:
+        mask = torch.as_tensor(mask if isinstance(mask, Tensor) else np.array(mask), device=logits.device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be an array of 0 and 1, got {mask!r}; concatenate the parts for MultiDiscrete"
+        ) from error
+    if mask.shape not in {(rows, actions), (actions,)}:
+        raise ValueError(
+            f"{name} must be ({rows}, {actions}), observations by actions, or ({actions},) for all, got "
+            f"{tuple(mask.shape)}; expand it first, and concatenate the parts of a MultiDiscrete space"
+        )
+    mask = mask.expand(rows, actions)
+    allowed = mask == 1
+    unclear = (~allowed & (mask != 0)).nonzero()
+    if len(unclear):
+        row, action = unclear[0].tolist()
+        raise ValueError(
+            f"{name} must be 0 or 1 for every action, got {mask[row, action].item()} for action {action} of "
+            f"row {row}; leave the mask out of norm_obs_keys if the environment is in a VecNormalize"
+        )
+    logits = apply_mask(logits, allowed, dim=1)
+    for part, block in enumerate(logits.split(sizes, dim=1)):
+        closed = (block == -torch.inf).all(1).nonzero()
+        if len(closed):
+            raise ValueError(
+                f"{name} must leave an action in every row, got none in row {closed[0].item()}, part {part} "
+                f"of {len(sizes)} of the action space; allow one, or end the episode"
+            )
+    return logits
+
+
+class _MapDistribution:
+    """What both distributions have in common: logits, with or without a mask."""
+
+    sizes: list[int]
+    action_logits: Tensor
+
+    def _set(self, logits: Tensor) -> None:
+        raise NotImplementedError
+
+    def proba_distribution(self, action_logits: Tensor) -> Any:
+        """Set the logits (N, sum of A), one block after another; minus infinity masks an action."""
+        self.action_logits = action_logits
+        self._set(action_logits)
+        return self
+
+    def apply_masking(self, masks: Any) -> None:
+        """Mask the actions of the last logits, in place of any mask before; None removes it.
+
+        Args:
+            masks: 1 or True for an action that may be taken, 0 or False for others; array or tensor of shape
+                (N, sum of A), or (sum of A,) for all rows.
+
+        Raises:
+            ValueError: If the masks have another shape or other values, or a row is left without an action.
+        """
+        logits = self.action_logits
+        self._set(logits if masks is None else _masked(logits, masks, self.sizes, "action_masks"))
+
+
 @final
-class MapCategoricalDistribution(sb3.CategoricalDistribution):
+class MapCategoricalDistribution(_MapDistribution, sb3.CategoricalDistribution):
     """stable-baselines3's distribution of one discrete action, over a map.
 
     Args:
@@ -42,15 +110,14 @@ class MapCategoricalDistribution(sb3.CategoricalDistribution):
         map.check(action_dim)
         super().__init__(action_dim)
         self.map = map
+        self.sizes = [action_dim]
 
-    def proba_distribution(self, action_logits: Tensor) -> "MapCategoricalDistribution":
-        """Set the logits (N, A); minus infinity masks an action."""
-        self.distribution = Categorical(action_logits, self.map)
-        return self
+    def _set(self, logits: Tensor) -> None:
+        self.distribution = Categorical(logits, self.map)
 
 
 @final
-class MapMultiCategoricalDistribution(sb3.MultiCategoricalDistribution):
+class MapMultiCategoricalDistribution(_MapDistribution, sb3.MultiCategoricalDistribution):
     """stable-baselines3's distribution of several discrete actions, each over the map.
 
     Args:
@@ -66,67 +133,170 @@ class MapMultiCategoricalDistribution(sb3.MultiCategoricalDistribution):
             map.check(actions)
         super().__init__(action_dims)
         self.map = map
+        self.sizes = action_dims
 
-    def proba_distribution(self, action_logits: Tensor) -> "MapMultiCategoricalDistribution":
-        """Set the logits (N, sum of A), one block after another; minus infinity masks an action."""
-        blocks = torch.split(action_logits, list(self.action_dims), dim=1)
-        self.distribution = [Categorical(block, self.map) for block in blocks]
-        return self
+    def _set(self, logits: Tensor) -> None:
+        self.distribution = [Categorical(block, self.map) for block in logits.split(self.sizes, dim=1)]
 
 
-class _Mapped(ActorCriticPolicy):
-    """A policy over a map, masked by a part of its observation if asked to."""
+def _sizes(space: spaces.Space[Any]) -> list[int]:
+    """Return the number of actions of each part of an action space."""
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1 and not space.start.any():
+        return [int(n) for n in space.nvec]
+    raise ValueError(
+        f"the action space must be Discrete or MultiDiscrete for a map, got {space}; its actions must count "
+        "from 0, in one dimension, and MultiBinary(n) is written as MultiDiscrete([2] * n)"
+    )
 
-    def __init__(self, *args: Any, map: Map, mask_key: str | None = None, **kwargs: Any) -> None:
+
+def _check_mask_key(key: str, observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+    width = sum(_sizes(actions))
+    if not isinstance(observations, spaces.Dict):
+        raise ValueError(
+            f"mask_key must be None without Dict observations, got {key!r} for {observations}; put the mask "
+            "into a Dict and use MapMultiInputActorCriticPolicy, or pass action_masks"
+        )
+    if key not in observations.spaces:
+        raise ValueError(
+            f"mask_key must be one of {sorted(observations.spaces)}, got {key!r}; name the mask's key"
+        )
+    if observations[key].shape != (width,):
+        raise ValueError(
+            f"mask_key must name an entry of shape ({width},) for the actions of {actions}, got {key!r} of "
+            f"shape {observations[key].shape}; concatenate the parts, and do not stack frames of the mask"
+        )
+
+
+class MapPolicy(BasePolicy):
+    """What the policies have in common: a map, and masks from the observation or beside it.
+
+    The mask is read with each call and nothing of it is kept.
+    """
+
+    _get_action_dist_from_latent: Any
+    mlp_extractor: Any
+    value_net: Any
+    share_features_extractor: bool
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *args: Any,
+        map: Map,
+        mask_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(map, Map):
             raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
+        _sizes(action_space)
+        if mask_key is not None:
+            _check_mask_key(mask_key, observation_space, action_space)
         self.map = map
         self.mask_key = mask_key
-        self._mask: Tensor | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(observation_space, action_space, *args, **kwargs)
 
     def _build(self, lr_schedule: Any) -> None:
-        plain = self.action_dist
-        if isinstance(plain, sb3.CategoricalDistribution):
-            self.action_dist = MapCategoricalDistribution(plain.action_dim, self.map)
-        elif isinstance(plain, sb3.MultiCategoricalDistribution):
-            self.action_dist = MapMultiCategoricalDistribution([int(n) for n in plain.action_dims], self.map)
+        sizes = _sizes(self.action_space)
+        if isinstance(self.action_space, spaces.Discrete):
+            self.action_dist = MapCategoricalDistribution(sizes[0], self.map)
         else:
-            raise ValueError(
-                f"the action space must be Discrete or MultiDiscrete for a map, got {self.action_space}"
-            )
-        super()._build(lr_schedule)
+            self.action_dist = MapMultiCategoricalDistribution(sizes, self.map)
+        super()._build(lr_schedule)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
-        """Note the mask of these observations, and go on as usual."""
+    def _restrict(self, distribution: Any, obs: Any, action_masks: Any) -> Any:
+        """Return the distribution over the actions that the observations and the masks both allow."""
         if self.mask_key is not None:
-            self._mask = obs[self.mask_key] > 0
-        return super().extract_features(obs, features_extractor)
+            name = f"observation[{self.mask_key!r}]"
+            logits = _masked(distribution.action_logits, obs[self.mask_key], distribution.sizes, name)
+            distribution.proba_distribution(logits)
+        if action_masks is not None:
+            distribution.apply_masking(action_masks)
+        return copy.copy(distribution)  # the policy sets its own one again in the next call
 
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Any:
-        logits = self.action_net(latent_pi)
-        if self._mask is not None:
-            logits = logits.masked_fill(~self._mask, -torch.inf)
-        dist: Any = self.action_dist
-        return dist.proba_distribution(action_logits=logits)
+    def _distribution_and_values(self, obs: Any, action_masks: Any) -> tuple[Any, Tensor]:
+        """Return the distribution and the values, with the features computed once."""
+        features: Any = self.extract_features(obs)  # pyright: ignore[reportCallIssue]
+        if self.share_features_extractor:
+            actor, critic = self.mlp_extractor(features)
+        else:
+            actor = self.mlp_extractor.forward_actor(features[0])
+            critic = self.mlp_extractor.forward_critic(features[1])
+        made = self._get_action_dist_from_latent(actor)
+        return self._restrict(made, obs, action_masks), self.value_net(critic)
+
+    def forward(
+        self, obs: Any, deterministic: bool = False, action_masks: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return actions, values and log-probabilities."""
+        distribution, values = self._distribution_and_values(obs, action_masks)
+        actions = distribution.get_actions(deterministic=deterministic)
+        shaped = actions.reshape(-1, *self.action_space.shape)  # pyright: ignore[reportOptionalIterable]
+        return shaped, values, distribution.log_prob(actions)
+
+    def evaluate_actions(
+        self, obs: Any, actions: Tensor, action_masks: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values, log-probabilities of the actions, and entropies."""
+        distribution, values = self._distribution_and_values(obs, action_masks)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: Any, action_masks: Any = None) -> Any:
+        """Return the distribution of the actions."""
+        made = super().get_distribution(obs)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._restrict(made, obs, action_masks)
+
+    def _predict(self, observation: Any, deterministic: bool = False, action_masks: Any = None) -> Tensor:
+        return self.get_distribution(observation, action_masks).get_actions(deterministic=deterministic)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[Any, Any]:
+        """Return the actions for one observation or many, and the state that was passed."""
+        del episode_start  # for recurrent policies
+        if isinstance(observation, tuple):
+            raise ValueError(
+                "observation must be an array or a dict, got a tuple; gymnasium's reset() returns (obs, info)"
+            )
+        self.set_training_mode(False)
+        obs, many = self.obs_to_tensor(observation)
+        with torch.no_grad():
+            actions = self._predict(obs, deterministic, action_masks).cpu().numpy()
+        actions = actions.reshape(-1, *self.action_space.shape)  # pyright: ignore[reportOptionalIterable]
+        return actions if many else actions.squeeze(axis=0), state
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | {"map": self.map, "mask_key": self.mask_key}
+        # stable-baselines3 leaves out share_features_extractor: the two extractors would be loaded into one.
+        ours = {name: getattr(self, name) for name in ("map", "mask_key", "share_features_extractor")}
+        return super()._get_constructor_parameters() | ours
 
 
 @final
-class MapActorCriticPolicy(_Mapped):
+class MapActorCriticPolicy(MapPolicy, ActorCriticPolicy):
     """The policy for vectors as observations.
+
+    `forward`, `evaluate_actions`, `get_distribution` and `predict` take `action_masks` as the policies of
+    sb3-contrib do: 1 or True for an action that may be taken, 0 or False for others, an array or tensor of
+    shape (N, A) or (A,), with A the sum over the parts of a MultiDiscrete space. Masked actions have
+    probability 0 and the map is over the others. A mask is for one call: without the argument nothing is
+    masked.
 
     Args:
         map: The map, such as `Floored(0.02)`. To change it in training, do so between rollouts: within one,
             PPO compares probabilities of before and after.
-        mask_key: None here; masks come with `MapMultiInputActorCriticPolicy`.
+        mask_key: None here; a mask in the observation needs `MapMultiInputActorCriticPolicy`.
 
     Raises:
         TypeError: If map is not a map.
         ValueError: If the action space is neither Discrete nor MultiDiscrete, or the map does not fit its
-            size.
+            size; in a call, if masks have another shape, other values or a row without an action.
 
     Example:
         >>> import gymnasium
@@ -137,27 +307,30 @@ class MapActorCriticPolicy(_Mapped):
         >>> obs, _ = model.policy.obs_to_tensor(model.env.reset())
         >>> bool(model.policy.get_distribution(obs).distribution.probs.min() >= 0.1)
         True
+        >>> model.policy.get_distribution(obs, action_masks=[[0, 1]]).distribution.probs
+        tensor([[0., 1.]], grad_fn=...)
     """
 
 
 @final
-class MapActorCriticCnnPolicy(_Mapped, ActorCriticCnnPolicy):
+class MapActorCriticCnnPolicy(MapPolicy, ActorCriticCnnPolicy):
     """The policy for images as observations; arguments and errors as `MapActorCriticPolicy`."""
 
 
 @final
-class MapMultiInputActorCriticPolicy(_Mapped, MultiInputActorCriticPolicy):
+class MapMultiInputActorCriticPolicy(MapPolicy, MultiInputActorCriticPolicy):
     """The policy for dictionaries as observations, with masked actions.
 
     Args:
         map: As in `MapActorCriticPolicy`. The floor is over the actions that are not masked.
         mask_key: Key of the observation that holds the mask: 1 for an action that may be taken, 0 for one
             that may not; (A,) for Discrete, (sum of A,) for MultiDiscrete. At least one action must be
-            allowed.
+            allowed. A MultiBinary space is best, as VecNormalize and VecFrameStack refuse it instead of
+            changing it. With `action_masks` too, an action must be allowed by both.
 
     Raises:
         TypeError: If map is not a map.
-        ValueError: As `MapActorCriticPolicy`.
+        ValueError: As `MapActorCriticPolicy`; or if the observations have no such key, or of another shape.
     """
 
 
@@ -167,4 +340,5 @@ __all__ = [
     "MapCategoricalDistribution",
     "MapMultiCategoricalDistribution",
     "MapMultiInputActorCriticPolicy",
+    "MapPolicy",
 ]
