@@ -10,19 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import equipoise.stats.sums as sums
-from equipoise import linear, penalties
-from equipoise.losses import LOSSES, CrossEntropy, RowLoss
+from equipoise.losses import LOSSES, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES, LogitRange
+from equipoise.penalties import PENALTIES
 from equipoise.rows import needs
 from equipoise.stats import (
-    Entropy,
     ExpectedLogProb,
     Group,
-    Largest,
     LogOdds,
-    LogSumExp,
     MeanLogit,
     Slope,
     Stat,
@@ -289,62 +284,19 @@ class BlockTests:
             with pytest.raises(AssertionError, match="is not"):
                 agree(written, slope.spread(tile), z, z.dtype)
 
-    @pytest.mark.parametrize("place", [1, CLASSES - 1])
-    @pytest.mark.parametrize("bad", [torch.nan, INF])
-    def test_what_is_not_finite_is_not_hidden(self, bad: float, place: int) -> None:
-        z = torch.randn(2, CLASSES, device=self.device)
-        y = torch.tensor([3, 4], device=self.device)
-        z[1, place] = bad
-        group = Group((LogOdds(), Entropy()))
-        block = self.open(group, z, y)
-        states = block.states()
-        for value in group.values(states):
-            assert value.isnan().tolist() == [False, True]
-        block.write(group.slope(states, grads(group, z), y), z)
-        assert z.isnan().any(1).tolist() == [False, True]
-
-    def test_a_row_of_the_least_number_there_is(self) -> None:
-        least = torch.finfo(torch.float32).min  # masks of other libraries
-        z = torch.randn(3, CLASSES, device=self.device)
-        z[0], z[1, :TILE], z[2, 3] = least, least, least
-        y = torch.tensor([3, TILE, 3], device=self.device)
-        group = Group((LogSumExp(), Entropy(), Largest()))
-        block = self.open(group, z, y)
-        values = group.values(block.states())
-        assert all(value.isfinite().all() for value in values)
-        torch.testing.assert_close(values[1][0].item(), torch.tensor(CLASSES).log().item())
-        slope = group.slope(block.states(), grads(group, z), y)
-        block.write(slope, z)
-        assert z.isfinite().all()
-
-    def test_what_is_asked_is_noted_once_for_a_group(self) -> None:
-        group = Group((LogOdds(), Entropy()))
-        first = sums.tried(group, self.device)
-        assert sums.tried(Group((LogOdds(), Entropy())), self.device) is first
-        assert set(first[0]) == {"top", "ties", "spread", ("smaller", 1.0), ("total", 1.0)}
-        before = len(sums._tried)
-        del group
-        assert len(sums._tried) == before - 1
-
-    @pytest.mark.parametrize("reduction", ["mean", "none"])
-    @pytest.mark.parametrize("softcap", [None, 2.0])
-    def test_a_fused_loss_is_that_of_plain_torch(self, reduction: str, softcap: float | None) -> None:
-        loss = CrossEntropy(label_smoothing=0.1) - 0.1 * penalties.Entropy() + LogitRange(width=1.0)
-        hidden = torch.randn(5, 3, dtype=torch.float64, device=self.device, requires_grad=True)
-        weight = torch.randn(37, 3, dtype=torch.float64, device=self.device, requires_grad=True)
-        target = torch.randint(37, (5,), device=self.device)
-        found = []
-        for backend in (self.backend, "torch"):
-            options: dict[str, Any] = {"softcap": softcap, "block_bytes": 8 * 37 * 2, "backend": backend}
-            fused = loss.linear(hidden, weight, target, reduction=reduction, **options)
-            found.append((fused, *torch.autograd.grad(fused.square().sum(), (hidden, weight))))
-        for ours, theirs in zip(*found, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
-
-    def test_rows_answer_everything(self) -> None:
-        hidden, weight = torch.randn(5, 3, device=self.device), torch.randn(37, 3, device=self.device)
-        target = torch.randint(37, (5,), device=self.device)
-        ours, theirs = (linear.rows(hidden, weight, target, backend=b) for b in (self.backend, "torch"))
-        for stat in linear.STATS:
-            torch.testing.assert_close(ours.ask(stat), theirs.ask(stat))
-        assert ours.rank.max() > 0
+    @pytest.mark.parametrize("places", [[1], [CLASSES - 1], [4], list(range(CLASSES))])
+    @pytest.mark.parametrize("bad", [torch.nan, INF, -INF])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_what_is_not_finite_is_not_hidden(
+        self, bad: float, places: list[int], dtype: torch.dtype
+    ) -> None:
+        z = torch.randn(3, CLASSES, device=self.device).to(dtype)
+        y = torch.tensor([3, 4, 5], device=self.device)
+        z[1, places] = bad
+        every = self.everything(work(dtype))
+        for group in (*(Group((stat,)) for stat in every.stats), every):
+            states = self.open(group, z.clone(), y).states()
+            usable = [True, bad == -INF and len(places) == 1, True]
+            assert group.usable(states).tolist() == usable
+            for value in group.values(states):
+                assert value.isfinite().tolist() == usable

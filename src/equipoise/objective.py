@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from equipoise import addresses, linear
 from equipoise.losses.base import Loss, rows_of
-from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, read
+from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, left_out, read
 from equipoise.rows import LogOdds
 from equipoise.schedules import Schedule
 from equipoise.sharded import whole
@@ -322,7 +322,10 @@ class Objective(nn.Module):
         given = {"ignore_index": self.ignore_index, **options}
         passed = {name: given[name] for name in linear.ROW_OPTIONS if name in given}
         row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
-        kept = whole(target).reshape(-1) != given["ignore_index"]
+        target = whole(target).reshape(-1)
+        kept = target != given["ignore_index"]
+        if (class_weight := whole(options.get("class_weight", self.weight))) is not None:
+            kept &= class_weight[torch.where(kept, target, 0)] != 0
         row_weight = whole(options.get("row_weight"))
         self._note(
             *_sums(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))
@@ -336,7 +339,9 @@ class Objective(nn.Module):
 def _target_prob(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.soft is not None:
         return _sums((batch.soft * batch.whole.logits.softmax(1)).sum(1), None, batch.per_row)
-    return _sums(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), batch.kept, batch.per_row)
+    out = left_out(batch, batch.per_row)
+    kept = None if out is None else ~out
+    return _sums(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), kept, batch.per_row)
 
 
 def _sums(probs: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -84,8 +84,13 @@ def read(
     ignore_index: int = IGNORE_INDEX,
     row_weight: Tensor | None = None,
     mask: Tensor | None = None,
+    *,
+    weighs: bool = False,
 ) -> Batch:
-    """Check logits, target, weights and mask, and lay the logits out as rows."""
+    """Check logits, target, weights and mask, and lay the logits out as rows.
+
+    `weighs` is whether a row may count for something though the weight of its class is 0.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(
             f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax"
@@ -117,7 +122,7 @@ def read(
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
     per_row = None if row_weight is None else read_per_row(row_weight, shape).to(rows)
-    out = left_out(found, per_row)
+    out = left_out(found, per_row, weighs=weighs)
     if out is not None and rows.shape[1]:  # a rank may hold no class
         own = out if shard is None else shard.rows.of(out)
         rows = without(rows, own, lambda rows: rows.amax(1).isfinite())
@@ -184,14 +189,14 @@ def read_per_row(row_weight: Tensor, shape: torch.Size) -> Tensor:
     return row_weight.reshape(-1)
 
 
-def left_out(targets: Targets, row_weight: Tensor | None) -> Tensor | None:
+def left_out(targets: Targets, row_weight: Tensor | None, *, weighs: bool = False) -> Tensor | None:
     """Return which rows (N,) have no part in a loss, None where all have: they are ignored, or have weight 0.
 
     A weight that needs a gradient leaves no row out: its gradient is the loss of its row.
     """
     out = None if targets.kept is None else ~targets.kept
     weights = [row_weight]
-    if targets.target is not None and targets.weight is not None:
+    if targets.target is not None and targets.weight is not None and not weighs:
         weights.append(targets.weight[targets.target])
     for weight in weights:
         if weight is not None and not weight.requires_grad:

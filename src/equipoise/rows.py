@@ -246,6 +246,11 @@ def _try(
     return Needs(tuple(stats), row.reads_whole)
 
 
+def weighs(loss: Any) -> bool:
+    """Whether a row may count for something though the weight of its class is 0."""
+    return any(getattr(term, "weighs", False) for _, term in loss.terms())
+
+
 def dense(
     logits: Tensor,
     target: Tensor | None = None,

@@ -121,7 +121,7 @@ class Head:
 
     @property
     def logits(self) -> Tensor:
-        return F.linear(self.hidden.nan_to_num(), self.weight, self.bias)  # 0 times nan in torch's own product
+        return F.linear(self.hidden.nan_to_num(), self.weight, self.bias)  # torch's product has 0 times nan
 
     def shared(self, mesh: DeviceMesh) -> "Head":
         parts = [share(part, mesh, [Shard(0)]) for part in (self.weight, self.bias)]

@@ -221,14 +221,14 @@ def traffic(mesh: DeviceMesh) -> None:
         patch.object(dist, "all_reduce", noting(dist.all_reduce, 0)),
     ):
         value = MIX(share(logits, mesh, [Shard(1)]).requires_grad_(), target)
-        assert sent[1:] == [(3 + 4, 7)]  # the states of the target's log odds and of the entropy
+        assert sent[1:] == [(3 + 4 + 1, 7)]  # the states of log odds and entropy, and the largest logit
         value.backward()
         assert len(sent) == 2
         for grad, blocks in (("forward", 4), ("recompute", 4), ("forward", 1)):
             sent.clear()
             block_bytes = 2 * 6 * 8 if blocks == 4 else None
             value = MIX.linear(head.hidden, head.weight, target, grad=grad, block_bytes=block_bytes)
-            assert [shape[0] for shape in sent[1:]] == [3 + 4] * blocks
+            assert [shape[0] for shape in sent[1:]] == [3 + 4 + 1] * blocks
             assert sum(shape[1] for shape in sent[1:]) == 7
             sent.clear()
             value.backward()

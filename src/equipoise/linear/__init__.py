@@ -29,7 +29,7 @@ from equipoise.linear.reading import (
 )
 from equipoise.linear.sharded import find_classes, plan_share, take_share
 from equipoise.reduction import IGNORE_INDEX, Targets, left_out, no_autocast, reduce, without
-from equipoise.rows import Row, row_losses
+from equipoise.rows import Row, row_losses, weighs
 from equipoise.sharded import whole
 from equipoise.stats import (
     ClassCount,
@@ -108,7 +108,7 @@ def _prepare(
     shape = hidden.shape[:-1]
     per_row = read_row_weight(row_weight, shape, head, denominator, reduction)
     targets = read_target(head, shape, target, class_weight, ignore_index)
-    head = _without(head, left_out(targets, per_row))
+    head = _without(head, left_out(targets, per_row, weighs=weighs(loss)))
     reasons = ["reduction is 'none'"] if reduction == "none" else []
     reasons += ["row_weight needs a gradient"] if per_row is not None and per_row.requires_grad else []
     if isinstance(denominator, Tensor):

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise import linear
 from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, no_autocast, read, reduce
-from equipoise.rows import Rank, Row, RowFunction, Stat, dense, needs, row_losses
+from equipoise.rows import Rank, Row, RowFunction, Stat, dense, needs, row_losses, weighs
 from equipoise.sharded import is_dtensor
 from equipoise.stats import traced
 
@@ -76,7 +76,7 @@ class Loss(ABC):
                 reduction=reduction,
             )
         check_reduction(reduction)
-        batch = read(logits, target, weight, ignore_index, row_weight, mask)
+        batch = read(logits, target, weight, ignore_index, row_weight, mask, weighs=weighs(self))
         if reduction == "none" and (
             mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
         ):
@@ -206,11 +206,13 @@ class Loss(ABC):
 class RowLoss(Loss):
     """A loss that looks at one row at a time.
 
-    A subclass is a frozen dataclass with one method, `per_row`. A class whose formula already carries the
-    class weights sets `weighs` and multiplies by `row.weight` itself.
+    A subclass is a frozen dataclass with one method, `per_row`.
     """
 
-    weighs: ClassVar[bool] = False
+    @property
+    def weighs(self) -> bool:
+        """Whether `per_row` carries the class weights itself, as those of more than the target's class."""
+        return False
 
     @abstractmethod
     def per_row(self, row: Row, /) -> Tensor:

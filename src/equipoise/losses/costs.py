@@ -57,7 +57,7 @@ class ClassMatrix:
             raise ValueError(
                 f"{name} must have a row and a column for each of {classes} classes, got {self.array.shape}"
             )
-        if traced(like) and not torch.compiler.is_compiling():  # nor must what stands for a tensor
+        if traced(like):  # what stands for a tensor must not be kept
             return torch.tensor(self.array).to(like)
         key = like.dtype, like.device
         held = self._held.get(key)

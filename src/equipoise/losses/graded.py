@@ -194,7 +194,7 @@ class HierarchicalCrossEntropy(RowLoss):
         """Return the loss of one row."""
         whole = row.whole
         inside, depths = self.__dict__["_held"]
-        if traced(whole.logits) and not torch.compiler.is_compiling():
+        if traced(whole.logits):  # which may not meet a tensor made before
             inside, depths = map(torch.tensor, self.__dict__["_arrays"])
         if inside.shape[1] != row.num_classes:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Losses of the target's probability that a user would compare: cross entropy and its usual variants."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -49,22 +49,25 @@ class CrossEntropy(RowLoss):
     """
 
     label_smoothing: float = 0.0
-    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("label_smoothing", self.label_smoothing, 0, 1, "0 is plain cross entropy")
 
+    @property
+    def weighs(self) -> bool:
+        """Whether labels are smoothed: as torch does it, a class weighs its own part of the target."""
+        return not isinstance(self.label_smoothing, (int, float)) or self.label_smoothing != 0
+
     def per_row(self, row: Row, /) -> Tensor:
         """Return the loss of one row."""
         loss = -F.logsigmoid(row.log_odds())
-        if row.class_weight is not None:
-            loss = loss * row.weight
-        if isinstance(self.label_smoothing, (int, float)) and self.label_smoothing == 0:
+        if not self.weighs:
             return loss
         smoothing = like(self.label_smoothing, loss)
         if row.class_weight is None:
             spread = row.lse() - row.mean_logit
-        else:  # as torch does it, a class weighs its own part of the smoothed target
+        else:
+            loss = loss * row.weight
             spread = -row.expected_log_prob(row.class_weight) / row.class_count.clamp(min=1)
         return (1 - smoothing) * loss + smoothing * spread
 

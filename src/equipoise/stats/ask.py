@@ -80,6 +80,8 @@ def direct(tensor: Tensor) -> bool:
 
 def observed(tensor: Tensor) -> bool:
     """Whether something beside autograd follows the operations on a tensor: `traced`, or a dispatch mode."""
+    if torch.compiler.is_compiling():
+        return False
     return torch._C._len_torch_dispatch_stack() > 0 or traced(tensor)
 
 
@@ -87,9 +89,9 @@ def traced(tensor: Tensor) -> bool:
     """Whether a tensor stands for another, or its operations are written down to be done again.
 
     It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`,
-    and where it is of a subclass of Tensor.
+    and where it is of a subclass of Tensor; `torch.compile` is not counted, which sees through everything.
     """
-    return (
+    return not torch.compiler.is_compiling() and (
         type(tensor) not in (Tensor, torch.nn.Parameter)
         or torch._C._are_functorch_transforms_active()
         or torch._C._is_tracing()
@@ -114,7 +116,7 @@ def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> 
         raise ValueError("target must be given, got None; only penalties can do without one")
     if not group.reads_target:
         target = None
-    if observed(logits) and not torch.compiler.is_compiling():
+    if observed(logits):
         answers: Any = group.values(group.of(Tile(logits, target, apart=group.apart)))
     else:
         answers = _Ask.apply(group, logits, target)
