@@ -18,9 +18,10 @@ from equipoise.losses import (
     GeneralizedCrossEntropy,
     Loss,
     RowLoss,
+    SquaredCDF,
 )
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES, Balance, Entropy
+from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import FollowConfidence
 from linear_cases import BOTH_WAYS
 
@@ -106,19 +107,30 @@ def test_a_bad_row_is_shown_in_a_mean(loss: Loss) -> None:
         assert torch.autograd.grad(value, leaf)[0][BAD].isnan().all()
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def together() -> tuple[Tensor, Tensor, list[bool]]:
+    """Return rows of every kind, their classes, and which of them are good."""
+    logits, target = zip(*map(spoilt, SPOILT), strict=True)
+    return torch.cat(logits), torch.cat(target), [row != BAD for row in range(ROWS)] * len(SPOILT)
+
+
 @EVERY_ROW_LOSS
-def test_a_bad_row_is_shown_through_a_compiler_and_a_transform(loss: Loss) -> None:
+def test_a_bad_row_is_shown_through_a_transform(loss: Loss) -> None:
+    logits, target, good = together()
+    each = torch.func.vmap(torch.func.grad_and_value(lambda z, y: loss(z, y)))
+    grads, values = each(logits, target)
+    assert values.isfinite().tolist() == grads.isfinite().all(1).tolist() == good
+    assert grads[~torch.tensor(good)].isnan().all()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("loss", [CrossEntropy(), LogitRange(width=1.0), SquaredCDF()])
+def test_a_bad_row_is_shown_through_a_compiler(loss: Loss, soft: bool) -> None:
     compiled = torch.compile(lambda z, y: loss(z, y, reduction="none"), backend="aot_eager", dynamic=False)
-    for kind in SPOILT:
-        logits, target = spoilt(kind)
-        leaf = logits.clone().requires_grad_()
-        losses = compiled(leaf, target)
-        check_shown(losses, torch.autograd.grad(losses.sum(), leaf)[0])
-        each = torch.func.vmap(torch.func.grad_and_value(lambda z, y: loss(z, y)))
-        grads, values = each(logits, target)
-        assert values.isfinite().tolist() == [row != BAD for row in range(ROWS)]
-        assert grads.isfinite().all(1).tolist() == [row != BAD for row in range(ROWS)]
+    logits, target, good = together()
+    losses = compiled(logits.requires_grad_(), list(targets(target, logits.dtype))[soft])
+    (grad,) = torch.autograd.grad(losses.sum(), logits)
+    assert losses.isfinite().tolist() == grad.isfinite().all(1).tolist() == good
 
 
 @BOTH_WAYS

@@ -322,10 +322,10 @@ class Objective(nn.Module):
         given = {"ignore_index": self.ignore_index, **options}
         passed = {name: given[name] for name in linear.ROW_OPTIONS if name in given}
         row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
-        target = whole(target).reshape(-1)
-        kept = target != given["ignore_index"]
+        classes: Tensor = whole(target).reshape(-1)
+        kept = classes != given["ignore_index"]
         if (class_weight := whole(options.get("class_weight", self.weight))) is not None:
-            kept &= class_weight[torch.where(kept, target, 0)] != 0
+            kept &= class_weight[torch.where(kept, classes, 0)] != 0
         row_weight = whole(options.get("row_weight"))
         self._note(
             *_sums(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))

@@ -27,6 +27,7 @@ from equipoise.stats import (
     ask,
     ask_all,
     finite_limit,
+    nothing,
 )
 
 
@@ -315,14 +316,7 @@ def row_losses(
     """
     if soft is not None:
         losses = (soft * loss.of(every(logits, class_weight=class_weight))).sum(1)
-        return losses + _nothing(logits)
+        return losses + nothing(logits)
     row = dense(logits, target, class_weight=class_weight, stats=stats)
     losses = loss.of(row)
-    return losses + _nothing(logits) if row.reads_whole else losses
-
-
-def _nothing(logits: Tensor) -> Tensor:
-    """Return 0 for each row (N,), with a slope of 0; both are nan where statistics would be."""
-    bad = ~logits.detach().amax(1).isfinite()
-    held = torch.where(bad[:, None], logits, 0.0)
-    return (held * torch.where(bad, torch.nan, 1.0)[:, None].to(held.dtype)).sum(1)
+    return losses + nothing(logits) if row.reads_whole else losses

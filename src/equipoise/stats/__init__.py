@@ -1,6 +1,6 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.ask import PIECE, ask, ask_all, direct, observed, row_blocks, traced
+from equipoise.stats.ask import PIECE, ask, ask_all, direct, nothing, observed, row_blocks, traced
 from equipoise.stats.base import Ask, Group, Stat, State
 from equipoise.stats.block import Block
 from equipoise.stats.fast import FastTile, Rooms
@@ -38,6 +38,7 @@ __all__ = [
     "direct",
     "finite_limit",
     "mix",
+    "nothing",
     "observed",
     "row_blocks",
     "some",

@@ -103,6 +103,13 @@ def traced(tensor: Tensor) -> bool:
 _TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "FUNCTIONAL", "PROXY"))
 
 
+def nothing(logits: Tensor) -> Tensor:
+    """Return 0 for each row (N,), with a slope of 0; both are nan where statistics would be."""
+    bad = ~logits.detach().amax(1).isfinite()
+    held = torch.where(bad[:, None], logits, 0.0)
+    return (held * torch.where(bad, torch.nan, 1.0)[:, None].to(held.dtype)).sum(1)
+
+
 def row_blocks(logits: Tensor, size: int) -> list[slice]:
     """Cut the rows into blocks of about so many logits."""
     rows = max(1, size // max(1, logits.shape[1]))
@@ -117,7 +124,8 @@ def ask_all(stats: Sequence[Stat], logits: Tensor, target: Tensor | None, /) -> 
     if not group.reads_target:
         target = None
     if observed(logits):
-        answers: Any = group.values(group.of(Tile(logits, target, apart=group.apart)))
+        values = group.values(group.of(Tile(logits, target, apart=group.apart)))
+        answers: Any = [value + nothing(logits) for value in values]
     else:
         answers = _Ask.apply(group, logits, target)
     return dict(zip(stats, answers, strict=False))

@@ -102,8 +102,11 @@ class Group:
         return FastTile(block, target, apart=self.apart, rooms=rooms, light=self.light)
 
     def of(self, tile: Tile) -> list[State]:
-        """Return their states of a tile and, last, the largest logit of all."""
-        largest = tile.top if tile.own is None else torch.maximum(tile.top, tile.own)
+        """Return their states of a tile and, last, the largest logit of all.
+
+        That is a tensor of its own: torch.compile refuses a function that returns one tensor twice.
+        """
+        largest = tile.top.clone() if tile.own is None else torch.maximum(tile.top, tile.own)
         return [*(stat.of(tile) for stat in self.stats), (largest,)]
 
     def merge(self, one: Sequence[State], two: Sequence[State]) -> list[State]:

@@ -1,0 +1,199 @@
+"""Whoever follows the operations on logits sees the reference: dispatch modes, tracers, transforms, subclasses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from equipoise import linear
+from equipoise.losses import LOSSES, CrossEntropy, HierarchicalCrossEntropy, Loss, RowLoss
+from equipoise.losses.costs import TEST_CLASSES
+from equipoise.penalties import PENALTIES
+
+ROWS = 5
+TABLE = [
+    pytest.param(loss, id=f"{entry.name}-{index}")
+    for entry in LOSSES + PENALTIES
+    for index, loss in enumerate(entry.at)
+]
+EVERY_LOSS = pytest.mark.parametrize("loss", TABLE)
+FUSED = pytest.mark.parametrize("fused", [False, True], ids=["dense", "fused"])
+TARGET = torch.arange(ROWS)
+WEIGHT = torch.linspace(-1.0, 1.0, TEST_CLASSES * TEST_CLASSES, dtype=torch.float64).sin()
+WEIGHT = WEIGHT.reshape(TEST_CLASSES, TEST_CLASSES)
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    return torch.randn(2, ROWS, TEST_CLASSES, dtype=torch.float64).unbind()  # pyright: ignore[reportReturnType]
+
+
+def function(loss: Loss, *, fused: bool) -> Callable[[Tensor], Tensor]:
+    """Return the loss of logits, or of hidden states."""
+    if fused and not all(isinstance(term, RowLoss) for _, term in loss.terms()):
+        pytest.skip("a fused loss looks at one row at a time")
+    return lambda z: loss.linear(z, WEIGHT, TARGET) if fused else loss(z, TARGET)
+
+
+def plainly(run: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the value and the gradient without anybody who follows."""
+    leaf = at.clone().requires_grad_()
+    value = run(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+def close(one: Tensor, two: Tensor) -> None:
+    torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
+
+
+@FUSED
+@EVERY_LOSS
+def test_a_graph_of_it_has_the_value_and_the_gradient_elsewhere(loss: Loss, fused: bool) -> None:
+    run, (one, two) = function(loss, fused=fused), inputs()
+    value, grad = plainly(run, two)
+    close(make_fx(run)(one)(two), value)
+    close(make_fx(torch.func.grad(run))(one)(two), grad)
+
+
+def test_a_graph_of_what_is_read_directly_is_found_out() -> None:
+    one, two = inputs()
+
+    def run(z: Tensor) -> Tensor:
+        return torch.from_numpy(z.detach().numpy().copy()).sum() + 0 * z.sum()
+
+    with pytest.raises((AssertionError, RuntimeError)):
+        close(make_fx(run)(one)(two), run(two))
+
+
+@FUSED
+@EVERY_LOSS
+def test_fake_tensors_have_a_shape(loss: Loss, fused: bool) -> None:
+    run = function(loss, fused=False)
+    plainly(run, inputs()[0])  # what is kept from before is no obstacle
+    with FakeTensorMode():
+        z = torch.empty(ROWS, TEST_CLASSES, requires_grad=True)
+        target = torch.empty(ROWS, dtype=torch.long)
+        weight = torch.empty(TEST_CLASSES, TEST_CLASSES)
+        if fused and isinstance(loss, RowLoss):
+            value = loss.linear(z, weight, target)
+        else:
+            value = loss(z, target)
+        assert isinstance(value, FakeTensor)
+        (grad,) = torch.autograd.grad(value, z)
+        assert (value.shape, grad.shape) == ((), z.shape)
+    assert plainly(run, inputs()[0])[0].isfinite()  # and what was fake is not kept
+
+
+def test_a_loss_made_among_fake_tensors_leaves_none_to_others() -> None:
+    tree = ((0, 1), (2, 3))
+    with FakeTensorMode():
+        HierarchicalCrossEntropy(tree, alpha=0.25)
+    assert HierarchicalCrossEntropy(tree, alpha=0.25)(torch.zeros(1, 4), torch.zeros(1).long()).isfinite()
+
+
+@FUSED
+@EVERY_LOSS
+def test_transforms_of_torch_func(loss: Loss, fused: bool) -> None:
+    run, (at, along) = function(loss, fused=fused), inputs()
+    value, grad = plainly(run, at)
+    close(torch.func.grad(run)(at), grad)
+    ours, tangent = torch.func.jvp(run, (at,), (along,))
+    close(ours, value)
+    if "Straight" not in repr(loss) and "Reweighted" not in repr(loss):  # whose gradient is designed
+        close(tangent, (grad * along).sum())
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(run(forward_ad.make_dual(at, along)))
+    close(dual.primal, value)
+    close(dual.tangent, tangent)
+    if isinstance(loss, RowLoss):
+        one: Any = lambda z, y: loss.linear(z, WEIGHT, y) if fused else loss(z, y)  # noqa: E731
+        close(torch.func.vmap(torch.func.grad(one))(at, TARGET) / ROWS, grad)
+
+
+@FUSED
+def test_hessians(fused: bool) -> None:
+    run, (at, _) = function(CrossEntropy(), fused=fused), inputs()
+    hessian = torch.func.hessian(run)(at)
+    expected = torch.func.hessian(
+        lambda z: torch.nn.functional.cross_entropy(z @ WEIGHT.T if fused else z, TARGET)
+    )(at)
+    close(hessian, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*Converting a tensor to a Python boolean.*")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@FUSED
+def test_a_traced_loss(fused: bool) -> None:
+    run, (one, two) = function(CrossEntropy(), fused=fused), inputs()
+    close(torch.jit.trace(run, (one,))(two), run(two))
+
+
+class Subclass(torch.Tensor):
+    """A tensor by another name."""
+
+
+@FUSED
+@EVERY_LOSS
+def test_a_subclass_of_tensor(loss: Loss, fused: bool) -> None:
+    run, (at, _) = function(loss, fused=fused), inputs()
+    value, grad = plainly(run, at)
+    leaf = at.clone().as_subclass(Subclass).requires_grad_()
+    ours: Any = run(leaf)
+    close(ours.detach().as_subclass(Tensor), value)
+    (slope,) = torch.autograd.grad(ours, leaf)
+    close(slope.as_subclass(Tensor), grad)
+
+
+class Doubled(TorchDispatchMode):
+    """A mode that changes what an operation gives."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        out = func(*args, **(kwargs or {}))
+        return 2 * out if func is torch.ops.aten.logsigmoid_forward.default else out
+
+
+@FUSED
+@EVERY_LOSS
+def test_a_mode_that_only_counts_changes_nothing(loss: Loss, fused: bool) -> None:
+    run, (at, _) = function(loss, fused=fused), inputs()
+    value, grad = plainly(run, at)
+    with FlopCounterMode(display=False) as counted:
+        ours, slope = plainly(run, at)
+    close(ours, value)
+    close(slope, grad)
+    if fused:
+        assert counted.get_total_flops() >= 4 * ROWS * TEST_CLASSES**2
+
+
+def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
+    labels = TARGET.clone()
+    labels[3] = TEST_CLASSES
+    with pytest.raises(ValueError, match=r"target must be in \[0, 8\) or ignore_index=-100, got 8"):
+        torch.func.vmap(lambda z, y: CrossEntropy()(z, y))(inputs()[0], labels)
+
+
+def test_a_backend_that_reads_memory_is_refused() -> None:
+    where = "under a transform of torch.func"
+    for backend in ("cpp", "triton"):
+        with pytest.raises(ValueError, match=f"backend must be 'auto' or 'torch' {where}.*got '{backend}'"):
+            torch.func.grad(lambda h: CrossEntropy().linear(h, WEIGHT, TARGET, backend=backend))(inputs()[0])
+    with pytest.raises(ValueError, match="explain must be called outside"):
+        make_fx(lambda h: linear.explain(CrossEntropy(), h, WEIGHT, TARGET) and h)(inputs()[0])
+
+
+def test_statistics_of_a_head() -> None:
+    one, two = inputs()
+
+    def entropy(hidden: Tensor) -> Tensor:
+        return linear.rows(hidden, WEIGHT, softcap=3.0).entropy.mean()
+
+    value, grad = plainly(entropy, two)
+    close(make_fx(entropy)(one)(two), value)
+    close(torch.func.grad(entropy)(two), grad)
