@@ -1,6 +1,7 @@
-"""Whoever follows the operations on logits sees the reference: dispatch modes, tracers, transforms, subclasses."""
+"""Dispatch modes, tracers, transforms and subclasses of Tensor see the reference."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,13 +10,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from equipoise import linear
 from equipoise.losses import LOSSES, CrossEntropy, HierarchicalCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES
+
+pytestmark = [  # what torch says of itself
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*might cause the trace to be incorrect.*"),
+]
 
 ROWS = 5
 TABLE = [
@@ -80,10 +85,8 @@ def test_fake_tensors_have_a_shape(loss: Loss, fused: bool) -> None:
         z = torch.empty(ROWS, TEST_CLASSES, requires_grad=True)
         target = torch.empty(ROWS, dtype=torch.long)
         weight = torch.empty(TEST_CLASSES, TEST_CLASSES)
-        if fused and isinstance(loss, RowLoss):
-            value = loss.linear(z, weight, target)
-        else:
-            value = loss(z, target)
+        through_weight = fused and isinstance(loss, RowLoss)
+        value = loss.linear(z, weight, target) if through_weight else loss(z, target)
         assert isinstance(value, FakeTensor)
         (grad,) = torch.autograd.grad(value, z)
         assert (value.shape, grad.shape) == ((), z.shape)
@@ -126,7 +129,6 @@ def test_hessians(fused: bool) -> None:
     close(hessian, expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*Converting a tensor to a Python boolean.*")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
 @FUSED
 def test_a_traced_loss(fused: bool) -> None:
@@ -148,15 +150,6 @@ def test_a_subclass_of_tensor(loss: Loss, fused: bool) -> None:
     close(ours.detach().as_subclass(Tensor), value)
     (slope,) = torch.autograd.grad(ours, leaf)
     close(slope.as_subclass(Tensor), grad)
-
-
-class Doubled(TorchDispatchMode):
-    """A mode that changes what an operation gives."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        out = func(*args, **(kwargs or {}))
-        return 2 * out if func is torch.ops.aten.logsigmoid_forward.default else out
 
 
 @FUSED
@@ -182,8 +175,9 @@ def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
 def test_a_backend_that_reads_memory_is_refused() -> None:
     where = "under a transform of torch.func"
     for backend in ("cpp", "triton"):
+        run = partial(CrossEntropy().linear, weight=WEIGHT, target=TARGET, backend=backend)
         with pytest.raises(ValueError, match=f"backend must be 'auto' or 'torch' {where}.*got '{backend}'"):
-            torch.func.grad(lambda h: CrossEntropy().linear(h, WEIGHT, TARGET, backend=backend))(inputs()[0])
+            torch.func.grad(run)(inputs()[0])
     with pytest.raises(ValueError, match="explain must be called outside"):
         make_fx(lambda h: linear.explain(CrossEntropy(), h, WEIGHT, TARGET) and h)(inputs()[0])
 
