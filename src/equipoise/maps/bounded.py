@@ -54,9 +54,8 @@ class ClippedLogits(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
-        passed = shown + (shown.clamp(self.low, self.high) - shown).detach()
-        # the sum may round beyond the clip
-        clipped = passed + (passed.clamp(self.low, self.high) - passed).detach()
+        # The bracket is exactly 0, however large the logit; it carries the gradient.
+        clipped = shown.clamp(self.low, self.high).detach() + (shown - shown.detach())
         return clipped.masked_fill(masked, -torch.inf).log_softmax(-1)
 
 
