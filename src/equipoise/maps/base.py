@@ -152,7 +152,7 @@ def emit_log_probs(
         True
         >>> handle.remove()
     """
-    return head.register_forward_hook(_Hook(map, dim))
+    return head.register_forward_hook(_Hook(map, dim, mask))
 
 
 @final

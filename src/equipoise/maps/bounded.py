@@ -1,7 +1,7 @@
 """Maps that bound the logits, and so the probabilities."""
 
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, log, sqrt
 from typing import Any, final
 
 import torch
@@ -21,7 +21,7 @@ class ClippedLogits(Map):
 
     The gradient passes the clip as if it were not there, so a class beyond it can come back. Biased: going
     forward the probabilities stand still while the logits drift further outside, with nothing to hold them;
-    add `LogitRange(low=..., high=...)`.
+    add `LogitRange(low=..., high=...)`. `for_floor` gives the clip that keeps a floor.
 
     Args:
         low: Smallest logit.
@@ -46,6 +46,36 @@ class ClippedLogits(Map):
         check_number("high", self.high)
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+
+    @classmethod
+    def for_floor(cls, floor: float, num_classes: int) -> "ClippedLogits":
+        r"""Return the widest clip around 0 that keeps every probability of n classes at or above a floor.
+
+        .. math:: \text{high} = -\text{low} = \tfrac12 \log\frac{1 - f}{(n - 1) f}
+
+        Args:
+            floor: f in (0, 1/n).
+            num_classes: n, at least 2.
+
+        Raises:
+            ValueError: If there are fewer than 2 classes or the floor is outside (0, 1/n).
+
+        Example:
+            >>> round(ClippedLogits.for_floor(0.01, num_classes=10).smallest(10), 12)
+            0.01
+        """
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}; one class always has probability 1"
+            )
+        check_number("floor", floor, 0, 1, "it is a probability", open_low=True)
+        if floor * num_classes >= 1:
+            raise ValueError(
+                f"floor must be below 1/{num_classes}, got {floor}; the probabilities of {num_classes} classes "
+                "sum to 1"
+            )
+        high = log((1 - floor) / ((num_classes - 1) * floor)) / 2
+        return cls(low=-high, high=high)
 
     def smallest(self, num_classes: int) -> float:
         """Return 1 / (1 + (n - 1) e^(high - low))."""

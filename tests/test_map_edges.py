@@ -1,0 +1,410 @@
+"""Maps where something is masked, not finite, or very large: rows, masks, floors and calls."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor, nn
+
+from equipoise.losses.table import Exact
+from equipoise.maps import (
+    MAPS,
+    Clipped,
+    ClippedLogits,
+    Entmax,
+    Floored,
+    GumbelSoftmax,
+    Map,
+    MapEntry,
+    Normalized,
+    Projected,
+    Sharpened,
+    SoftCapped,
+    Softmax,
+    Sparsemax,
+    StraightThrough,
+    emit_log_probs,
+)
+
+CLASSES = 6
+EVERY = [
+    *(map for entry in MAPS for map in entry.at),
+    *(
+        StraightThrough(each)
+        for each in (Projected(0.02), Sparsemax(), ClippedLogits(-2.0, 2.0), GumbelSoftmax())
+    ),
+]
+RANDOM = (GumbelSoftmax(temperature=0.7), StraightThrough(GumbelSoftmax()))
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+every = pytest.mark.parametrize("map", EVERY, ids=repr)
+both = pytest.mark.parametrize("form", ["probs", "log_probs"])
+inf, nan = math.inf, math.nan
+
+BAD: dict[str, list[float]] = {
+    "nan first": [nan, 0.0, 1.0, 2.0, -1.0, 0.5],
+    "nan in the middle": [0.0, 5.0, nan, 2.0, -1.0, 0.5],
+    "nan last": [0.0, 1.0, 2.0, -1.0, 0.5, nan],
+    "all nan": [nan] * CLASSES,
+    "nan and masked": [-inf, -inf, nan, -inf, -inf, -inf],
+    "infinity": [0.0, 1.0, inf, 2.0, -1.0, 0.5],
+    "two infinities": [inf, 1.0, inf, 2.0, -1.0, 0.5],
+    "all infinite": [inf] * CLASSES,
+    "infinity and nan": [inf, 0.0, nan, 2.0, -1.0, 0.5],
+    "both infinities": [inf, -inf, 0.0, -inf, -1.0, 0.5],
+    "nothing allowed": [-inf] * CLASSES,
+}
+
+
+def slope(function: Callable[[Tensor], Tensor], logits: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of a weighted sum of what is finite or nan; a masked class's minus infinity counts for nothing."""
+    leaf = logits.clone().requires_grad_()
+    value = function(leaf)
+    return torch.autograd.grad((value.masked_fill(value == -inf, 0.0) * weight).sum(), leaf)[0]
+
+
+def mixed(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rows that are bad and rows that are not, by turns, and which are bad."""
+    good = torch.randn(len(BAD), CLASSES, dtype=torch.float64) * 2
+    good[0, [1, 4]] = -inf
+    logits = (
+        torch.stack((torch.tensor(list(BAD.values()), dtype=torch.float64), good), 1).flatten(0, 1).to(dtype)
+    )
+    return logits, torch.tensor([True, False]).repeat(len(BAD))
+
+
+def check_rows(
+    map: Map, function: Callable[[Tensor], Tensor], alone: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    logits, bad = mixed(dtype)
+    weight = torch.randn(len(logits), CLASSES)
+    value, gradient = function(logits), slope(function, logits, weight)
+    assert value[bad].isnan().all()
+    assert gradient[bad].isnan().all()
+    assert not value[~bad].isnan().any()
+    assert gradient[~bad].isfinite().all()
+    if map not in RANDOM:
+        torch.testing.assert_close(value[~bad], alone(logits[~bad]))
+        torch.testing.assert_close(gradient[~bad], slope(alone, logits[~bad], weight[~bad]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@both
+@every
+def test_a_bad_row_is_nan_and_spoils_no_other(map: Map, form: str, dtype: torch.dtype) -> None:
+    function = getattr(map, form)
+    check_rows(map, function, function, dtype)
+    check_rows(map, lambda z: function(z.T[:, None], dim=0).squeeze(1).T, function, dtype)
+
+
+@every
+def test_each_bad_row_by_itself_is_nan(map: Map) -> None:
+    for row in BAD.values():
+        for function in (map.probs, map.log_probs):
+            assert function(torch.tensor(row)).isnan().all()
+            assert slope(function, torch.tensor(row), torch.zeros(CLASSES)).isnan().all()
+
+
+def test_the_reported_row_is_nan() -> None:
+    assert Projected(0.02).probs(torch.tensor([nan, 0.0, 1.0])).isnan().all()
+
+
+# torch's own, while it traces an autograd function
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@both
+@every
+def test_a_bad_row_is_nan_where_it_is_compiled(map: Map, form: str) -> None:
+    torch._dynamo.reset()
+    function = getattr(map, form)
+    check_rows(map, torch.compile(function, backend="aot_eager", fullgraph=True), function, torch.float32)
+
+
+@both
+@every
+def test_a_bad_row_is_nan_under_vmap(map: Map, form: str) -> None:
+    function = getattr(map, form)
+    check_rows(map, torch.vmap(function, randomness="different"), function, torch.float32)
+
+
+@every
+def test_a_gradient_that_a_bad_row_is_left_out_of_is_finite_for_the_others(map: Map) -> None:
+    logits, bad = mixed(torch.float32)
+    leaf = logits.clone().requires_grad_()
+    map.probs(leaf)[~bad].square().sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad[~bad].isfinite().all()
+
+
+@pytest.mark.parametrize("map", [Sparsemax(), Entmax(1.5), Entmax(3.0)], ids=repr)
+def test_sparse_maps_have_every_derivative_under_torch_func(map: Map) -> None:
+    logits = torch.randn(4, CLASSES, dtype=torch.float64) * 0.4
+    jacobians = torch.func.vmap(torch.func.jacrev(map.probs))(logits)
+    along = torch.randn(CLASSES, dtype=torch.float64)
+    _, forward = torch.func.jvp(map.probs, (logits,), (along.expand_as(logits),))
+    torch.testing.assert_close(forward, jacobians @ along)
+    assert torch.autograd.gradgradcheck(map.probs, (logits.requires_grad_(),))
+
+
+# masks
+
+
+def allowed_in(shape: tuple[int, ...]) -> Tensor:
+    """A mask that allows at least two classes of each row, not the same ones in all."""
+    mask = torch.rand(shape) > 0.4
+    mask[..., :2] = True
+    return mask
+
+
+def ways(logits: Tensor, mask: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Logits and mask for each way of saying the same."""
+    smallest = torch.finfo(logits.dtype).min
+    return {
+        "mask": (logits, mask),
+        "mask of what is nan": (logits.masked_fill(~mask, nan), mask),
+        "mask of what is infinite": (logits.masked_fill(~mask, inf), mask),
+        "minus infinity": (logits.masked_fill(~mask, -inf), None),
+        "smallest of the dtype": (logits.masked_fill(~mask, smallest), None),
+        "added, as transformers does": (logits + torch.zeros_like(logits).masked_fill(~mask, smallest), None),
+        "some of each": (logits.masked_fill(~mask & (torch.arange(CLASSES) > 3), -inf), mask),
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@both
+@every
+def test_every_way_to_mask_is_the_map_of_the_classes_that_are_left(
+    map: Map, form: str, dtype: torch.dtype
+) -> None:
+    function: Any = getattr(map, form)
+    logits, mask = torch.randn(8, CLASSES).to(dtype), allowed_in((8, CLASSES))
+    weight = torch.randn(8, CLASSES)
+    for given, argument in ways(logits, mask).values():
+        torch.manual_seed(1)
+        value = function(given, mask=argument)
+        torch.manual_seed(1)
+        gradient = slope(lambda z, m=argument: function(z, mask=m), given, weight)
+        assert (value[~mask] == (0.0 if form == "probs" else -inf)).all()
+        assert (gradient[~mask] == 0).all()
+        assert gradient.isfinite().all()
+        if map in RANDOM:
+            continue
+        for row, at in enumerate(mask):
+            torch.testing.assert_close(value[row, at], function(logits[row, at]))
+            torch.testing.assert_close(
+                gradient[row, at], slope(function, logits[row, at], weight[row, at]), rtol=1e-3, atol=1e-5
+            )
+
+
+@every
+def test_one_mask_for_all_rows_along_any_dimension(map: Map) -> None:
+    if map in RANDOM:
+        return
+    logits, mask = torch.randn(CLASSES, CLASSES), allowed_in((CLASSES,))
+    for form in ("probs", "log_probs"):
+        function: Any = getattr(map, form)
+        expected = function(logits.masked_fill(~mask, -inf))
+        torch.testing.assert_close(function(logits, mask=mask), expected)
+        torch.testing.assert_close(function(logits.T, 0, mask=mask), expected.T)
+        torch.testing.assert_close(function(logits.T[None], dim=-2, mask=mask)[0], expected.T)
+
+
+@both
+@every
+def test_a_row_that_a_mask_leaves_nothing_is_nan_and_spoils_no_other(map: Map, form: str) -> None:
+    function: Any = getattr(map, form)
+    logits, mask = torch.randn(4, CLASSES), allowed_in((4, CLASSES))
+    mask[[1, 3]] = False
+    weight = torch.randn(4, CLASSES)
+    for given, argument in ways(logits, mask).values():
+        value, gradient = (
+            function(given, mask=argument),
+            slope(lambda z, m=argument: function(z, mask=m), given, weight),
+        )
+        assert value[[1, 3]].isnan().all()
+        assert gradient[[1, 3]].isnan().all()
+        assert gradient[[0, 2]].isfinite().all()
+        if map not in RANDOM:
+            torch.testing.assert_close(value[[0, 2]], function(logits[[0, 2]], mask=mask[[0, 2]]))
+
+
+def test_a_merely_large_negative_number_is_no_mask() -> None:
+    for masked in (-1e8, -1e30, torch.finfo(torch.bfloat16).min, torch.finfo(torch.float16).min):
+        logits = torch.tensor([masked, 0.0, 1.0])
+        assert Floored(0.02).probs(logits)[0] >= 0.02
+        assert Floored(0.02).probs(logits, mask=logits > masked)[0] == 0
+    for dtype in (torch.bfloat16, torch.float16):  # the smallest number counts in the dtype that is passed
+        logits = torch.tensor([torch.finfo(dtype).min, 0.0, 1.0], dtype=dtype)
+        assert Floored(0.02).probs(logits)[0] == 0
+        assert Floored(0.02).probs(logits.float())[0] >= 0.02
+
+
+@pytest.mark.parametrize("shape", [(1,), (4, 1), (1, CLASSES), (4,), (1, 4, CLASSES), ()])
+def test_a_mask_is_not_broadcast(shape: tuple[int, ...]) -> None:
+    for function in (Floored(0.02).probs, Floored(0.02).log_probs, Floored(0.02)):
+        with pytest.raises(
+            ValueError, match=r"mask must be \(6,\), one for every class, or of the shape of the"
+        ):
+            function(torch.zeros(4, CLASSES), mask=torch.ones(shape, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.ones(CLASSES), torch.ones(CLASSES, dtype=torch.int8), [True] * CLASSES]
+)
+def test_a_mask_is_bool(mask: Any) -> None:
+    with pytest.raises(TypeError, match="mask must be a bool tensor, True where a class is allowed, got"):
+        Floored(0.02).probs(torch.zeros(4, CLASSES), mask=mask)
+
+
+def test_a_head_can_leave_classes_out() -> None:
+    head, inputs = nn.Linear(4, CLASSES), torch.randn(3, 4)
+    mask = torch.arange(CLASSES) < 4  # two rows of the weight are padding
+    with emit_log_probs(head, Floored(0.02), mask=mask):
+        out = head(inputs)
+    assert (out[:, 4:] == -inf).all()
+    torch.testing.assert_close(out[:, :4], Floored(0.02).log_probs(head(inputs)[:, :4]))
+
+
+# large logits
+
+BOUNDED = (ClippedLogits, SoftCapped, Normalized)  # these do not ignore a shift
+LARGE = [
+    *((entry, map) for entry in MAPS if entry.definition is not None for map in entry.at),
+    *((entry, Softmax(1e-3)) for entry in MAPS if entry.make is Softmax),
+    *((entry, Sharpened(1e3)) for entry in MAPS if entry.make is Sharpened),
+    *((entry, map) for entry in MAPS if entry.make is Entmax for map in (Entmax(1.1), Entmax(2.5))),
+]
+
+
+def large(dtype: torch.dtype) -> Tensor:
+    """Rows of three logits of every size a dtype has: near one another, apart, and at both ends."""
+    most = torch.finfo(dtype).max
+    rows: list[list[float]] = []
+    for size in (1.0, 3e4, 1e8, 1e30, 1e38, 1e300):
+        if size < most / 4:
+            step = float(torch.tensor(size, dtype=dtype)) * torch.finfo(dtype).eps
+            rows += [
+                [1.2 * size, 1.6 * size, 1.6 * size],
+                [size, size + step, size - step],
+                [-size, -size - step, -size],
+                [-size, size, 0.0],
+                [-3 * size, -2 * size, -2 * size],
+            ]
+    rows += [[0.99 * most, 0.99 * most, 0.98 * most], [0.99 * most, -0.99 * most, 0.0], [most, most, most]]
+    return torch.tensor(rows, dtype=torch.float64).to(dtype)
+
+
+def truth(entry: MapEntry, map: Map, row: Tensor) -> list[float]:
+    """Exact probabilities. A gap above 300 counts as 300: what is lost is below e^-150, whatever the map."""
+    z = [Fraction(value) for value in row.tolist()]
+    gaps = [max(float(value - max(z)), -300.0) for value in z]
+    with mpmath.workdps(400):
+        exact_gaps = [mpmath.mpf(gap) for gap in gaps]
+        total = mpmath.fsum(mpmath.exp(gap) for gap in exact_gaps)
+        probs = [mpmath.exp(gap) / total for gap in exact_gaps]
+        given = [mpmath.mpf(value) for value in row.tolist()] if isinstance(map, BOUNDED) else exact_gaps
+        lifted = {k: mpmath.mpf(v) if isinstance(v, (int, float)) else v for k, v in vars(map).items()}
+        assert entry.definition is not None
+        values = entry.definition(SimpleNamespace(**lifted), Exact(mpmath, given, probs, 0, [0, 1, 2], 3))
+        return [float(value) for value in values]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("entry", "map"), LARGE, ids=lambda value: repr(value) if isinstance(value, Map) else ""
+)
+def test_large_logits_are_exact(entry: MapEntry, map: Map, dtype: torch.dtype) -> None:
+    logits = large(dtype)
+    probs, logs = map.probs(logits), map.log_probs(logits)
+    eps = torch.finfo(probs.dtype).eps
+    for row, ours, log in zip(logits, probs, logs, strict=True):
+        right = torch.tensor(truth(entry, map, row), dtype=torch.float64)
+        if isinstance(map, StraightThrough):
+            assert ours.argmax() == row.argmax()
+            continue
+        torch.testing.assert_close(ours.double(), right, rtol=0, atol=16 * eps)
+        torch.testing.assert_close(log.double().exp(), right, rtol=0, atol=16 * eps)
+        for function in (map.probs, map.log_probs):
+            assert slope(function, row, torch.randn(3)).isfinite().all()
+
+
+def test_the_reported_logits_are_exact() -> None:
+    assert Entmax(1.5).probs(torch.tensor([1.2e8, 1.6e8])).tolist() == [0.0, 1.0]
+    near = Entmax(1.5).probs(torch.tensor([30000.0, 30000.5]))
+    torch.testing.assert_close(near, Entmax(1.5).probs(torch.tensor([0.0, 0.5])), rtol=0, atol=1e-7)
+    far = ClippedLogits(low=-2.0, high=2.0).probs(torch.tensor([1e9, 0.0]))
+    torch.testing.assert_close(far, torch.tensor([2.0, 0.0]).softmax(-1), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("shift", [3e4, 1e8, 1e30])
+@pytest.mark.parametrize(
+    "map", [map for map in EVERY if not isinstance(map, BOUNDED) and map not in RANDOM], ids=repr
+)
+def test_a_shift_changes_nothing_not_even_the_gradient(map: Map, shift: float) -> None:
+    step = shift * torch.finfo(torch.float32).eps
+    shifted = torch.tensor(shift) + torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 0.0]]) * step
+    gaps = (shifted.double() - shifted.double().amax(-1, keepdim=True)).clamp(min=-1e30)
+    assert (gaps != 0).any()
+    weight = torch.tensor([0.3, -1.0, 0.7])
+    for function in (map.probs, map.log_probs):
+        torch.testing.assert_close(function(shifted), function(gaps).float(), rtol=2e-5, atol=1e-6)
+        torch.testing.assert_close(
+            slope(function, shifted, weight), slope(function, gaps, weight).float(), rtol=2e-5, atol=1e-6
+        )
+
+
+def test_a_draw_is_one_however_large_the_logits() -> None:
+    draws = StraightThrough(GumbelSoftmax(0.5)).probs(torch.full((4000, 4), 1e30))
+    assert (draws.mean(0) - 0.25).abs().max() < 0.04
+    assert not GumbelSoftmax(1e-6).probs(torch.full((100, 4), 3e38)).isnan().any()
+
+
+def test_what_is_chosen_is_one_to_the_bit() -> None:
+    for map in (StraightThrough(Softmax()), StraightThrough(Sparsemax()), StraightThrough(GumbelSoftmax())):
+        assert set(map.probs(torch.randn(2000, 11)).unique().tolist()) == {0.0, 1.0}
+
+
+# what a newcomer tries
+
+
+@every
+def test_a_map_is_called_as_torchs_softmax_is(map: Map) -> None:
+    logits, mask = torch.randn(3, CLASSES, 2), allowed_in((CLASSES,))
+    for arguments in ({"dim": 1}, {"dim": 1, "mask": mask}):
+        torch.manual_seed(0)
+        called = map(logits, **arguments)
+        torch.manual_seed(0)
+        assert torch.equal(called, map.probs(logits, **arguments))
+
+
+@pytest.mark.parametrize("make", [Clipped, ClippedLogits])
+@pytest.mark.parametrize("classes", [2, 3, 8])
+@pytest.mark.parametrize("share", [1e-6, 0.1, 0.5])
+def test_a_map_made_for_a_floor_keeps_it_and_reaches_it(make: Any, classes: int, share: float) -> None:
+    floor = share / classes
+    map = make.for_floor(floor, num_classes=classes)
+    assert isinstance(map, make)
+    assert map.smallest(classes) == pytest.approx(floor, rel=1e-14)
+    logits = torch.cat((torch.eye(classes), -torch.eye(classes), torch.randn(50, classes))).double() * 100
+    assert map.probs(logits).min().item() == pytest.approx(floor, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: Clipped.for_floor(0.06, 10), r"floor must be in \[0, 0\.0526316\], got 0\.06; a clip keeps no more"),
+        (lambda: Clipped.for_floor(-0.1, 10), r"floor must be in \[0, 0\.0526316\], got -0\.1"),
+        (lambda: Clipped.for_floor(0.1, 0), "num_classes must be at least 1, got 0"),
+        (lambda: ClippedLogits.for_floor(0.1, 10), r"floor must be below 1/10, got 0\.1; the probabilities of 10"),
+        (lambda: ClippedLogits.for_floor(0.0, 10), r"floor must be in \(0, 1\], got 0\.0; it is a probability"),
+        (lambda: ClippedLogits.for_floor(0.1, 1), "num_classes must be at least 2, got 1; one class always"),
+        (lambda: Softmax().probs(torch.zeros(3, 0)), r"logits must have at least one class, got shape \(3, 0\)"),
+        (lambda: Softmax().probs(torch.tensor(0.0)), r"logits must have at least one class, got shape \(\)"),
+    ],
+)  # fmt: skip
+def test_what_an_error_says(call: Callable[[], Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()
