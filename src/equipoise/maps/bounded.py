@@ -71,8 +71,8 @@ class ClippedLogits(Map):
         check_number("floor", floor, 0, 1, "it is a probability", open_low=True)
         if floor * num_classes >= 1:
             raise ValueError(
-                f"floor must be below 1/{num_classes}, got {floor}; the probabilities of {num_classes} classes "
-                "sum to 1"
+                f"floor must be below 1/{num_classes}, got {floor}; "
+                f"the probabilities of {num_classes} classes sum to 1"
             )
         high = log((1 - floor) / ((num_classes - 1) * floor)) / 2
         return cls(low=-high, high=high)

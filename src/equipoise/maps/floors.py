@@ -58,6 +58,7 @@ class Floored(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         floor, masked, rest = self._parts(logits)
         inner = logits.log_softmax(-1).masked_fill(masked, 0.0)
+        inner = inner.clamp(min=torch.finfo(inner.dtype).min)  # a difference of large logits may overflow
         return log_add(floor.log().expand_as(inner), rest.log() + inner).masked_fill(masked, -torch.inf)
 
     def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -44,23 +44,14 @@ class _Solved(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.alpha = inputs[1]
         ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
-
-    @staticmethod
-    def _slope(ctx: Any, along: Tensor) -> Tensor:
-        (probs,) = ctx.saved_tensors
-        empty = probs <= 0
-        scale = probs.masked_fill(empty, 1.0).pow(2 - ctx.alpha).masked_fill(empty, 0.0)
-        scaled = scale * along
-        return scaled - scale * (scaled.sum(-1, keepdim=True) / scale.sum(-1, keepdim=True))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Solved._slope(ctx, gradient), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Solved._slope(ctx, tangent)
+        (probs,) = ctx.saved_tensors
+        empty = probs <= 0
+        scale = probs.masked_fill(empty, 1.0).pow(2 - ctx.alpha).masked_fill(empty, 0.0)
+        scaled = scale * gradient
+        return scaled - scale * (scaled.sum(-1, keepdim=True) / scale.sum(-1, keepdim=True)), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, logits: Tensor, alpha: float) -> tuple[Any, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
