@@ -91,7 +91,8 @@ class Map(ABC):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits, allowed = logits.float(), allowed.float()
         logits, allowed = logits.movedim(dim, -1), allowed.movedim(dim, -1)
-        bad = ~allowed.detach().amax(-1, keepdim=True).isfinite()  # a nan, plus infinity, or all masked
+        # A nan, plus infinity, or all masked. Not by the largest logit: onnxruntime's drops a nan.
+        bad = allowed.detach().softmax(-1)[..., :1].isnan()
         answer = function(allowed.masked_fill(bad, 0.0))
         # Not a constant: the gradient of a bad row is nan too, and masked_fill keeps it from the others.
         return torch.where(bad, logits.masked_fill(~bad, 0.0) * torch.nan, answer).movedim(-1, dim)
