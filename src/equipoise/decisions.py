@@ -128,8 +128,11 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
 
 def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
     """Checked costs that fit checked probabilities; rows with a nan are let through."""
-    known = isinstance(probs, Tensor | np.ndarray) and probs.ndim > 0
-    check_probs(probs[(probs == probs).all(-1)] if known else probs)
+    if isinstance(probs, Tensor | np.ndarray) and probs.ndim > 0:
+        same: Any = probs == probs
+        check_probs(probs[same.all(-1)])
+    else:
+        check_probs(probs)
     if isinstance(costs, Matrix) and costs.kind != "costs":
         raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
     costs = getattr(costs, "array", costs)  # of a `Matrix`, or of the costs that a loss holds
