@@ -111,7 +111,7 @@ class Clipped(Map):
             ValueError: If there is no class, or the floor is outside [0, 1/(2 n - 1)].
 
         Example:
-            >>> Clipped.for_floor(0.01, num_classes=10).smallest(10)
+            >>> round(Clipped.for_floor(0.01, num_classes=10).smallest(10), 12)
             0.01
         """
         if num_classes < 1:
