@@ -97,7 +97,8 @@ PROBABILITIES = [
 
 
 @pytest.mark.parametrize(
-    "kind", [np.array, torch.tensor, lambda probs: torch.tensor(probs, dtype=torch.float16)],
+    "kind",
+    [np.array, torch.tensor, lambda probs: torch.tensor(probs, dtype=torch.float16)],
 )
 @pytest.mark.parametrize(
     "row", [[0.5, math.nan], [math.nan, 0.5], [math.nan] * 2, [math.inf, 0.3], [0.3, -math.inf]]
