@@ -44,6 +44,7 @@ from equipoise.losses import (
     SymmetricCrossEntropy,
     TaiLrWeight,
 )
+from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
 from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
@@ -104,6 +105,18 @@ def bare_row() -> Row:
     return Row(lambda stat: ask(stat, logits, target), num_classes=5)
 
 
+MASKS = [
+    kind(
+        lambda: Softmax().probs(logits, mask=probs(5)),
+        "mask must be a bool tensor, True where a class is allowed, got torch.float32; "
+        "use torch.as_tensor(mask, dtype=torch.bool)",
+    ),
+    value(
+        lambda: Softmax().probs(logits, mask=probs(1) > 0),
+        "mask must be (5,), one for every class, or of the shape of the logits, (8, 5), got (1,); "
+        "expand it first",
+    ),
+]
 READING = [
     kind(
         lambda: CrossEntropy()([[0.0]], target),  # pyright: ignore[reportArgumentType]
@@ -722,7 +735,7 @@ COMPILED = [
     ),
 ]
 
-CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
+CASES = MASKS + READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
 NEEDS_KERNELS = pytest.mark.skipif(
     not kernels.available(), reason="the kernels were not compiled when the package was installed"
 )
