@@ -105,7 +105,7 @@ def bare_row() -> Row:
     return Row(lambda stat: ask(stat, logits, target), num_classes=5)
 
 
-MASKS = [
+READING = [
     kind(
         lambda: Softmax().probs(logits, mask=probs(5)),
         "mask must be a bool tensor, True where a class is allowed, got torch.float32; "
@@ -116,8 +116,6 @@ MASKS = [
         "mask must be (5,), one for every class, or of the shape of the logits, (8, 5), got (1,); "
         "expand it first",
     ),
-]
-READING = [
     kind(
         lambda: CrossEntropy()([[0.0]], target),  # pyright: ignore[reportArgumentType]
         "logits must be a floating tensor, got list; pass the scores before any softmax",
@@ -735,7 +733,7 @@ COMPILED = [
     ),
 ]
 
-CASES = MASKS + READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
 NEEDS_KERNELS = pytest.mark.skipif(
     not kernels.available(), reason="the kernels were not compiled when the package was installed"
 )
