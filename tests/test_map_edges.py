@@ -211,6 +211,14 @@ def test_a_shift_changes_nothing_not_even_the_gradient(map: Map, shift: float) -
         )
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:3])  # float16 ends at 65504
+@every
+def test_logits_of_zero_have_a_finite_gradient(map: Map, dtype: torch.dtype) -> None:
+    for row in ([0.0] * 3, [0.0, -inf, 0.0], [0.0, torch.finfo(dtype).tiny, 0.0]):
+        for function in (map.probs, map.log_probs):
+            assert slope(function, torch.tensor(row, dtype=dtype), torch.randn(3)).isfinite().all()
+
+
 def test_a_draw_is_one_however_large_the_logits() -> None:
     draws = StraightThrough(GumbelSoftmax(0.5)).probs(torch.full((4000, 4), 1e30))
     assert (draws.mean(0) - 0.25).abs().max() < 0.04

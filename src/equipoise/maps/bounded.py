@@ -142,7 +142,8 @@ class Normalized(Map):
         ValueError: If temperature is not above 0.
 
     Numerics:
-        The norm is that of the classes that are not masked, and at least the smallest normal number.
+        The norm is that of the classes that are not masked, and at least the square root of the smallest
+        normal number (1e-19 in float32), so that the gradient is finite where all logits are 0.
 
     Example:
         >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
@@ -165,10 +166,10 @@ class Normalized(Map):
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
         # scaled by the largest first: the square of a large logit overflows
-        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny)
+        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny ** 0.5)
         scaled = shown / largest
         square = (scaled * scaled).sum(-1, keepdim=True)
-        norm = torch.where(square > 0, square, 1.0).sqrt()
+        norm = square.clamp(min=1).sqrt()  # below 1 only where all logits are tiny
         unit = scaled / norm / like(self.temperature, logits)
         return unit.masked_fill(masked, -torch.inf).log_softmax(-1)
 
