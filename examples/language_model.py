@@ -167,7 +167,8 @@ def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
 def measure(told: pd.DataFrame) -> pd.Series:
     """Return the measures of a model from what it says of each token."""
     mean = told.mean()
-    top, right = torch.tensor(told.top.to_numpy()), torch.tensor(told.right.to_numpy())
+    # torchmetrics drops a confidence of exactly 1
+    top, right = torch.tensor(told.top.to_numpy()).clamp(max=1 - 1e-7), torch.tensor(told.right.to_numpy())
     mean["ECE"] = binary_calibration_error(top, right.long(), n_bins=BINS, norm="l1").item()
     return mean
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from equipoise.decisions import ABSTAIN, decide, expected_cost, top_k
+from equipoise.losses import ExpectedCost, PairwiseCrossEntropy, SoftmaxMargin
 from equipoise.targets import Matrix, ordinal
 
 COSTS = np.array([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
@@ -101,6 +102,59 @@ def test_top_k_is_in_order_and_ties_keep_theirs() -> None:
     assert top_k(torch.full((3,), 1 / 3), np.ones((3, 4)), 4).tolist() == [0, 1, 2, 3]
 
 
+def as_tensor(probs: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(probs).requires_grad_()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, as_tensor])
+@pytest.mark.parametrize("bad", [[np.nan] * 3, [np.nan, 0.5, 0.5], [0.5, 0.5, np.nan]])
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
+def test_a_nan_makes_its_row_nan_and_no_decision(kind: Any, bad: list[float], shape: tuple[int, ...]) -> None:
+    probs, last = dirichlet(*shape), tuple(size - 1 for size in shape)
+    probs[last] = bad
+    risk = torch.as_tensor(expected_cost(kind(probs), COSTS)).detach().numpy()
+    assert np.isnan(risk[last]).all()
+    risk[last] = probs[last] = 1 / 3
+    right = probs @ COSTS
+    right[last] = 1 / 3
+    np.testing.assert_allclose(risk, right, rtol=1e-14)
+    probs[last] = bad
+    for choose in (
+        lambda: decide(kind(probs), COSTS),
+        lambda: decide(kind(probs), COSTS, abstain=0.1),
+        lambda: top_k(kind(probs), COSTS, 2),
+    ):
+        with pytest.raises(ValueError, match="probs must be finite, got nan" + (" in row" if shape else ";")):
+            choose()
+
+
+def test_the_other_rows_are_checked_beside_a_nan() -> None:
+    for probs in (np.array([[np.nan, 0.5], [0.5, 0.9]]), torch.tensor([[np.nan, 0.5], [0.5, 0.9]])):
+        with pytest.raises(
+            ValueError, match="probs must be 0 or more and sum to one in each row, got a row off"
+        ):
+            expected_cost(probs, ILL)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        ExpectedCost(COSTS).costs,
+        SoftmaxMargin(COSTS).costs,
+        PairwiseCrossEntropy(COSTS).weights,
+        Matrix(COSTS, "costs"),
+        torch.from_numpy(COSTS),
+        COSTS.tolist(),
+    ],
+    ids=lambda held: type(held).__name__,
+)
+def test_the_costs_that_a_loss_holds_decide(held: Any) -> None:
+    probs = dirichlet(20)
+    np.testing.assert_array_equal(decide(probs, held), (probs @ COSTS).argmin(1))
+    np.testing.assert_array_equal(expected_cost(probs, held), probs @ COSTS)
+    np.testing.assert_array_equal(top_k(probs, held, 3), np.argsort(probs @ COSTS, 1))
+
+
 def test_gradients_flow_through_the_expected_cost() -> None:
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: expected_cost(z.softmax(-1), COSTS), (logits,))
@@ -139,6 +193,21 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
     (
         ValueError,
         lambda: decide(np.array([np.nan, 1.0]), ILL),
+        "probs must be finite, got nan; look for a model that diverged",
+    ),
+    (
+        ValueError,
+        lambda: decide(torch.tensor([[0.5, 0.5], [1.0, np.nan]]), ILL, abstain=0.1),
+        "probs must be finite, got nan in row 1; look for a model that diverged",
+    ),
+    (
+        ValueError,
+        lambda: top_k(np.array([[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [np.nan, np.nan]]]), ILL, 1),
+        "probs must be finite, got nan in row (1, 1); look for a model that diverged",
+    ),
+    (
+        ValueError,
+        lambda: decide(np.array([[0.5, 0.5], [np.inf, 0.0]]), ILL),
         "probs must be finite, got nan or infinity; look for a model that diverged",
     ),
     (

@@ -1,6 +1,7 @@
-"""Our categorical keeps torch's contract, and the floor of its map."""
+"""Our categorical keeps torch's contract, the floor of its map, and its masks."""
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -164,6 +165,152 @@ def test_what_is_no_distribution_is_refused() -> None:
             Categorical(scores(), map)
     with pytest.raises(ValueError, match="floor must be at most 1/6"):
         Categorical(scores(), Floored(0.3))
+
+
+def masks(*batch: int) -> Tensor:
+    """Masks that allow two actions or more, others in each row."""
+    mask = torch.rand(*batch, 6) > 0.4
+    mask[..., :2] = True
+    return mask.roll(1, -1)
+
+
+def masked_ways(logits: Tensor, mask: Tensor, map: Map) -> list[Categorical]:
+    """The same distribution, masked in every way."""
+    return [
+        Categorical(logits, map, mask=mask),
+        Categorical(logits.masked_fill(~mask, math.nan), map, mask=mask),
+        Categorical(logits.masked_fill(~mask, -torch.inf), map),
+        Categorical(logits.masked_fill(~mask, torch.finfo(logits.dtype).min), map),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@maps
+def test_a_masked_distribution_is_that_of_the_actions_that_are_left(map: Map, dtype: torch.dtype) -> None:
+    logits, mask = scores(5).to(dtype), masks(5)
+    for ours in masked_ways(logits, mask, map):
+        actions = ours.sample(torch.Size([200]))
+        assert mask.expand(200, 5, 6).gather(-1, actions[..., None]).all()
+        assert (ours.enumerate_support() == torch.arange(6)[:, None]).all()
+        assert ours.mean.isnan().all()
+        assert (ours.log_prob(ours.enumerate_support()).T[~mask] == -torch.inf).all()
+        wide = ours.expand((3, 5))
+        for row in range(5):
+            alone = Categorical(logits[row, mask[row]], map)
+            torch.testing.assert_close(ours.probs[row, mask[row]], alone.probs)
+            torch.testing.assert_close(ours.entropy()[row], alone.entropy())
+            torch.testing.assert_close(wide.entropy()[:, row], alone.entropy().expand(3))
+            left = mask[row].nonzero()[:, 0]
+            assert ours.mode[row] == left[alone.mode]
+            torch.testing.assert_close(
+                ours.expand((5,)).log_prob(left[:, None].expand(-1, 5))[:, row],
+                alone.log_prob(alone.enumerate_support()),
+            )
+
+
+@maps
+def test_one_mask_may_stand_for_all_rows_and_none_is_broadcast(map: Map) -> None:
+    logits, mask = scores(4, 3), masks()
+    assert torch.equal(
+        Categorical(logits, map, mask=mask).probs, Categorical(logits, map, mask=mask.expand(4, 3, 6)).probs
+    )
+    for shape in ((1,), (3, 6), (4, 3, 1), (1, 3, 6), (4, 3)):
+        with pytest.raises(ValueError, match=r"mask must be \(6,\), one for every class, or of the shape of"):
+            Categorical(logits, map, mask=torch.ones(shape, dtype=torch.bool))
+    with pytest.raises(TypeError, match="mask must be a bool tensor"):
+        Categorical(logits, map, mask=torch.ones(4, 3, 6))
+
+
+def test_a_large_negative_number_masks_nothing() -> None:
+    assert Categorical(torch.tensor([-1e8, 0.0, 1.0]), Floored(0.02)).probs[0] >= 0.02
+
+
+@maps
+def test_divergence_with_masks_is_that_of_the_actions_that_are_left(map: Map) -> None:
+    one, two, mask = scores(4), scores(4), masks(4)
+    leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
+    ours = kl_divergence(Categorical(leaves[0], map, mask=mask), Categorical(leaves[1], map, mask=mask))
+    slopes = torch.autograd.grad(ours.masked_fill(ours == torch.inf, 0.0).sum(), leaves)
+    for row, at in enumerate(mask):
+        alone = kl_divergence(Categorical(one[row, at], map), Categorical(two[row, at], map))
+        torch.testing.assert_close(ours[row], alone)
+    for slope in slopes:
+        assert (slope[~mask] == 0).all()
+
+
+ODD = torch.tensor([[False], [True], [False], [True]])
+ONE = ODD & (torch.arange(6) == 2)
+BROKEN: dict[str, tuple[Tensor, float, Tensor | None]] = {  # where, what is put there, mask
+    "every action masked": (ODD, 0.0, ~ODD.expand(4, 6)),
+    "minus infinity everywhere": (ODD, -math.inf, None),
+    "the smallest number everywhere": (ODD, torch.finfo(torch.float64).min, None),
+    "a nan": (ONE, math.nan, None),
+    "infinity": (ONE, math.inf, None),
+}
+
+
+@pytest.mark.parametrize("broken", list(BROKEN)[:3])
+def test_a_row_of_masked_actions_is_named(broken: str) -> None:
+    where, what, mask = BROKEN[broken]
+    logits = scores(4).masked_fill(where, what)
+    with pytest.raises(
+        ValueError, match=r"each row must have an allowed action, got every action masked in row 1; end the"
+    ):
+        Categorical(logits, Softmax(), True, mask=mask)
+    with pytest.raises(ValueError, match=r"got every action masked in row \(0, 1\)"):
+        Categorical(
+            logits.reshape(2, 2, 6), Softmax(), True, mask=mask if mask is None else mask.reshape(2, 2, 6)
+        )
+    with pytest.raises(ValueError, match="got every action masked; end the episode"):
+        Categorical(torch.zeros(6), Softmax(), True, mask=torch.zeros(6, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@maps
+def test_a_row_without_a_distribution_is_nan_and_spoils_no_other(map: Map, broken: str) -> None:
+    where, what, mask = BROKEN[broken]
+    logits, good = scores(4), [0, 2]
+    leaf = logits.masked_fill(where, what).requires_grad_()
+    ours = Categorical(leaf, map, False, mask=mask)
+    alone = Categorical(logits[good], map)
+    action, other = torch.zeros(4, dtype=torch.long), Categorical(scores(4), Softmax())
+    for value, expected in (
+        (ours.probs, alone.probs),
+        (ours.logits, alone.logits),
+        (ours.entropy(), alone.entropy()),
+        (ours.log_prob(action), alone.log_prob(action[good])),
+        (ours.expand((3, 4)).entropy()[0], alone.entropy()),
+        (kl_divergence(ours, other), kl_divergence(alone, Categorical(other.raw_logits[good], Softmax()))),
+        (kl_divergence(other, ours), kl_divergence(Categorical(other.raw_logits[good], Softmax()), alone)),
+        (kl_divergence(ours, ours), torch.zeros(2, dtype=torch.float64)),
+    ):
+        assert value[[1, 3]].isnan().all()
+        torch.testing.assert_close(value[good], expected)
+        finite = value.masked_fill(value.isinf(), 0.0)
+        (slope,) = torch.autograd.grad(finite.sum(), leaf, retain_graph=True)
+        assert slope[[1, 3]].isnan().all()
+        assert slope[good].isfinite().all()
+    for choose in (lambda: ours.mode, ours.sample, lambda: ours.sample(torch.Size([5]))):
+        with pytest.raises(
+            ValueError, match="probs must be finite to choose an action, got nan in row 1; either"
+        ):
+            choose()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("map", MAPS[:-1], ids=repr)  # Entmax takes long to compile
+def test_a_masked_policy_compiles(map: Map) -> None:
+    torch._dynamo.reset()
+    logits, mask, action = scores(5), masks(5), torch.ones(5, dtype=torch.long)
+
+    def act(logits: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        policy = Categorical(logits, map, False, mask=mask)
+        return policy.log_prob(action), policy.entropy(), policy.mode, policy.sample()
+
+    ours, plain = torch.compile(act, backend="aot_eager", fullgraph=True)(logits, mask), act(logits, mask)
+    for one, other in zip(ours[:3], plain[:3], strict=True):
+        torch.testing.assert_close(one, other)
+    assert mask.gather(-1, ours[3][:, None]).all()
 
 
 @pytest.mark.parametrize("map", [Floored(0.02), Projected(0.02)], ids=repr)

@@ -44,6 +44,7 @@ from equipoise.losses import (
     SymmetricCrossEntropy,
     TaiLrWeight,
 )
+from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
 from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
@@ -105,6 +106,16 @@ def bare_row() -> Row:
 
 
 READING = [
+    kind(
+        lambda: Softmax().probs(logits, mask=probs(5)),
+        "mask must be a bool tensor, True where a class is allowed, got torch.float32; "
+        "use torch.as_tensor(mask, dtype=torch.bool)",
+    ),
+    value(
+        lambda: Softmax().probs(logits, mask=probs(1) > 0),
+        "mask must be (5,), one for every class, or of the shape of the logits, (8, 5), got (1,); "
+        "expand it first",
+    ),
     kind(
         lambda: CrossEntropy()([[0.0]], target),  # pyright: ignore[reportArgumentType]
         "logits must be a floating tensor, got list; pass the scores before any softmax",

@@ -1,12 +1,20 @@
 """Measures of choice against values worked out by hand; those of cost are tested with the comparison."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from equipoise.metrics import boundary_mass, choices_used, effective_choices
+from equipoise.metrics import (
+    area_under_risk_coverage,
+    boundary_mass,
+    choices_used,
+    effective_choices,
+    mean_target_probability,
+    smallest_probability,
+)
 
 CERTAIN = [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
 EVEN = [[0.25, 0.25, 0.25, 0.25]] * 2
@@ -77,7 +85,32 @@ def test_rows_are_asked_for(probs: list[float]) -> None:
             measure(probs)
 
 
-@pytest.mark.parametrize("probs", [[[2.0, -1.0]], [[0.5, float("nan")]], [[0.4, 0.4]]])
+PROBABILITIES = [
+    smallest_probability,
+    effective_choices,
+    choices_used,
+    lambda probs: mean_target_probability(probs, [1] * len(probs)),
+    lambda probs: area_under_risk_coverage(probs, [1] * len(probs)),
+    lambda probs: boundary_mass(probs, 0.1),
+    lambda probs: boundary_mass(probs, 1.0),
+]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [np.array, torch.tensor, lambda probs: torch.tensor(probs, dtype=torch.float16)],
+)
+@pytest.mark.parametrize(
+    "row", [[0.5, math.nan], [math.nan, 0.5], [math.nan] * 2, [math.inf, 0.3], [0.3, -math.inf]]
+)
+@pytest.mark.parametrize("measure", PROBABILITIES)
+def test_one_row_that_is_not_finite_makes_the_result_nan(measure: Any, row: list[float], kind: Any) -> None:
+    for probs in ([row], [[0.5, 0.5], row, [1.0, 0.0]]):
+        assert math.isnan(measure(kind(probs)))
+    assert math.isfinite(measure(kind([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])))
+
+
+@pytest.mark.parametrize("probs", [[[2.0, -1.0]], [[math.nan, 1.0], [2.0, -1.0]], [[0.4, 0.4]]])
 def test_logits_are_not_taken_for_probabilities(probs: list[list[float]]) -> None:
     for measure in (effective_choices, choices_used, lambda p: boundary_mass(p, 0.1)):
         with pytest.raises(ValueError, match=r"must be non-negative and sum to one in every row.*softmax"):

@@ -26,7 +26,8 @@ def expected_cost(probs: Probs, costs: Any) -> Probs:
     Args:
         probs: Probabilities of the true class. They have to be calibrated to be worth it, and unmixed first
             if the model was trained with soft targets: see `targets.unmix`.
-        costs: Indexed [true class, decision]. The decisions may be other than the classes.
+        costs: Indexed [true class, decision], an array, a tensor, a `Matrix` or what a loss holds, such as
+            `ExpectedCost(...).costs`. The decisions may be other than the classes.
 
     Shapes:
         probs (..., C); costs (C, A); result (..., A), an array or a tensor as probs is, float32 at least.
@@ -36,7 +37,7 @@ def expected_cost(probs: Probs, costs: Any) -> Probs:
         ValueError: If probs are no probabilities, or costs are not finite with a row per class.
 
     Numerics:
-        One matrix product. It is differentiable for tensors.
+        One matrix product. It is differentiable for tensors. A nan in a row gives nan for that row.
 
     Example:
         >>> expected_cost(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # well or ill; missing an ill one costs 20
@@ -54,7 +55,8 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
     .. math:: \arg\min_a \sum_y p_y C_{ya}
 
     The first of several that cost the same. With `abstain`, the result is `ABSTAIN` (-1) wherever every
-    decision is expected to cost more than that.
+    decision is expected to cost more than that. A row of nan has no decision and is an error, with `abstain`
+    too: a model that diverged would pass for a careful one.
 
     Args:
         probs: Probabilities of the true class; see `expected_cost`.
@@ -66,8 +68,8 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
 
     Raises:
         TypeError: If probs are no floating array or tensor, or abstain is no number.
-        ValueError: If probs are no probabilities, costs are not finite with a row per class, or abstain is
-            not finite.
+        ValueError: If probs are no probabilities or hold a nan, costs are not finite with a row per class, or
+            abstain is not finite.
 
     Example:
         >>> costs = [[0, 1], [20, 0]]  # well or ill
@@ -79,7 +81,7 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
     Source:
         Chow, 1970, for abstention; Elkan, IJCAI 2001, for costs.
     """
-    risk: Any = expected_cost(probs, costs)
+    risk = _finite(expected_cost(probs, costs))
     if abstain is not None:
         _check_abstain(abstain)
     if isinstance(risk, Tensor):
@@ -104,8 +106,8 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
 
     Raises:
         TypeError: If probs are no floating array or tensor.
-        ValueError: If probs are no probabilities, costs are not finite with a row per class, or k is out of
-            range.
+        ValueError: If probs are no probabilities or hold a nan, costs are not finite with a row per class, or
+            k is out of range.
 
     Example:
         >>> top_k(torch.tensor([0.5, 0.3, 0.2]), [[0, 1, 9], [1, 0, 9], [1, 1, 0]], 2)
@@ -114,7 +116,7 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
     Source:
         Karthik et al., ICLR 2021, arXiv:2104.00795, rank classes so.
     """
-    risk: Any = expected_cost(probs, costs)
+    risk = _finite(expected_cost(probs, costs))
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= risk.shape[-1]:
         raise ValueError(
             f"k must be an integer in [1, {risk.shape[-1]}], got {k!r}; there are as many decisions"
@@ -125,10 +127,15 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
 
 
 def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
-    """Checked costs that fit checked probabilities."""
-    check_probs(probs)
+    """Checked costs that fit checked probabilities; rows with a nan are let through."""
+    if isinstance(probs, Tensor | np.ndarray) and probs.ndim > 0:
+        same: Any = probs == probs
+        check_probs(probs[same.all(-1)])
+    else:
+        check_probs(probs)
     if isinstance(costs, Matrix) and costs.kind != "costs":
         raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
+    costs = getattr(costs, "array", costs)  # of a `Matrix`, or of the costs that a loss holds
     if isinstance(costs, Tensor):
         costs = costs.detach().cpu().numpy()
     try:
@@ -153,6 +160,16 @@ def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
             "costs must be finite, got nan or infinity; use a large cost for what must not happen"
         )
     return array
+
+
+def _finite(risk: Any) -> Any:
+    """Expected costs (..., A), unless a row is nan: a decision is an integer and cannot be."""
+    lost = np.argwhere(np.isnan(np.asarray(risk.detach().cpu() if isinstance(risk, Tensor) else risk)))
+    if len(lost):
+        row = tuple(lost[0][:-1].tolist())
+        where = f" in row {row[0] if len(row) == 1 else row}" if row else ""
+        raise ValueError(f"probs must be finite, got nan{where}; look for a model that diverged")
+    return risk
 
 
 def _check_abstain(abstain: Any) -> None:

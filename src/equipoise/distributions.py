@@ -8,6 +8,7 @@ from torch import Tensor, distributions
 from torch.distributions.kl import register_kl
 
 from equipoise.maps import GumbelSoftmax, Map, StraightThrough
+from equipoise.maps.base import mask_logits
 
 
 class Categorical(distributions.Categorical):
@@ -18,21 +19,26 @@ class Categorical(distributions.Categorical):
     logits gives a biased gradient.
 
     Args:
-        logits: The scores; minus infinity masks a class.
+        logits: The scores; minus infinity masks an action.
         map: Such as `Floored(0.01)`. Not one that draws at random or chooses: it has no probabilities to
             sample by.
-        validate_args: As in torch.
+        validate_args: As in torch. Without it a row whose actions are all masked, or that holds a nan or plus
+            infinity, has probabilities of nan.
+        mask: Bool, True where an action is allowed, of shape (C,) or that of the logits; None allows all.
+            See `Map` for what else is masked.
 
     Attributes:
         map: The map.
-        raw_logits: The scores that were given. `logits` are the log-probabilities, as in torch.
+        raw_logits: The scores that were given, before the mask. `logits` are the log-probabilities, as in
+            torch.
 
     Shapes:
         logits (..., C); samples and their log-probabilities sample_shape + (...).
 
     Raises:
-        TypeError: If map is not a map.
-        ValueError: If the map draws or chooses, or does not fit the number of classes.
+        TypeError: If map is not a map, or the mask is not a bool tensor.
+        ValueError: If the map draws or chooses, or does not fit the number of classes, if the mask has
+            another shape, or, with validate_args, if a row has no allowed action or is not finite.
 
     Numerics:
         `probs` are the map's own, so a floor is kept as the map keeps it. The entropy counts 0 log 0 as 0.
@@ -46,7 +52,9 @@ class Categorical(distributions.Categorical):
         tensor(-2.3026)
     """
 
-    def __init__(self, logits: Tensor, map: Map, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, logits: Tensor, map: Map, validate_args: bool | None = None, *, mask: Tensor | None = None
+    ) -> None:
         if not isinstance(map, Map):
             raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
         if isinstance(map, (GumbelSoftmax, StraightThrough)):
@@ -55,8 +63,37 @@ class Categorical(distributions.Categorical):
             )
         self.map = map
         self.raw_logits = logits
-        super().__init__(logits=map.log_probs(logits), validate_args=validate_args)
-        self.probs = map.probs(logits)  # pyright: ignore[reportAttributeAccessIssue]
+        log_probs = map.log_probs(logits, mask=mask)
+        if self._validate_args if validate_args is None else validate_args:
+            masked = (mask_logits(logits, mask) == -torch.inf).all(-1)
+            if masked.any():
+                raise ValueError(
+                    f"each row must have an allowed action, got every action masked{_first(masked)}; "
+                    "end the episode there, or allow an action that does nothing"
+                )
+        super().__init__(logits=log_probs, validate_args=validate_args)
+        self.probs = map.probs(logits, mask=mask)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def mode(self) -> Tensor:
+        """The likeliest action; a ValueError if a row has no probabilities, for it would be no action."""
+        self._require_probs()
+        return self.probs.argmax(-1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return actions drawn by the probabilities; a ValueError if a row has none."""
+        self._require_probs()
+        return super().sample(torch.Size(sample_shape))
+
+    def _require_probs(self) -> None:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return  # no value can be looked at
+        broken = self.probs.isnan().any(-1)
+        if broken.any():
+            raise ValueError(
+                f"probs must be finite to choose an action, got nan{_first(broken)}; "
+                "either every action is masked there, or a logit is nan or infinite"
+            )
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Categorical":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the distribution with another batch shape, as `torch.distributions` does."""
@@ -65,6 +102,12 @@ class Categorical(distributions.Categorical):
         new.map = self.map
         new.raw_logits = self.raw_logits.expand(*batch_shape, self.raw_logits.shape[-1])
         return new
+
+
+def _first(rows: Tensor) -> str:
+    """Return where the first True is, in words for an error."""
+    where = rows.nonzero()[0].tolist()
+    return f" in row {where[0] if len(where) == 1 else tuple(where)}" if where else ""
 
 
 @register_kl(Categorical, Categorical)

@@ -1,7 +1,7 @@
 """Measures that no library here has: what mistakes cost, how small a probability gets, how decided a gate is.
 
 Accuracy, log loss, Brier score and calibration error are in scikit-learn and torchmetrics, not here.
-Every matrix of costs is indexed [true, predicted].
+Every matrix of costs is indexed [true, predicted]. A row of probabilities with a nan makes the result nan.
 """
 
 import numpy as np
@@ -119,6 +119,8 @@ def area_under_risk_coverage(probabilities: ArrayLike, target: ArrayLike) -> flo
         Geifman and El-Yaniv, NeurIPS 2017.
     """
     matrix, labels = _rows(probabilities, target)
+    if np.isnan(matrix).any():
+        return float("nan")
     _, place, size = np.unique(-matrix.max(axis=1), return_inverse=True, return_counts=True)
     mistakes = np.bincount(place, weights=matrix.argmax(axis=1) != labels)
     shared = np.repeat(mistakes / size, size)
@@ -205,22 +207,23 @@ def boundary_mass(probabilities: ArrayLike, width: float) -> float:
     if matrix.shape[1] < 2:
         raise ValueError("probabilities must have at least 2 choices, got 1; one choice has no rival")
     ordered = np.partition(matrix, (-2, -1), axis=1)
-    return float((ordered[:, -1] - ordered[:, -2] <= width).mean())
+    margin = ordered[:, -1] - ordered[:, -2]
+    return float(np.where(np.isnan(margin), np.nan, margin <= width).mean())
 
 
 def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """Probabilities as a checked (N, C) array."""
+    """Probabilities as a checked (N, C) array; a row that is not finite is all nan."""
     matrix = np.asarray(probabilities, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"probabilities must be (N, C), got {matrix.shape}; give one row per sample")
-    return matrix
+    return np.where(np.isfinite(matrix).all(axis=1, keepdims=True), matrix, np.nan)
 
 
 def _distributions(probabilities: ArrayLike) -> NDArray[np.floating]:
     """Probabilities as a checked (N, C) array whose rows sum to one."""
     matrix = _matrix(probabilities)
     # Half precision may miss a sum of one by its eps for each of many classes; logits miss it by far.
-    if not ((matrix >= 0).all() and (np.abs(matrix.sum(axis=1) - 1) <= 0.05).all()):
+    if (matrix < 0).any() or (np.abs(matrix.sum(axis=1) - 1) > 0.05).any():
         raise ValueError(
             "probabilities must be non-negative and sum to one in every row; "
             "of logits, take the softmax first"
@@ -230,7 +233,7 @@ def _distributions(probabilities: ArrayLike) -> NDArray[np.floating]:
 
 def _entropy(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     """Entropy in nats over the last axis; 0 log 0 is 0."""
-    used = np.where(probabilities > 0, probabilities, 1.0)
+    used = np.where(probabilities == 0, 1.0, probabilities)
     return -(used * np.log(used)).sum(axis=-1)
 
 

@@ -87,6 +87,43 @@ def test_calibration_error_by_hand_and_from_probabilities_only():
     )
 
 
+def by_definition(probabilities, target, bins=15):
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    share = [
+        abs(right[place == k].mean() - confidence[place == k].mean()) * (place == k).mean()
+        for k in set(place)
+    ]
+    return sum(share)
+
+
+def test_a_confidence_of_one_counts():
+    assert calibration_error(np.array([[0.95, 0.05], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx(0.475)
+    generator = np.random.default_rng(0)
+    for classes in (2, 3, 10):
+        probabilities = generator.dirichlet([0.3] * classes, size=500)
+        for share in (0.0, 0.1, 0.5, 1.0):
+            sure = generator.random(500) < share
+            probabilities[sure] = np.eye(classes)[probabilities[sure].argmax(axis=1)]
+            for nearly in (probabilities, np.where(probabilities == 1, 1 - 1e-9, probabilities)):
+                target = generator.integers(classes, size=500)
+                error = calibration_error(nearly, target)
+                assert error == pytest.approx(by_definition(nearly, target), abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    "row", [[np.nan, 0.5, 0.5], [0.5, 0.5, np.nan], [np.nan] * 3, [np.inf, 0.5, 0.5], [0.5, 0.5, -np.inf]]
+)
+def test_one_row_that_is_not_finite_makes_every_measure_nan(row):
+    probabilities = PROBABILITIES.copy()
+    probabilities[1] = row
+    for name, value in measured(COSTS, probabilities).items():
+        assert np.isnan(value), name
+    assert np.isnan(calibration_error(probabilities, TARGET))
+    assert np.isnan(chance_calibration_errors(probabilities, 3, 0)).all()
+    assert np.isfinite(list(measured().values())).all()
+
+
 def test_chance_band_holds_a_calibrated_model_and_not_an_overconfident_one():
     generator = np.random.default_rng(1)
     probabilities = generator.dirichlet([1.0] * 4, size=300)

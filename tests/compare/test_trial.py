@@ -99,6 +99,8 @@ def test_a_trial_that_diverges_says_so(conditions, tmp_path):
     wild = dataclasses.replace(conditions, training=Training(epochs=3, lr=1e30))
     record, _ = run(tmp_path, wild)
     assert record["finite"] is False
+    assert record["curve"][0]["accuracy"] is not None
+    assert record["curve"][-1]["accuracy"] is record["curve"][-1]["nll"] is None
     assert record["measures"] == {}
 
 

@@ -110,6 +110,11 @@ def test_what_rows_say_is_what_logits_say(example: ModuleType, given: argparse.N
     assert error > 0.01
 
 
+def test_a_confidence_of_one_counts(example: ModuleType) -> None:
+    told = pd.DataFrame({"top": [0.95, 1.0], "right": [True, False]})
+    np.testing.assert_allclose(example.measure(told).ECE, 0.475, rtol=1e-6)
+
+
 def test_wrong_tokens(example: ModuleType) -> None:
     windows = torch.randint(50, (200, 100))
     wrong = example.corrupt(windows, 0.25, 50, seed=3)

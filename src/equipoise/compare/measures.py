@@ -22,6 +22,9 @@ from equipoise.metrics import (
 __all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error", "chance_calibration_errors"]
 
 ECE_BINS = 15
+LARGEST_CONFIDENCE = (
+    1 - 1e-7
+)  # what a confidence counts for: torchmetrics drops one of exactly 1 from the last bin
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Measure:
         name: As in the results.
         title: As a reader sees it.
         meaning: One line for someone who has not met it.
-        of: From predictions to a number.
+        formula: From finite predictions to a number.
         better: "higher" or "lower"; None for what is described and never called better or worse.
         needs_costs: Whether it can only be had with costs.
         percent: Whether it is shown in per cent.
@@ -72,10 +75,15 @@ class Measure:
     name: str
     title: str
     meaning: str
-    of: Callable[[Predictions], float]
+    formula: Callable[[Predictions], float]
     better: str | None
     needs_costs: bool = False
     percent: bool = False
+
+    def of(self, predictions: Predictions) -> float:
+        """Return the measure of predictions; nan if a probability is not finite."""
+        finite = np.isfinite(predictions.probabilities).all()
+        return self.formula(predictions) if finite else float("nan")
 
     def show(self, value: float) -> str:
         """A value as a reader sees it."""
@@ -98,12 +106,17 @@ def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int
     Args:
         probabilities: Never logits, which torchmetrics would take for probabilities if they lie in [0, 1].
         target: True classes.
+
+    Returns:
+        The error; nan if a probability is not finite.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error  # seconds to import
 
+    if not np.isfinite(probabilities).all():
+        return float("nan")  # torchmetrics would take the rows for logits
     return float(
         multiclass_calibration_error(
-            torch.from_numpy(probabilities).clamp(0, 1),
+            torch.from_numpy(probabilities).clamp(0, LARGEST_CONFIDENCE),
             torch.from_numpy(target),
             num_classes=probabilities.shape[1],
             n_bins=ECE_BINS,
@@ -120,7 +133,12 @@ def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, se
         probabilities: (N, C).
         draws: How many times to draw all labels.
         seed: Decides the draws.
+
+    Returns:
+        An error for each draw; nan if a probability is not finite.
     """
+    if not np.isfinite(probabilities).all():
+        return [float("nan")] * draws
     generator = torch.Generator().manual_seed(seed)
     labels = torch.multinomial(torch.from_numpy(probabilities), draws, replacement=True, generator=generator)
     return [calibration_error(probabilities, column) for column in labels.T.contiguous().numpy()]

@@ -162,7 +162,7 @@ def _card(result: Result, place: int) -> dict[str, Any]:
     )
     own = [record["curve"] for record in outcome.records]
     plain = None if place == 0 else [record["curve"] for record in result.baseline.records]
-    last = [curve[-1]["accuracy"] for curve in own]
+    last = np.array([curve[-1]["accuracy"] for curve in own], dtype=np.float64)  # None becomes nan
     curves = (
         f"Validation accuracy and NLL of {spec} over epochs; accuracy ends at {np.mean(last):.2f} on average"
     )

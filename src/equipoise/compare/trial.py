@@ -196,7 +196,8 @@ def _validate(model: nn.Module, validation: tuple[Tensor, Tensor], epoch: int) -
         logits = model(inputs)
         accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
         nll = nn.functional.cross_entropy(logits.double(), labels).item()
-    return {"epoch": epoch, "accuracy": accuracy, "nll": _or_none(nll)}
+    finite = bool(logits.isfinite().all())  # else the likeliest class is none
+    return {"epoch": epoch, "accuracy": accuracy if finite else None, "nll": _or_none(nll)}
 
 
 def _flipped(labels: NDArray[np.int64], observed: Tensor, train: NDArray[np.int64]) -> float:

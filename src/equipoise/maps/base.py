@@ -10,43 +10,55 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equipoise.losses.table import Exact
+from equipoise.masking import apply_mask
 
 
 class Map(ABC):
     """A map from logits to probabilities: an immutable value, used where a softmax would be.
 
-    A class whose logit is minus infinity is masked: it has probability 0, a gradient of 0, and is not one of
-    the n classes a guarantee speaks of. Half precision is computed and returned in float32.
+    A class is masked if the mask does not allow it, or if its logit is minus infinity or the smallest number
+    of the logits' dtype, `torch.finfo(logits.dtype).min`. It has probability 0, a gradient of 0, and is not
+    one of the n classes a guarantee speaks of. A merely large negative logit, such as -1e8, masks nothing.
+
+    A nan or plus infinity in a row, or no allowed class, gives nan for that row, in value and gradient; the
+    other rows are right. Half precision is computed and returned in float32.
 
     A subclass is a frozen dataclass with `_log_probs` and `smallest`; `_probs` where an exponential of
-    `_log_probs` would lose something.
+    `_log_probs` would lose something. Both are given rows with an allowed class and without nan or plus
+    infinity.
     """
 
-    def probs(self, logits: Tensor, dim: int = -1) -> Tensor:
+    def __call__(self, logits: Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
+        """Return probabilities, as `probs` does: a map is called like `torch.nn.Softmax`."""
+        return self._along(self._probs, logits, dim, mask)
+
+    def probs(self, logits: Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
         """Return probabilities of the shape of the logits.
 
         Args:
             logits: Floating, any shape; minus infinity masks a class.
             dim: The class dimension.
+            mask: Bool, True where a class is allowed, of shape (C,) or that of the logits; None allows all.
 
         Raises:
-            TypeError: If logits are not floating.
-            ValueError: If an option does not fit the number of classes.
+            TypeError: If logits are not floating, or the mask is not a bool tensor.
+            ValueError: If an option does not fit the number of classes, or the mask has another shape.
         """
-        return self._along(self._probs, logits, dim)
+        return self._along(self._probs, logits, dim, mask)
 
-    def log_probs(self, logits: Tensor, dim: int = -1) -> Tensor:
+    def log_probs(self, logits: Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
         """Return log-probabilities of the shape of the logits, minus infinity where a probability is 0.
 
         Args:
             logits: Floating, any shape; minus infinity masks a class.
             dim: The class dimension.
+            mask: Bool, True where a class is allowed, of shape (C,) or that of the logits; None allows all.
 
         Raises:
-            TypeError: If logits are not floating.
-            ValueError: If an option does not fit the number of classes.
+            TypeError: If logits are not floating, or the mask is not a bool tensor.
+            ValueError: If an option does not fit the number of classes, or the mask has another shape.
         """
-        return self._along(self._log_probs, logits, dim)
+        return self._along(self._log_probs, logits, dim, mask)
 
     @abstractmethod
     def smallest(self, num_classes: int) -> float:
@@ -64,16 +76,37 @@ class Map(ABC):
         """Raise if an option does not fit the number of classes; any fits by default."""
         del num_classes
 
-    def _along(self, function: Callable[[Tensor], Tensor], logits: Tensor, dim: int) -> Tensor:
+    def _along(
+        self, function: Callable[[Tensor], Tensor], logits: Tensor, dim: int, mask: Tensor | None
+    ) -> Tensor:
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
             raise TypeError(
                 f"logits must be a floating tensor, got {kind}; pass the scores before any softmax"
             )
+        if logits.ndim == 0 or logits.shape[dim] == 0:
+            raise ValueError(f"logits must have at least one class, got shape {tuple(logits.shape)}")
         self.check(logits.shape[dim])
+        allowed = mask_logits(logits, mask, dim)
         if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        return function(logits.movedim(dim, -1)).movedim(-1, dim)
+            logits, allowed = logits.float(), allowed.float()
+        logits, allowed = logits.movedim(dim, -1), allowed.movedim(dim, -1)
+        # A nan, plus infinity, or all masked. Not by the largest logit: onnxruntime's drops a nan.
+        bad = allowed.detach().softmax(-1)[..., :1].isnan()
+        answer = function(allowed.masked_fill(bad, 0.0))
+        # Not a constant: the gradient of a bad row is nan too, and masked_fill keeps it from the others.
+        return torch.where(bad, logits.masked_fill(~bad, 0.0) * torch.nan, answer).movedim(-1, dim)
+
+
+def mask_logits(logits: Tensor, mask: Tensor | None = None, dim: int = -1) -> Tensor:
+    """Return the logits with minus infinity for masked classes, among them the smallest of the dtype."""
+    logits = apply_mask(logits, mask, dim)
+    return logits.masked_fill(logits <= torch.finfo(logits.dtype).min, -torch.inf)
+
+
+def below_largest(logits: Tensor) -> Tensor:
+    """Return the logits less their largest: the same probabilities, but what scales them cannot overflow."""
+    return logits - logits.detach().amax(-1, keepdim=True)
 
 
 def masked_in(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,13 +119,16 @@ def masked_in(logits: Tensor) -> tuple[Tensor, Tensor]:
 class _Hook:
     map: Map
     dim: int
+    mask: Tensor | None
 
     def __call__(self, module: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
         del module, inputs
-        return self.map.log_probs(logits, self.dim)
+        return self.map.log_probs(logits, self.dim, mask=self.mask)
 
 
-def emit_log_probs(head: nn.Module, map: Map, dim: int = -1) -> RemovableHandle:
+def emit_log_probs(
+    head: nn.Module, map: Map, dim: int = -1, *, mask: Tensor | None = None
+) -> RemovableHandle:
     """Make a classification head return the log-probabilities of a map instead of its logits.
 
     As softmax(log p) = p, whatever takes logits downstream (generation, pipelines, metrics, a `Categorical`)
@@ -103,6 +139,8 @@ def emit_log_probs(head: nn.Module, map: Map, dim: int = -1) -> RemovableHandle:
         head: The module whose output is the logits, a tensor.
         map: The map.
         dim: The class dimension.
+        mask: (C,) bool, True where a class is allowed, the same for every row: without the padding of a
+            vocabulary, for example.
 
     Returns:
         A handle whose `remove()` gives the logits back.
@@ -115,7 +153,7 @@ def emit_log_probs(head: nn.Module, map: Map, dim: int = -1) -> RemovableHandle:
         True
         >>> handle.remove()
     """
-    return head.register_forward_hook(_Hook(map, dim))
+    return head.register_forward_hook(_Hook(map, dim, mask))
 
 
 @final

@@ -1,7 +1,7 @@
 """Maps that bound the logits, and so the probabilities."""
 
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, log, sqrt
 from typing import Any, final
 
 import torch
@@ -21,7 +21,7 @@ class ClippedLogits(Map):
 
     The gradient passes the clip as if it were not there, so a class beyond it can come back. Biased: going
     forward the probabilities stand still while the logits drift further outside, with nothing to hold them;
-    add `LogitRange(low=..., high=...)`.
+    add `LogitRange(low=..., high=...)`. `for_floor` gives the clip that keeps a floor.
 
     Args:
         low: Smallest logit.
@@ -47,6 +47,36 @@ class ClippedLogits(Map):
         if not self.low < self.high:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
 
+    @classmethod
+    def for_floor(cls, floor: float, num_classes: int) -> "ClippedLogits":
+        r"""Return the widest clip around 0 that keeps every probability of n classes at or above a floor.
+
+        .. math:: \text{high} = -\text{low} = \tfrac12 \log\frac{1 - f}{(n - 1) f}
+
+        Args:
+            floor: f in (0, 1/n).
+            num_classes: n, at least 2.
+
+        Raises:
+            ValueError: If there are fewer than 2 classes or the floor is outside (0, 1/n).
+
+        Example:
+            >>> round(ClippedLogits.for_floor(0.01, num_classes=10).smallest(10), 12)
+            0.01
+        """
+        if num_classes < 2:
+            raise ValueError(
+                f"num_classes must be at least 2, got {num_classes}; one class always has probability 1"
+            )
+        check_number("floor", floor, 0, 1, "it is a probability", open_low=True)
+        if floor * num_classes >= 1:
+            raise ValueError(
+                f"floor must be below 1/{num_classes}, got {floor}; "
+                f"the probabilities of {num_classes} classes sum to 1"
+            )
+        high = log((1 - floor) / ((num_classes - 1) * floor)) / 2
+        return cls(low=-high, high=high)
+
     def smallest(self, num_classes: int) -> float:
         """Return 1 / (1 + (n - 1) e^(high - low))."""
         return _smallest_of_range(self.high - self.low, num_classes)
@@ -54,9 +84,8 @@ class ClippedLogits(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
-        passed = shown + (shown.clamp(self.low, self.high) - shown).detach()
-        # the sum may round beyond the clip
-        clipped = passed + (passed.clamp(self.low, self.high) - passed).detach()
+        # The bracket is exactly 0, however large the logit; it carries the gradient.
+        clipped = shown.clamp(self.low, self.high).detach() + (shown - shown.detach())
         return clipped.masked_fill(masked, -torch.inf).log_softmax(-1)
 
 
@@ -113,7 +142,8 @@ class Normalized(Map):
         ValueError: If temperature is not above 0.
 
     Numerics:
-        The norm is that of the classes that are not masked, and at least the smallest normal number.
+        The norm is that of the classes that are not masked, and at least the square root of the smallest
+        normal number (1e-19 in float32), so that the gradient is finite where all logits are 0.
 
     Example:
         >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
@@ -136,10 +166,10 @@ class Normalized(Map):
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
         # scaled by the largest first: the square of a large logit overflows
-        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny)
+        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny ** 0.5)
         scaled = shown / largest
         square = (scaled * scaled).sum(-1, keepdim=True)
-        norm = torch.where(square > 0, square, 1.0).sqrt()
+        norm = square.clamp(min=1).sqrt()  # below 1 only where all logits are tiny
         unit = scaled / norm / like(self.temperature, logits)
         return unit.masked_fill(masked, -torch.inf).log_softmax(-1)
 

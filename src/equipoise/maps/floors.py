@@ -58,6 +58,7 @@ class Floored(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         floor, masked, rest = self._parts(logits)
         inner = logits.log_softmax(-1).masked_fill(masked, 0.0)
+        inner = inner.clamp(min=torch.finfo(inner.dtype).min)  # a difference of large logits may overflow
         return log_add(floor.log().expand_as(inner), rest.log() + inner).masked_fill(masked, -torch.inf)
 
     def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,8 +72,9 @@ class Floored(Map):
 class Clipped(Map):
     r"""Clip and renormalise, as published: :math:`q_k = \max(p_k, c) / \sum_j \max(p_j, c)`.
 
-    Renormalising takes back part of the clip: what is guaranteed is c / (1 + (n - 1) c), not c. For a floor
-    f, clip at f / (1 - (n - 1) f), or use `Projected`. A class that is clipped has no gradient of its own.
+    Renormalising takes back part of the clip: what is guaranteed is c / (1 + (n - 1) c), not c. `for_floor`
+    gives the clip that keeps a floor; `Projected` keeps one as it is. A class that is clipped has no gradient
+    of its own.
 
     Args:
         floor: c in [0, 1/n], where p is clipped.
@@ -96,6 +98,27 @@ class Clipped(Map):
     def check(self, num_classes: int) -> None:
         """Raise if n floors sum to more than one."""
         check_floor(self.floor, num_classes)
+
+    @classmethod
+    def for_floor(cls, floor: float, num_classes: int) -> "Clipped":
+        r"""Return the clip that keeps every probability of n classes at or above f: f / (1 - (n - 1) f).
+
+        Args:
+            floor: f in [0, 1/(2 n - 1)]; a clip at 1/n keeps no more.
+            num_classes: n, at least 1.
+
+        Raises:
+            ValueError: If there is no class, or the floor is outside [0, 1/(2 n - 1)].
+
+        Example:
+            >>> round(Clipped.for_floor(0.01, num_classes=10).smallest(10), 12)
+            0.01
+        """
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        hint = f"a clip keeps no more with {num_classes} classes, Projected does"
+        check_number("floor", floor, 0, 1 / (2 * num_classes - 1), hint)
+        return cls(min(floor / (1 - (num_classes - 1) * floor), 1 / num_classes))
 
     def smallest(self, num_classes: int) -> float:
         """Return c / (1 + (n - 1) c)."""

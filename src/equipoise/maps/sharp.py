@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.losses.base import check_number, like
 from equipoise.losses.table import Exact
-from equipoise.maps.base import Map, MapEntry
+from equipoise.maps.base import Map, MapEntry, below_largest
 
 
 @final
@@ -42,7 +42,7 @@ class Softmax(Map):
         return float(num_classes == 1)
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
-        return (logits / like(self.temperature, logits)).log_softmax(-1)
+        return (below_largest(logits) / like(self.temperature, logits)).log_softmax(-1)
 
 
 @final
@@ -130,7 +130,7 @@ class Sharpened(Map):
         return float(num_classes == 1)
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
-        return (logits * like(self.alpha, logits)).log_softmax(-1)
+        return (below_largest(logits) * like(self.alpha, logits)).log_softmax(-1)
 
 
 @cache
@@ -187,7 +187,7 @@ class StraightThrough(Map):
 
     def _probs(self, logits: Tensor, /) -> Tensor:
         soft = self.map._probs(logits)
-        return _chosen(soft).to(soft.dtype) - soft.detach() + soft
+        return _chosen(soft).to(soft.dtype) + (soft - soft.detach())
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         soft = self.map._log_probs(logits)
@@ -238,7 +238,8 @@ class GumbelSoftmax(Map):
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         noise = -torch.empty_like(logits).exponential_().log()
-        return ((logits + noise) / like(self.temperature, logits)).log_softmax(-1)
+        noisy = below_largest(below_largest(logits) + noise)
+        return (noisy / like(self.temperature, logits)).log_softmax(-1)
 
 
 def _normalised(values: list[Any], e: Exact) -> list[Any]:

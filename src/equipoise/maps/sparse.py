@@ -9,7 +9,7 @@ from torch import Tensor
 
 from equipoise.losses.base import check_number
 from equipoise.losses.table import Exact
-from equipoise.maps.base import Map, MapEntry
+from equipoise.maps.base import Map, MapEntry, below_largest
 
 
 def _entmax() -> ModuleType:
@@ -28,10 +28,40 @@ def _sparse_log(probs: Tensor) -> Tensor:
     return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
 
 
-def _unmasked(logits: Tensor, below: float) -> Tensor:
-    """Logits whose masked classes lie far enough below the largest to get nothing."""
-    masked = logits == -torch.inf
-    return torch.where(masked, logits.amax(-1, keepdim=True).detach() - below, logits)
+class _Solved(torch.autograd.Function):
+    """Probabilities from the entmax library, whose own functions know no `torch.func` and no second gradient.
+
+    The gradient by z is symmetric: diag(s) - s s^T / sum(s), with s = q^(2 - alpha) where q > 0, else 0.
+    """
+
+    @staticmethod
+    def forward(logits: Tensor, alpha: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Below 1 / (alpha - 1) a class gets nothing; further below it would cost precision, or overflow.
+        near = below_largest(logits).clamp(min=-2 / (alpha - 1))
+        return _entmax().sparsemax(near) if alpha == 2 else _entmax().entmax_bisect(near, alpha=alpha)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.alpha = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (probs,) = ctx.saved_tensors
+        empty = probs <= 0
+        scale = probs.masked_fill(empty, 1.0).pow(2 - ctx.alpha).masked_fill(empty, 0.0)
+        scaled = scale * gradient
+        return scaled - scale * (scaled.sum(-1, keepdim=True) / scale.sum(-1, keepdim=True)), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, logits: Tensor, alpha: float) -> tuple[Any, int]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        del info
+        return _Solved.apply(logits.movedim(in_dims[0], 0), alpha), 0
+
+
+def _solve(logits: Tensor, alpha: float) -> Tensor:
+    probs: Any = _Solved.apply(logits, alpha)
+    return probs
 
 
 @final
@@ -59,7 +89,7 @@ class Sparsemax(Map):
         return float(num_classes == 1)
 
     def _probs(self, logits: Tensor, /) -> Tensor:
-        return _entmax().sparsemax(_unmasked(logits, 2.0), dim=-1)
+        return _solve(logits, 2.0)
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         return _sparse_log(self._probs(logits))
@@ -97,7 +127,7 @@ class Entmax(Map):
         return float(num_classes == 1)
 
     def _probs(self, logits: Tensor, /) -> Tensor:
-        return _entmax().entmax_bisect(_unmasked(logits, 2 / (self.alpha - 1)), alpha=self.alpha, dim=-1)
+        return _solve(logits, self.alpha)
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         return _sparse_log(self._probs(logits))
