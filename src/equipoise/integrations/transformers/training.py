@@ -5,13 +5,11 @@ from typing import Any, final
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import unwrap_peft_model
 
+from equipoise.integrations.transformers.outputs import Head, unwrapped
+from equipoise.integrations.transformers.outputs import shifted as shifted
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX
@@ -56,28 +54,20 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
         >>> loss_func(outputs, torch.tensor([0, 1]), num_items_in_batch=2).shape
         torch.Size([])
     """
-    base, read = unwrap_peft_model(model), read_objective(objective)
-    if getattr(base.config, "problem_type", None) == "multi_label_classification":
-        raise ValueError(
-            "model must have one label per item, got problem_type 'multi_label_classification'; "
-            "a softmax loss does not fit it"
-        )
-    shift = _shifts_labels(base)
+    head, read = Head.of(unwrapped(model)), read_objective(objective)
 
     def loss_func(
         outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         if labels is None:
             raise ValueError("labels must be given, got None; add them to the batches")
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits, target = head.rows(outputs, labels)
         read.to(logits.device).train(model.training)
-        if labels.is_floating_point() and labels.shape == logits.shape:
-            target, per_item = labels.flatten(0, -2), labels.shape[-1]  # the Trainer counts every number
-        else:
-            target, per_item = (shifted(labels) if shift else labels).flatten(), 1
+        per_item = target.shape[1:].numel()  # of probabilities the Trainer counts every number
         count = (target != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
-        total = read(logits.flatten(0, -2), target.to(logits.device), reduction="sum")
-        return total * per_item / torch.as_tensor(count, device=total.device)
+        total = read(logits, target, reduction="sum")
+        # DataParallel has a count per device, and the Trainer multiplies by their number.
+        return total * per_item / torch.as_tensor(count, device=total.device).sum()
 
     return loss_func
 
@@ -198,20 +188,3 @@ def read_objective(objective: Loss | Objective) -> Objective:
             f"{objective.ignore_index}; set those labels to {IGNORE_INDEX}"
         )
     return objective
-
-
-def _shifts_labels(model: nn.Module) -> bool:
-    """Whether position i is held against label i + 1, by the rule that the Trainer counts by."""
-    known = LOSS_MAPPING.get(str(getattr(model, "loss_type", None)))
-    causal = {cls.__name__ for cls in type(model).__mro__} & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if known is None and causal:
-        raise ValueError(
-            f"model must have a loss_type for the Trainer to count by, got none for {type(model).__name__}; "
-            "before the Trainer is made set model.loss_type = 'ForCausalLM' if its labels are shifted"
-        )
-    return known is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
-
-
-def shifted(labels: Tensor) -> Tensor:
-    """Return what each position is held against; the last against nothing."""
-    return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
