@@ -68,14 +68,14 @@ class Head:
 
     Args:
         name: The class of the model.
-        loss: transformers' loss for such a head; None where neither the class nor `loss_type` says.
+        shapes: Of the logits and the labels.
         shift: Whether position i is held against label i + 1.
         ignored: The label that the model's own loss ignores, which the Trainer counts all the same.
         decoder: What notes the inputs of an encoder-decoder.
     """
 
     name: str
-    loss: Any
+    shapes: tuple[str, str]
     shift: bool
     ignored: int
     decoder: "_DecoderInputs | None"
@@ -104,24 +104,26 @@ class Head:
             )
         generates = loss in (ForCausalLMLoss, ForMaskedLMLoss)
         decodes = generates and getattr(config, "is_encoder_decoder", False)
-        shift = loss is ForCausalLMLoss and not decodes
-        if shift and LOSS_MAPPING.get(str(getattr(model, "loss_type", None))) is not ForCausalLMLoss:
+        shift, declared = loss is ForCausalLMLoss and not decodes, str(getattr(model, "loss_type", None))
+        if shift and LOSS_MAPPING.get(declared) is not ForCausalLMLoss:
             raise ValueError(
                 f"model must have a loss_type for the Trainer to count by, got none for {name}; before the "
                 "Trainer is made set model.loss_type = 'ForCausalLM' if its labels are shifted, "
                 "'ForMaskedLM' if not"
             )
-        if shift and family is not None and not _uses_loss_function(family):
+        # The decoders of encoder-decoders, as BartForCausalLM: labels are not shifted, but counted as if.
+        if shift and declared == "ForCausalLM" and family is not None and not _uses_loss_function(family):
             raise ValueError(
-                f"model must leave its loss to transformers, which shifts the labels, got {name}, which "
-                "computes its own; before the Trainer is made set model.loss_type = 'ForMaskedLM' if its "
-                "labels are not shifted"
+                f"model must shift its labels, as the Trainer counts them, got {name}, which computes a loss "
+                "of its own; before the Trainer is made set model.loss_type = 'ForMaskedLM', which does not"
             )
+        # A model that says nothing of its head must have one label per row: more dimensions could be read twice.
+        shapes = _SHAPES[loss or ForSequenceClassificationLoss]
         segments = loss is ForSemanticSegmentationLoss and config is not None
         ignored = getattr(config, "semantic_loss_ignore_index", getattr(config, "loss_ignore_index", 255))
         return cls(
             name=name,
-            loss=loss,
+            shapes=shapes,
             shift=shift,
             ignored=ignored if segments else IGNORE_INDEX,
             decoder=_DecoderInputs(model) if decodes else None,
@@ -134,10 +136,7 @@ class Head:
                 f"decoder_input_ids must be in the batches of {self.name}, got none; the Trainer takes the "
                 "labels out before the model can make them: DataCollatorForSeq2Seq(tokenizer, model=model)"
             )
-        logits, (expected, of_labels) = (
-            self._logits(outputs),
-            _SHAPES[self.loss or ForSequenceClassificationLoss],
-        )
+        logits, (expected, of_labels) = self._logits(outputs), self.shapes
         if logits.ndim != expected.count(",") + 1:
             raise ValueError(
                 f"logits must be {expected}, got {tuple(logits.shape)} in {type(outputs).__name__} of "
@@ -202,8 +201,8 @@ class Head:
         if self.ignored != IGNORE_INDEX and (labels == self.ignored).any():
             raise ValueError(
                 f"labels must be {IGNORE_INDEX} where nothing counts, as the Trainer counts, got "
-                f"{self.ignored}, which {self.name} ignores; set those labels and its config's "
-                f"semantic_loss_ignore_index to {IGNORE_INDEX}"
+                f"{self.ignored}, which {self.name} ignores; set those labels, and the index that "
+                f"its config ignores, to {IGNORE_INDEX}"
             )
         return (shifted(labels) if self.shift else labels).flatten()
 
