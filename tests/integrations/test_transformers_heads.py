@@ -222,7 +222,7 @@ def test_a_class_of_ones_own_has_the_head_of_its_base() -> None:
         compute_loss_func(CrossEntropy(), Shifted(hf.LlamaConfig(**LLAMA)))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*quantize:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
 def test_a_quantised_model_is_evaluated() -> None:
     model, batch = make("masked, bert")
     model.eval()
