@@ -152,6 +152,19 @@ def test_a_wrapper_hides_nothing(wrapper: str, name: str, process_group: None) -
         func(wrapped(**batch), labels)
 
 
+@pytest.mark.parametrize("wrapper", ["data parallel", "distributed", "compiled"])
+def test_the_trainer_counts_what_a_wrapper_shifts(wrapper: str, process_group: None, tmp_path: Path) -> None:
+    model, batch = make("causal, llama")
+    expected = textbook(model, batch)[0]
+    wrapped = WRAPPERS[wrapper](model)
+    args = arguments(tmp_path, 4, 2)
+    args.remove_unused_columns = False  # of a wrapper the Trainer knows no columns
+    func = compute_loss_func(CrossEntropy(), wrapped)
+    trainer = Trainer(wrapped, args, train_dataset=rows(batch), compute_loss_func=func)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(("outputs", "soft"), [*((each, False) for each in OUTPUTS), ("dict", True)])
 def test_a_module_of_ones_own(outputs: str, soft: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -117,7 +117,7 @@ class Head:
                 f"model must shift its labels, as the Trainer counts them, got {name}, which computes a loss "
                 "of its own; before the Trainer is made set model.loss_type = 'ForMaskedLM', which does not"
             )
-        # A model that says nothing of its head must have one label per row: more dimensions could be read twice.
+        # Without a name only one label per row is taken: logits (B, 4, 4, 4) could have classes anywhere.
         shapes = _SHAPES[loss or ForSequenceClassificationLoss]
         segments = loss is ForSemanticSegmentationLoss and config is not None
         ignored = getattr(config, "semantic_loss_ignore_index", getattr(config, "loss_ignore_index", 255))

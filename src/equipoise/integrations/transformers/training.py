@@ -16,7 +16,7 @@ from equipoise.reduction import IGNORE_INDEX
 
 
 def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable[..., Tensor]:
-    r"""Return an objective as the Trainer's `compute_loss_func`, for a classifier or a language model.
+    r"""Return an objective as the Trainer's `compute_loss_func`, for a head with one label per item.
 
     The loss is the sum over the items that count, divided by their number: that of all the batches and
     processes of the step, which the Trainer supplies, or of the batch where it does not. A step is therefore
@@ -24,20 +24,33 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
     number, as the Trainer counts items alone: with weights that are not one on average the loss is so much
     larger than `objective(logits, labels)`.
 
+    What the head is, is read from the model's `loss_type`, its class and its config, never from shapes: one
+    label for a row (sequences, images, video, audio, next sentence, multiple choice), for a token (token
+    classification, audio frames, masked, causal and sequence-to-sequence language models) or for a pixel
+    (semantic segmentation, whose logits are enlarged to the size of the labels as transformers does). Any
+    other head raises. A module of one's own must have one label per row, unless its `loss_type` says more,
+    as in `model.loss_type = "ForTokenClassification"`.
+
     A causal language model's labels are shifted by the rule that the Trainer counts by. Its logits are all
     held at once; `fuse_lm_head` does without.
 
     Args:
         objective: The loss, or an `Objective` with reduction "mean".
-        model: The model of the Trainer.
+        model: The model of the Trainer; DataParallel, DistributedDataParallel, FSDP, torch.compile and peft
+            may wrap it.
 
     Shapes:
-        The model's logits (..., C); labels (...) classes, -100 for none, or (..., C) probabilities.
+        The model's logits (B, C), (B, T, C) or (B, C, H, W); labels without C: classes, -100 for none; or in
+        the shape of the logits: probabilities, which a model that shifts does not take.
 
     Raises:
         TypeError: If objective is none.
-        ValueError: If objective has another reduction or ignore_index; if the model has several labels per
-            item, or is a language model whose class does not say whether it shifts; if there are no labels.
+        ValueError: If objective has another reduction or ignore_index; if the head has no one label per item
+            (questions, objects, CTC, several labels, regression, one output) or a second head beside it; if
+            the model is a language model whose class does not say whether it shifts, or that does not do as
+            the Trainer counts. In a pass, if outputs or labels have other shapes; if there are no labels, or
+            some that the model ignores and the Trainer counts; or if an encoder-decoder was not given the
+            decoder's inputs, which the Trainer keeps it from making of the labels.
 
     Numerics:
         As the objective: half precision is computed in float32.
@@ -54,7 +67,10 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
         >>> loss_func(outputs, torch.tensor([0, 1]), num_items_in_batch=2).shape
         torch.Size([])
     """
-    head, read = Head.of(unwrapped(model)), read_objective(objective)
+    base: Any = unwrapped(model)
+    head, read = Head.of(base), read_objective(objective)
+    if head.shift and base is not model:
+        model.loss_type = base.loss_type  # the Trainer counts by what it is given, such as a wrapper
 
     def loss_func(
         outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
