@@ -71,7 +71,7 @@ class Head:
         shapes: Of the logits and the labels.
         shift: Whether position i is held against label i + 1.
         ignored: The label that the model's own loss ignores, which the Trainer counts all the same.
-        decoder: What notes the inputs of an encoder-decoder.
+        decoder: The record of an encoder-decoder's inputs; None for any other model.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Head:
         """Read the head of a model by its class, `loss_type` and config; raise where no softmax loss fits."""
         name, config, loss = type(model).__name__, getattr(model, "config", None), _loss(model)
         family = next((each for each in type(model).__mro__ if _is_architecture(each)), None)
-        if loss not in _SHAPES if loss is not None else family is not None:
+        if loss not in _SHAPES and not (loss is None and family is None):
             raise ValueError(
                 f"model must have a head with one label per row, token or pixel, got {name}; call the "
                 "objective in compute_loss of a Trainer subclass, or, where the logits are those of such a "
@@ -209,7 +209,7 @@ class Head:
 
 @final
 class _DecoderInputs:
-    """Whether the last pass of an encoder-decoder had the decoder's inputs, or labels to make them of."""
+    """Records whether an encoder-decoder's last pass had its decoder's inputs, or labels to make them of."""
 
     def __init__(self, model: nn.Module) -> None:
         self.given = True  # no pass has been seen
@@ -229,8 +229,8 @@ class _DecoderInputs:
 def _loss(model: nn.Module) -> Any:
     """Return transformers' loss for the head of a model, by `loss_type` or the names of its classes."""
     names = [cls.__name__ for cls in type(model).__mro__]
-    for said in (str(getattr(model, "loss_type", None)), *names):
-        if found := re.search("|".join(_LOSSES), said):
+    for name in (str(getattr(model, "loss_type", None)), *names):
+        if found := re.search("|".join(_LOSSES), name):
             return _LOSSES[found[0]]
     return next((_LANGUAGE_MODELS[name] for name in names if name in _LANGUAGE_MODELS), None)
 
