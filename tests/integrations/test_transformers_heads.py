@@ -1,6 +1,7 @@
 """compute_loss_func for every head of transformers: the loss and the gradient that are computed apart."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from transformers_heads import (
     HEADS,
     LLAMA,
     OUTPUTS,
+    SEQ2SEQ,
     TRAINED,
     N,
     Plain,
     T,
+    V,
     arguments,
     classes,
     declared,
@@ -249,3 +252,70 @@ def test_labels_in_a_column() -> None:
     model, batch = make("sequence, bert")
     func, outputs = compute_loss_func(CrossEntropy(), model), model(input_ids=batch["input_ids"])
     assert torch.equal(func(outputs, batch["labels"][:, None]), func(outputs, batch["labels"]))
+
+
+# The inputs of a decoder
+
+DECODERS = [name for name in HEADS if name.startswith("sequence to sequence")]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("how", ["train", "evaluate", "predict"])
+def test_a_pass_in_which_a_decoder_reads_something_else_is_refused(
+    name: str, how: str, tmp_path: Path
+) -> None:
+    model, batch = make(name)
+    del batch["decoder_input_ids"]
+    func = compute_loss_func(CrossEntropy(), model)
+    trainer = Trainer(model, arguments(tmp_path, N), train_dataset=rows(batch), compute_loss_func=func)
+    with pytest.raises(ValueError, match=r"decoder_input_ids|decoder_inputs_embeds|input_ids"):
+        trainer.train() if how == "train" else getattr(trainer, how)(rows(batch))
+
+
+@pytest.mark.parametrize("family", ["Bart", "MBart", "Mvp", "PLBart"])
+def test_a_decoder_that_would_read_the_source_is_named(family: str) -> None:
+    batch = make("sequence to sequence, bart")[1]
+    model = getattr(hf, f"{family}ForConditionalGeneration")(getattr(hf, f"{family}Config")(**SEQ2SEQ))
+    labels = batch.pop("labels")
+    del batch["decoder_input_ids"]
+    func = compute_loss_func(CrossEntropy(), model)
+    copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    assert pickled(**batch).logits.shape == (N, T, V)
+    wrong = F.pad(labels, (0, 1), value=-100)  # as long as the source: no shape tells
+    for each in (model, copied):
+        with pytest.raises(
+            ValueError,
+            match=f"^decoder_input_ids must be in the batches of {type(model).__name__}, got none; ",
+        ):
+            func(each(**batch), wrong)
+    given = model.prepare_decoder_input_ids_from_labels(labels)
+    own = model(**batch, labels=labels)
+    for outputs in (own, model(**batch, decoder_input_ids=given), model(batch["input_ids"], None, given)):
+        torch.testing.assert_close(func(outputs, labels), own.loss, rtol=2e-6, atol=0)
+    assert model.generate(batch["input_ids"], max_new_tokens=2).shape[0] == N
+
+
+def test_the_collator_of_the_model_gives_them(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    words = {"<pad>": 0} | {f"w{i}": i for i in range(1, V)}
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words)), pad_token="<pad>"
+    )
+    model, batch = make("sequence to sequence, bart")
+    data: Any = [
+        {"input_ids": source.tolist(), "labels": labels[: T - 1 - i % 2].tolist()}
+        for i, (source, labels) in enumerate(zip(batch["input_ids"], tokens(N, T), strict=True))
+    ]
+    collator = hf.DataCollatorForSeq2Seq(tokenizer, model=model)
+    func = compute_loss_func(CrossEntropy(), model)
+    trainer = Trainer(
+        model, arguments(tmp_path, 2, 4), data_collator=collator, train_dataset=data, compute_loss_func=func
+    )
+    whole = collator(copy.deepcopy(data))
+    own = model.eval()(
+        input_ids=whole["input_ids"], attention_mask=whole["attention_mask"], labels=whole["labels"]
+    )
+    assert trainer.evaluate(data)["eval_loss"] == pytest.approx(own.loss.item(), rel=1e-5)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(own.loss.item(), rel=1e-5)
