@@ -5,20 +5,18 @@ from typing import Any, final
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_callback import TrainerCallback
-from transformers.trainer_utils import unwrap_peft_model
 
+from equipoise.integrations.transformers.outputs import Head, unwrapped
+from equipoise.integrations.transformers.outputs import shifted as shifted
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX
 
 
 def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable[..., Tensor]:
-    r"""Return an objective as the Trainer's `compute_loss_func`, for a classifier or a language model.
+    r"""Return an objective as the Trainer's `compute_loss_func`, for a head with one label per item.
 
     The loss is the sum over the items that count, divided by their number: that of all the batches and
     processes of the step, which the Trainer supplies, or of the batch where it does not. A step is therefore
@@ -26,20 +24,33 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
     number, as the Trainer counts items alone: with weights that are not one on average the loss is so much
     larger than `objective(logits, labels)`.
 
+    What the head is, is read from the model's `loss_type`, its class and its config, never from shapes: one
+    label for a row (sequences, images, video, audio, next sentence, multiple choice), for a token (token
+    classification, audio frames, masked, causal and sequence-to-sequence language models) or for a pixel
+    (semantic segmentation, whose logits are enlarged to the size of the labels as transformers does). Any
+    other head raises. A module of one's own must have one label per row, unless its `loss_type` says more,
+    as in `model.loss_type = "ForTokenClassification"`.
+
     A causal language model's labels are shifted by the rule that the Trainer counts by. Its logits are all
     held at once; `fuse_lm_head` does without.
 
     Args:
         objective: The loss, or an `Objective` with reduction "mean".
-        model: The model of the Trainer.
+        model: The model of the Trainer; DataParallel, DistributedDataParallel, FSDP, torch.compile and peft
+            may wrap it.
 
     Shapes:
-        The model's logits (..., C); labels (...) classes, -100 for none, or (..., C) probabilities.
+        The model's logits (B, C), (B, T, C) or (B, C, H, W); labels without C: classes, -100 for none; or in
+        the shape of the logits: probabilities, which a model that shifts does not take.
 
     Raises:
         TypeError: If objective is none.
-        ValueError: If objective has another reduction or ignore_index; if the model has several labels per
-            item, or is a language model whose class does not say whether it shifts; if there are no labels.
+        ValueError: If objective has another reduction or ignore_index; if the head has no one label per item
+            (questions, objects, CTC, several labels, regression, one output) or a second head beside it; if
+            the model is a language model whose class does not say whether it shifts, or that does not do as
+            the Trainer counts. In a pass, if outputs or labels have other shapes; if there are no labels, or
+            some that the model ignores and the Trainer counts; or if an encoder-decoder was not given the
+            decoder's inputs, which the Trainer keeps it from making of the labels.
 
     Numerics:
         As the objective: half precision is computed in float32.
@@ -56,28 +67,23 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
         >>> loss_func(outputs, torch.tensor([0, 1]), num_items_in_batch=2).shape
         torch.Size([])
     """
-    base, read = unwrap_peft_model(model), read_objective(objective)
-    if getattr(base.config, "problem_type", None) == "multi_label_classification":
-        raise ValueError(
-            "model must have one label per item, got problem_type 'multi_label_classification'; "
-            "a softmax loss does not fit it"
-        )
-    shift = _shifts_labels(base)
+    base: Any = unwrapped(model)
+    head, read = Head.of(base), read_objective(objective)
+    if head.shift and base is not model:
+        model.loss_type = base.loss_type  # the Trainer counts by what it is given, such as a wrapper
 
     def loss_func(
         outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         if labels is None:
             raise ValueError("labels must be given, got None; add them to the batches")
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits, target = head.rows(outputs, labels)
         read.to(logits.device).train(model.training)
-        if labels.is_floating_point() and labels.shape == logits.shape:
-            target, per_item = labels.flatten(0, -2), labels.shape[-1]  # the Trainer counts every number
-        else:
-            target, per_item = (shifted(labels) if shift else labels).flatten(), 1
+        per_item = target.shape[1:].numel()  # of probabilities the Trainer counts every number
         count = (target != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
-        total = read(logits.flatten(0, -2), target.to(logits.device), reduction="sum")
-        return total * per_item / torch.as_tensor(count, device=total.device)
+        total = read(logits, target, reduction="sum")
+        # DataParallel has a count per device, and the Trainer multiplies by their number.
+        return total * per_item / torch.as_tensor(count, device=total.device).sum()
 
     return loss_func
 
@@ -198,20 +204,3 @@ def read_objective(objective: Loss | Objective) -> Objective:
             f"{objective.ignore_index}; set those labels to {IGNORE_INDEX}"
         )
     return objective
-
-
-def _shifts_labels(model: nn.Module) -> bool:
-    """Whether position i is held against label i + 1, by the rule that the Trainer counts by."""
-    known = LOSS_MAPPING.get(str(getattr(model, "loss_type", None)))
-    causal = {cls.__name__ for cls in type(model).__mro__} & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if known is None and causal:
-        raise ValueError(
-            f"model must have a loss_type for the Trainer to count by, got none for {type(model).__name__}; "
-            "before the Trainer is made set model.loss_type = 'ForCausalLM' if its labels are shifted"
-        )
-    return known is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
-
-
-def shifted(labels: Tensor) -> Tensor:
-    """Return what each position is held against; the last against nothing."""
-    return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
