@@ -35,6 +35,7 @@ HEAVY = {
 
 # What each part may import of the others. The package itself is written as "equipoise".
 CORE = {
+    "naming",
     "masking",
     "stats",
     "sharded",
@@ -54,22 +55,25 @@ CORE = {
     "distributions",
 }
 ALLOWED: dict[str, set[str]] = {
+    "naming": set(),
     "masking": set(),
     "stats": set(),
     "reduction": {"sharded"},
     "rows": {"stats"},
     "sharded": {"stats"},
     "linear": {"reduction", "rows", "stats", "sharded"},
-    "losses": {"masking", "reduction", "rows", "linear", "sharded"},
+    "losses": {"masking", "reduction", "rows", "linear", "sharded", "targets"},
     "penalties": {"reduction", "rows", "losses"},
     "maps": {"masking", "losses"},
     "distributions": {"masking", "maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},
     "addresses": {"losses"},
-    "spelling": {"losses", "penalties", "schedules"},
+    "spelling": {"losses", "naming", "penalties", "schedules", "targets"},
     "objective": {"reduction", "rows", "linear", "losses", "schedules", "addresses", "spelling", "sharded"},
     "equipoise": {
+        "naming",
+        "metrics",
         "linear",
         "targets",
         "decisions",
@@ -86,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},
     "integrations": CORE | {"equipoise", "metrics"},
+    "__main__": {"cli"},
     "cli": CORE | {"equipoise", "metrics", "compare", "integrations"},
 }
 

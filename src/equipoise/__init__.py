@@ -1,6 +1,20 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-from equipoise import decisions, distributions, gamma, linear, losses, maps, penalties, schedules, targets
+import sys
+
+from equipoise import (
+    decisions,
+    distributions,
+    gamma,
+    linear,
+    losses,
+    maps,
+    metrics,
+    penalties,
+    schedules,
+    targets,
+)
+from equipoise.naming import suggest_names
 from equipoise.objective import Objective
 
 __version__ = "0.1.0"
@@ -14,7 +28,10 @@ __all__ = [
     "linear",
     "losses",
     "maps",
+    "metrics",
     "penalties",
     "schedules",
     "targets",
 ]
+
+suggest_names(sys.modules[__name__])

@@ -6,14 +6,15 @@ class indices or as probabilities, `ignore_index`, class weights that also weigh
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
 from equipoise.sharded import Shard, is_dtensor, open_logits, whole
 
-REDUCTIONS = ("none", "mean", "sum")
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 IGNORE_INDEX = -100  # torch's
 
 
@@ -147,6 +148,11 @@ def read_targets(
             )
         soft = target.movedim(axis, -1).reshape(-1, classes).to(like.dtype)
         return Targets(soft=soft, weight=weight, shape=shape)
+    if target.shape == full:
+        raise TypeError(
+            f"target must be floating when it has the shape of the logits, got {target.dtype}; use "
+            f"target.to(logits.dtype) for one-hot rows, target.argmax({axis}) for their classes"
+        )
     if target.dtype == torch.bool or target.is_complex():
         raise TypeError(
             f"target must be class indices or probabilities, got {target.dtype}; use target.long()"

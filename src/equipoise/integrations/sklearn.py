@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from equipoise import addresses
 from equipoise.decisions import decide
 from equipoise.losses import CrossEntropy, Loss
-from equipoise.losses.base import check_number
+from equipoise.losses.base import check_loss, check_number
 from equipoise.objective import Objective
 from equipoise.spelling import parse
 from equipoise.targets import Matrix
@@ -217,11 +217,7 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
             return CrossEntropy()
         if isinstance(self.objective, str):
             return parse(self.objective)
-        if not isinstance(self.objective, Loss):
-            raise TypeError(
-                f"objective must be a loss of equipoise or its text, got {self.objective!r}; "
-                "for example 'GammaCrossEntropy(gamma=0.1)'"
-            )
+        check_loss("objective", self.objective, "a loss of equipoise or its text")
         return self.objective
 
     def _logits(self, X: Any) -> Tensor:

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import unwrap_peft_model
 
-from equipoise.losses.base import Loss
+from equipoise.losses.base import Loss, check_loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX
 
@@ -181,12 +181,9 @@ _SAVED = "equipoise.Objective"
 
 def read_objective(objective: Loss | Objective) -> Objective:
     """Return an objective that the Trainer's counts fit."""
-    if isinstance(objective, Loss):
-        return Objective(objective)
     if not isinstance(objective, Objective):
-        raise TypeError(
-            f"objective must be a loss or an Objective, got {objective!r}; for example CrossEntropy()"
-        )
+        check_loss("objective", objective, "a loss or an Objective")
+        return Objective(objective)
     if objective.reduction != "mean":
         raise ValueError(
             f"objective must have reduction 'mean', got {objective.reduction!r}; "
