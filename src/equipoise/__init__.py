@@ -1,6 +1,7 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from equipoise import (
     decisions,
@@ -9,13 +10,15 @@ from equipoise import (
     linear,
     losses,
     maps,
-    metrics,
+    naming,
     penalties,
     schedules,
     targets,
 )
-from equipoise.naming import suggest_names
 from equipoise.objective import Objective
+
+if TYPE_CHECKING:  # imported when it is asked for
+    from equipoise import metrics
 
 __version__ = "0.1.0"
 
@@ -34,4 +37,4 @@ __all__ = [
     "targets",
 ]
 
-suggest_names(sys.modules[__name__])
+naming.answer_names(sys.modules[__name__])

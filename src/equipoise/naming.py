@@ -1,8 +1,12 @@
 """What a wrong name was meant to be."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
+from inspect import ismodule
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -27,35 +31,44 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     return f"did you mean {shown[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"
 
 
-def suggest_names(package: ModuleType) -> None:
-    """Make a package and its public modules say what was meant by a name that they lack.
+def look_up(package: ModuleType, path: str, name: str) -> Any:
+    """Return a public module that is imported when it is asked for, or say what was meant by a wrong name.
+
+    Args:
+        package: The package.
+        path: Of the module that lacks the name: the package itself, or one of its public modules.
+        name: The name.
+    """
+    root, said = package.__name__, f"module {path!r} has no attribute {name!r}"
+    if path == root and name in package.__all__:
+        return _answering(package, f"{root}.{name}")
+    if name.startswith("_"):
+        raise AttributeError(said)
+    if path == root and find_spec(f"{root}.{name}"):
+        raise AttributeError(f"{said}; import {root}.{name} first")
+    known, elsewhere = list(vars(sys.modules[path])["__all__"]), {}
+    for module in filter(ismodule, (getattr(package, each) for each in package.__all__)):
+        for each in module.__all__:
+            if path == root or each.lower() == name.lower():
+                elsewhere.setdefault(each, f"{module.__name__}.{each}")
+    raise AttributeError(f"{said}; {nearest(name, known, elsewhere)}")
+
+
+def answer_names(package: ModuleType) -> None:
+    """Let `look_up` answer for the names that a package and its public modules lack.
 
     A `__getattr__` in the code of a module would do the same, but type checkers would then take any name.
     """
-    root = package.__name__
-    modules = {root: package}
     for name in package.__all__:
-        if isinstance(vars(package)[name], ModuleType):
-            modules[f"{root}.{name}"] = vars(package)[name]
-    public: dict[str, list[str]] = {path: module.__all__ for path, module in modules.items()}
-    everything = {each: f"{path}.{each}" for path in reversed(public) for each in public[path]}
-
-    def refuser(path: str) -> Callable[[str], Any]:
-        def refuse(name: str) -> Any:
-            said = f"module {path!r} has no attribute {name!r}"
-            if name.startswith("_"):
-                raise AttributeError(said)
-            if path == root and find_spec(f"{path}.{name}"):
-                raise AttributeError(f"{said}; import {path}.{name} first")
-            same = {each: there for each, there in everything.items() if each.lower() == name.lower()}
-            raise AttributeError(
-                f"{said}; {nearest(name, public[path], everything if path == root else same)}"
-            )
-
-        return refuse
-
-    for path, module in modules.items():
-        module.__getattr__ = refuser(path)
+        if ismodule(vars(package).get(name)):
+            _answering(package, f"{package.__name__}.{name}")
+    _answering(package, package.__name__)
 
 
-__all__ = ["nearest", "suggest_names"]
+def _answering(package: ModuleType, path: str) -> ModuleType:
+    module = import_module(path)
+    module.__getattr__ = partial(look_up, package, path)
+    return module
+
+
+__all__ = ["answer_names", "look_up", "nearest"]

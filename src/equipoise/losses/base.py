@@ -4,7 +4,7 @@ import operator
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn, final
+from typing import Any, ClassVar, Literal, Never, NoReturn, final
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from equipoise.sharded import is_dtensor
 class _LossClass(ABCMeta):
     """The class of loss classes: refuses arithmetic with a class in place of a loss, as 0.1 * Entropy."""
 
-    def _refuse(cls, *other: object) -> NoReturn:
+    def _refuse(cls, *other: Never) -> NoReturn:
         del other
         raise TypeError(
             f"a loss must be made before it is combined, got the class {cls.__name__}; write {cls.__name__}()"

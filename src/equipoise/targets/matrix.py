@@ -177,9 +177,8 @@ class Matrix:
         wanted = check_names(classes)
         for name in wanted:
             if name not in self.classes:
-                raise ValueError(
-                    f"{self.kind} must name every class once, got none for {name!r}; {_near(name, self.classes)}"
-                )
+                way = _near(name, self.classes)
+                raise ValueError(f"{self.kind} must name every class once, got none for {name!r}; {way}")
         places = [self.classes.index(name) for name in wanted]
         kept = self.array[np.ix_(places, places)]
         if self.kind == "similarity" and (kept.sum(1) < 1 - TOLERANCE).any():
