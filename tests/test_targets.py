@@ -349,7 +349,7 @@ MESSAGES = [
         "classes",
     ),
     value(
-        lambda: Matrix(pandas.DataFrame(COSTS, index=list("abc"), columns=list("abd")), "costs"),
+        lambda: Matrix(pandas.DataFrame(COSTS, index=list("abc"), columns=list("abx")), "costs"),
         "costs must have the same names across and down, got 'c' in one only; name each class in both",
     ),
     value(

@@ -224,8 +224,7 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
             return CrossEntropy()
         if isinstance(self.objective, str):
             return parse(self.objective)
-        check_loss("objective", self.objective, "a loss of equipoise or its text")
-        return self.objective
+        return check_loss("objective", self.objective, "a loss of equipoise or its text")
 
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)

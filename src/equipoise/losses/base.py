@@ -359,11 +359,12 @@ def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:
     return asked.whole or Rank() in asked.stats
 
 
-def check_loss(name: str, value: object, rule: str) -> None:
-    """Raise unless a value is a loss; `rule` says what it must be."""
+def check_loss(name: str, value: object, rule: str) -> Loss:
+    """Return a value if it is a loss; `rule` says what it must be."""
     if not isinstance(value, Loss):
         way = f"write {value.__name__}()" if isinstance(value, _LossClass) else "for example CrossEntropy()"
         raise TypeError(f"{name} must be {rule}, got {value!r}; {way}")
+    return value
 
 
 def check_number(

@@ -69,9 +69,8 @@ def matched_weight(
         if isinstance(term, Tensor) and name == "loss":
             gradient = _gradient(term, logits)
         else:
-            check_loss(name, term, "a loss of equipoise")
-            leaf = logits.detach().clone().requires_grad_()
-            gradient = _gradient(term(leaf, target, weight=weight, ignore_index=ignore_index), leaf)
+            leaf, of = logits.detach().clone().requires_grad_(), check_loss(name, term, "a loss of equipoise")
+            gradient = _gradient(of(leaf, target, weight=weight, ignore_index=ignore_index), leaf)
         pull = gradient.double().norm().item()
         if not 0 < pull < float("inf"):
             raise ValueError(

@@ -153,7 +153,7 @@ def _from_toml(path: Path, kind: Kind, text: str) -> Matrix:
                 f"{path}; or give a table per class"
             )
         shares = {name: number(path, kind, found[name]) for name in ("within", "between") if name in found}
-        return from_groups(found["groups"], kind, **shares)
+        return from_groups(found["groups"], kind, within=shares.get("within"), between=shares.get("between"))
     names = list(found)
     for name, row in found.items():
         if not isinstance(row, Mapping):

@@ -182,8 +182,7 @@ _SAVED = "equipoise.Objective"
 def read_objective(objective: Loss | Objective) -> Objective:
     """Return an objective that the Trainer's counts fit."""
     if not isinstance(objective, Objective):
-        check_loss("objective", objective, "a loss or an Objective")
-        return Objective(objective)
+        return Objective(check_loss("objective", objective, "a loss or an Objective"))
     if objective.reduction != "mean":
         raise ValueError(
             f"objective must have reduction 'mean', got {objective.reduction!r}; "
