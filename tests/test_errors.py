@@ -735,6 +735,10 @@ DOORS = [
         "CrossEntropy()",
     ),
     kind(
+        lambda: Objective("Focal()"),  # pyright: ignore[reportArgumentType]
+        "loss must be a loss of equipoise, got 'Focal()'; Objective.from_config takes a text",
+    ),
+    kind(
         lambda: Objective.from_config({"loss": "Focal()"}),  # pyright: ignore[reportArgumentType]
         "loss must be a loss of equipoise or its text, got {'loss': 'Focal()'}; write from_config(**config)",
     ),

@@ -85,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
         "schedules",
         "objective",
     },
-    "metrics": set(),
+    "metrics": {"naming"},
     "targets": set(),
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},

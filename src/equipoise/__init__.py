@@ -37,4 +37,6 @@ __all__ = [
     "targets",
 ]
 
-naming.answer_names(sys.modules[__name__])
+for _module in (__name__, *(f"{__name__}.{name}" for name in __all__)):
+    if _module in sys.modules:
+        naming.answer_names(_module)

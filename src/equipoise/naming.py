@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import ismodule
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -31,44 +31,33 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     return f"did you mean {shown[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"
 
 
-def look_up(package: ModuleType, path: str, name: str) -> Any:
-    """Return a public module that is imported when it is asked for, or say what was meant by a wrong name.
+def answer_names(path: str) -> None:
+    """Let a public module say what was meant by a name that it lacks.
+
+    A `__getattr__` in the code of a module would do the same, but type checkers would then take any name.
 
     Args:
-        package: The package.
-        path: Of the module that lacks the name: the package itself, or one of its public modules.
-        name: The name.
+        path: Of the module; the package also imports its public modules when they are asked for.
     """
-    root, said = package.__name__, f"module {path!r} has no attribute {name!r}"
+    sys.modules[path].__getattr__ = partial(_look_up, path)
+
+
+def _look_up(path: str, name: str) -> Any:
+    said = f"module {path!r} has no attribute {name!r}"
+    root = path.partition(".")[0]
+    package = sys.modules[root]
     if path == root and name in package.__all__:
-        return _answering(package, f"{root}.{name}")
+        return import_module(f"{root}.{name}")
     if name.startswith("_"):
         raise AttributeError(said)
     if path == root and find_spec(f"{root}.{name}"):
         raise AttributeError(f"{said}; import {root}.{name} first")
-    known, elsewhere = list(vars(sys.modules[path])["__all__"]), {}
+    elsewhere: dict[str, str] = {}
     for module in filter(ismodule, (getattr(package, each) for each in package.__all__)):
         for each in module.__all__:
             if path == root or each.lower() == name.lower():
                 elsewhere.setdefault(each, f"{module.__name__}.{each}")
-    raise AttributeError(f"{said}; {nearest(name, known, elsewhere)}")
+    raise AttributeError(f"{said}; {nearest(name, sys.modules[path].__all__, elsewhere)}")
 
 
-def answer_names(package: ModuleType) -> None:
-    """Let `look_up` answer for the names that a package and its public modules lack.
-
-    A `__getattr__` in the code of a module would do the same, but type checkers would then take any name.
-    """
-    for name in package.__all__:
-        if ismodule(vars(package).get(name)):
-            _answering(package, f"{package.__name__}.{name}")
-    _answering(package, package.__name__)
-
-
-def _answering(package: ModuleType, path: str) -> ModuleType:
-    module = import_module(path)
-    module.__getattr__ = partial(look_up, package, path)
-    return module
-
-
-__all__ = ["answer_names", "look_up", "nearest"]
+__all__ = ["answer_names", "nearest"]

@@ -362,7 +362,8 @@ def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:
 def check_loss(name: str, value: object, rule: str) -> Loss:
     """Return a value if it is a loss; `rule` says what it must be."""
     if not isinstance(value, Loss):
-        way = f"write {value.__name__}()" if isinstance(value, _LossClass) else "for example CrossEntropy()"
+        way = "Objective.from_config takes a text" if isinstance(value, str) else "for example CrossEntropy()"
+        way = f"write {value.__name__}()" if isinstance(value, _LossClass) else way
         raise TypeError(f"{name} must be {rule}, got {value!r}; {way}")
     return value
 
