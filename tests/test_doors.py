@@ -401,6 +401,7 @@ WRONG = [
     'loss.linear(z, z, t, backend="cuda")',
     'Objective(loss, reduction="avg")',
     'from_groups("a | b", "cost")',
+    'Matrix([[0, 1], [1, 0]], "cost")',
     "0.1 * CrossEntropy",
     "Objective(CrossEntropy)",
     "from equipoise.losses import FocalLoss",

@@ -739,6 +739,14 @@ DOORS = [
         "loss must be a loss of equipoise, got 'Focal()'; Objective.from_config takes a text",
     ),
     kind(
+        lambda: scheduled(Focal(), gamma="Linear(2, 0, 9)"),
+        "schedules['gamma'] must be a schedule, got 'Linear(2, 0, 9)'; Objective.from_config takes a text",
+    ),
+    kind(
+        lambda: scheduled(Focal(), gamma=Linear),
+        "schedules['gamma'] must be a schedule, got <class 'equipoise.schedules.Linear'>; make one of it",
+    ),
+    kind(
         lambda: Objective.from_config({"loss": "Focal()"}),  # pyright: ignore[reportArgumentType]
         "loss must be a loss of equipoise or its text, got {'loss': 'Focal()'}; write from_config(**config)",
     ),

@@ -84,9 +84,14 @@ class Objective(nn.Module):
             )
         for name, schedule in self.schedules.items():
             if not isinstance(schedule, Schedule):
-                raise TypeError(
-                    f"schedules[{name!r}] must be a schedule, got {schedule!r}; for one value use Constant"
-                )
+                way = "for one value use Constant"
+                if isinstance(schedule, str | type):
+                    way = (
+                        "Objective.from_config takes a text"
+                        if isinstance(schedule, str)
+                        else "make one of it"
+                    )
+                raise TypeError(f"schedules[{name!r}] must be a schedule, got {schedule!r}; {way}")
             for bound in schedule.bounds():
                 addresses.put(loss, {self._places[name]: bound})  # raises where the option would not take it
             self.register_buffer(_buffer(name), torch.tensor(schedule(0), dtype=torch.float32))

@@ -223,6 +223,12 @@ def test_costs_decide(data: Any) -> None:
     assert np.array_equal(found, by_hand)
     assert not np.array_equal(found, plain.predict(rows))
     assert not np.array_equal(found, NAMES[(model.predict_proba(rows) @ COSTS.T).argmin(1)])  # the control
+    for given in (
+        COSTS.tolist(),
+        torch.from_numpy(COSTS),
+        ExpectedCost(COSTS).costs,
+    ):  # in the order of classes_
+        assert np.array_equal(quick(costs=given).fit(rows, labels).predict(rows), found)
     turned = [2, 0, 1]
     there = COSTS[np.ix_(turned, turned)]
     frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
@@ -404,7 +410,8 @@ def named_costs() -> list[Any]:
     turned = [2, 0, 1]
     there = COSTS[np.ix_(turned, turned)]
     frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
-    return [Matrix(there, "costs", NAMES[turned]), frame, frame[["dog", "eel", "cat"]]]
+    matrix = Matrix(there, "costs", NAMES[turned])
+    return [matrix, frame, frame[["dog", "eel", "cat"]], ExpectedCost(matrix).costs]
 
 
 @pytest.mark.parametrize("place", ["costs", "objective"])

@@ -331,7 +331,7 @@ def _ordered(costs: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
     if isinstance(costs, Matrix) and costs.kind != "costs":
         raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
     matrix = Matrix(costs, "costs")
-    if hasattr(costs, "classes") or hasattr(costs, "columns"):  # named; a fold may lack a class
+    if getattr(costs, "classes", None) is not None or hasattr(costs, "columns"):  # a fold may lack a class
         return matrix.part(classes.tolist()).array
     if len(matrix) != len(classes):
         names = ", ".join(map(str, classes.tolist()))

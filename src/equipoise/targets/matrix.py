@@ -47,7 +47,7 @@ class Matrix:
         zebra     0.3    0.7
     """
 
-    def __init__(self, values: Any, kind: str, classes: Sequence[object] | None = None) -> None:
+    def __init__(self, values: Any, kind: Kind, classes: Sequence[object] | None = None) -> None:
         _require_kind(kind)
         values, own = labelled(values, kind)
         if own is not None and classes is not None:
@@ -63,7 +63,7 @@ class Matrix:
             raise ValueError(
                 f"{kind} must be (C, C), got {array.shape}; give a row per true class and a column per class"
             )
-        self.kind = kind
+        self.kind: Kind = kind
         self.classes: tuple[str, ...] = check_names(range(len(array)) if classes is None else classes)
         if len(self.classes) != len(array):
             raise ValueError(
