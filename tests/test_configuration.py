@@ -17,6 +17,7 @@ from equipoise.losses import (
     LOSSES,
     CrossEntropy,
     ExpectedCost,
+    Focal,
     GammaCrossEntropy,
     Loss,
     Reweighted,
@@ -27,6 +28,7 @@ from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.rows import Row
 from equipoise.schedules import SCHEDULES, Constant, Cosine, FollowConfidence, Linear, Schedule
 from equipoise.spelling import names, normalise, parse, parse_schedule, spell
+from equipoise.targets import Matrix
 
 COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
 ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
@@ -46,6 +48,12 @@ TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7), FollowConfiden
         (
             "CrossEntropy() + LogitRange(low=-4, high=+4) * 0.5",
             CrossEntropy() + 0.5 * LogitRange(low=-4, high=4),
+        ),
+        ("CrossEntropy() / 2", CrossEntropy() / 2),
+        ("Focal(gamma=1 / 4)", Focal(gamma=0.25)),
+        (
+            "ExpectedCost(Matrix([[0, 2], [1, 0]], 'costs', ['ill', 'well']))",
+            ExpectedCost(Matrix(COSTS, "costs", ["ill", "well"])),
         ),
         ("2 * (CrossEntropy() + Entropy())", 2 * CrossEntropy() + 2 * Entropy()),
         ("Reweighted(TaiLrWeight(gamma=0.1))", Reweighted(TaiLrWeight(gamma=0.1))),
@@ -89,14 +97,19 @@ def test_one_spelling_and_the_names_in_it() -> None:
         ("TaiLrWeight()", "must be a loss, got 'TaiLrWeight()'"),
         ("CrossEntropy() + 1", "must add losses to losses and multiply them by numbers"),
         ("CrossEntropy() * Focal()", "must add losses to losses and multiply them by numbers"),
-        ("CrossEntropy() / 2", "must use only names, options, numbers, lists, +, - and *"),
+        ("2 / CrossEntropy()", "must add losses to losses and multiply them by numbers"),
+        ("CrossEntropy() / 0", "must have finite numbers, got 'CrossEntropy() / 0'; float division by zero"),
+        ("1e999 * CrossEntropy()", "must have finite numbers, got '1e309 * CrossEntropy()'; a coefficient"),
+        ("CrossEntropy() ** 2", "must use only names, options, numbers, texts, lists, +, -, * and /"),
+        ("'CrossEntropy()'", "must be a loss, got "),
+        ("Matrix([[0, 1], [1, 0]], 'costs')", "must be a loss, got "),
         ("[1] + CrossEntropy()", "must combine losses and numbers, got '[1]' beside a sign"),
         ("-TaiLrWeight()", "must combine losses and numbers, got 'TaiLrWeight()' beside a sign"),
         ("ExpectedCost(costs)", "must use a known name, got 'costs'; write numbers out, [[0, 1], [1, 0]]"),
         ("Crossentropy", "must use a known name, got 'Crossentropy'; did you mean CrossEntropy?"),
         ("ExpectedCost([[0, 1]])", "ExpectedCost: costs must be (C, C)"),
         ("GammaCrossEntropy(gamma=-1)", "GammaCrossEntropy: gamma must be in [0, 1], got -1"),
-        ("GammaCrossEntropy(gamma='a')", "must use only names, options, numbers, lists, +, - and *"),
+        ("GammaCrossEntropy(gamma='a')", "GammaCrossEntropy: gamma must be a Python number, got 'a'"),
         ("-" * 100_000 + "1", "must be Python such as"),
     ],
 )

@@ -61,6 +61,7 @@ OUTSIDE = (
     "decisions.py",
     "distributions.py",
     "integrations",
+    "naming.py",
     "spelling.py",
     "sharded.py",
 )  # these have tests of their own
@@ -726,6 +727,61 @@ FUSED = [
     ),
 ]
 
+BATCH = "{} must be no tensor, got one of shape {}; make the loss first, then call it: loss(logits, target)"
+CLASS = "a loss must be made before it is combined, got the class {0}; write {0}()"
+COEFFICIENT = (
+    "a coefficient must be a Python number, got a tensor; use .item(), or multiply the value: "
+    "factor * loss(logits, target)"
+)
+one_hot = torch.nn.functional.one_hot(target, 5)
+
+DOORS = [
+    kind(lambda: GammaCrossEntropy(logits, target), BATCH.format("gamma", (8, 5))),  # pyright: ignore[reportArgumentType]
+    kind(lambda: Decisiveness(logits), BATCH.format("num_classes", (8, 5))),  # pyright: ignore[reportArgumentType]
+    kind(lambda: 0.1 * Entropy, CLASS.format("Entropy")),
+    kind(lambda: CrossEntropy() / torch.tensor(2.0), COEFFICIENT),
+    kind(
+        lambda: Objective(CrossEntropy),  # pyright: ignore[reportArgumentType]
+        "loss must be a loss of equipoise, got <class 'equipoise.losses.likelihood.CrossEntropy'>; write "
+        "CrossEntropy()",
+    ),
+    kind(
+        lambda: Objective("Focal()"),  # pyright: ignore[reportArgumentType]
+        "loss must be a loss of equipoise, got 'Focal()'; Objective.from_config takes a text",
+    ),
+    kind(
+        lambda: scheduled(Focal(), gamma="Linear(2, 0, 9)"),
+        "schedules['gamma'] must be a schedule, got 'Linear(2, 0, 9)'; Objective.from_config takes a text",
+    ),
+    kind(
+        lambda: scheduled(Focal(), gamma=Linear),
+        "schedules['gamma'] must be a schedule, got <class 'equipoise.schedules.Linear'>; make one of it",
+    ),
+    kind(
+        lambda: Objective.from_config({"loss": "Focal()"}),  # pyright: ignore[reportArgumentType]
+        "loss must be a loss of equipoise or its text, got {'loss': 'Focal()'}; write from_config(**config)",
+    ),
+    kind(
+        lambda: CrossEntropy()(logits, one_hot),
+        "target must be floating when it has the shape of the logits, got torch.int64; use "
+        "target.to(logits.dtype) for one-hot rows, target.argmax(1) for their classes",
+    ),
+    value(
+        fused(target=probs(8, 5).requires_grad_()),
+        "target must need no gradient in a fused loss, got probabilities that do; pass target.detach(), or "
+        "logits: loss(hidden @ weight.T, target)",
+    ),
+    value(
+        lambda: matched_weight(torch.zeros(2), Entropy(), logits),
+        "loss must be one number, got a value of shape (2,); take its mean",
+    ),
+    value(
+        lambda: matched_weight(torch.tensor(1.0), Entropy(), logits),
+        "loss must be computed from the logits, got a value whose gradient does not reach them; pass the "
+        "very tensor that the model used",
+    ),
+]
+
 COMPILED = [
     value(
         lambda: ask(LogOdds(), logits, target - 100),
@@ -733,7 +789,7 @@ COMPILED = [
     ),
 ]
 
-CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + COMPILED * kernels.available()
+CASES = READING + OPTIONS + MATRICES + CHOOSING + SCHEDULES + FUSED + DOORS + COMPILED * kernels.available()
 NEEDS_KERNELS = pytest.mark.skipif(
     not kernels.available(), reason="the kernels were not compiled when the package was installed"
 )
@@ -807,7 +863,6 @@ def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
         lambda: CrossEntropy() * "2",
         lambda: CrossEntropy() * True,
         lambda: CrossEntropy() * CrossEntropy(),
-        lambda: torch.tensor(2.0) * CrossEntropy(),
     ],
 )
 def test_losses_add_to_losses_and_scale_by_numbers_alone(call: Callable[[], Any]) -> None:

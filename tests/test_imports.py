@@ -36,6 +36,7 @@ HEAVY = {
 
 # What each part may import of the others. The package itself is written as "equipoise".
 CORE = {
+    "naming",
     "masking",
     "stats",
     "sharded",
@@ -55,22 +56,25 @@ CORE = {
     "distributions",
 }
 ALLOWED: dict[str, set[str]] = {
+    "naming": set(),
     "masking": set(),
     "stats": set(),
     "reduction": {"masking", "sharded", "stats"},
     "rows": {"stats"},
     "sharded": {"stats"},
     "linear": {"reduction", "rows", "stats", "sharded"},
-    "losses": {"masking", "reduction", "rows", "linear", "sharded", "stats"},
+    "losses": {"masking", "reduction", "rows", "linear", "sharded", "stats", "targets"},
     "penalties": {"reduction", "rows", "losses"},
     "maps": {"masking", "losses"},
     "distributions": {"masking", "maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},
     "addresses": {"losses"},
-    "spelling": {"losses", "penalties", "schedules"},
+    "spelling": {"losses", "naming", "penalties", "schedules", "targets"},
     "objective": {"reduction", "rows", "linear", "losses", "schedules", "addresses", "spelling", "sharded"},
     "equipoise": {
+        "naming",
+        "metrics",
         "linear",
         "targets",
         "decisions",
@@ -82,11 +86,12 @@ ALLOWED: dict[str, set[str]] = {
         "schedules",
         "objective",
     },
-    "metrics": set(),
+    "metrics": {"naming"},
     "targets": set(),
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},
     "integrations": CORE | {"equipoise", "metrics"},
+    "__main__": {"cli"},
     "cli": CORE | {"equipoise", "metrics", "compare", "integrations"},
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -340,7 +341,28 @@ MESSAGES = [
     ),
     value(
         lambda: Matrix(COSTS, "costs", "abc").ordered("abcd"),
-        "costs must name every class once, got none for 'd'; add it",
+        "costs must name every class once, got none for 'd'; there is a, b, c",
+    ),
+    value(
+        lambda: Matrix(ALIKE, "similarity", "abcd").part("ac"),
+        "similarity must give no share to a class that is left out, got 0.2 for true class 'a'; keep all "
+        "classes",
+    ),
+    value(
+        lambda: Matrix(pandas.DataFrame(COSTS, index=list("abc"), columns=list("abx")), "costs"),
+        "costs must have the same names across and down, got 'c' in one only; name each class in both",
+    ),
+    value(
+        lambda: from_groups(ANIMALS, classes=["horse", "shark", "whale"]),
+        "similarity must name the classes asked for, got 'zebra'; there is horse, shark, whale",
+    ),
+    value(
+        lambda: from_groups(ANIMALS, "costs", classes=["horse", "shark", "whale", "zebra", "cow"]),
+        "costs must name every class once, got none for 'cow'; there is horse, zebra, whale, shark",
+    ),
+    value(
+        lambda: from_embeddings({"a": [1.0], "b": [2.0]}, classes="ac"),
+        "similarity must name the classes asked for, got 'b'; there is a, c",
     ),
     value(
         lambda: from_groups("a,, b"),

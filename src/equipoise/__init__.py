@@ -1,7 +1,24 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-from equipoise import decisions, distributions, gamma, linear, losses, maps, penalties, schedules, targets
+import sys
+from typing import TYPE_CHECKING
+
+from equipoise import (
+    decisions,
+    distributions,
+    gamma,
+    linear,
+    losses,
+    maps,
+    naming,
+    penalties,
+    schedules,
+    targets,
+)
 from equipoise.objective import Objective
+
+if TYPE_CHECKING:  # imported when it is asked for
+    from equipoise import metrics
 
 __version__ = "0.1.0"
 
@@ -14,7 +31,12 @@ __all__ = [
     "linear",
     "losses",
     "maps",
+    "metrics",
     "penalties",
     "schedules",
     "targets",
 ]
+
+for _module in (__name__, *(f"{__name__}.{name}" for name in __all__)):
+    if _module in sys.modules:
+        naming.answer_names(_module)

@@ -7,6 +7,8 @@ Every matrix of costs is indexed [true, predicted]. A row of probabilities with 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from equipoise import naming
+
 __all__ = [
     "area_under_risk_coverage",
     "boundary_mass",
@@ -259,3 +261,6 @@ def _cost_per_row(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> 
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"costs must be (C, C) indexed [true, predicted], got {matrix.shape}")
     return matrix[true, guess]
+
+
+naming.answer_names(__name__)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise import addresses, linear
-from equipoise.losses.base import Loss, rows_of
-from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, left_out, read
+from equipoise.losses.base import Loss, check_loss, rows_of
+from equipoise.reduction import IGNORE_INDEX, Batch, Reduction, check_reduction, left_out, read
 from equipoise.rows import LogOdds
 from equipoise.schedules import Schedule
 from equipoise.sharded import whole
@@ -64,16 +64,15 @@ class Objective(nn.Module):
         *,
         weight: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(loss, Loss):
-            raise TypeError(f"loss must be a loss of equipoise, got {loss!r}; for example CrossEntropy()")
+        check_loss("loss", loss, "a loss of equipoise")
         check_reduction(reduction)
         self.loss = loss
         self.ignore_index = ignore_index
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
         self.schedules = dict(schedules or {})
         self.steps: float = 0
         self._sizes: set[int] = set()
@@ -85,9 +84,14 @@ class Objective(nn.Module):
             )
         for name, schedule in self.schedules.items():
             if not isinstance(schedule, Schedule):
-                raise TypeError(
-                    f"schedules[{name!r}] must be a schedule, got {schedule!r}; for one value use Constant"
-                )
+                way = "for one value use Constant"
+                if isinstance(schedule, str | type):
+                    way = (
+                        "Objective.from_config takes a text"
+                        if isinstance(schedule, str)
+                        else "make one of it"
+                    )
+                raise TypeError(f"schedules[{name!r}] must be a schedule, got {schedule!r}; {way}")
             for bound in schedule.bounds():
                 addresses.put(loss, {self._places[name]: bound})  # raises where the option would not take it
             self.register_buffer(_buffer(name), torch.tensor(schedule(0), dtype=torch.float32))
@@ -95,13 +99,14 @@ class Objective(nn.Module):
             self.register_buffer("target_prob", torch.tensor(0.0, dtype=torch.float32))
 
     @classmethod
-    def from_config(cls, **config: Any) -> Self:
+    def from_config(cls, loss: Loss | str | None = None, **config: Any) -> Self:
         """Make an objective of plain data, such as a dict, TOML or Hydra give.
 
         Args:
-            config: The arguments of `Objective`, as plain data: `loss` and the values of `schedules` as the
-                text of the Python that makes them, which is parsed and never evaluated; `weight` as a list.
-                A loss or a schedule that something else has made already is taken as it is.
+            loss: The text of the Python that makes the loss, which is parsed and never evaluated; a loss that
+                something else has made already is taken as it is.
+            config: The other arguments of `Objective`, as plain data: the values of `schedules` as text
+                likewise, or schedules; `weight` as a list.
 
         Raises:
             TypeError: As `Objective`, and if schedules are no mapping.
@@ -116,14 +121,17 @@ class Objective(nn.Module):
         for key in config:
             if key not in KEYS:
                 raise ValueError(f"config must have only keys it knows, got {key!r}; {nearest(key, KEYS)}")
-        if "loss" not in config:
+        if loss is None:
             raise ValueError(
                 f"config must have a loss, got {', '.join(config) or 'nothing'}; "
                 'for example loss = "CrossEntropy()"'
             )
-        given = dict(config)
-        if isinstance(given["loss"], str):
-            given["loss"] = parse(given["loss"], name="loss")
+        if isinstance(loss, Mapping) and "loss" in loss:
+            raise TypeError(
+                f"loss must be a loss of equipoise or its text, got {loss!r}; write from_config(**config)"
+            )
+        given: dict[str, Any] = dict(config)
+        given["loss"] = parse(loss, name="loss") if isinstance(loss, str) else loss
         schedules = {} if given.get("schedules") is None else given["schedules"]
         if not isinstance(schedules, Mapping):
             raise TypeError(
@@ -179,7 +187,7 @@ class Objective(nn.Module):
         *,
         row_weight: Tensor | None = None,
         mask: Tensor | None = None,
-        reduction: str | None = None,
+        reduction: Reduction | None = None,
     ) -> Tensor:
         """Return the loss of logits against targets; see `Loss.__call__`.
 

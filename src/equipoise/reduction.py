@@ -7,7 +7,7 @@ class indices or as probabilities, `ignore_index`, class weights that also weigh
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from equipoise.masking import apply_mask
 from equipoise.sharded import Shard, is_dtensor, open_logits, whole
 from equipoise.stats import direct
 
-REDUCTIONS = ("none", "mean", "sum")
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 IGNORE_INDEX = -100  # torch's
 
 
@@ -166,6 +167,11 @@ def read_targets(
             )
         soft = target.movedim(axis, -1).reshape(-1, classes).to(like.dtype)
         return Targets(soft=soft, weight=weight, shape=shape)
+    if target.shape == full:
+        raise TypeError(
+            f"target must be floating when it has the shape of the logits, got {target.dtype}; use "
+            f"target.to(logits.dtype) for one-hot rows, target.argmax({axis}) for their classes"
+        )
     if target.dtype == torch.bool or target.is_complex():
         raise TypeError(
             f"target must be class indices or probabilities, got {target.dtype}; use target.long()"

@@ -1,11 +1,11 @@
 """Text to loss or schedule, and back: the Python that makes it, read with `ast`, never evaluated."""
 
 import ast
-import difflib
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, final
 
@@ -13,16 +13,25 @@ import numpy as np
 import torch
 
 from equipoise.losses import LOSSES, WEIGHTS, Loss
+from equipoise.naming import nearest as nearest
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES, Schedule
+from equipoise.targets import Matrix
 
 _NO_NAMES: Mapping[str, Any] = MappingProxyType({})
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = 90
+_WRONG = {  # whether left and right are losses
+    "+": ((True, False), (False, True)),
+    "-": ((True, False), (False, True)),
+    "*": ((True, True),),
+    "/": ((True, True), (False, True)),
+}
 _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("+", operator.add),
     ast.Sub: ("-", lambda left, right: left + (-1 * right)),
     ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
 }
 
 
@@ -31,7 +40,7 @@ def parse(text: str, names: Mapping[str, Any] = _NO_NAMES, *, name: str = "objec
 
     Args:
         text: Such as ``GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)``: names from the tables,
-            options, numbers, lists, ``+``, ``-`` and ``*``.
+            options, numbers, lists, ``+``, ``-``, ``*`` and ``/``.
         names: What bare names stand for, such as a matrix of costs.
         name: What to call the text in an error.
 
@@ -118,19 +127,6 @@ def names(text: str) -> list[str]:
     return [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the way out for a name that is not known: the nearest one, or all of them.
-
-    Example:
-        >>> nearest("gama", ["gamma", "min_weight"])
-        'did you mean gamma?'
-    """
-    listed = list(known)
-    lowered = {candidate.lower(): candidate for candidate in listed}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f"did you mean {lowered[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"
-
-
 @dataclass(frozen=True)
 class _Kind:
     """What a text may spell: a class, its table, what may stand beside a sign, and an example."""
@@ -145,7 +141,8 @@ class _Kind:
 _LOSS = _Kind(
     Loss,
     "a loss",
-    {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)} | {made.__name__: made for made in WEIGHTS},
+    {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)}
+    | {made.__name__: made for made in (*WEIGHTS, Matrix)},
     "losses and numbers",
     "CrossEntropy() + 0.1 * Entropy()",
 )
@@ -180,7 +177,7 @@ class _Reader:
     def _value(self, node: ast.expr) -> Any:
         """Return the number, list, named thing, weight, loss or schedule that a node stands for."""
         match node:
-            case ast.Constant(value=bool() | int() | float() | None as value):
+            case ast.Constant(value=bool() | int() | float() | str() | None as value):
                 return value
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 return [self._value(item) for item in items]
@@ -196,7 +193,7 @@ class _Reader:
                 return self._named(given)
             case _:
                 raise ValueError(
-                    f"{self.name} must use only names, options, numbers, lists, +, - and *, "
+                    f"{self.name} must use only names, options, numbers, texts, lists, +, -, * and /, "
                     f"got {_short(node)}; write for example {self.kind.example}"
                 )
 
@@ -219,7 +216,7 @@ class _Reader:
         table = self.kind.table
         if made not in table:
             raise ValueError(f"{self.name} must use a known name, got {made!r}; {nearest(made, table)}")
-        options = [field.name for field in fields(table[made]) if field.init]  # pyright: ignore[reportArgumentType]
+        options = list(signature(table[made]).parameters)
         if len(call.args) > len(options):
             listed = f"it has {', '.join(options)}" if options else "it has none"
             raise ValueError(
@@ -243,13 +240,16 @@ class _Reader:
         sign, apply = _OPERATORS[type(node.op)]
         self._beside(left, node.left)
         self._beside(right, node.right)
-        losses = isinstance(left, Loss) + isinstance(right, Loss)
-        if losses == (1 if sign != "*" else 2):
+        losses = isinstance(left, Loss), isinstance(right, Loss)
+        if losses in _WRONG[sign]:
             raise ValueError(
                 f"{self.name} must add losses to losses and multiply them by numbers, got {_short(node)}; "
                 f"write for example {self.kind.example}"
             )
-        return apply(left, right)
+        try:
+            return apply(left, right)
+        except (ArithmeticError, ValueError) as error:
+            raise ValueError(f"{self.name} must have finite numbers, got {_short(node)}; {error}") from error
 
     def _beside(self, value: Any, node: ast.expr) -> Any:
         """Return the value, if it may stand beside a sign: a number or a loss."""

@@ -127,6 +127,17 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
             "costs must be smallest where [true, predicted] agree, got 2 for 'horse' as itself and 1 as "
             "'zebra' in turned_costs.csv; each is smallest in its column, so it looks transposed",
         ),
+        (
+            "--objective",
+            "ExpectedCost(Matrix([[0, 1, 2, 2], [1, 0, 2, 2], [2, 2, 0, 1], [2, 2, 1, 0]], 'costs', "
+            "['horse', 'zebra', 'whale', 'shark']))",
+            'objective must name the classes in their order, horse, shark, whale, zebra, got "ExpectedCost(',
+        ),
+        (
+            "--objective",
+            "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['horse', 'zebra']))",
+            "costs must name every class once, got none for 'shark'; there is horse, zebra",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, given, message):

@@ -32,7 +32,8 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
     import torch
 
     np.save(tmp_path / "costs.npy", COSTS)
-    text = "GammaCrossEntropy(gamma=0.5) + 0.5*ExpectedCost(costs) + Entropy()"
+    named = "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['ill', 'well']))"
+    text = f"GammaCrossEntropy(gamma=0.5) + 0.5*ExpectedCost(costs) + Entropy() / 2 + {named}"
     code = spec.paste(text, lambda name: str(tmp_path / f"{name}.npy"))
     space = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
     exec(code, space)

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
@@ -23,7 +23,14 @@ from sklearn.utils.estimator_checks import (
 from equipoise import Objective
 from equipoise.decisions import decide
 from equipoise.integrations.sklearn import ObjectiveClassifier
-from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, SimilarityCrossEntropy
+from equipoise.losses import (
+    LOSSES,
+    CrossEntropy,
+    ExpectedCost,
+    Focal,
+    GammaCrossEntropy,
+    SimilarityCrossEntropy,
+)
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import FollowConfidence, Linear
 from equipoise.targets import Matrix
@@ -216,6 +223,12 @@ def test_costs_decide(data: Any) -> None:
     assert np.array_equal(found, by_hand)
     assert not np.array_equal(found, plain.predict(rows))
     assert not np.array_equal(found, NAMES[(model.predict_proba(rows) @ COSTS.T).argmin(1)])  # the control
+    for given in (
+        COSTS.tolist(),
+        torch.from_numpy(COSTS),
+        ExpectedCost(COSTS).costs,
+    ):  # in the order of classes_
+        assert np.array_equal(quick(costs=given).fit(rows, labels).predict(rows), found)
     turned = [2, 0, 1]
     there = COSTS[np.ix_(turned, turned)]
     frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
@@ -270,6 +283,202 @@ def test_partial_fit_goes_on_where_it_was(data: Any) -> None:
     assert model.classes_.tolist() == NAMES.tolist()
 
 
+CHANGES: list[dict[str, Any]] = [
+    {"objective__gamma": 0.9},
+    {"objective": "Focal()"},
+    {"objective": Focal() + 0.1 * Balance()},
+    {"schedules": {"gamma": "Constant(0.9)"}},
+    {"schedules": {"gamma": FollowConfidence(0.0, 0.9, low=0.0, high=0.5)}},
+    {"learning_rate_init": 0.1},
+    {"batch_size": 30},
+    {"class_weight": {"eel": 5.0}},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("begin", ["fit", "partial_fit"])
+def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, data: Any) -> None:
+    rows, labels = data
+    plain = {"objective": "GammaCrossEntropy(gamma=0.1)", "max_iter": 1}
+    model = quick(**plain)
+    model = model.fit(rows, labels) if begin == "fit" else model.partial_fit(rows, labels, classes=NAMES)
+    model.set_params(**change).partial_fit(rows, labels)
+    found = [each.detach().numpy() for each in model.module_.parameters()]
+
+    # The two passes by hand, from the same initial weights; each is one batch of all the rows.
+    module = quick(**plain | {"learning_rate_init": 1e-30}).fit(rows, labels).module_
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    weight = torch.ones(90, dtype=torch.float64)
+    objective = Objective.from_config(plain["objective"])
+    for given in ({}, change):
+        now = quick(**plain).set_params(**given)
+        loss = Objective.from_config(now.objective, schedules=now.schedules)
+        loss.seek(objective.steps)
+        objective = loss
+        optimizer.param_groups[0]["lr"] = now.learning_rate_init
+        if now.class_weight:
+            weight = torch.from_numpy(np.where(labels == "eel", now.class_weight["eel"], 1.0))
+        optimizer.zero_grad()
+        target = torch.from_numpy(np.searchsorted(NAMES, labels))
+        objective(module(torch.from_numpy(rows)), target, row_weight=weight).backward()
+        optimizer.step()
+        objective.step()
+    by_hand = [each.detach().numpy() for each in module.parameters()]
+    same = all(np.allclose(one, two, rtol=1e-9, atol=0) for one, two in zip(found, by_hand, strict=True))
+    assert same == ("batch_size" not in change)  # which has three batches
+    assert model.objective_.steps == 2 + 2 * ("batch_size" in change)
+
+
+def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: Any) -> None:
+    rows, labels = data
+    model = quick("GammaCrossEntropy()", schedules={"gamma": Linear(0, 0.5, steps=10)})
+    for _ in range(3):
+        model.partial_fit(rows, labels, classes=NAMES)
+    model.set_params(
+        costs=COSTS, schedules={"gamma": Linear(0, 1.0, steps=10), "min_weight": "Constant(0.1)"}
+    )
+    model.partial_fit(rows, labels)
+    assert model.objective_.steps == 4
+    assert model.objective_.scheduled() == {"gamma": 0.4, "min_weight": 0.1}
+    assert np.array_equal(model.predict(rows), NAMES[(model.predict_proba(rows) @ COSTS).argmin(1)])
+    follow = {"gamma": FollowConfidence(0.0, 0.9, low=0.0, high=1.0)}
+    one, two = (quick("GammaCrossEntropy()", schedules=follow) for _ in range(2))
+    for model in (one, two):
+        for _ in range(3):
+            model.partial_fit(rows, labels, classes=NAMES)
+            if model is two:
+                model.set_params(objective="GammaCrossEntropy(gamma=0.1)")  # nothing new
+    assert np.array_equal(one.predict_proba(rows), two.predict_proba(rows))
+    assert one.objective_.scheduled() == two.objective_.scheduled()
+    assert one.objective_.scheduled()["gamma"] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"hidden": (9,)},
+            ValueError,
+            "hidden must stay (8,) in partial_fit, got (9,); to start again use fit",
+        ),
+        ({"hidden": 9}, ValueError, "hidden must stay (8,) in partial_fit, got 9; to start again use fit"),
+        (
+            {"random_state": 1},
+            ValueError,
+            "random_state must stay 0 in partial_fit, got 1; to start again use",
+        ),
+        ({"random_state": None}, ValueError, "random_state must stay 0 in partial_fit, got None"),
+        ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and above 0, got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
+        ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
+        ({"objective": Focal}, TypeError, "objective must be a loss of equipoise or its text, got <class"),
+        ({"schedules": {"q": "Constant(1)"}}, ValueError, "schedules['q'] must name a value of"),
+        ({"costs": [[0, 1], [1, 0]]}, ValueError, "costs[true, predicted] must have a row and a column for"),
+        ({"class_weight": "balanced"}, ValueError, "class_weight must be a dict or None in partial_fit"),
+    ],
+    ids=str,
+)
+def test_partial_fit_refuses_what_cannot_be_and_stays_as_it_was(
+    change: Any, error: Any, message: str, data: Any
+) -> None:
+    rows, labels = data
+    model = quick(hidden=[8]).fit(rows, labels)
+    before = {name: model.get_params()[name] for name in change}
+    probs, objective, costs = model.predict_proba(rows), model.objective_, model.costs_
+    with pytest.raises(error, match=re.escape(message)):
+        model.set_params(**change).partial_fit(rows, labels)
+    assert np.array_equal(model.predict_proba(rows), probs)
+    assert (model.objective_, model.costs_, model.n_iter_) == (objective, costs, 15)
+    untouched = quick(hidden=[8]).fit(rows, labels).partial_fit(rows, labels)
+    assert np.array_equal(
+        model.set_params(**before).partial_fit(rows, labels).predict_proba(rows),
+        untouched.predict_proba(rows),
+    )
+
+
+def test_a_random_state_that_is_kept_may_go_on(data: Any) -> None:
+    rows, labels = data
+    model = quick(random_state=np.random.RandomState(3)).partial_fit(rows, labels, classes=NAMES)
+    for again in (model, pickle.loads(pickle.dumps(model))):
+        again.partial_fit(rows, labels)
+    with pytest.raises(ValueError, match="random_state must stay"):
+        model.set_params(random_state=np.random.RandomState(3)).partial_fit(rows, labels)
+
+
+def named_costs() -> list[Any]:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    turned = [2, 0, 1]
+    there = COSTS[np.ix_(turned, turned)]
+    frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
+    matrix = Matrix(there, "costs", NAMES[turned])
+    return [matrix, frame, frame[["dog", "eel", "cat"]], ExpectedCost(matrix).costs]
+
+
+@pytest.mark.parametrize("place", ["costs", "objective"])
+def test_a_fold_that_lacks_a_class_takes_the_part_that_is_needed(place: str, data: Any) -> None:
+    rows, labels = data
+    for lacking in NAMES:
+        here = labels != lacking
+        kept = np.flatnonzero(lacking != NAMES)
+        part = COSTS[np.ix_(kept, kept)]
+        for named in named_costs():
+            if place == "costs":
+                model = quick(costs=named).fit(rows[here], labels[here])
+                expected = quick(costs=part).fit(rows[here], labels[here])
+                assert np.array_equal(model.costs_, part)
+            else:
+                model = quick(CrossEntropy() + ExpectedCost(named)).fit(rows[here], labels[here])
+                expected = quick(CrossEntropy() + ExpectedCost(part)).fit(rows[here], labels[here])
+                assert not np.array_equal(
+                    model.predict_proba(rows), quick().fit(rows[here], labels[here]).predict_proba(rows)
+                )
+            assert np.array_equal(model.predict_proba(rows), expected.predict_proba(rows))
+            assert np.array_equal(model.predict(rows), expected.predict(rows))
+        with pytest.raises(ValueError, match=r"a row and a column for each of .* got \(3, 3\); .* or named"):
+            quick(costs=COSTS).fit(rows[here], labels[here])  # numbers alone do not say which
+
+
+@pytest.mark.parametrize("names", ["labels", "integers"])
+def test_folds_by_class_cross_validate(names: str, data: Any) -> None:
+    rows, labels = data
+    order = np.argsort(labels, kind="stable")  # the middle fold holds every dog
+    rows, labels = rows[order], labels[order]
+    named: Any = Matrix(COSTS, "costs", NAMES)
+    if names == "integers":
+        labels, named = np.searchsorted(NAMES, labels), Matrix(COSTS, "costs")
+    for model in (quick(costs=named), quick(CrossEntropy() + ExpectedCost(named))):
+        if names == "integers" and model.costs is None:
+            continue  # a matrix with numbers for names says nothing in a loss
+        found = cross_val_predict(model, rows, labels, cv=KFold(3))
+        assert found.shape == (90,)
+        assert set(found) <= set(labels)
+
+
+def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(data: Any) -> None:
+    rows, labels = data
+    by_number = quick(CrossEntropy() + ExpectedCost(COSTS)).fit(rows, labels).predict_proba(rows)
+    for named in named_costs():
+        model = quick(CrossEntropy() + ExpectedCost(named)).fit(rows, labels)
+        assert np.array_equal(model.predict_proba(rows), by_number)
+        text = quick(repr(model.objective)).fit(rows, labels)
+        assert np.array_equal(text.predict_proba(rows), by_number)
+        wrong = quick(CrossEntropy() + ExpectedCost(np.asarray(Matrix(named, "costs")))).fit(rows, labels)
+        assert not np.array_equal(wrong.predict_proba(rows), by_number)  # the control: without names
+    others = ExpectedCost(Matrix(COSTS, "costs", ["cat", "dog", "fish"]))
+    with pytest.raises(
+        ValueError, match="costs must name every class once, got none for 'eel'; there is cat, dog"
+    ):
+        quick(others).fit(rows, labels)
+    with pytest.raises(ValueError, match="costs must name every class once, got none for '0'"):
+        quick(ExpectedCost(Matrix(COSTS, "costs", NAMES))).fit(rows, np.searchsorted(NAMES, labels))
+    alike = SimilarityCrossEntropy(Matrix([[0.9, 0.1, 0], [0.1, 0.9, 0], [0, 0, 1]], "similarity", NAMES))
+    quick(alike).fit(rows[labels != "eel"], labels[labels != "eel"])
+    with pytest.raises(
+        ValueError, match=r"similarity must give no share to a class that is left out, got 0\.1"
+    ):
+        quick(alike).fit(rows[labels != "dog"], labels[labels != "dog"])
+
+
 def test_a_linear_model_and_two_classes(data: Any) -> None:
     rows, labels = data
     model = quick(hidden=()).fit(rows, labels == "eel")
@@ -310,7 +519,11 @@ ALIKE = Matrix(np.eye(3), "similarity", NAMES)
         ({"costs": -COSTS}, ValueError, "if it holds gains, pass its negative"),
         ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
         ({"costs": ALIKE}, ValueError, "costs must be of kind 'costs', got Matrix(similarity of 3"),
-        ({"costs": Matrix(FLAT, "costs")}, ValueError, "costs must name the classes asked for, got '0'"),
+        (
+            {"costs": Matrix(FLAT, "costs")},
+            ValueError,
+            "costs must name every class once, got none for 'cat'",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused_when_fitted(options: Any, error: Any, message: str, data: Any) -> None:
@@ -322,7 +535,7 @@ def test_a_wrong_argument_is_refused_when_fitted(options: Any, error: Any, messa
 def test_a_frame_that_lacks_a_class_is_refused(data: Any) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame(COSTS, index=NAMES, columns=["cat", "dog", "fish"])
-    with pytest.raises(ValueError, match="costs must be finite, got nan or infinity for true class 'cat'"):
+    with pytest.raises(ValueError, match="costs must have the same names across and down, got 'eel' in one"):
         quick(costs=frame).fit(*data)
 
 

@@ -30,6 +30,7 @@ from equipoise.compare.statistics import Difference, compare_paired
 from equipoise.compare.store import Store
 from equipoise.compare.trial import Conditions, run_trial, shared_key, trial_key
 from equipoise.losses import CrossEntropy
+from equipoise.losses.costs import in_order
 
 __all__ = ["BASELINE", "Candidate", "Outcome", "Plan", "Result", "execute", "free_rule", "prepare"]
 
@@ -178,6 +179,11 @@ def prepare(settings: Settings) -> Plan:
     candidates = []
     for text in dict.fromkeys([BASELINE, *(spelling.normalise(text) for text in texts)]):
         loss = spec.parse(text, matrices)
+        if repr(in_order(loss, classes)) != repr(loss):  # the code to paste has the order of the text
+            raise ValueError(
+                f"objective must name the classes in their order, {', '.join(classes)}, got {text!r}; give "
+                "the matrix as --costs or --similarity, which are matched by name"
+            )
         if text != BASELINE and loss == CrossEntropy():
             continue
         _try(text, loss, len(classes))

@@ -1,6 +1,7 @@
 """Matrices over classes: costs, similarities and label noise, read from a file or made from a rate."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +140,7 @@ def _with_rows_of_one(name: str, path: str, matrix: Matrix, classes: tuple[str, 
     return matrix / sums[:, None]
 
 
-def _read(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
+def _read(name: Literal["costs", "similarity", "noise"], path: str, classes: tuple[str, ...]) -> Matrix:
     """A finite (C, C) matrix in the order of the classes."""
     if name != "noise" and "|" in path and not Path(path).is_file():
         named = from_groups(path, name)

@@ -43,7 +43,8 @@ def paste(text: str, matrix_file: Callable[[str], str]) -> str:
     names = spelling.names(text)
     used = [name for name in MATRICES if name in names]
     lines = ["import numpy as np", "import torch", ""] if used else []
-    for module, listed in (("losses", losses.__all__), ("penalties", penalties.__all__)):
+    listed_in = {"losses": losses.__all__, "penalties": penalties.__all__, "targets": ["Matrix"]}
+    for module, listed in listed_in.items():
         imported = sorted({name for name in names if name in listed})
         if imported:
             lines.append(f"from equipoise.{module} import {', '.join(imported)}")

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from equipoise import addresses
 from equipoise.decisions import decide
 from equipoise.losses import CrossEntropy, Loss
-from equipoise.losses.base import check_number
+from equipoise.losses.base import check_loss, check_number
+from equipoise.losses.costs import in_order
 from equipoise.objective import Objective
 from equipoise.spelling import parse
 from equipoise.targets import Matrix
@@ -50,8 +51,9 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
             None for cross entropy.
         hidden: Widths of the hidden layers; () for a linear model.
         costs: (C, C) costs[true, predicted] in the order of `classes_`, or named: a `targets.Matrix`, or a
-            data frame labelled by class. `predict` then takes the class of smallest expected cost. None for
-            the likeliest.
+            data frame labelled by class, of which the part for `classes_` is used. `predict` then takes the
+            class of smallest expected cost. None for the likeliest. Named matrices in the objective are put
+            in the order of `classes_` likewise.
         schedules: Addresses and schedules, or their texts, of numbers that change; a step is a batch.
         class_weight: Factor on the weight of the rows of each class: a dict, "balanced" or None.
         batch_size: Rows in a batch; "auto" for at most 200.
@@ -159,6 +161,9 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Make one pass over the rows, from where the last call of `fit` or `partial_fit` ended.
 
+        Parameters that have changed since are in force: the objective and its schedules, which keep their
+        step, costs, weights, batch size and learning rate. Those that made the network may not change.
+
         Args:
             X: (N, D) features.
             y: (N,) labels.
@@ -167,7 +172,7 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: As `fit`; if classes are missing from the first call or not the same later, y has
-                others, or class_weight is "balanced".
+                others, class_weight is "balanced", or hidden or random_state have changed.
         """
         first = not hasattr(self, "module_")
         if first and classes is None:
@@ -194,6 +199,8 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
                 f"y must hold only the classes of the first call, {self.classes_.tolist()}, got "
                 f"{unknown.tolist()} too; to start again use fit or a clone"
             )
+        if not first:
+            self._go_on()
         self._train(X, y, sample_weight, 1)
         return self
 
@@ -217,12 +224,7 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
             return CrossEntropy()
         if isinstance(self.objective, str):
             return parse(self.objective)
-        if not isinstance(self.objective, Loss):
-            raise TypeError(
-                f"objective must be a loss of equipoise or its text, got {self.objective!r}; "
-                "for example 'GammaCrossEntropy(gamma=0.1)'"
-            )
-        return self.objective
+        return check_loss("objective", self.objective, "a loss of equipoise or its text")
 
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
@@ -238,12 +240,9 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
             raise TypeError(f"hidden must be the widths of the layers, got {self.hidden!r}; write (100,)")
         for width in self.hidden:
             _check_count("hidden", width)
-        if self.batch_size != "auto":
-            _check_count("batch_size", self.batch_size)
-        check_number("learning_rate_init", self.learning_rate_init, 0, open_low=True)
-        self.classes_ = classes
-        self.costs_ = _ordered(self.costs, classes)
-        self.objective_ = Objective.from_config(loss=self._loss(), schedules=self.schedules)
+        objective, costs = self._settings(classes)
+        self.classes_, self.objective_, self.costs_ = classes, objective, costs
+        self._made_with = self._of_network()
         self._random = check_random_state(self.random_state)
         self._dtype = torch.float32 if X.dtype == np.float32 else torch.float64
         widths = [X.shape[1], *self.hidden, len(classes)]
@@ -253,6 +252,34 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
         self.module_ = nn.Sequential(*layers[:-1]).to(self._dtype)
         self._optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate_init)
         self.n_iter_, self.loss_curve_ = 0, []
+
+    def _settings(self, classes: NDArray[Any]) -> tuple[Objective, NDArray[np.float64] | None]:
+        """Check the arguments that may change between calls; return the objective and the costs."""
+        if self.batch_size != "auto":
+            _check_count("batch_size", self.batch_size)
+        check_number("learning_rate_init", self.learning_rate_init, 0, open_low=True)
+        loss = in_order(self._loss(), classes.tolist())
+        return Objective.from_config(loss, schedules=self.schedules), _ordered(self.costs, classes)
+
+    def _of_network(self) -> dict[str, Any]:
+        """Return the arguments that the network is made with."""
+        hidden = tuple(self.hidden) if isinstance(self.hidden, list) else self.hidden
+        return {"hidden": hidden, "random_state": self.random_state}
+
+    def _go_on(self) -> None:
+        """Put the arguments in force that have changed since the last call, or raise."""
+        for name, given in self._of_network().items():
+            value = self._made_with[name]
+            if given is not value and given != value:
+                raise ValueError(
+                    f"{name} must stay {value!r} in partial_fit, got {given!r}; to start again use fit or "
+                    "a clone"
+                )
+        objective, self.costs_ = self._settings(self.classes_)
+        objective.load_state_dict(self.objective_.state_dict(), strict=False)  # schedules may be others
+        objective.seek(objective.steps)
+        self.objective_ = objective
+        self._optimizer.param_groups[0]["lr"] = self.learning_rate_init
 
     def _train(self, X: NDArray[Any], y: NDArray[Any], sample_weight: Any, passes: int) -> None:
         """Make passes over the rows that have a weight."""
@@ -298,21 +325,19 @@ def _drawn(fan_in: int, fan_out: int, random: Any) -> nn.Module:
 
 
 def _ordered(costs: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return checked costs in the order of the classes."""
+    """Return checked costs of the classes, in their order."""
     if costs is None:
         return None
-    names = [str(name) for name in classes.tolist()]
-    if hasattr(costs, "reindex"):  # a data frame; a class that its columns lack becomes nan, which is refused
-        costs = Matrix(costs.reindex(columns=costs.index), "costs", costs.index)
-    if isinstance(costs, Matrix):
-        if costs.kind != "costs":
-            raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
-        return costs.ordered(names).array
+    if isinstance(costs, Matrix) and costs.kind != "costs":
+        raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
     matrix = Matrix(costs, "costs")
+    if getattr(costs, "classes", None) is not None or hasattr(costs, "columns"):  # a fold may lack a class
+        return matrix.part(classes.tolist()).array
     if len(matrix) != len(classes):
+        names = ", ".join(map(str, classes.tolist()))
         raise ValueError(
-            f"costs[true, predicted] must have a row and a column for each of {', '.join(names)}, "
-            f"got {matrix.shape}; in this order"
+            f"costs[true, predicted] must have a row and a column for each of {names}, got {matrix.shape}; "
+            "in this order, or named: targets.Matrix(costs, 'costs', names)"
         )
     return matrix.array
 

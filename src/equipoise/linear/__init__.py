@@ -7,7 +7,7 @@ something will be computed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -228,7 +228,7 @@ def rows(
     softcap: float | None = None,
     lora: Lora | None = None,
     block_bytes: int | None = None,
-    backend: str = "auto",
+    backend: Literal["auto", "torch", "cpp", "triton"] = "auto",
 ) -> Row:
     r"""Return the rows of the logits :math:`x W^\top`, for any use of their statistics; no logits are held.
 

@@ -193,6 +193,11 @@ def read_job(
     if targets.target is None and targets.soft is None and (whole or group.reads_target):
         raise ValueError("target must be given, got None; only penalties can do without one")
     _check_single(loss, asked.stats, asked.whole, like, len(head.weight), targets.weight)
+    if targets.soft is not None and targets.soft.requires_grad:
+        raise ValueError(
+            "target must need no gradient in a fused loss, got probabilities that do; pass target.detach(), "
+            "or logits: loss(hidden @ weight.T, target)"
+        )
     learnt = _learnt(loss, targets)
     if whole and learnt:
         raise ValueError(
@@ -251,7 +256,7 @@ def _check_single(
 
 def _learnt(loss: RowFunction, targets: Targets) -> list[str]:
     """Why a gradient is wanted of more than the head, if it is."""
-    held: list[Any] = [targets.weight, targets.soft]
+    held: list[Any] = [targets.weight]
     for coefficient, term in loss.terms():
         held.append(coefficient)
         held += [getattr(term, field.name) for field in fields(term)] if is_dataclass(term) else []

@@ -1,38 +1,55 @@
 """What a loss is: one method over a `Row`, combined by `+` and `*`, listed in a table by an `Entry`."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import operator
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, Never, NoReturn, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise import linear
-from equipoise.reduction import IGNORE_INDEX, Batch, check_reduction, no_autocast, read, reduce
+from equipoise.reduction import IGNORE_INDEX, Batch, Reduction, check_reduction, no_autocast, read, reduce
 from equipoise.rows import Rank, Row, RowFunction, Stat, dense, needs, row_losses, weighs
 from equipoise.sharded import is_dtensor
 from equipoise.stats import traced
 
 
-class Loss(ABC):
+class _LossClass(ABCMeta):
+    """The class of loss classes: refuses arithmetic with a class in place of a loss, as 0.1 * Entropy."""
+
+    def _refuse(cls, *other: Never) -> NoReturn:
+        del other
+        raise TypeError(
+            f"a loss must be made before it is combined, got the class {cls.__name__}; write {cls.__name__}()"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _refuse
+    __array_ufunc__ = None  # as for `Loss`
+
+
+class Loss(metaclass=_LossClass):
     """A loss or penalty: an immutable value, called like `torch.nn.functional.cross_entropy`.
 
-    Losses add up and scale: `CrossEntropy() + 0.1 * Entropy()` is a loss. Write one as a frozen dataclass
-    that subclasses `RowLoss`.
+    Losses add up and scale by numbers, Python's or numpy's: `CrossEntropy() + 0.1 * Entropy()` is a loss, and
+    `sum(losses) / 2` too. Write one as a frozen dataclass that subclasses `RowLoss`.
     """
+
+    __array_ufunc__ = None  # numpy's numbers leave `number * loss` to `__rmul__`
 
     def __call__(
         self,
         logits: Tensor,
         target: Tensor | None = None,
-        *,
         weight: Tensor | None = None,
+        *,
         row_weight: Tensor | None = None,
         mask: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
     ) -> Tensor:
         r"""Return the loss of logits against targets.
 
@@ -97,14 +114,14 @@ class Loss(ABC):
         class_weight: Tensor | None = None,
         row_weight: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         denominator: float | Tensor | None = None,
         logit_scale: float = 1.0,
         softcap: float | None = None,
         lora: "linear.Lora | None" = None,
-        grad: str = "auto",
+        grad: Literal["auto", "forward", "recompute"] = "auto",
         block_bytes: int | None = None,
-        backend: str = "auto",
+        backend: Literal["auto", "torch", "cpp", "triton"] = "auto",
     ) -> Tensor:
         r"""Return the loss of the logits :math:`x W^\top + b` against targets, without holding them.
 
@@ -187,20 +204,37 @@ class Loss(ABC):
             return NotImplemented
         return Sum(self.terms() + other.terms())
 
+    def __radd__(self, other: object) -> "Loss":
+        return self if isinstance(other, (int, float)) and other == 0 else NotImplemented  # `sum` starts at 0
+
     def __sub__(self, other: object) -> "Sum":
         return self + -1.0 * other if isinstance(other, Loss) else NotImplemented
 
     def __mul__(self, factor: object) -> "Sum":
-        if not isinstance(factor, (int, float)) or isinstance(factor, bool):
-            return NotImplemented
-        if not abs(factor) < float("inf"):
-            raise ValueError(f"a coefficient must be finite, got {factor}")
-        return Sum(tuple((float(coefficient * factor), term) for coefficient, term in self.terms()))
+        return self._scaled(operator.mul, factor)
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: object) -> "Sum":
+        return self._scaled(operator.truediv, divisor)
+
     def __neg__(self) -> "Sum":
         return -1.0 * self
+
+    def _scaled(self, apply: Callable[[Any, Any], Any], number: Any) -> "Sum":
+        """Return the loss with a number, Python's or numpy's, applied to each coefficient."""
+        if isinstance(number, Tensor):
+            raise TypeError(
+                "a coefficient must be a Python number, got a tensor; use .item(), or multiply the value: "
+                "factor * loss(logits, target)"
+            )
+        if isinstance(number, (np.generic, np.ndarray)) and number.ndim == 0:
+            number = number.item()
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            return NotImplemented
+        if not abs(number) < float("inf"):
+            raise ValueError(f"a coefficient must be finite, got {number}")
+        return Sum(tuple((float(apply(coefficient, number)), term) for coefficient, term in self.terms()))
 
 
 class RowLoss(Loss):
@@ -335,6 +369,15 @@ def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:
     return asked.whole or Rank() in asked.stats
 
 
+def check_loss(name: str, value: object, rule: str) -> Loss:
+    """Return a value if it is a loss; `rule` says what it must be."""
+    if not isinstance(value, Loss):
+        way = "Objective.from_config takes a text" if isinstance(value, str) else "for example CrossEntropy()"
+        way = f"write {value.__name__}()" if isinstance(value, _LossClass) else way
+        raise TypeError(f"{name} must be {rule}, got {value!r}; {way}")
+    return value
+
+
 def check_number(
     name: str,
     value: Any,
@@ -348,6 +391,7 @@ def check_number(
 
     A scheduled value, a tensor, was checked where its schedule was made.
     """
+    refuse_batch(name, value)
     if isinstance(value, Tensor):
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -359,6 +403,15 @@ def check_number(
     if not inside:
         rule = _rule(low, high, open_low)
         raise ValueError(f"{name} must be {rule}, got {value}" + (f"; {hint}" if hint else ""))
+
+
+def refuse_batch(name: str, value: object) -> None:
+    """Raise if logits or targets are in the place of an option, as in CrossEntropy(logits, target)."""
+    if isinstance(value, Tensor) and value.ndim > 0:
+        raise TypeError(
+            f"{name} must be no tensor, got one of shape {tuple(value.shape)}; make the loss first, then "
+            "call it: loss(logits, target)"
+        )
 
 
 def _rule(low: float, high: float, open_low: bool) -> str:

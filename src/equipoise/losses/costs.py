@@ -1,8 +1,8 @@
 """Losses that know which mistakes are worse. Every matrix is (C, C) and indexed [true class, other class]."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -10,15 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss
+from equipoise.losses.base import Loss, RowLoss, Sum
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 from equipoise.stats import traced
+from equipoise.targets.matrix import Kind, Matrix, labelled
 
 
 @final
 class ClassMatrix:
-    """An immutable (C, C) matrix of numbers, compared and hashed by what it holds.
+    """An immutable (C, C) matrix of numbers, compared and hashed by the numbers.
+
+    It keeps the names of the classes where values have them: a `targets.Matrix`, or a data frame labelled by
+    class.
 
     Args:
         values: Nested sequence, array, data frame or tensor, indexed [true class, other class].
@@ -29,8 +33,7 @@ class ClassMatrix:
     """
 
     def __init__(self, values: Any, name: str) -> None:
-        if isinstance(values, Tensor):
-            values = values.detach().cpu().numpy()
+        values, self.classes = labelled(values, name)
         try:
             array = np.array(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -44,12 +47,21 @@ class ClassMatrix:
             raise ValueError(f"{name} must be finite, got {array[row, column]} at [{row}, {column}]")
         array.setflags(write=False)
         self.array = array
+        self._kind: Kind = "similarity" if name == "similarity" else "costs"
         self._tensor = torch.tensor(array)
         self._digest = hashlib.sha256(array.tobytes()).hexdigest()
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.array, dtype=dtype, copy=copy)
+
+    @property
+    def named(self) -> Matrix:
+        """The matrix with the names of its classes."""
+        return Matrix(self.array, self._kind, self.classes)
 
     def fit(self, like: Tensor, classes: int, name: str) -> Tensor:
         """Return the matrix as a tensor that fits the logits, checked against the number of classes."""
@@ -74,7 +86,8 @@ class ClassMatrix:
         return hash(self._digest)
 
     def __repr__(self) -> str:
-        return repr(self.array.tolist())
+        values = repr(self.array.tolist())
+        return values if self.classes is None else f"Matrix({values}, {self._kind!r}, {list(self.classes)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_held": {}}
@@ -86,6 +99,23 @@ def hold(loss: RowLoss, name: str, check: Callable[[np.ndarray], None]) -> None:
     matrix = values if isinstance(values, ClassMatrix) else ClassMatrix(values, name)
     check(matrix.array)
     object.__setattr__(loss, name, matrix)
+
+
+def in_order(loss: Loss, classes: Sequence[object]) -> Loss:
+    """Return the loss with the matrices that name their classes in the order of these, or the part for them.
+
+    Raises:
+        ValueError: If a matrix has no row for one of the classes, or similarities lose a share.
+    """
+    parts = []
+    for coefficient, term in loss.terms():
+        held = {key: value.named.part(classes) for key, value in vars(term).items() if _is_named(value)}
+        parts.append((coefficient, replace(term, **held) if held else term))  # pyright: ignore[reportArgumentType]
+    return Sum(tuple(parts)) if isinstance(loss, Sum) else parts[0][1]
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, ClassMatrix) and value.classes is not None
 
 
 def _check_similarity(array: np.ndarray) -> None:

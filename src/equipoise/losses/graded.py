@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like
+from equipoise.losses.base import RowLoss, check_number, like, refuse_batch
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row, Whole, finite_limit
@@ -184,6 +184,7 @@ class HierarchicalCrossEntropy(RowLoss):
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 0, hint="0 is cross entropy")
+        refuse_batch("tree", self.tree)
         tree = _tuples(self.tree)
         object.__setattr__(self, "tree", tree)
         arrays = _levels(tree)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like, log_add
+from equipoise.losses.base import RowLoss, check_number, like, log_add, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
@@ -177,6 +177,7 @@ class Reweighted(RowLoss):
     weight: Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
+        refuse_batch("weight", self.weight)
         if not callable(self.weight):
             raise TypeError(
                 f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()"

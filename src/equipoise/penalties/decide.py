@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import BatchLoss, RowLoss
+from equipoise.losses.base import BatchLoss, RowLoss, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
@@ -117,6 +117,7 @@ class Decisiveness(RowLoss):
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
+        refuse_batch("num_classes", self.num_classes)
         if self.num_classes is not None and (not isinstance(self.num_classes, int) or self.num_classes < 2):
             raise ValueError(
                 f"num_classes must be an integer of at least 2, got {self.num_classes}; "

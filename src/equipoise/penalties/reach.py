@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like
+from equipoise.losses.base import RowLoss, check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 
@@ -57,6 +57,8 @@ class LogitRange(RowLoss):
     high: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("width", "low", "high"):
+            refuse_batch(name, getattr(self, name))
         if (self.width is None) == (self.low is None and self.high is None) or (self.low is None) != (
             self.high is None
         ):

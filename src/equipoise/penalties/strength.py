@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import Loss, check_number
+from equipoise.losses.base import Loss, check_loss, check_number
 from equipoise.reduction import IGNORE_INDEX
 
 
 def matched_weight(
-    loss: Loss,
+    loss: Loss | Tensor,
     penalty: Loss,
     logits: Tensor,
     target: Tensor | None = None,
@@ -27,8 +27,12 @@ def matched_weight(
     so the answer belongs to these logits: take them from the model at the stage of training the penalty is
     meant for.
 
+    A gate has no target of its own: the loss is that of the whole model. Give the value of that loss, and the
+    logits of the gate from which the model computed it.
+
     Args:
-        loss: The loss.
+        loss: The loss of the logits; or the value of any loss that was computed from them, a single number
+            with its graph, which is kept for `backward`.
         penalty: The penalty.
         logits: As in `Loss.__call__`; a representative batch.
         target: As in `Loss.__call__`.
@@ -40,7 +44,9 @@ def matched_weight(
         The factor for `loss + factor * penalty`.
 
     Raises:
-        ValueError: If share is not positive, or one of the two does not pull at all on these logits.
+        TypeError: If loss or penalty is neither.
+        ValueError: If share is not positive, one of the two does not pull at all on these logits, or the
+            value is not one number computed from them.
 
     Example:
         >>> from equipoise.losses import CrossEntropy
@@ -50,13 +56,22 @@ def matched_weight(
         >>> round(factor, 4)
         0.279
         >>> objective = CrossEntropy() + factor * Entropy()
+
+        With a gate, whose sections each give a number:
+
+        >>> gate, sections = torch.randn(8, 4, requires_grad=True), torch.randn(8, 4)
+        >>> value = ((gate.softmax(1) * sections).sum(1) ** 2).mean()
+        >>> (value + matched_weight(value, Entropy(), gate, share=0.1) * Entropy()(gate)).backward()
     """
     check_number("share", share, 0, hint="1 makes both pull alike", open_low=True)
     pulls = []
     for name, term in (("loss", loss), ("penalty", penalty)):
-        leaf = logits.detach().clone().requires_grad_()
-        value = term(leaf, target, weight=weight, ignore_index=ignore_index)
-        pull = torch.autograd.grad(value, leaf)[0].double().norm().item()
+        if isinstance(term, Tensor) and name == "loss":
+            gradient = _gradient(term, logits)
+        else:
+            leaf, of = logits.detach().clone().requires_grad_(), check_loss(name, term, "a loss of equipoise")
+            gradient = _gradient(of(leaf, target, weight=weight, ignore_index=ignore_index), leaf)
+        pull = gradient.double().norm().item()
         if not 0 < pull < float("inf"):
             raise ValueError(
                 f"{name} must pull at these logits, got a gradient of norm {pull} from {term!r}; "
@@ -64,3 +79,18 @@ def matched_weight(
             )
         pulls.append(pull)
     return share * pulls[0] / pulls[1]
+
+
+def _gradient(value: Tensor, logits: Tensor) -> Tensor:
+    """Return the gradient of a value with respect to the logits; the graph is kept."""
+    if value.ndim > 0:
+        raise ValueError(f"loss must be one number, got a value of shape {tuple(value.shape)}; take its mean")
+    found: Tensor | None = None
+    if value.requires_grad and logits.requires_grad:
+        (found,) = torch.autograd.grad(value, logits, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise ValueError(
+            "loss must be computed from the logits, got a value whose gradient does not reach them; pass the "
+            "very tensor that the model used"
+        )
+    return found

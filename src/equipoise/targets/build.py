@@ -6,13 +6,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from equipoise.targets.matrix import Matrix, check_names
+from equipoise.targets.matrix import Kind, Matrix, check_names
 
 Groups = str | Sequence[Sequence[object]]
 
 
 def from_groups(
-    groups: Groups, kind: str = "similarity", *, within: float | None = None, between: float | None = None
+    groups: Groups,
+    kind: Kind = "similarity",
+    *,
+    within: float | None = None,
+    between: float | None = None,
+    classes: Sequence[object] | None = None,
 ) -> Matrix:
     """Return a matrix from groups of classes that are alike.
 
@@ -25,13 +30,12 @@ def from_groups(
         kind: "similarity" or "costs".
         within: Share, 0.3 by default, or cost, 1 by default.
         between: Share, 0 by default, or cost, 2 by default.
-
-    Returns:
-        The classes are in the order in which the groups name them.
+        classes: Order of the classes, such as the `classes_` of scikit-learn, which are sorted; None for the
+            order in which the groups name them.
 
     Raises:
-        ValueError: If a group is empty, a name comes twice, the shares are negative or sum to more than 1, or
-            a cost is negative.
+        ValueError: If a group is empty, a name comes twice, the shares are negative or sum to more than 1, a
+            cost is negative, or classes are not those of the groups.
 
     Numerics:
         A class alone in its group has nobody to give `within` to and keeps it; so it is with `between` where
@@ -58,7 +62,7 @@ def from_groups(
         for name, value in (("within", within), ("between", between)):
             if not value >= 0:
                 raise ValueError(f"{name} must be a cost of 0 or more, got {value}; being right costs 0")
-        return Matrix(np.where(same, within, between) * (1 - own), kind, names)
+        return _in_order(Matrix(np.where(same, within, between) * (1 - own), kind, names), classes)
     within, between = (0.3 if within is None else within), (0.0 if between is None else between)
     if not (within >= 0 and between >= 0 and within + between <= 1):
         raise ValueError(
@@ -70,7 +74,11 @@ def from_groups(
         same, (within / np.maximum(inside, 1))[:, None], (between / np.maximum(outside, 1))[:, None]
     )
     array = array * (1 - own)
-    return Matrix(array + np.diag(1 - array.sum(1)), kind, names)
+    return _in_order(Matrix(array + np.diag(1 - array.sum(1)), kind, names), classes)
+
+
+def _in_order(matrix: Matrix, classes: Sequence[object] | None) -> Matrix:
+    return matrix if classes is None else matrix.ordered(classes)
 
 
 def split_groups(groups: Groups) -> list[list[str]]:
@@ -89,7 +97,7 @@ def from_embeddings(
     vectors: Mapping[Any, Any] | Any,
     temperature: float = 0.1,
     *,
-    kind: str = "similarity",
+    kind: Kind = "similarity",
     classes: Sequence[object] | None = None,
 ) -> Matrix:
     r"""Return a matrix from a vector per class, such as the embedding of its name or its mean feature.
@@ -101,7 +109,7 @@ def from_embeddings(
         vectors: From class name to vector, or an array (C, D).
         temperature: Above 0; the colder, the more of its target a class keeps. Costs have none.
         kind: "similarity" or "costs".
-        classes: Names of the rows of an array; None for numbers.
+        classes: Names of the rows of an array, None for numbers; or order of the names of a mapping.
 
     Raises:
         ValueError: If vectors are not (C, D), finite and other than zero, or temperature is not above 0.
@@ -119,7 +127,8 @@ def from_embeddings(
         Frome et al., NeurIPS 2013 (DeViSE), for class vectors as what mistakes are measured by.
     """
     if isinstance(vectors, Mapping):
-        classes, vectors = list(vectors), list(vectors.values())
+        named = from_embeddings(list(vectors.values()), temperature, kind=kind, classes=list(vectors))
+        return _in_order(named, classes)
     array = _array(vectors)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"vectors must be (C, D), got {array.shape}; give one vector per class")
@@ -211,14 +220,15 @@ def from_confusion(
 
 
 def ordinal(
-    classes: int | Sequence[object], kind: str = "costs", *, power: float = 1.0, beta: float = 1.0
+    classes: int | Sequence[object], kind: Kind = "costs", *, power: float = 1.0, beta: float = 1.0
 ) -> Matrix:
     r"""Return a matrix for classes that lie on a scale, in their order.
 
     .. math:: C_{ij} = |i - j|^{\text{power}}, \qquad S_{ij} \propto e^{-\beta |i - j|}
 
     Args:
-        classes: Names from one end of the scale to the other, or their number.
+        classes: Names from one end of the scale to the other, or their number. Labels that are sorted have
+            another order: `ordinal(...).ordered(classes)`.
         kind: "costs" or "similarity".
         power: Above 0; 1 counts steps, 2 makes far mistakes dearer.
         beta: At least 0; the larger, the more of its target a class keeps.

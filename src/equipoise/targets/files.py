@@ -2,17 +2,17 @@
 
 import csv
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equipoise.targets.build import from_groups
-from equipoise.targets.matrix import Matrix
+from equipoise.targets.matrix import Kind, Matrix
 
 
-def read(path: str | Path, kind: str) -> Matrix:
+def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) -> Matrix:
     """Return the matrix in a file, with its class names.
 
     A CSV has the class names as first row and first column, a row per true class, and any word in the corner.
@@ -31,13 +31,12 @@ def read(path: str | Path, kind: str) -> Matrix:
     Args:
         path: A file that ends in .csv, .tsv or .toml.
         kind: "similarity" or "costs": what it holds.
-
-    Returns:
-        The classes are in the order of the rows of the file.
+        classes: Order of the classes; None for that of the rows of the file.
 
     Raises:
-        ValueError: If there is no such file, it cannot be read, names do not agree, or it is no matrix of its
-            kind. A corner that says that rows are predictions is an error: see `corner_is_predicted`.
+        ValueError: If there is no such file, it cannot be read, names do not agree or are not classes, or it
+            is no matrix of its kind. A corner that says that rows are predictions is an error: see
+            `corner_is_predicted`.
 
     Example:
         >>> import pathlib, tempfile
@@ -49,6 +48,8 @@ def read(path: str | Path, kind: str) -> Matrix:
         well     0    1
         ill      6    0
     """
+    if classes is not None:
+        return read(path, kind).ordered(classes)
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".toml") or not path.is_file():
@@ -139,7 +140,7 @@ def _text(path: Path, kind: str) -> str:
         raise ValueError(f"{kind} must be text in UTF-8, got {str(path)!r}; {error}") from error
 
 
-def _from_toml(path: Path, kind: str, text: str) -> Matrix:
+def _from_toml(path: Path, kind: Kind, text: str) -> Matrix:
     try:
         found: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -152,7 +153,7 @@ def _from_toml(path: Path, kind: str, text: str) -> Matrix:
                 f"{path}; or give a table per class"
             )
         shares = {name: number(path, kind, found[name]) for name in ("within", "between") if name in found}
-        return from_groups(found["groups"], kind, **shares)
+        return from_groups(found["groups"], kind, within=shares.get("within"), between=shares.get("between"))
     names = list(found)
     for name, row in found.items():
         if not isinstance(row, Mapping):

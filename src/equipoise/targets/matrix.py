@@ -3,13 +3,14 @@
 import difflib
 import hashlib
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-KINDS = ("similarity", "costs")
+Kind = Literal["similarity", "costs"]
+KINDS: tuple[str, ...] = get_args(Kind)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 TOLERANCE = 1e-6  # how far from one a row of shares may sum
@@ -26,7 +27,8 @@ class Matrix:
     Args:
         values: (C, C) nested sequence, array, data frame or tensor, indexed [true class, class].
         kind: "similarity", each row a target distribution, or "costs", being right costing least in its row.
-        classes: Name of each class; None for their numbers.
+        classes: Name of each class; None for those that values have, the labels of a data frame or the names
+            of another matrix, and else for their numbers. Of values with names these are put in this order.
 
     Raises:
         ValueError: If it is not a finite (C, C) matrix of its kind with C different names.
@@ -45,10 +47,12 @@ class Matrix:
         zebra     0.3    0.7
     """
 
-    def __init__(self, values: Any, kind: str, classes: Sequence[object] | None = None) -> None:
+    def __init__(self, values: Any, kind: Kind, classes: Sequence[object] | None = None) -> None:
         _require_kind(kind)
-        if isinstance(values, Tensor):
-            values = values.detach().cpu().numpy()
+        values, own = labelled(values, kind)
+        if own is not None and classes is not None:
+            values, own = Matrix(values, kind, own).ordered(classes), None
+        classes = own if classes is None else classes
         try:
             array = np.array(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -59,7 +63,7 @@ class Matrix:
             raise ValueError(
                 f"{kind} must be (C, C), got {array.shape}; give a row per true class and a column per class"
             )
-        self.kind = kind
+        self.kind: Kind = kind
         self.classes: tuple[str, ...] = check_names(range(len(array)) if classes is None else classes)
         if len(self.classes) != len(array):
             raise ValueError(
@@ -151,11 +155,39 @@ class Matrix:
                 raise ValueError(
                     f"{self.kind} must name the classes asked for, got {name!r}; {_near(name, wanted)}"
                 )
+        return self.part(wanted)
+
+    def part(self, classes: Sequence[object]) -> "Matrix":
+        """Return the part of the matrix for some of its classes, in the order given.
+
+        Args:
+            classes: Names of the classes to keep.
+
+        Raises:
+            ValueError: If a name is missing, or similarities lose a share to a class that is left out.
+
+        Example:
+            >>> costs = Matrix([[0, 1, 2], [6, 0, 3], [5, 4, 0]], "costs", ["well", "ill", "dead"])
+            >>> print(costs.part(["dead", "well"]))
+            costs[true, predicted]
+                  dead  well
+            dead     0     5
+            well     2     0
+        """
+        wanted = check_names(classes)
         for name in wanted:
             if name not in self.classes:
-                raise ValueError(f"{self.kind} must name every class once, got none for {name!r}; add it")
+                way = _near(name, self.classes)
+                raise ValueError(f"{self.kind} must name every class once, got none for {name!r}; {way}")
         places = [self.classes.index(name) for name in wanted]
-        return Matrix(self.array[np.ix_(places, places)], self.kind, wanted)
+        kept = self.array[np.ix_(places, places)]
+        if self.kind == "similarity" and (kept.sum(1) < 1 - TOLERANCE).any():
+            worst = int(kept.sum(1).argmin())
+            raise ValueError(
+                f"similarity must give no share to a class that is left out, got {1 - kept[worst].sum():.6g} "
+                f"for true class {wanted[worst]!r}; keep all classes"
+            )
+        return Matrix(kept, self.kind, wanted)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -207,6 +239,28 @@ class Matrix:
         head = f"{self.kind}[true, {'class' if self.kind == 'similarity' else 'predicted'}]"
         body = (line[0].ljust(first) + "".join(map(str.rjust, line[1:], widths)) for line in lines)
         return "\n".join([head, *body])
+
+
+def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
+    """Return a matrix of numbers and the names of its classes, None where it has none.
+
+    A data frame is labelled by class, its columns in any order; a matrix of this package has names. Names
+    that are the numbers of the classes say nothing.
+    """
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy(), None
+    names: tuple[str, ...] | None = None
+    if hasattr(values, "columns") and hasattr(values, "index"):
+        names, across = check_names(values.index), check_names(values.columns)
+        if odd := sorted(set(names) ^ set(across)):
+            raise ValueError(
+                f"{kind} must have the same names across and down, got {odd[0]!r} in one only; name each "
+                "class in both"
+            )
+        values = np.asarray(values)[:, [across.index(name) for name in names]]
+    elif hasattr(values, "classes") and hasattr(values, "array"):
+        names, values = values.classes, values.array
+    return values, None if names and names == tuple(map(str, range(len(names)))) else names
 
 
 def check_names(names: Sequence[object]) -> tuple[str, ...]:

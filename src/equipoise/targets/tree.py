@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from equipoise.targets.build import softmax, split_groups
-from equipoise.targets.matrix import Matrix, check_names
+from equipoise.targets.matrix import Kind, Matrix, check_names
 
 ROOT = "the root of everything"  # above the top names of a nested mapping; never shown
 
 
 def from_tree(
-    tree: Any, kind: str = "costs", *, beta: float = 10.0, classes: Sequence[object] | None = None
+    tree: Any, kind: Kind = "costs", *, beta: float = 10.0, classes: Sequence[object] | None = None
 ) -> Matrix:
     r"""Return a matrix from a tree whose leaves are the classes.
 

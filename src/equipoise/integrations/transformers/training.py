@@ -10,7 +10,7 @@ from transformers.trainer_callback import TrainerCallback
 
 from equipoise.integrations.transformers.outputs import Head, unwrapped
 from equipoise.integrations.transformers.outputs import shifted as shifted
-from equipoise.losses.base import Loss
+from equipoise.losses.base import Loss, check_loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX
 
@@ -187,12 +187,8 @@ _SAVED = "equipoise.Objective"
 
 def read_objective(objective: Loss | Objective) -> Objective:
     """Return an objective that the Trainer's counts fit."""
-    if isinstance(objective, Loss):
-        return Objective(objective)
     if not isinstance(objective, Objective):
-        raise TypeError(
-            f"objective must be a loss or an Objective, got {objective!r}; for example CrossEntropy()"
-        )
+        return Objective(check_loss("objective", objective, "a loss or an Objective"))
     if objective.reduction != "mean":
         raise ValueError(
             f"objective must have reduction 'mean', got {objective.reduction!r}; "

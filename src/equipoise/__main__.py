@@ -1,0 +1,8 @@
+"""The command line: `python -m equipoise` is `equipoise`."""
+
+import sys
+
+from equipoise.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
