@@ -189,7 +189,7 @@ def prepare(settings: Settings) -> Plan:
             "leave it out for one setting of each family"
         )
     counts = np.bincount(dataset.labels, minlength=len(classes))
-    warnings = tuple(
+    warnings = dataset.warnings + tuple(
         warning
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
