@@ -125,7 +125,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("gama", ["gamma", "min_weight"])
         'did you mean gamma?'
     """
-    listed = list(known)
+    listed = [each if each.isprintable() else repr(each) for each in known]
     lowered = {candidate.lower(): candidate for candidate in listed}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     return f"did you mean {lowered[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"

@@ -100,7 +100,7 @@ def read_table(path: str, target: str | None, drop: Sequence[str]) -> Table:
     if target is None:
         raise ValueError(
             f"target must name the column with the classes, got none; add --target with one of "
-            f"{', '.join([*columns][-8:])}"
+            f"{', '.join(map(_shown, [*columns][-8:]))}"
         )
     for option, name in (("target", target), *(("drop", name) for name in drop)):
         if name not in columns:
@@ -113,7 +113,7 @@ def read_table(path: str, target: str | None, drop: Sequence[str]) -> Table:
     known = np.flatnonzero([label is not None for label in found])
     labels = [label for label in found if label is not None]
     if len(labels) < len(found):
-        notes.append(f"{len(found) - len(labels)} rows without a value in {target} were left out")
+        notes.append(f"{len(found) - len(labels)} rows without a value in {_shown(target)} were left out")
     index = pd.Index(column.places[known], name=column.unit)
     features, warnings = {}, []
     for name in columns:
@@ -121,7 +121,7 @@ def read_table(path: str, target: str | None, drop: Sequence[str]) -> Table:
             column = columns[name]().take(known)
             features[name], converted = _feature(column)
             notes += converted
-            different, way = len(set(column.values)), f"with --drop {shlex.quote(name)}"
+            different, way = len(set(column.values)), f"with {_drop(name)}"
             warnings += warn_of_identifier(repr(name), features[name], different, way)
     counts = Counter(labels)
     notes += [
@@ -193,13 +193,11 @@ def _alike(target: str, classes: tuple[str, ...]) -> list[str]:
 
 def _key(label: str) -> Any:
     """What labels have in common that are spelled nearly alike."""
-    number = _decimal(label)
-    if number is not None:
-        return number
     letters = "".join(
         letter for letter in unicodedata.normalize("NFKC", label) if unicodedata.category(letter) != "Cf"
     )
-    return " ".join(letters.casefold().split())
+    number = _decimal(letters)
+    return " ".join(letters.casefold().split()) if number is None else number
 
 
 def _decimal(label: str) -> Decimal | None:
@@ -258,6 +256,16 @@ def _read_parquet(path: str) -> tuple[dict[str, Callable[[], _Column]], list[str
     return {name.strip(): partial(column, name) for name in names}, []
 
 
+def _shown(name: str) -> str:
+    """A name, in one line."""
+    return name if name.isprintable() else repr(name)
+
+
+def _drop(name: str) -> str:
+    """The option that leaves a column out, as a shell reads it."""
+    return f"--drop {shlex.quote(name) if name.isprintable() else f'${name!r}'}"
+
+
 def _require_distinct(names: list[str], where: str) -> None:
     for place, name in enumerate(names):
         if names.index(name) < place:
@@ -302,7 +310,7 @@ def _feature(column: _Column) -> tuple[NDArray[Any], list[str]]:
     else:
         raise ValueError(
             f"columns must be numbers or categories, got {column.kind} in {column.name!r} of {column.path}; "
-            f"turn it into numbers or add --drop {shlex.quote(column.name)}"
+            f"turn it into numbers or add {_drop(column.name)}"
         )
     if values.dtype == np.float64 and (bad := np.flatnonzero(np.abs(values) > LARGEST)).size:
         value = values[bad[0]]
@@ -310,7 +318,7 @@ def _feature(column: _Column) -> tuple[NDArray[Any], list[str]]:
         raise ValueError(
             f"features must be finite or missing, got {shown} in {column.place(bad[0])} of {column.path}, "
             f"column {column.name!r}; rescale the column, leave the cell empty if it is unknown, or add "
-            f"--drop {shlex.quote(column.name)}"
+            f"{_drop(column.name)}"
         )
     return values, notes
 
@@ -327,7 +335,7 @@ def _text_feature(column: _Column) -> tuple[NDArray[Any], list[str]]:
         return _objects(column), notes
     missing = dict.fromkeys(others, "nan")
     numbers = np.array([float(missing.get(row, cell)) for row, cell in enumerate(cells)], dtype=np.float64)
-    large = np.flatnonzero((np.abs(numbers) > 2**53) & np.isfinite(numbers)).tolist()
+    large = np.flatnonzero((np.abs(numbers) >= 2**53) & np.isfinite(numbers)).tolist()
     kinds = (
         [row for row in np.flatnonzero(np.isnan(numbers)).tolist() if cells[row]],
         [row for row, cell in enumerate(cells) if _CODE.fullmatch(cell)],

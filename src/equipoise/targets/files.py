@@ -130,13 +130,13 @@ def corner_is_predicted(corner: str) -> bool:
 def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None = None) -> Cells:
     """Return the cells of a text file, in rows as long as the first one.
 
-    The separator is the one that cuts the first row into cells with `wanted` among them, or, if none or
-    all do, into the most cells.
+    The separator is one that cuts the first row into cells with `wanted` among them, its own if that does;
+    if none does, the one that cuts it into the most cells.
 
     Args:
         path: Which file.
         kind: What it holds, as errors call it.
-        own: The separator that its suffix promises, which is used where another would do as well.
+        own: The separator that its suffix promises.
         wanted: A cell that the first row should have.
 
     Raises:
@@ -146,12 +146,13 @@ def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None =
     text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     is_text = not _NO_TEXT.search(text)
 
-    def fitness(separator: str) -> tuple[bool, int]:
+    def fitness(separator: str) -> tuple[bool, bool, int]:
         try:
             first = next(_rows(path, kind, text, separator))[1]
         except (ValueError, StopIteration):
-            return False, 0
-        return wanted in first, len(first)
+            return False, False, 0
+        found = wanted in first and len(first) > 1
+        return found, found and separator == own, len(first)
 
     separator = max([own, *SEPARATORS], key=fitness)
     lines, rows = [], []
