@@ -76,10 +76,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(call, workplace, name):
+def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(call, fast, workplace, name):
     content, says = REFUSED[name]
     (workplace / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    said = call("compare", "t.csv", "--target", "label")
+    said = call("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--seeds", 1)
     assert said.code == 2
     assert said.out == ""
     assert said.err.startswith("equipoise: error: ")
@@ -142,6 +142,26 @@ def test_control_pandas_alone_changes_these_classes(workplace, classes):
     found = [str(label) for label in pd.read_csv("t.csv", low_memory=False)["label"].dropna()]
     expected = [label.strip() for k in range(ROWS) if (label := classes[k % 2])]
     assert found != expected
+
+
+HEADERS = [
+    ("b;x;c,x", ",", ["b;x;c"]),
+    ("b;x,c;x", ";", ["b", "x,c"]),
+    ("a,b,c;x", ";", ["a,b,c"]),
+    ("\tx\t", "\t", ["Unnamed: 0", "Unnamed: 2"]),
+    ('"a,x"|b|x', "|", ["a,x", "b"]),
+]
+
+
+@pytest.mark.parametrize(("header", "separator", "names"), HEADERS)
+def test_the_separator_is_one_that_leaves_the_target_a_name(workplace, header, separator, names):
+    labels = ["xy"[k % 2] for k in range(ROWS)]
+    place = 1 if header.endswith("\t") else len(names)
+    cells = [[*["1"] * place, label, *["1"] * (len(names) - place)] for label in labels]
+    (workplace / "t.csv").write_text("\n".join([header, *map(separator.join, cells)]))
+    plan = check("t.csv", "x")
+    assert list(plan.conditions.dataset.features) == names
+    assert labels_of(plan) == labels
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(workplace):
@@ -325,17 +345,18 @@ ARROW_FEATURES = {
 
 
 @pytest.mark.parametrize("case", ARROW_FEATURES)
-def test_columns_of_parquet_that_are_no_features_are_refused_by_name(call, case):
+def test_columns_of_parquet_that_are_no_features_are_refused_by_name(call, fast, case):
     column, says = ARROW_FEATURES[case]
     labels = ["x", "y"] * (ROWS // 2)
     parquet.write_table(pa.table({"f": column, "a": [1.0] * ROWS, "label": labels}), "t.parquet")
-    said = call("compare", "t.parquet", "--target", "label")
+    words = ("compare", "t.parquet", "--objective", "Brier()", *fast, "--seeds", 1)
+    said = call(*words, "--target", "label")
     assert said.code == 2
     assert says in said.err
     assert said.err.rstrip().endswith("--drop f")
     assert check("t.parquet", drop=["f"]).conditions.dataset.features.shape == (ROWS, 1)
     if case in ("lists", "structures", "bytes"):
-        assert "target must hold names or numbers" in call("compare", "t.parquet", "--target", "f").err
+        assert "target must hold names or numbers" in call(*words, "--target", "f").err
 
 
 def test_columns_of_parquet_are_features_of_their_kind():

@@ -231,7 +231,8 @@ def execute(plan: Plan, watch: Watch | None = None) -> Result:
         watch: Called with the number of finished trials and of all trials, whenever one finishes.
 
     Raises:
-        FloatingPointError: If plain cross entropy itself diverges, so that there is nothing to compare with.
+        FloatingPointError: If plain cross entropy itself diverges, so that there is nothing to compare with,
+            or a row is too far from the training rows for float32.
         OSError: If the folder cannot be written.
     """
     plan.store.folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,8 @@ class Cells:
 def read(path: str | Path, kind: str) -> Matrix:
     """Return the matrix in a file, with its class names.
 
-    A CSV has the class names as first row and first column, a row per true class, and any word in the corner.
+    A CSV has the class names as first row and first column, a row per true class, and any word in the corner;
+    its cells may be separated by commas, semicolons, tabs or bars.
     A TOML file has `groups = "horse, zebra | whale, shark"`, with `within` and `between` if wanted, or a
     table per true class, in which `otherwise` stands for every class that is not named, except itself:
 
