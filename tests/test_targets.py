@@ -202,6 +202,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in FILES.items():
         Path(name).write_text(text)
     Path("latin.csv").write_bytes(b"true,\xe9\n\xe9,0\n")
+    Path("latin.toml").write_bytes(b"[\xe9]\n")
     return tmp_path
 
 
@@ -217,6 +218,10 @@ FILES = {
     "bare.csv": "0,1\n1,0\n2,2\n",
     "names.csv": "true,well,ill\nwell,0,1\nsick,6,0\n",
     "word.csv": "true,well,ill\nwell,0,one\nill,6,0\n",
+    "digits.csv": "true,well,ill\nwell,0,1_0\nill,6,0\n",
+    "open.csv": 'true,well,ill\nwell,0,1\n"ill,6,0\n',
+    "semicolons.csv": "true;well;ill\nwell;0;1\nill;6;0\n",
+    "bars.csv": '\ufefftrue|well|ill\nwell|0|1\n\n "ill"|6|0\n||\n',
     "bad.toml": "[well\n",
     "extra.toml": 'groups = "a, b"\nwithn = 1\n',
     "flat.toml": "well = 1\n",
@@ -228,7 +233,7 @@ FILES = {
 
 def test_files_say_the_same_in_every_form(folder: Path) -> None:
     expected = Matrix([[0, 1], [6, 0]], "costs", ["well", "ill"])
-    for name in ("costs.csv", "turned.csv", "tabs.tsv", "costs.toml"):
+    for name in ("costs.csv", "turned.csv", "tabs.tsv", "semicolons.csv", "bars.csv", "costs.toml"):
         assert read(folder / name, "costs") == expected, name
     assert read("groups.toml", "similarity") == from_groups(ANIMALS, within=0.2)
     assert read("alike.toml", "similarity") == Matrix([[0.75, 0.25], [0.5, 0.5]], "similarity", "ab")
@@ -494,7 +499,9 @@ MESSAGES = [
     ),
     value(
         corner("ragged.csv"),
-        "costs must have rows of one length, got 2 and 3 cells in ragged.csv; fill in every entry",
+        "costs must have rows of one length, got 2 cells in line 2 and 3 in line 1 of ragged.csv, "
+        "separated by commas; give each column a name and each row a cell for it, and quote cells with "
+        "separators in them",
     ),
     value(
         corner("bare.csv"),
@@ -508,13 +515,28 @@ MESSAGES = [
     ),
     value(
         corner("word.csv"),
-        "costs must hold numbers, got 'one' in word.csv; class names go in the first row and the "
-        "first column only",
+        "costs must hold numbers, got 'one' in word.csv, line 2; class names go in the first row and "
+        "the first column only",
+    ),
+    value(
+        corner("digits.csv"),
+        "costs must hold numbers, got '1_0' in digits.csv, line 2; class names go in the first row and "
+        "the first column only",
+    ),
+    value(
+        corner("open.csv"),
+        "costs must have matching quotes, got unexpected end of data in the row that begins in line 3 of "
+        "open.csv; close them, and double those inside a cell",
     ),
     value(
         corner("latin.csv"),
-        "costs must be text in UTF-8, got 'latin.csv'; 'utf-8' codec can't decode byte 0xe9 in "
-        "position 5: invalid continuation byte",
+        r"costs must be text in UTF-8, got '\udce9' in line 1 of latin.csv, column 2 ('\udce9'); save "
+        "the file as UTF-8",
+    ),
+    value(
+        corner("latin.toml"),
+        "costs must be text in UTF-8, got 'latin.toml'; 'utf-8' codec can't decode byte 0xe9 in position "
+        "1: invalid continuation byte",
     ),
     value(
         corner("bad.toml"),

@@ -25,7 +25,7 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
         >>> nearest("gama", ["gamma", "min_weight"])
         'did you mean gamma?'
     """
-    listed = list(known)
+    listed = [each if each.isprintable() else repr(each) for each in known]
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
     return f"did you mean {shown[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"

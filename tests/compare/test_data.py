@@ -98,7 +98,7 @@ def test_rows_without_a_class_are_left_out_and_said(tmp_path):
     ("classes", "names"),
     [
         ([10, 9, 8], ("8", "9", "10")),
-        ([1.0, 2.0, np.nan], ("1", "2")),
+        ([1.0, 2.0, np.nan], ("1.0", "2.0")),
         ([0.5, 1.5, 2.5], ("0.5", "1.5", "2.5")),
         ([True, False, True], ("False", "True")),
         (["10", "9", "b"], ("10", "9", "b")),
@@ -212,7 +212,7 @@ def test_bad_tables_are_refused(tmp_path):
     assert "every class must have 5 rows or more, got 1 of class" in refused(whole, tmp_path, "weight")
     infinite = whole.copy()
     infinite.loc[2, "weight"] = np.inf
-    assert "features must be finite or missing, got infinity in 'weight'" in refused(infinite, tmp_path)
+    assert "features must be finite or missing, got infinity in line 4 of" in refused(infinite, tmp_path)
     assert "rows and columns beside the classes, got 60 rows and 0 columns" in refused(
         whole[["fruit"]], tmp_path
     )
@@ -227,9 +227,9 @@ def test_bad_tables_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.csv", b"", "must be a readable table, got '"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "must be a readable table, got '"),
-        ("binary.csv", bytes(range(128, 256)), "must be a readable table, got '"),
+        ("empty.csv", b"", "data must have a header, got an empty file '"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "rows of one length, got 4 cells in line 3 and 2 in line 1"),
+        ("binary.csv", bytes(range(128, 256)), "data must be text in UTF-8, got '"),
         ("broken.parquet", b"no parquet", "must be a readable table, got '"),
         ("broken.npz", b"no zip", "must be a readable NPZ file without pickles, got '"),
         ("data.xlsx", b"", "must end in .csv, .tsv, .parquet or .npz, got '"),
@@ -249,7 +249,7 @@ def test_unreadable_files_are_refused(name, content, message, tmp_path):
         ({"X": np.zeros((60, 2))}, "data must hold the arrays X and y, got X in"),
         ({"X": np.zeros((60, 2)), "y": np.zeros(59)}, "X must be (N, D) and y (N,), got (60, 2) and (59,)"),
         ({"X": np.zeros(60), "y": np.zeros(60)}, "X must be (N, D) and y (N,), got (60,) and (60,)"),
-        ({"X": np.full((60, 2), np.nan), "y": np.zeros(60)}, "X must be finite, got nan or infinity in 60"),
+        ({"X": np.full((60, 2), np.nan), "y": np.zeros(60)}, "X must be finite in float32, got nan in row 1"),
         ({"X": np.full((60, 2), "a"), "y": np.zeros(60)}, "X must hold real numbers, got <U1"),
         ({"X": np.zeros((60, 2)), "y": np.full(60, np.nan)}, "target must be finite, got nan or infinity"),
         ({"X": np.array([object()] * 60), "y": np.zeros(60)}, "data must be a readable NPZ file without"),

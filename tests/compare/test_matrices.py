@@ -78,7 +78,7 @@ def test_noise_of_a_file(tmp_path):
     [
         (read_costs, "0,1\n1,0\n", "costs must be 4 x 4, a row and a column for each class, got 2 x 2 in"),
         (read_costs, "", "costs must be 4 x 4, a row and a column for each class, got 0 x 0 in"),
-        (read_costs, "0,1,1,1\n1,0,1\n", "costs must have rows of one length, got 3 and 4 cells"),
+        (read_costs, "0,1,1,1\n1,0,1\n", "costs must have rows of one length, got 3 cells in line 2 and 4"),
         (read_costs, "0,1,1,1\n1,0,1,1\n1,1,0,one\n1,1,1,0\n", "costs must hold numbers, got 'one' in"),
         (read_costs, "0,1,1,1\n1,0,1,1\n1,1,0,nan\n1,1,1,0\n", "costs must be finite, got nan or infinity"),
         (read_costs, "0,1,1,1\n1,0,1,1\n1,1,0,-1\n1,1,1,0\n", "costs must be 0 or more, got -1 in"),

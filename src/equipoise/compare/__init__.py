@@ -60,7 +60,7 @@ def run(settings: Settings, watch: "Callable[[int, int], None] | None" = None) -
     Raises:
         ImportError: If a library of the extra is missing.
         ValueError: If any of the input is bad; nothing has been written then.
-        FloatingPointError: If plain cross entropy itself diverges.
+        FloatingPointError: If plain cross entropy itself diverges, or a row is too far from the others.
     """
     from equipoise.compare.experiment import execute
 

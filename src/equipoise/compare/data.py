@@ -14,17 +14,25 @@ from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from equipoise.compare.store import digest
-from equipoise.spelling import nearest
+from equipoise.compare.tables import (
+    LARGEST,
+    SUFFIXES,
+    Table,
+    number_names,
+    order,
+    read_table,
+    warn_of_identifier,
+)
 
 __all__ = ["Dataset", "Split", "TEST_SHARE", "VALIDATION_SHARE", "encode", "flip", "load", "split"]
 
 TEST_SHARE, VALIDATION_SHARE = 0.4, 0.1
 SMALLEST_CLASS = 5  # any fewer and a class can be missing from the training or the test part
+LARGEST_SCALED = 1e30  # leaves room in float32 for sums over features and hidden units
 MOST_CATEGORIES = 64  # a column of identifiers must not become a column per row
-_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".parquet": None, ".pq": None}
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,11 @@ class Dataset:
 
     Attributes:
         name: What to call it.
-        features: A table, or an array (N, D).
+        features: A table, whose index says in which "line" or "row" of the file, or an array (N, D).
         labels: Classes (N,) as places in `classes`.
         classes: Names of the classes, sorted as they were in the data.
         notes: What a reader has to know about how it was read.
+        warnings: What looks wrong without being certainly wrong.
     """
 
     name: str
@@ -44,6 +53,7 @@ class Dataset:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Digest of everything in the data that decides a result."""
@@ -80,8 +90,8 @@ def load(path: str | None, target: str | None, drop: tuple[str, ...] = ()) -> Da
     suffix = "" if path is None else Path(path).suffix.lower()
     if path is not None and not Path(path).is_file():
         raise ValueError(f"data must be a file, got {path!r}, which is not there; check the path")
-    if suffix in _TABLES:
-        return _load_table(str(path), suffix, target, drop)
+    if path is not None and suffix in SUFFIXES:
+        return _dataset(Path(path).name, read_table(path, target, drop), f", column {target!r}")
     if path is not None and suffix != ".npz":
         raise ValueError(
             f"data must end in .csv, .tsv, .parquet or .npz, got {path!r}; convert it to one of these"
@@ -93,71 +103,11 @@ def load(path: str | None, target: str | None, drop: tuple[str, ...] = ()) -> Da
         )
     if path is None:
         digits: Any = load_digits()
-        return _dataset("scikit-learn's digits", digits.data, digits.target)
-    return _load_arrays(path)
+        return _dataset("scikit-learn's digits", _table(digits.data, digits.target))
+    return _dataset(Path(path).name, _load_arrays(path))
 
 
-def _load_table(path: str, suffix: str, target: str | None, drop: tuple[str, ...]) -> Dataset:
-    table: Any
-    try:
-        if _TABLES[suffix] is None:
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, sep=_TABLES[suffix], low_memory=False)
-    except ImportError as error:
-        raise ImportError(
-            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[compare]'"
-        ) from error
-    except Exception as error:  # pandas and pyarrow raise many kinds for a file they cannot read
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"data must be a readable table, got {path!r}; {reason}") from error
-    table.columns = [str(name) for name in table.columns]
-    if target is None:
-        raise ValueError(
-            f"target must name the column with the classes, got none; add --target with one of "
-            f"{', '.join(table.columns[-8:])}"
-        )
-    for option, name in (("target", target), *(("drop", name) for name in drop)):
-        if name not in table.columns:
-            raise ValueError(
-                f"{option} must be a column of {path}, got {name!r}; {nearest(name, table.columns)}"
-            )
-    if len(set(table.columns)) < len(table.columns):
-        raise ValueError(
-            f"data must have columns of different names, got {path!r} with a repeated one; rename it"
-        )
-    known = table[table[target].notna()]
-    missing = len(table) - len(known)
-    notes = (f"{missing} rows without a value in {target} were left out",) if missing else ()
-    columns = [name for name in known.columns if name != target and name not in drop]
-    features = pd.DataFrame({name: _column(path, name, known[name]) for name in columns}).reset_index(
-        drop=True
-    )
-    return _dataset(Path(path).name, features, known[target].to_numpy(dtype=object), notes)
-
-
-def _column(path: str, name: str, column: Any) -> NDArray[Any]:
-    """A column as floats, or as strings with nan where missing."""
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-        raise ValueError(
-            f"columns must be numbers or categories, got times in {name!r} of {path}; "
-            f"turn it into numbers or add --drop {name}"
-        )
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        if np.isinf(numbers).any():
-            raise ValueError(
-                f"features must be finite or missing, got infinity in {name!r} of {path}; "
-                "leave the cell empty if it is unknown"
-            )
-        return numbers
-    words = np.full(len(column), np.nan, dtype=object)
-    present = column.notna().to_numpy()
-    words[present] = [str(value) for value in column[present]]
-    return words
-
-
-def _load_arrays(path: str) -> Dataset:
+def _load_arrays(path: str) -> Table:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive.items())
@@ -182,64 +132,68 @@ def _load_arrays(path: str) -> Dataset:
         features
     ):
         raise ValueError(f"X must hold real numbers, got {features.dtype} in {path}; embed categories first")
-    numbers = features.reshape(len(features), -1).astype(np.float64)
-    if not np.isfinite(numbers).all():
-        bad = int((~np.isfinite(numbers)).any(axis=1).sum())
+    numbers = features.reshape(len(features), math.prod(features.shape[1:])).astype(np.float64)
+    bad = ~(np.abs(numbers) <= LARGEST)  # nan among them
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
         raise ValueError(
-            f"X must be finite, got nan or infinity in {bad} rows of {path}; remove or fill them in"
+            f"X must be finite in float32, got {numbers[row, column]:g} in row {row + 1} of {path}, column "
+            f"{column + 1}, and {bad.any(axis=1).sum()} such rows; remove, fill in or rescale them"
         )
-    return _dataset(Path(path).name, numbers, labels)
+    return _table(numbers, labels)
 
 
-def _dataset(
-    name: str, features: pd.DataFrame | NDArray[Any], targets: NDArray[Any], notes: tuple[str, ...] = ()
-) -> Dataset:
+def _table(numbers: NDArray[np.float64], labels: NDArray[Any]) -> Table:
+    """Arrays as a table, with a warning of columns that look like identifiers."""
+    numeric = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
+    names = number_names(labels) if numeric else [label.strip() for label in labels.astype(str)]
+    warnings = []
+    whole = (numbers == np.round(numbers)).all(axis=0)
+    for place in np.flatnonzero(whole):
+        column = numbers[:, place]
+        warnings += warn_of_identifier(f"column {place + 1} of X", column, len(np.unique(column)), "of X")
+    return Table(numbers, names, order(names, numeric=numeric), warnings=tuple(warnings))
+
+
+def _dataset(name: str, table: Table, column: str = "") -> Dataset:
     """The data set, once its classes are known to be enough."""
-    if len(targets) == 0 or features.shape[1] == 0:
+    features, classes = table.features, table.classes
+    if len(table.labels) == 0 or features.shape[1] == 0:
         raise ValueError(
-            f"data must have rows and columns beside the classes, got {len(targets)} rows and "
+            f"data must have rows and columns beside the classes, got {len(table.labels)} rows and "
             f"{features.shape[1]} columns in {name}; check the file"
         )
-    encoder = LabelEncoder()
-    labels = np.asarray(encoder.fit_transform(_comparable(targets)), dtype=np.int64)
-    found: Any = encoder.classes_
-    classes: tuple[str, ...] = tuple(str(label) for label in found)
+    places = {label: place for place, label in enumerate(classes)}
+    labels = np.array([places[label] for label in table.labels], dtype=np.int64)
     counts = np.bincount(labels)
     smallest = int(counts.argmin())
     if len(classes) < 2:
         raise ValueError(
-            f"data must have two classes or more, got only {str(found[0])!r} in {name}; check the target"
+            f"data must have two classes or more, got only {table.labels[0]!r} in {name}{column}; "
+            "check the target"
         )
     if counts[smallest] < SMALLEST_CLASS:
+        place = _place(features, int((labels == smallest).argmax()))
         raise ValueError(
             f"every class must have {SMALLEST_CLASS} rows or more, got {counts[smallest]} of class "
-            f"{classes[smallest]!r} ({len(classes)} classes in {name}); merge or remove small classes"
+            f"{classes[smallest]!r} in {name}{column}, {place} ({len(classes)} classes); "
+            "merge or remove small classes"
         )
     if math.floor(len(labels) * (1 - TEST_SHARE) * VALIDATION_SHARE) < 1 or _validation_rows(
         len(labels)
     ) < len(classes):
         raise ValueError(
             f"data must have {math.ceil(len(classes) / VALIDATION_SHARE)} rows or more for {len(classes)} "
-            f"classes, got {len(labels)} in {name}; merge classes or add rows"
+            f"classes, got {len(labels)} in {name}{column}; merge classes or add rows"
         )
-    return Dataset(name, features, labels, classes, notes)
+    return Dataset(name, features, labels, classes, table.notes, table.warnings)
 
 
-def _comparable(targets: NDArray[Any]) -> NDArray[Any]:
-    """Targets as integers if all of them are whole numbers, else as floats if numbers, else as strings."""
-    if targets.dtype == object:
-        kinds = {type(value) for value in targets}
-        if any(
-            not issubclass(kind, int | float | np.integer | np.floating) or kind is bool for kind in kinds
-        ):
-            return np.array([str(value) for value in targets])
-        targets = targets.astype(np.float64)
-    if np.issubdtype(targets.dtype, np.floating):
-        if not np.isfinite(targets).all():
-            raise ValueError("target must be finite, got nan or infinity; remove those rows")
-        if (targets == np.round(targets)).all():
-            return targets.astype(np.int64)
-    return targets if np.issubdtype(targets.dtype, np.number) else targets.astype(str)
+def _place(features: pd.DataFrame | NDArray[Any], row: int) -> str:
+    """Where a row is in its file, in words."""
+    if isinstance(features, pd.DataFrame):
+        return f"{features.index.name} {features.index[row]}"
+    return f"row {row + 1}"
 
 
 def _validation_rows(count: int) -> int:
@@ -279,19 +233,34 @@ def flip(labels: NDArray[np.int64], noise: NDArray[np.float64], parts: Split, se
 
 
 def encode(dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.float32]:
-    """All rows as numbers (N, D): missing filled in, categories one-hot, scaled, as the training rows say."""
-    if not isinstance(dataset.features, pd.DataFrame):
-        scaler = StandardScaler().fit(dataset.features[train])
-        return np.asarray(scaler.transform(dataset.features), dtype=np.float32)
-    numeric = [name for name, kind in dataset.features.dtypes.items() if kind == np.float64]
-    categorical = [name for name in dataset.features.columns if name not in numeric]
-    filled = SimpleImputer(strategy="median", keep_empty_features=True, add_indicator=True)
-    one_hot = OneHotEncoder(
-        handle_unknown="infrequent_if_exist", max_categories=MOST_CATEGORIES, sparse_output=False
-    )
-    transformer = ColumnTransformer(
-        [("numbers", make_pipeline(filled, StandardScaler()), numeric), ("categories", one_hot, categorical)],
-        sparse_threshold=0,
-    )
-    transformer.fit(dataset.features.iloc[train])
-    return np.asarray(transformer.transform(dataset.features), dtype=np.float32)
+    """All rows as numbers (N, D): missing filled in, categories one-hot, scaled, as the training rows say.
+
+    Raises:
+        FloatingPointError: If a row is so far from the training rows that float32 could not hold its logits.
+    """
+    features = dataset.features
+    if isinstance(features, pd.DataFrame):
+        numeric = [name for name, kind in features.dtypes.items() if kind == np.float64]
+        categorical = [name for name in features.columns if name not in numeric]
+        filled = SimpleImputer(strategy="median", keep_empty_features=True, add_indicator=True)
+        one_hot = OneHotEncoder(
+            handle_unknown="infrequent_if_exist", max_categories=MOST_CATEGORIES, sparse_output=False
+        )
+        steps = [
+            ("numbers", make_pipeline(filled, StandardScaler()), numeric),
+            ("categories", one_hot, categorical),
+        ]
+        transformer = ColumnTransformer(steps, sparse_threshold=0)
+        scaled = transformer.fit(features.iloc[train]).transform(features)
+    else:
+        numeric = [*range(1, features.shape[1] + 1)]
+        scaled = StandardScaler().fit(features[train]).transform(features)
+    scaled = np.asarray(scaled)
+    row, column = divmod(int(np.abs(scaled).argmax()), scaled.shape[1])
+    if abs(scaled[row, column]) > LARGEST_SCALED:
+        raise FloatingPointError(
+            f"features must be below {LARGEST_SCALED:g} standard deviations of the training rows, got "
+            f"{scaled[row, column]:g} in {_place(features, row)}, column {numeric[column]!r}; "
+            "rescale the column or leave the cell empty"
+        )
+    return scaled.astype(np.float32)

@@ -195,7 +195,7 @@ def prepare(settings: Settings) -> Plan:
             "leave it out for one setting of each family"
         )
     counts = np.bincount(dataset.labels, minlength=len(classes))
-    warnings = tuple(
+    warnings = dataset.warnings + tuple(
         warning
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
@@ -237,7 +237,8 @@ def execute(plan: Plan, watch: Watch | None = None) -> Result:
         watch: Called with the number of finished trials and of all trials, whenever one finishes.
 
     Raises:
-        FloatingPointError: If plain cross entropy itself diverges, so that there is nothing to compare with.
+        FloatingPointError: If plain cross entropy itself diverges, so that there is nothing to compare with,
+            or a row is too far from the training rows for float32.
         OSError: If the folder cannot be written.
     """
     plan.store.folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from equipoise.spelling import nearest
 from equipoise.targets import from_groups
 from equipoise.targets import read as read_named
-from equipoise.targets.files import cells, corner_is_predicted, number
+from equipoise.targets.files import corner_is_predicted, matrix_cells, number
 
 __all__ = ["lost_similarity", "looks_transposed", "read_costs", "read_noise", "read_similarity"]
 
@@ -94,7 +94,7 @@ def looks_transposed(
     """
     found = []
     if Path(path).is_file() and Path(path).suffix.lower() not in (".npy", ".toml"):
-        corner = _rows_of(name, path)[0][0]
+        corner = matrix_cells(path, name)[1][0][0]
         if corner_is_predicted(corner):
             found.append(
                 f"{name} may be transposed: {path} has {corner!r} in its corner, and its rows are read as "
@@ -175,24 +175,16 @@ def _read_array(name: str, path: str, count: int) -> Matrix:
 
 def _read_text(name: str, path: str, classes: tuple[str, ...]) -> Matrix:
     """A matrix with class names around it, matched by name, or bare numbers in the order of the classes."""
-    rows = _rows_of(name, path)
+    lines, rows = matrix_cells(path, name)
     width = len(rows[0]) if rows else 0
     if (len(rows), width) == (len(classes) + 1, len(classes) + 1):
-        across, down = rows[0][1:], [row[0] for row in rows[1:]]
-        columns = _places(name, path, across, classes)
-        lines = _places(name, path, down, classes)
-        return np.array([[number(path, name, rows[1 + i][1 + j]) for j in columns] for i in lines])
-    _require_size(name, path, (len(rows), width), len(classes))
-    return np.array([[number(path, name, cell) for cell in row] for row in rows])
-
-
-def _rows_of(name: str, path: str) -> list[list[str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} must be text in UTF-8, got {path!r}; {_first_line(error)}") from error
-    return cells(path, name, text)
+        columns = _places(name, path, rows[0][1:], classes)
+        order = _places(name, path, [row[0] for row in rows[1:]], classes)
+        lines, rows = lines[1:], [row[1:] for row in rows[1:]]
+    else:
+        _require_size(name, path, (len(rows), width), len(classes))
+        columns = order = list(range(len(classes)))
+    return np.array([[number(f"{path}, line {lines[i]}", name, rows[i][j]) for j in columns] for i in order])
 
 
 def _places(name: str, path: str, names: list[str], classes: tuple[str, ...]) -> list[int]:

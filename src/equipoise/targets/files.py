@@ -1,8 +1,12 @@
 """Matrices from CSV and TOML files with class names."""
 
 import csv
+import io
+import re
+import reprlib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,32 @@ import numpy as np
 from equipoise.targets.build import from_groups
 from equipoise.targets.matrix import Kind, Matrix
 
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# float() alone would take 1_000 and digits of other scripts
+NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE)
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a text file.
+
+    Attributes:
+        separator: What is between them.
+        lines: The line of the file that each row begins in.
+        rows: Without surrounding blanks; the first one is the header, if there is one.
+    """
+
+    separator: str
+    lines: list[int]
+    rows: list[list[str]]
+
 
 def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) -> Matrix:
     """Return the matrix in a file, with its class names.
 
-    A CSV has the class names as first row and first column, a row per true class, and any word in the corner.
+    A CSV has the class names as first row and first column, a row per true class, and any word in the corner;
+    its cells may be separated by commas, semicolons, tabs or bars.
     A TOML file has `groups = "horse, zebra | whale, shark"`, with `within` and `between` if wanted, or a
     table per true class, in which `otherwise` stands for every class that is not named, except itself:
 
@@ -56,10 +81,9 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
         raise ValueError(
             f"{kind} must be a CSV or TOML file that is there, got {str(path)!r}; check the path"
         )
-    text = _text(path, kind)
     if suffix == ".toml":
-        return _from_toml(path, kind, text)
-    rows = cells(path, kind, text)
+        return _from_toml(path, kind, _text(path, kind))
+    lines, rows = matrix_cells(path, kind)
     width = len(rows[0]) if rows else 0
     if len(rows) != width or width < 2:
         raise ValueError(
@@ -79,7 +103,10 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
             "transposed; exchange rows and columns"
         )
     order = [across.index(name) for name in down]
-    values = [[number(path, kind, row[1 + k]) for k in order] for row in rows[1:]]
+    values = [
+        [number(f"{path}, line {line}", kind, row[1 + k]) for k in order]
+        for line, row in zip(lines[1:], rows[1:], strict=True)
+    ]
     return Matrix(values, kind, down)
 
 
@@ -102,31 +129,86 @@ def corner_is_predicted(corner: str) -> bool:
     )
 
 
-def cells(path: str | Path, kind: str, text: str) -> list[list[str]]:
-    """Return the cells of a CSV or TSV, rows of one length."""
-    separator = "\t" if "\t" in text else ","
-    rows = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(text.splitlines(), delimiter=separator)
-        if any(cell.strip() for cell in row)
-    ]
-    width = max((len(row) for row in rows), default=0)
-    ragged = next((row for row in rows if len(row) != width), None)
-    if ragged is not None:
+def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None = None) -> Cells:
+    """Return the cells of a text file, in rows as long as the first one.
+
+    The separator is one that cuts the first row into cells with `wanted` among them, its own if that does;
+    if none does, the one that cuts it into the most cells.
+
+    Args:
+        path: Which file.
+        kind: What it holds, as errors call it.
+        own: The separator that its suffix promises.
+        wanted: A cell that the first row should have.
+
+    Raises:
+        ValueError: If a cell holds what is not text, quotes do not match, or a row has another length.
+    """
+    # surrogates stand for bytes that are not UTF-8, so that the cell that has them can be named
+    text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+    is_text = not _NO_TEXT.search(text)
+
+    def fitness(separator: str) -> tuple[bool, bool, int]:
+        try:
+            first = next(_rows(path, kind, text, separator))[1]
+        except (ValueError, StopIteration):
+            return False, False, 0
+        found = wanted in first and len(first) > 1
+        return found, found and separator == own, len(first)
+
+    separator = max([own, *SEPARATORS], key=fitness)
+    lines, rows = [], []
+    for line, row in _rows(path, kind, text, separator):
+        lines.append(line)
+        rows.append(row)
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"{kind} must have rows of one length, got {len(row)} cells in line {line} and "
+                f"{len(rows[0])} in line {lines[0]} of {path}, separated by {SEPARATORS[separator]}; "
+                "give each column a name and each row a cell for it, and quote cells with separators in them"
+            )
+        bad = None if is_text else next((k for k, cell in enumerate(row) if _NO_TEXT.search(cell)), None)
+        if bad is not None:
+            raise ValueError(
+                f"{kind} must be text in UTF-8, got {reprlib.repr(row[bad])} in line {line} of {path}, "
+                f"column {bad + 1} ({reprlib.repr(rows[0][bad])}); save the file as UTF-8"
+            )
+    return Cells(separator, lines, rows)
+
+
+def matrix_cells(path: str | Path, kind: str) -> tuple[list[int], list[list[str]]]:
+    """Return the rows of a matrix file that are not blank, after the lines they begin in."""
+    found = read_cells(path, kind)
+    kept = [k for k, row in enumerate(found.rows) if any(row)]
+    return [found.lines[k] for k in kept], [found.rows[k] for k in kept]
+
+
+def _rows(path: str | Path, kind: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row that is not empty, without surrounding blanks, after the line it begins in."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if cells not in ([], [""]):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
         raise ValueError(
-            f"{kind} must have rows of one length, got {len(ragged)} and {width} cells in {path}; "
-            "fill in every entry"
-        )
-    return rows
+            f"{kind} must have matching quotes, got {error} in the row that begins in line {line} of {path}; "
+            "close them, and double those inside a cell"
+        ) from error
 
 
 def number(path: str | Path, kind: str, cell: Any) -> float:
     """Return the number in a cell."""
-    try:
-        if not isinstance(cell, bool):
+    if NUMBER.fullmatch(cell) if isinstance(cell, str) else not isinstance(cell, bool):
+        try:
             return float(cell)
-    except (TypeError, ValueError):
-        pass
+        except (TypeError, ValueError):
+            pass
     raise ValueError(
         f"{kind} must hold numbers, got {cell!r} in {path}; "
         "class names go in the first row and the first column only"

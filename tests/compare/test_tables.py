@@ -1,0 +1,387 @@
+"""Tables as people have them: read as written, with a word on what was converted, or refused by place."""
+
+import csv
+import datetime
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from equipoise import compare
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+
+ROWS = 40
+
+
+def check(path, target="label", drop=(), **more):
+    settings = compare.Settings(str(path), target, tuple(drop), objectives=("Brier()",), **more)
+    return compare.check(settings)
+
+
+def rows_of(row, rows=ROWS):
+    return "".join(f"{row(k)}\n" for k in range(rows))
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def labels_of(plan):
+    dataset = plan.conditions.dataset
+    return [dataset.classes[label] for label in dataset.labels]
+
+
+TWO = "a,label\n" + rows_of(lambda k: f"{k % 7},{'xy'[k % 2]}")
+REFUSED = {
+    "a comma after each row": (
+        "label,kind,a\n" + rows_of(lambda k: "ill,p,0.1,"),
+        ["4 cells in line 2 and 3 in line 1 of t.csv"],
+    ),
+    "a row too long": (TWO + "1,x,2\n", ["3 cells in line 42 and 2 in line 1 of t.csv"]),
+    "a row too short": ("b," + TWO.replace("\n", "\n1,")[:-2] + "1,2\n", ["2 cells in line 42 and 3 in"]),
+    "after a quoted line": ('a,label\n"1\n\n2",x\n1,2,3\n', ["3 cells in line 5 and 2 in line 1"]),
+    "after empty lines": ("\n\na,label\n\n1,x\n1\n", ["1 cells in line 6 and 2 in line 3"]),
+    "too few names": ("a,label\n" + rows_of(lambda k: f"{k},1,x"), ["3 cells in line 2 and 2 in line 1"]),
+    "a name twice": ("a,label,b,label\n" + rows_of(lambda k: "1,x,2,y"), ["'label' as columns 2 and 4 in"]),
+    "a name twice but for a blank": ("a,label, a\n" + rows_of(lambda k: "1,x,2"), ["'a' as columns 1 and 3"]),
+    "two semicolons of commas": (TWO.replace(",", ";") + "1,x\n", ["1 cells in line 42", "by semicolons"]),
+    "one column": (TWO.replace(",", " "), ["got 'label'; the file has one column; put commas"]),
+    "a slip in semicolons": (TWO.replace(",", ";").replace("label", "lable"), ["did you mean lable?"]),
+    "nothing": ("", ["data must have a header, got an empty file 't.csv'"]),
+    "only blanks": ("\n  \n", ["data must have a header, got an empty file 't.csv'"]),
+    "only a header": ("a,label\n", ["got 0 rows and 1 columns in t.csv"]),
+    "a quote left open": (TWO + '1,"x\n2,y\n', ["matching quotes", "row that begins in line 42 of t.csv"]),
+    "text after a quote": (TWO + '1,"x"y\n2,y\n', ["matching quotes", "row that begins in line 42 of t.csv"]),
+    "a nul": (TWO + "1,x\0y\n", [r"'x\x00y' in line 42 of t.csv, column 2 ('label')"]),
+    "latin-1": (TWO.encode() + "é,x\n".encode("latin-1"), [r"'\udce9' in line 42 of t.csv, column 1"]),
+    "a name in latin-1": ("é,label\n1,x\n".encode("latin-1"), [r"'\udce9' in line 1 of t.csv, column 1"]),
+    "utf-16": (b"\xff\xfe" + TWO.encode("utf-16-le"), ["must be text in UTF-8", "line 1 of t.csv"]),
+    "utf-16 without a mark": (TWO.encode("utf-16-be"), ["must be text in UTF-8", "line 1 of t.csv"]),
+    "a picture": (bytes(range(256)).replace(b'"', b""), ["data must be text in UTF-8", "of t.csv"]),
+    "1e200": (TWO + "1e200,x\n", ["got 1e+200, which float32 cannot hold, in line 42 of t.csv, column 'a'"]),
+    "3.5e38": (TWO + "-3.5e38,x\n", ["got -3.5e+38, which float32 cannot hold, in line 42 of"]),
+    "1e999": (TWO + "1e999,x\n", ["got infinity in line 42 of t.csv, column 'a'"]),
+    "infinity": (TWO + "-Infinity,x\n", ["got infinity in line 42 of t.csv, column 'a'"]),
+    "one class": (TWO.replace("y", "x"), ["only 'x' in t.csv, column 'label'"]),
+    "a rare class": (TWO + "1,NA\n", ["got 1 of class 'NA' in t.csv, column 'label', line 42"]),
+    "an exponent past all": (TWO + "1,1e9999999999999999999\n", ["got 1 of class '1e9999999999999999999'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(call, fast, workplace, name):
+    content, says = REFUSED[name]
+    (workplace / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    said = call("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--seeds", 1)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err.startswith("equipoise: error: ")
+    assert said.err.count("\n") == 1
+    for words in says:
+        assert words in said.err
+    assert [path.name for path in workplace.iterdir()] == ["t.csv"]
+
+
+def test_control_the_table_without_a_fault_is_read(workplace):
+    (workplace / "t.csv").write_text(TWO)
+    plan = check("t.csv")
+    assert (plan.conditions.dataset.notes, plan.warnings) == ((), ())
+
+
+CHANGED_BY_PANDAS = [
+    ("None", "NA"), ("nan", "null"), ("N/A", ""), ("007", "7"), ("1.0", "1"), ("1.50", "2.50"),
+    ("1e3", "1000"), ("True", "TRUE"), ("+1", "1"), (" <=50K", " >50K"), ("-0", "0"), ("#N/A", "#"),
+    ("1e99999999999999999999", "2"), ("9007199254740992", "9007199254740993.0"),
+]  # fmt: skip
+CLASSES = [
+    *CHANGED_BY_PANDAS, ("9007199254740992", "9007199254740993"), ("2024-01-02", "02/01/2024"),
+    ("18446744073709551615", "18446744073709551614"), ("yes", "no"), ("1_000", "1000"), ("1,000", "1000"),
+    ("0,5", "0.5"), ("a\nb", "a b"), ('5" pipe', "5' pipe"), ("é", "e\u0301"), ("ill", "i\u200bll"),
+    ("inf", "-inf"), ("\uff11", "1"), ("\u0430", "a"), ("0x1A", "26"),
+]  # fmt: skip
+LOOK_ALIKE = [
+    ("007", "7"), ("1.0", "1"), ("1e3", "1000"), ("True", "TRUE"), ("+1", "1"), ("-0", "0"), ("a\nb", "a b"),
+    ("é", "e\u0301"), ("ill", "i\u200bll"), ("\uff11", "1"),
+]  # fmt: skip
+
+
+def write_labels(path, classes, separator=","):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerows([["a", "label"], *([k % 7, classes[k % len(classes)]] for k in range(ROWS))])
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("classes", CLASSES, ids=ascii)
+def test_classes_are_called_what_the_file_calls_them(workplace, classes, separator):
+    path = workplace / "t.csv"
+    write_labels(path, (*classes, "other"), separator)
+    plan = check(path)
+    expected = [label.strip() for k in range(ROWS) if (label := (*classes, "other")[k % 3])]
+    assert labels_of(plan) == expected
+    assert set(plan.conditions.dataset.classes) == set(expected)
+    said = (*plan.conditions.dataset.notes, *plan.warnings)
+    assert any("separated by semicolons" in note for note in said) == (separator == ";")
+    for label in {"None", "NA", "nan", "null", "N/A", "#N/A"}.intersection(classes):
+        assert any(note.startswith(f"{label!r} in 'label' is a class of ") for note in said)
+    if "" in classes:
+        assert any("13 rows without a value in label were left out" in note for note in said)
+    assert any("two classes, although they look alike" in note for note in said) == (classes in LOOK_ALIKE)
+
+
+@pytest.mark.parametrize("classes", CHANGED_BY_PANDAS, ids=ascii)
+def test_control_pandas_alone_changes_these_classes(workplace, classes):
+    write_labels(workplace / "t.csv", classes)
+    found = [str(label) for label in pd.read_csv("t.csv", low_memory=False)["label"].dropna()]
+    expected = [label.strip() for k in range(ROWS) if (label := classes[k % 2])]
+    assert found != expected
+
+
+HEADERS = [
+    ("b;x;c,x", ",", ["b;x;c"]),
+    ("b;x,c;x", ";", ["b", "x,c"]),
+    ("a,b,c;x", ";", ["a,b,c"]),
+    ("\tx\t", "\t", ["Unnamed: 0", "Unnamed: 2"]),
+    ('"a,x"|b|x', "|", ["a,x", "b"]),
+]
+
+
+@pytest.mark.parametrize(("header", "separator", "names"), HEADERS)
+def test_the_separator_is_one_that_leaves_the_target_a_name(workplace, header, separator, names):
+    labels = ["xy"[k % 2] for k in range(ROWS)]
+    place = 1 if header.endswith("\t") else len(names)
+    cells = [[*["1"] * place, label, *["1"] * (len(names) - place)] for label in labels]
+    (workplace / "t.csv").write_text("\n".join([header, *map(separator.join, cells)]))
+    plan = check("t.csv", "x")
+    assert list(plan.conditions.dataset.features) == names
+    assert labels_of(plan) == labels
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(workplace):
+    write_labels(workplace / "t.csv", ("10", "9.5", "-1", "1e0"))
+    assert check("t.csv").conditions.dataset.classes == ("-1", "1e0", "9.5", "10")
+
+
+FEATURES = [
+    (["01234", "00501", "90210"], [1234, 501, 90210], "'01234' in line 2 as 1234.0"),
+    (["1", "NA", "3"], [1, np.nan, 3], "'NA' in line 3 as missing"),
+    (["1", "n/a", "None"], [1, np.nan, np.nan], "'n/a' in line 3 as missing, and 25 more such cells"),
+    (["1", "", "3"], [1, np.nan, 3], None),
+    (["1e3", "2e3", "10"], [1000, 2000, 10], "'1e3' in line 2 as 1000.0"),
+    (["1.5e-05", "2e+20", "0.5"], [1.5e-5, 2e20, 0.5], None),
+    (["9007199254740993", "1", "2"], [2.0**53, 1, 2], "'9007199254740993' in line 2 as 9007199254740992.0"),
+    (["9007199254740992", "1", "2"], [2.0**53, 1, 2], None),
+    (["1.0", "1", " 2 "], [1, 1, 2], None),
+    (["True", "False", "True"], ["True", "False", "True"], None),
+    (["NA", "red", "None"], ["NA", "red", "None"], None),
+    (["1,234", "5", "6"], ["1,234", "5", "6"], "categories: '1,234' in line 2 is no number"),
+    (["0,5", "1,5", "2,5"], ["0,5", "1,5", "2,5"], "categories: '0,5' in line 2 is no number"),
+    (["1", "2", "?"], ["1", "2", "?"], "categories: '?' in line 4 is no number"),
+    (["$3", "$4", "$5"], ["$3", "$4", "$5"], "categories: '$3' in line 2 is no number"),
+    (["1_0", "2", "3"], ["1_0", "2", "3"], "categories: '1_0' in line 2 is no number"),
+    (["\uff11", "2", "3"], ["\uff11", "2", "3"], "categories: '\uff11' in line 2 is no number"),
+    (["2024-01-02", "2024-01-03", "2024-01-03"], None, "categories: '2024-01-02' in line 2 is no number"),
+    (["red", "green", "3"], ["red", "green", "3"], None),
+    (["NA", "NA", ""], [np.nan] * 3, "'NA' in line 2 as missing, and 26 more such cells"),
+    (["1.10", "2.20", "0"], [1.1, 2.2, 0], None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cells", "values", "says"), FEATURES, ids=lambda value: ascii(value)[:40])
+def test_what_is_converted_in_a_feature_is_said(workplace, cells, values, says):
+    with Path("t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["f", "label"], *([cells[k % 3], "xy"[k % 2]] for k in range(ROWS))])
+    plan = check("t.csv")
+    found = list(plan.conditions.dataset.features["f"][:3])
+    assert found == pytest.approx(values or cells, nan_ok=True)
+    notes = plan.conditions.dataset.notes
+    if says is None:
+        assert notes == ()
+    else:
+        (note,) = notes
+        assert note.startswith("'f' is read as ")
+        assert says in note
+
+
+SPREAD = np.random.default_rng(0)
+WIDE = [int(value) for value in SPREAD.normal(50_000, 15_000, ROWS)]
+IDENTIFIERS = {
+    "row numbers": ("n", range(ROWS), True),
+    "row numbers as floats": ("n", [float(k) for k in range(ROWS)], True),
+    "falling": ("n", range(ROWS, 0, -1), True),
+    "rising with gaps": ("n", [k * k * 1000 for k in range(ROWS)], True),
+    "shuffled row numbers": ("n", SPREAD.permutation(ROWS), True),
+    "past 2^53": ("n", [2**60 + k for k in range(ROWS)], True),
+    "far apart, called an identifier": ("customerId", SPREAD.choice(10**9, ROWS, replace=False), True),
+    "without a name": ("", range(ROWS), True),
+    "names": ("name", [f"row {k % 37}" for k in range(ROWS)], True),
+    "a measurement": ("n", WIDE, False),
+    "a measurement, sorted, with ties": ("n", sorted(value // 1000 for value in WIDE), False),
+    "floats": ("n", np.arange(ROWS) + 0.5, False),
+    "counts": ("id", [k % 30 for k in range(ROWS)], False),
+    "words": ("name", [f"word {k % 30}" for k in range(ROWS)], False),
+    "mostly missing": ("remark", ["" if k % 3 else f"remark {k}" for k in range(ROWS)], False),
+    "numbers with a missing one": ("n", [*range(ROWS - 1), ""], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("case", IDENTIFIERS)
+def test_a_column_that_looks_like_an_identifier_is_warned_of(workplace, case, suffix):
+    name, values, warned = IDENTIFIERS[case]
+    frame = pd.DataFrame({name: list(values), "b": np.arange(ROWS) % 5, "label": ["x", "y"] * (ROWS // 2)})
+    if suffix == ".csv":
+        frame.to_csv("t.csv", index=False)
+    else:
+        frame.assign(**{name: [None if value == "" else value for value in values]}).to_parquet("t.parquet")
+    assert len({*WIDE}) == ROWS
+    shown = name or ("Unnamed: 0" if suffix == ".csv" else "")
+    warnings = check(f"t{suffix}").warnings
+    assert len(warnings) == warned
+    if warned:
+        assert warnings[0].startswith(f"{shown!r} may be an identifier or a row number: it has another ")
+        assert check(f"t{suffix}", drop=[shown]).warnings == ()
+
+
+def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, workplace):
+    (workplace / "t.csv").write_text(",a;b,label\n" + rows_of(lambda k: f"{k},{k % 3},{'xy'[k // 20]}"))
+    words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--seeds", 1)
+    warning = ("'Unnamed: 0' may be an identifier or a row number: it has another whole number in every row; "
+               "if it is, leave it out with --drop 'Unnamed: 0'")  # fmt: skip
+    said = call(*words)
+    assert said.code == 0
+    assert said.err == f"equipoise: warning: {warning}\n"
+    assert "may be an identifier" in (workplace / "comparison" / "report.html").read_text()
+    numbers = np.stack([np.random.default_rng(0).normal(size=ROWS), np.arange(ROWS)], axis=1)
+    np.savez("t.npz", X=numbers, y=np.arange(ROWS) // 20)
+    (warning,) = check("t.npz", None).warnings
+    assert warning.startswith("column 2 of X may be an identifier")
+
+
+def test_what_was_converted_is_printed(call, fast, workplace):
+    (workplace / "t.csv").write_text("zip;label\n" + rows_of(lambda k: f"0{k % 9}1;{['NA', 'y'][k % 2]}"))
+    words = ("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--seeds", 1)
+    said = call(*words)
+    assert said.err == ""
+    notes = [line for line in said.out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: the cells of t.csv are separated by semicolons",
+        "note: 'zip' is read as numbers: '001' in line 2 as 1.0, and 39 more such cells",
+        "note: 'NA' in 'label' is a class of 20 rows; leave its cells empty if the class is unknown",
+    ]
+    assert json.loads(call(*words, "--json").out)["data"]["notes"] == [note[6:] for note in notes]
+
+
+def test_a_test_row_far_from_the_training_rows_is_refused_by_place(call, fast, workplace):
+    (workplace / "t.csv").write_text(
+        "b,a,label\n" + rows_of(lambda k: f"{k % 3},{'1e37' if k == 5 else f'{k % 7}e-9'},{'xy'[k % 2]}")
+    )
+    words = ("--target", "label", "--objective", "Brier()", *fast, "--seeds", 8, "--lr", "1e-3")
+    said = call("compare", "t.csv", *words)
+    assert said.code == 2
+    assert "features must be below 1e+30 standard deviations of the training rows, got " in said.err
+    assert "in line 7, column 'a'; rescale" in said.err
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_costs_are_matched_with_classes_that_have_blanks_quotes_and_lines(workplace, separator):
+    classes = (" <=50K", 'a "b"', "c\nd")
+    write_labels(workplace / "t.csv", classes)
+    with Path("costs.csv").open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerow(["true", *classes])
+        writer.writerows([[name, *(k != j and 1 + j for j in range(3))] for k, name in enumerate(classes)])
+        file.write(separator * 3 + "\r\n")
+    Path("costs.csv").write_text(Path("costs.csv").read_text().replace("False", "0"), newline="")
+    plan = check("t.csv", costs="costs.csv")
+    np.testing.assert_array_equal(plan.matrices["costs"], [[0, 2, 3], [1, 0, 3], [1, 2, 0]])
+
+
+DAY = datetime.date(2024, 1, 2)
+ARROW_CLASSES = {
+    "integers past 2^53": (pa.int64(), [2**53, 2**53 + 1], None),
+    "unsigned integers": (pa.uint64(), [2**64 - 2, 2**64 - 1], None),
+    "decimals": (pa.decimal128(5, 2), [Decimal("1.50"), Decimal("10.00")], ["1.50", "10.00"]),
+    "dates": (pa.date32(), [DAY, DAY.replace(day=3)], ["2024-01-02", "2024-01-03"]),
+    "booleans": (pa.bool_(), [False, True], None),
+    "whole floats": (pa.float64(), [1.0, 10.0], ["1", "10"]),
+    "half precision": (pa.float16(), [0.5, 1.5], None),
+    "words with blanks": (pa.string(), [" NA", "None "], ["NA", "None"]),
+    "words in another layout": (pa.string_view(), ["a", "b"], None),
+    "categories": (pa.dictionary(pa.int8(), pa.string()), [" x", "y"], ["x", "y"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARROW_CLASSES)
+def test_classes_in_parquet_keep_their_identity(case):
+    kind, values, names = ARROW_CLASSES[case]
+    column = pa.array([*(values * (ROWS // 2 - 1)), None, values[0]], kind)
+    parquet.write_table(pa.table({"a": [k % 3 for k in range(ROWS)], "label": column}), "t.parquet")
+    plan = check("t.parquet")
+    names = names or [str(value) for value in values]
+    assert plan.conditions.dataset.classes == tuple(names)
+    assert labels_of(plan) == [*(names * (ROWS // 2 - 1)), names[0]]
+    assert "1 rows without a value in label were left out" in plan.conditions.dataset.notes
+
+
+MOMENT = datetime.datetime(2024, 1, 2)
+ARROW_FEATURES = {
+    "lists": (pa.array([[1]] * ROWS), "got list<"),
+    "structures": (pa.array([{"x": 1}] * ROWS), "got struct<x: int64> in 'f'"),
+    "bytes": (pa.array([b"x"] * ROWS), "got binary in 'f'"),
+    "dates": (pa.array([DAY] * ROWS), "got times in 'f'"),
+    "times": (pa.array([MOMENT.time()] * ROWS), "got times in 'f'"),
+    "moments": (pa.array([MOMENT] * ROWS), "got times in 'f'"),
+    "spans": (pa.array([MOMENT - MOMENT] * ROWS), "got times in 'f'"),
+    "1e200": (pa.array([*[1.0] * 7, 1e200] * (ROWS // 8)), "got 1e+200, which float32 cannot hold, in row 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARROW_FEATURES)
+def test_columns_of_parquet_that_are_no_features_are_refused_by_name(call, fast, case):
+    column, says = ARROW_FEATURES[case]
+    labels = ["x", "y"] * (ROWS // 2)
+    parquet.write_table(pa.table({"f": column, "a": [1.0] * ROWS, "label": labels}), "t.parquet")
+    words = ("compare", "t.parquet", "--objective", "Brier()", *fast, "--seeds", 1)
+    said = call(*words, "--target", "label")
+    assert said.code == 2
+    assert says in said.err
+    assert said.err.rstrip().endswith("--drop f")
+    assert check("t.parquet", drop=["f"]).conditions.dataset.features.shape == (ROWS, 1)
+    if case in ("lists", "structures", "bytes"):
+        assert "target must hold names or numbers" in call(*words, "--target", "f").err
+
+
+def test_columns_of_parquet_are_features_of_their_kind():
+    frame = pd.DataFrame({"c": pd.Categorical([1, 2] * (ROWS // 2)), "label": ["x", "y"] * (ROWS // 2)})
+    table = pa.Table.from_pandas(frame.set_index(pd.Index([f"r{k}" for k in range(ROWS)])))
+    columns = {
+        "big": pa.array([2**53 + k % 2 for k in range(ROWS)]),
+        "money": pa.array([Decimal("1.10"), None] * (ROWS // 2)),
+        "half": pa.array([1.5, None] * (ROWS // 2), pa.float16()),
+        "empty": pa.nulls(ROWS),
+        "flag": pa.array([True, None] * (ROWS // 2)),
+        "words": pa.array([" NA", ""] * (ROWS // 2)),
+    }
+    for name, column in columns.items():
+        table = table.append_column(name, column)
+    parquet.write_table(table, "t.parquet")
+    dataset = check("t.parquet").conditions.dataset
+    expected = {"c": ["1", "2"], "big": [2.0**53, 2.0**53], "money": [1.1, np.nan], "half": [1.5, np.nan],
+                "empty": [np.nan, np.nan], "flag": ["True", np.nan], "words": ["NA", np.nan]}  # fmt: skip
+    for name, values in expected.items():
+        assert list(dataset.features[name][:2]) == pytest.approx(values, nan_ok=True), name
+    assert dataset.notes == (
+        "'big' is read as numbers: '9007199254740993' in row 2 as 9007199254740992.0, and 19 more such cells",
+        "'money' is read as numbers: '1.10' in row 1 as 1.1, and 19 more such cells",
+    )
+    parquet.write_table(pa.Table.from_arrays([columns["big"]] * 2, ["f", " f"]), "twice.parquet")
+    with pytest.raises(ValueError, match="different names, got 'f' as columns 1 and 2 in twice"):
+        check("twice.parquet")
