@@ -35,6 +35,7 @@ from equipoise.losses import (
     SoftmaxMargin,
     TaiLrWeight,
 )
+from equipoise.maps import Clipped, Entmax, Floored, Projected, Softmax
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, matched_weight
 from equipoise.targets import Matrix
 
@@ -232,7 +233,7 @@ class TestLogitsInPlaceOfOptions:
             with pytest.raises((TypeError, ValueError)) as caught:
                 make(*given)
             said = str(caught.value)
-            assert "make the loss first" in said or "positional argument" in said or "(C, C)" in said
+            assert "make it first" in said or "positional argument" in said or "(C, C)" in said
 
     @pytest.mark.parametrize(
         ("loss", "option"),
@@ -248,7 +249,7 @@ class TestLogitsInPlaceOfOptions:
         value = getattr(loss, option)
         given = {field.name: getattr(loss, field.name) for field in fields(loss)}
         for wrong in (torch.full((6, 8), 0.5), torch.ones(1), torch.zeros(6, dtype=torch.long)):
-            with pytest.raises(TypeError, match=rf"{option} must be no tensor, got .* make the loss first"):
+            with pytest.raises(TypeError, match=rf"{option} must be no tensor, got .* make it first"):
                 type(loss)(**given | {option: wrong})
         if option != "num_classes":
             scheduled = type(loss)(**given | {option: torch.tensor(float(value), dtype=torch.float64)})
@@ -257,10 +258,13 @@ class TestLogitsInPlaceOfOptions:
 
     def test_a_weight_of_rows_too(self) -> None:
         for make in (TaiLrWeight, Reweighted, HierarchicalCrossEntropy):
-            with pytest.raises(
-                TypeError, match=r"got one of shape \(6, 8\); make the loss first, then call it"
-            ):
+            with pytest.raises(TypeError, match=r"got one of shape \(6, 8\); make it first, then call it"):
                 make(rows()[0])  # pyright: ignore[reportArgumentType]
+
+    @pytest.mark.parametrize("make", [Floored, Softmax, Projected, Clipped, Entmax])
+    def test_a_map_too(self, make: Any) -> None:
+        with pytest.raises(TypeError, match=r"must be no tensor, got one of shape \(4, 3\); make it first"):
+            make(torch.zeros(4, 3))
 
 
 SLIPS = [

@@ -25,7 +25,7 @@ from equipoise.gamma import (
     steepest_prob,
     suggest_gamma,
 )
-from equipoise.linear import rows
+from equipoise.linear import explain, rows
 from equipoise.linear.triton import TritonBlock
 from equipoise.losses import (
     CrossEntropy,
@@ -106,7 +106,20 @@ def bare_row() -> Row:
     return Row(lambda stat: ask(stat, logits, target), num_classes=5)
 
 
+def traced(call: Callable[[Tensor], Tensor]) -> Callable[[], Any]:
+    return lambda: torch.func.grad(call)(logits)
+
+
 READING = [
+    value(
+        traced(lambda z: CrossEntropy().linear(z, logits, target, backend="triton")),
+        "backend must be 'auto' or 'torch' under a transform of torch.func, forward mode or a tracer, "
+        "got 'triton'; leave it out",
+    ),
+    value(
+        traced(lambda z: explain(CrossEntropy(), z, logits, target)),  # pyright: ignore[reportArgumentType]
+        "explain must be called outside a tracer and transforms, where logits are whole",
+    ),
     kind(
         lambda: Softmax().probs(logits, mask=probs(5)),
         "mask must be a bool tensor, True where a class is allowed, got torch.float32; "
@@ -727,7 +740,10 @@ FUSED = [
     ),
 ]
 
-BATCH = "{} must be no tensor, got one of shape {}; make the loss first, then call it: loss(logits, target)"
+BATCH = (
+    "{} must be no tensor, got one of shape {}; make it first, then call it: loss(logits, target), or "
+    "map(logits)"
+)
 CLASS = "a loss must be made before it is combined, got the class {0}; write {0}()"
 COEFFICIENT = (
     "a coefficient must be a Python number, got a tensor; use .item(), or multiply the value: "

@@ -133,9 +133,9 @@ def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
         check_probs(probs[same.all(-1)])
     else:
         check_probs(probs)
+    costs = getattr(costs, "named", costs)  # what a loss holds
     if isinstance(costs, Matrix) and costs.kind != "costs":
         raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
-    costs = getattr(costs, "array", costs)  # of a `Matrix`, or of the costs that a loss holds
     if isinstance(costs, Tensor):
         costs = costs.detach().cpu().numpy()
     try:

@@ -16,7 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import check_number
+from equipoise.losses.options import check_number
 from equipoise.losses.robust import GAMMA_HINT
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from equipoise.masking import apply_mask
-from equipoise.sharded import Shard, is_dtensor, open_logits, whole
+from equipoise.sharded import Shard, is_dtensor, open_logits, refuse_mask, whole
 from equipoise.stats import direct
 
 Reduction = Literal["none", "mean", "sum"]
@@ -110,16 +110,13 @@ def read(
         )
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    if mask is not None and is_dtensor(logits):
-        raise ValueError(
-            "mask must be left out where logits are a DTensor, got one; put minus infinity into the logits"
-        )
-    logits = apply_mask(logits, mask, axis)
     if is_dtensor(logits):
+        refuse_mask(mask)
         target, weight, row_weight = whole(target), whole(weight), whole(row_weight)
         given = {"target": target, "weight": weight, "row_weight": row_weight, "ignore_index": ignore_index}
         rows, shard = open_logits(logits, axis, given)
     else:
+        logits = apply_mask(logits, mask, axis)
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
     per_row = None if row_weight is None else read_per_row(row_weight, shape).to(rows)

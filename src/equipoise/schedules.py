@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import ClassVar, Literal, final
 
-from equipoise.losses.base import check_number
+from equipoise.losses.options import check_number
 
 
 class Schedule(ABC):

@@ -231,6 +231,21 @@ def open_logits(logits: Any, axis: int, given: Mapping[str, Any]) -> tuple[Tenso
     return part, Shard(runs[0].times(logits.shape[2:].numel()), runs[1])
 
 
+def refuse_mask(mask: Tensor | None) -> None:
+    """Raise if there is a mask for the logits of a DTensor."""
+    if mask is not None:
+        raise ValueError(
+            f"mask must be left out where logits are a DTensor, got {tuple(mask.shape)}; "
+            "put minus infinity into the logits"
+        )
+
+
+def refuse_tracer(classes: Run | None, where: str) -> None:
+    """Raise if a weight is a DTensor where something follows the operations on it."""
+    if classes is not None:
+        raise ValueError(f"weight must be whole {where}, got a DTensor; use weight.full_tensor()")
+
+
 def open_weight(weight: Any, given: Mapping[str, Any] | None) -> Run:
     """Return a rank's run of the classes of a weight (V, D).
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from equipoise import addresses
 from equipoise.decisions import decide
 from equipoise.losses import CrossEntropy, Loss
-from equipoise.losses.base import check_loss, check_number
+from equipoise.losses.base import check_loss
 from equipoise.losses.costs import in_order
+from equipoise.losses.options import check_number
 from equipoise.objective import Objective
 from equipoise.spelling import parse
 from equipoise.targets import Matrix

@@ -13,7 +13,7 @@ from equipoise.linear.orders import Job
 from equipoise.linear.sharded import plan_share
 from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
 from equipoise.rows import Row, RowFunction, Stat, Whole, needs
-from equipoise.sharded import Run
+from equipoise.sharded import Run, refuse_tracer
 from equipoise.stats import Group, Rooms, cpp, kernels, traced, tried
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
@@ -131,10 +131,9 @@ def is_traced(head: Head, backend: str, classes: Run | None) -> bool:
     if not any(part is not None and traced(part) for part in parts):
         return False
     where = "under a transform of torch.func, forward mode or a tracer"
-    if classes is not None:
-        raise ValueError(f"weight must be whole {where}, got a DTensor; use weight.full_tensor()")
+    refuse_tracer(classes, where)
     if backend not in ("auto", "torch"):
-        raise ValueError(f"backend must be 'auto' or 'torch' {where}, got {backend!r}")
+        raise ValueError(f"backend must be 'auto' or 'torch' {where}, got {backend!r}; leave it out")
     return True
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal, Never, NoReturn, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise import linear
@@ -376,69 +375,3 @@ def check_loss(name: str, value: object, rule: str) -> Loss:
         way = f"write {value.__name__}()" if isinstance(value, _LossClass) else way
         raise TypeError(f"{name} must be {rule}, got {value!r}; {way}")
     return value
-
-
-def check_number(
-    name: str,
-    value: Any,
-    low: float = -float("inf"),
-    high: float = float("inf"),
-    hint: str = "",
-    *,
-    open_low: bool = False,
-) -> None:
-    """Raise unless the option is a number in its range.
-
-    A scheduled value, a tensor, was checked where its schedule was made.
-    """
-    refuse_batch(name, value)
-    if isinstance(value, Tensor):
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(
-            f"{name} must be a Python number, got {value!r}; "
-            "to change it in training give Objective a schedule"
-        )
-    inside = (low < value if open_low else low <= value) and value <= high and abs(value) < float("inf")
-    if not inside:
-        rule = _rule(low, high, open_low)
-        raise ValueError(f"{name} must be {rule}, got {value}" + (f"; {hint}" if hint else ""))
-
-
-def refuse_batch(name: str, value: object) -> None:
-    """Raise if logits or targets are in the place of an option, as in CrossEntropy(logits, target)."""
-    if isinstance(value, Tensor) and value.ndim > 0:
-        raise TypeError(
-            f"{name} must be no tensor, got one of shape {tuple(value.shape)}; make the loss first, then "
-            "call it: loss(logits, target)"
-        )
-
-
-def _rule(low: float, high: float, open_low: bool) -> str:
-    if low == -float("inf") and high == float("inf"):
-        return "finite"
-    if high == float("inf"):
-        return f"finite and {'above' if open_low else 'at least'} {low:g}"
-    return f"in {'(' if open_low else '['}{low:g}, {high:g}]"
-
-
-def check_floor(floor: float, num_classes: int) -> None:
-    """Raise unless n floors leave room for probabilities that sum to one."""
-    if floor * num_classes > 1 + 1e-9:
-        raise ValueError(
-            f"floor must be at most 1/{num_classes} = {1 / num_classes:.6g} for {num_classes} classes, "
-            f"got {floor}; the floors may not sum to more than 1"
-        )
-
-
-def like(value: float | Tensor, answer: Tensor) -> Tensor:
-    """Return an option as a 0-d tensor that fits an answer of a row."""
-    return torch.as_tensor(value, dtype=answer.dtype, device=answer.device)
-
-
-def log_add(one: Tensor, two: Tensor) -> Tensor:
-    """Return log(e^one + e^two), where one of them may be minus infinity.
-
-    torch.logaddexp has nan for a second derivative there.
-    """
-    return torch.maximum(one, two) - F.logsigmoid((one - two).abs())

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like, refuse_batch
+from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
+from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row, Whole, finite_limit
 from equipoise.stats import traced

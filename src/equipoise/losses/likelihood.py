@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_floor, check_number, like, log_add
+from equipoise.losses.base import RowLoss
+from equipoise.losses.options import check_floor, check_number, like, log_add
 from equipoise.losses.table import Entry
 from equipoise.rows import Row
 

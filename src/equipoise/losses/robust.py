@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like, log_add, refuse_batch
+from equipoise.losses.base import RowLoss
+from equipoise.losses.options import check_number, like, log_add, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 

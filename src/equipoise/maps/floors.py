@@ -6,7 +6,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import check_floor, check_number, like, log_add
+from equipoise.losses.options import check_floor, check_number, like, log_add
 from equipoise.losses.table import Exact
 from equipoise.maps.base import Map, MapEntry, masked_in
 

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import check_number, like
+from equipoise.losses.options import check_number, like
 from equipoise.losses.table import Exact
 from equipoise.maps.base import Map, MapEntry, below_largest
 

@@ -7,7 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import RowLoss, check_number, like, refuse_batch
+from equipoise.losses.base import RowLoss
+from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import Row
 

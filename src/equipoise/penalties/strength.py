@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import Loss, check_loss, check_number
+from equipoise.losses.base import Loss, check_loss
+from equipoise.losses.options import check_number
 from equipoise.reduction import IGNORE_INDEX
 
 
