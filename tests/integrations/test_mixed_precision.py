@@ -113,8 +113,8 @@ def reference(run: Run) -> Run:
 
 def close(fused: torch.Tensor, plain: torch.Tensor, truth: torch.Tensor) -> bool:
     """Whether a fused head is no further from float32 than twice what a plain one is, or four roundings."""
-    # Measured: 1.1e-3 for both in bfloat16, 1e-4 in float16, and one rounding between the two everywhere; twice,
-    # as compilers and processors round in another order.
+    # Measured: 1.1e-3 for both in bfloat16, 1e-4 in float16, and one rounding between the two everywhere;
+    # twice, as compilers and processors round in another order.
     error, of_plain = ((losses - truth).abs().max() for losses in (fused, plain))
     return bool(error <= 2 * of_plain + 4 * EPS * truth.max())
 
