@@ -5,10 +5,8 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,21 +15,19 @@ from torch.utils import _pytree as pytree
 pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 
 import accelerate
+import peft
 import transformers as hf
 from accelerate.hooks import remove_hook_from_submodules
 from accelerate.state import AcceleratorState
 from accelerate.utils import convert_to_fp32, find_device, send_to_device
-from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, get_peft_model
-from transformers import Trainer, TrainingArguments
 
 from causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
-from equipoise.integrations.transformers import fuse_lm_head, token_metrics
+from equipoise.integrations.transformers import fuse_lm_head
 from equipoise.losses import CrossEntropy
-from trainer_options import OPTIONS
 
-pytestmark = pytest.mark.filterwarnings(
+pytestmark = pytest.mark.filterwarnings(  # peft warns so
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
-)  # peft's
+)
 LOSS = CrossEntropy()
 
 
@@ -285,7 +281,7 @@ def test_a_pass_without_the_hooks_says_so(kind: str) -> None:
     model, (tokens, labels) = make(), batch()
     if kind == "AdaLoRA":
         options = {"init_r": 4, "target_r": 2, "total_step": 9, "task_type": "CAUSAL_LM"}
-        model = get_peft_model(model, AdaLoraConfig(target_modules=["q_proj"], **options))
+        model = peft.get_peft_model(model, peft.AdaLoraConfig(target_modules=["q_proj"], **options))
     fuse_lm_head(model, LOSS)
     call, culprit = (model, "peft") if kind == "AdaLoRA" else (model.forward, "test_fused_head")
     for _ in range(2):
@@ -307,48 +303,6 @@ def test_a_model_that_is_wrapped_already_is_refused(kind: str) -> None:
         fuse_lm_head(wrapped, LOSS)  # pyright: ignore[reportArgumentType]
 
 
-HEADS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "IA3": (
-        lambda: get_peft_model(make(), IA3Config(target_modules=["lm_head"], feedforward_modules=[])),
-        TypeError,
-        r"peft\.tuners\.ia3\.layer\.Linear",
-    ),
-    "LoHa": (
-        lambda: get_peft_model(make(), LoHaConfig(r=2, target_modules=["lm_head"])),
-        TypeError,
-        r"peft\.tuners\.loha\.layer\.Linear",
-    ),
-    "AdaLoRA": (
-        lambda: get_peft_model(
-            make(), AdaLoraConfig(target_modules=["lm_head"], init_r=4, target_r=2, total_step=9)
-        ),
-        ValueError,
-        r"a peft\.tuners\.adalora\.layer\.SVDLinear",
-    ),
-    "trained tokens": (
-        lambda: get_peft_model(
-            make("llama, tied"), LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[3])
-        ),
-        TypeError,
-        r"peft\.utils\.other\.TrainableTokensWrapper",
-    ),
-    "quantised": (
-        lambda: torch.ao.quantization.quantize_dynamic(make(), {nn.Linear}),
-        TypeError,
-        r"torch\.ao\.nn\.quantized\.dynamic\.modules\.linear\.Linear",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", HEADS)
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor, .* are deprecated:UserWarning")
-def test_heads_that_are_no_plain_layer_are_named_in_full(kind: str) -> None:
-    model, error, name = HEADS[kind]
-    with pytest.raises(error, match=rf"^the .*head must be .*, got {name}; .*leave the head out"):
-        fuse_lm_head(model(), LOSS)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_generation_within_autocast(dtype: torch.dtype, attention: str) -> None:
@@ -363,108 +317,3 @@ def test_generation_within_autocast(dtype: torch.dtype, attention: str) -> None:
             options = {"attention_mask": torch.ones_like(tokens), "max_new_tokens": 3, "do_sample": False}
             found.append(model.generate(tokens, **options))
     assert torch.equal(*found)
-
-
-# Evaluation
-
-
-def broken() -> Any:
-    """A model whose logits are nan for a sequence with token 3, and for no other."""
-    model = make()
-    with torch.no_grad():
-        model.model.embed_tokens.weight[3] = torch.nan
-    fuse_lm_head(model, LOSS)
-    return model
-
-
-def rows(count: int = 5) -> list[dict[str, Tensor]]:
-    tokens, labels = batch(count, 9)
-    tokens[tokens == 3] = 4
-    return [
-        {"input_ids": a, "labels": torch.where(b == 3, 4, b)} for a, b in zip(tokens, labels, strict=True)
-    ]
-
-
-def evaluate(folder: Path, model: Any, data: Any = None, **options: Any) -> tuple[dict[str, float], Trainer]:
-    args = TrainingArguments(output_dir=str(folder), per_device_eval_batch_size=2, **OPTIONS | options)
-    trainer = Trainer(model=model, args=args, compute_metrics=token_metrics)
-    return trainer.evaluate(data or rows()), trainer
-
-
-NAMES = ("nll", "perplexity", "entropy", "accuracy", "target_prob")
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"batch_eval_metrics": True}, {"eval_do_concat_batches": False}], ids=str
-)
-def test_tokens_whose_statistics_are_nan_make_the_means_nan(options: dict[str, Any], tmp_path: Path) -> None:
-    data, model = rows(), broken()
-    fine, _ = evaluate(tmp_path, model, data, **options)
-    assert all(np.isfinite(fine[f"eval_{name}"]) for name in NAMES)
-    data[1]["input_ids"][4] = 3
-    found, _ = evaluate(tmp_path, model, data, **options)
-    assert all(np.isnan(found[f"eval_{name}"]) for name in NAMES)
-    data[1]["labels"][:] = -100  # what has no label has no part
-    found, _ = evaluate(tmp_path, model, data, **options)
-    assert all(np.isfinite(found[f"eval_{name}"]) for name in NAMES)
-
-
-def test_the_statistics_of_a_sequence_that_is_nan() -> None:
-    (model, data) = broken().eval(), rows(2)
-    data[1]["input_ids"][4] = 3
-    tokens, labels = (torch.stack([row[name] for row in data]) for name in ("input_ids", "labels"))
-    found = model(input_ids=tokens, labels=labels).token_statistics
-    kept = nn.functional.pad(labels[:, 1:] != -100, (0, 1))
-    nan = kept & torch.tensor([[False], [True]])
-    assert (found[~kept] == -100).all()
-    assert found[nan].isnan().all()
-    assert found[kept & ~nan].isfinite().all()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"batch_eval_metrics": True},
-        {"eval_do_concat_batches": False},
-        {"eval_do_concat_batches": False, "eval_accumulation_steps": 1},
-        {"include_for_metrics": ["inputs", "loss"]},
-        {"label_names": ["labels"]},
-        {"fp16_full_eval": True},
-        {"bf16_full_eval": True},
-        {"bf16": True},
-    ],
-    ids=str,
-)
-def test_every_way_to_evaluate_reports_the_same(options: dict[str, Any], tmp_path: Path) -> None:
-    def model() -> Any:
-        fuse_lm_head(found := make(), LOSS)
-        return found
-
-    expected, _ = evaluate(tmp_path, model())
-    model_, low = model(), any("16" in name for name in options)
-    for _ in range(2):  # nothing is left from an evaluation for the next
-        found, trainer = evaluate(tmp_path, model_, **options)
-        for name in ("loss", *NAMES):
-            assert found[f"eval_{name}"] == pytest.approx(expected[f"eval_{name}"], rel=2e-2 if low else 1e-6)
-    predicted = trainer.predict(rows()).metrics
-    assert predicted["test_nll"] == pytest.approx(expected["eval_nll"], rel=2e-2 if low else 1e-6)
-
-
-def test_an_evaluation_of_the_loss_alone(tmp_path: Path) -> None:
-    fuse_lm_head(model := make(), LOSS)
-    found, _ = evaluate(tmp_path, model, prediction_loss_only=True)
-    plain = Trainer(
-        model=make(),
-        args=TrainingArguments(output_dir=str(tmp_path), per_device_eval_batch_size=2, **OPTIONS),
-    ).evaluate(rows())
-    assert found["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-6)
-    assert "eval_nll" not in found
-
-
-def test_means_of_extreme_tokens() -> None:
-    def metrics(*tokens: list[float]) -> dict[str, float]:
-        return token_metrics(SimpleNamespace(predictions=np.array([tokens], dtype=np.float32)))
-
-    assert metrics([1e3, 0.0, 0.0, 0.0])["perplexity"] == np.inf
-    assert metrics([np.inf, 0.0, 0.0, 0.0])["nll"] == np.inf
-    assert all(np.isnan(value) for value in metrics([-100.0] * 4).values())
