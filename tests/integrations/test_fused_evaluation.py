@@ -13,7 +13,7 @@ pytest.importorskip("transformers", reason="transformers is not installed", exc_
 
 from transformers import Trainer, TrainingArguments
 
-from causal_models import batch, make
+from causal_models import V, batch, make
 from equipoise.integrations.transformers import fuse_lm_head, token_metrics
 from equipoise.losses import CrossEntropy
 from trainer_options import OPTIONS
@@ -101,6 +101,27 @@ def test_every_way_to_evaluate_reports_the_same(options: dict[str, Any], tmp_pat
             assert found[f"eval_{name}"] == pytest.approx(expected[f"eval_{name}"], rel=2e-2 if low else 1e-6)
     predicted = trainer.predict(rows()).metrics
     assert predicted["test_nll"] == pytest.approx(expected["eval_nll"], rel=2e-2 if low else 1e-6)
+
+
+def test_an_evaluation_that_breaks_off_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    fuse_lm_head(model := make(), LOSS)
+    expected, _ = evaluate(tmp_path, model)
+    with pytest.raises(IndexError):  # in the last batch
+        evaluate(
+            tmp_path,
+            model,
+            [*rows(4), {"input_ids": torch.tensor([V]), "labels": torch.tensor([0])}],
+            batch_eval_metrics=True,
+        )
+    found, _ = evaluate(tmp_path, model, batch_eval_metrics=True)
+    assert found["eval_nll"] == pytest.approx(expected["eval_nll"], rel=1e-6)
+
+
+def test_batches_by_hand() -> None:
+    batches = [SimpleNamespace(predictions=np.full((1, 2, 4), value)) for value in (1.0, 2.0, 6.0)]
+    for _ in range(2):
+        assert token_metrics(batches[0], compute_result=False) == token_metrics(batches[1], False) == {}
+        assert token_metrics(batches[2], compute_result=True)["nll"] == 3.0
 
 
 def test_an_evaluation_of_the_loss_alone(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import inspect
 from dataclasses import make_dataclass
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.state import GradientState
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.modeling_utils import PreTrainedModel
@@ -53,11 +55,11 @@ def fuse_lm_head(
     Raises:
         TypeError: If objective is none, or the head no plain linear layer, LoRA of one aside.
         ValueError: If objective has another reduction or ignore_index; if the model is no causal language
-            model, is fused already, or shards its head over ranks; if the LoRA of its head has dropout, or is
-            not one plain adapter.
+            model, is fused or wrapped already, or shards its head over ranks; if the LoRA of its head has
+            dropout, or is not one plain adapter. In a pass with labels, if a part of the head is offloaded.
         NotImplementedError: In a pass with labels, if the architecture does more with logits.
-        RuntimeError: In a pass with labels, if something else computes the loss; or if the Trainer has taken
-            the labels out of a batch.
+        RuntimeError: In a pass with labels, if something else computes the loss, or `model.forward` is called
+            past the hooks of the model; or if the Trainer has taken the labels out of a batch.
 
     Numerics:
         As `Loss.linear`. LoRA factors kept in float32 beside a head in half precision are multiplied in half
@@ -318,14 +320,15 @@ def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[s
     found = _counted(prediction.predictions)
     sums = np.append(found.sum(0, dtype=np.float64), len(found))
     if compute_result is not None:
-        _BATCHES.append(sums)
+        loader = GradientState().active_dataloader
+        batches = _BATCHES.setdefault(token_metrics if loader is None else loader, [])
+        batches.append(sums)
         if not compute_result:
             return {}
-        sums = np.sum(_BATCHES, 0)
-        _BATCHES.clear()
-    with np.errstate(
-        invalid="ignore", over="ignore"
-    ):  # no token at all; a perplexity above the largest number
+        sums = np.sum(batches, 0)
+        batches.clear()
+    # Invalid without any token; over where the perplexity is above the largest number.
+    with np.errstate(invalid="ignore", over="ignore"):
         nll, entropy, accuracy, target_prob = (sums[:4] / sums[4]).tolist()
         perplexity = float(np.exp(nll))
     return {
@@ -337,7 +340,9 @@ def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[s
     }
 
 
-_BATCHES: list[Any] = []  # of an evaluation with `batch_eval_metrics`: sums and number of tokens, (5,)
+# Of each batch of an evaluation under way, the sums of the statistics and the number of tokens, (5,). By data
+# loader, so that an evaluation that breaks off leaves nothing to the next.
+_BATCHES: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 
 def _counted(predictions: Any) -> Any:
