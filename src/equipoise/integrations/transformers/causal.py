@@ -1,20 +1,21 @@
 """A causal language model that computes its loss from hidden states, inside its own forward pass."""
 
 import inspect
-import math
 from dataclasses import make_dataclass
 from typing import Any, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.state import GradientState
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_utils import unwrap_peft_model
 
 from equipoise import linear
-from equipoise.integrations.transformers.heads import PendingLogits, parts
+from equipoise.integrations.transformers.heads import PendingLogits, caller, parts, place
 from equipoise.integrations.transformers.training import read_objective, shifted
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
@@ -49,16 +50,16 @@ def fuse_lm_head(
 
     Shapes:
         As the model. token_statistics (B, T, 4): negative log-likelihood, entropy, whether the target is the
-        likeliest token, and its probability; nan where no label counts.
+        likeliest token, and its probability; -100 where no label counts.
 
     Raises:
         TypeError: If objective is none, or the head no plain linear layer, LoRA of one aside.
         ValueError: If objective has another reduction or ignore_index; if the model is no causal language
-            model, is fused already, or shards its head over ranks; if the LoRA of its head has dropout, or is
-            not one plain adapter.
+            model, is fused or wrapped already, or shards its head over ranks; if the LoRA of its head has
+            dropout, or is not one plain adapter. In a pass with labels, if a part of the head is offloaded.
         NotImplementedError: In a pass with labels, if the architecture does more with logits.
-        RuntimeError: In a pass with labels, if something else computes the loss; or if the Trainer has taken
-            the labels out of a batch.
+        RuntimeError: In a pass with labels, if something else computes the loss, or `model.forward` is called
+            past the hooks of the model; or if the Trainer has taken the labels out of a batch.
 
     Numerics:
         As `Loss.linear`. LoRA factors kept in float32 beside a head in half precision are multiplied in half
@@ -85,17 +86,17 @@ def fuse_lm_head(
     if head is None or loss is not ForCausalLMLoss or getattr(base.config, "is_encoder_decoder", False):
         raise ValueError(
             f"model must be a causal language model of transformers, got {type(base).__name__}; "
-            "for another use compute_loss_func"
+            "for another use compute_loss_func, and fuse a model before it is compiled or wrapped"
         )
     if (getattr(base, "tp_size", None) or 1) > 1:
         raise ValueError(f"model must hold its head whole, got tp_size {base.tp_size}; use compute_loss_func")
-    if "forward" in vars(head):
+    own = vars(head).get(place(head))
+    if own is not None and getattr(own, "__func__", None) is not type(head).forward:
         raise ValueError(
-            f"model must have the forward pass of its class in its head, got {head.forward!r}; "
+            f"model must have the forward pass of its class in its head, got {own!r}; "
             "undo what replaced it, such as an earlier fuse_lm_head"
         )
     parts(head)
-    base.loss_type = "ForCausalLM"  # by which the Trainer counts; classes such as GPT-2's have none
     return FusedHead(base, head, read, block_bytes)
 
 
@@ -119,25 +120,31 @@ class FusedHead:
         self._block_bytes = block_bytes
         self._model = model
         self._head = head
-        self._labelled = False
+        self._labelled: bool | None = None  # None between passes
         self._loss_computed = False
         self._statistics: Tensor | None = None
-        self._before = vars(model).get("_loss_function")
+        self._before = {name: vars(model)[name] for name in _REPLACED if name in vars(model)}
         self._hooks = (
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(self._end, always_call=True),
         )
-        head.forward = self._forward
+        vars(head)[place(head)] = self._forward
         model.loss_function = self._loss
+        model.loss_type = "ForCausalLM"  # by which the Trainer counts; classes such as GPT-2's have none
 
     def undo(self) -> None:
-        """Make the model what it was."""
+        """Make the model what it was; a second time this does nothing."""
         for hook in self._hooks:
             hook.remove()
-        vars(self._head).pop("forward", None)
-        vars(self._model).pop("_loss_function", None)
-        if self._before is not None:
-            self._model.loss_function = self._before
+        head, model = vars(self._head), vars(self._model)
+        if head.get("forward") == self._forward:
+            del head["forward"]
+        if head.get("_old_forward") == self._forward:
+            head["_old_forward"] = type(self._head).forward.__get__(self._head)
+        if model.get("_loss_function") == self._loss:
+            for name in _REPLACED:
+                model.pop(name, None)
+            model |= self._before
 
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         """Note whether the pass that begins has labels."""
@@ -145,14 +152,20 @@ class FusedHead:
             raise RuntimeError(
                 "a fused model must not be replicated by DataParallel; use one process per device (torchrun)"
             )
+        if kwargs.get("fused_lm_head"):
+            raise RuntimeError(
+                "a fused model must compute its loss with model.loss_function, got fused_lm_head=True from "
+                f"{caller('torch', 'peft', 'accelerate')}; for SFTTrainer take the subclass of "
+                "docs/transformers.md, and give other trainers of TRL, whose loss is their own, a plain model"
+            )
         given = inspect.signature(type(model).forward).bind_partial(model, *args, **kwargs).arguments
-        self._labelled = given.get("labels") is not None
-        self._loss_computed, self._statistics = False, None
-        if not self._labelled and kwargs.get("num_items_in_batch") is not None:
+        labelled = given.get("labels", kwargs.get("labels")) is not None
+        if not labelled and kwargs.get("num_items_in_batch") is not None:
             raise RuntimeError(
                 "labels must reach a fused model, got num_items_in_batch without them; "
                 "leave out the Trainer's compute_loss_func and label_smoothing_factor"
             )
+        self._labelled, self._loss_computed, self._statistics = labelled, False, None
 
     def _forward(self, hidden: Tensor, options: dict[str, Any] | None = None) -> Any:
         """Return logits, pending where the pass has labels; or the loss, in the second call of such a pass.
@@ -161,7 +174,9 @@ class FusedHead:
         """
         if options is not None:
             return self._compute(hidden, *parts(self._head), **options)
-        return PendingLogits(hidden) if self._labelled else type(self._head).forward(self._head, hidden)
+        if self._labelled:
+            return PendingLogits(hidden, len(parts(self._head)[0]))
+        return type(self._head).forward(self._head, hidden)
 
     def _loss(
         self,
@@ -175,13 +190,17 @@ class FusedHead:
     ) -> Tensor:
         """Return the loss, in place of transformers' `ForCausalLMLoss`."""
         del vocab_size, kwargs  # transformers' own ignores the rest too: options of the attention
+        if self._labelled is None:
+            raise RuntimeError(
+                "a fused model must be called as model(...), got model.forward(...) from "
+                f"{caller('transformers')}, so that its hooks did not run; call it, or use compute_loss_func"
+            )
         if not isinstance(logits, PendingLogits):
             raise RuntimeError(
                 "the head of a fused model must not be replaced, got logits of another one; "
                 "call fuse_lm_head after adding adapters or resizing the embeddings"
             )
         target = shifted(labels) if shift_labels is None else shift_labels
-        target = target.to(logits.hidden.device)
         count = (target != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
         options = {
             "target": target,
@@ -206,6 +225,13 @@ class FusedHead:
         **options: Any,
     ) -> Tensor:
         """Return the loss and, in evaluation, keep the statistics."""
+        if weight.is_meta:
+            raise ValueError(
+                "the head must have its weight in memory, got one on the meta device; offload the head as a "
+                "whole, or leave it out of the target_modules of the adapter"
+            )
+        hidden, target = hidden.to(weight.device), target.to(weight.device)
+        count = count.to(weight.device) if isinstance(count, Tensor) else count
         training = self._model.training
         if not training:
             self._statistics = _statistics(hidden, weight, target, bias, lora=lora, **options)
@@ -215,7 +241,7 @@ class FusedHead:
     def _end(self, model: nn.Module, args: Any, output: Any) -> Any:
         """Return the output without logits, and with the statistics."""
         del model, args
-        labelled, self._labelled = self._labelled, False
+        labelled, self._labelled = self._labelled, None
         if not labelled or output is None:  # None where the pass has raised
             return None
         if not self._loss_computed:
@@ -225,19 +251,30 @@ class FusedHead:
             )
         if isinstance(output, tuple):
             return tuple(value for value in output if not isinstance(value, PendingLogits))
-        found = {name: value for name, value in output.items() if name != "logits"}
-        return _with_statistics(type(output))(**found, token_statistics=self._statistics)
+        found = {name: value for name, value in output.items() if not isinstance(value, PendingLogits)}
+        return _with_statistics(type(output), found | {"token_statistics": self._statistics})
 
 
-def _with_statistics(output: type) -> type:
-    """Return the class of outputs with a field for statistics, so that what takes outputs apart knows it."""
+_REPLACED = ("_loss_function", "loss_type")
+
+
+def _with_statistics(output: type, values: dict[str, Any]) -> Any:
+    """Return an output with a field for statistics, so that what takes outputs apart knows it."""
     if output not in _FUSED:
         field = ("token_statistics", Tensor | None, None)
-        _FUSED[output] = make_dataclass(f"Fused{output.__name__}", [field], bases=(output,))
-    return _FUSED[output]
+        methods = {"__reduce__": _reduce}
+        _FUSED[output] = make_dataclass(
+            f"Fused{output.__name__}", [field], bases=(output,), namespace=methods
+        )
+    return _FUSED[output](**values)
 
 
-_FUSED: dict[type, type] = {}  # no functools.cache, which torch.compile warns about
+def _reduce(output: Any) -> tuple[Any, ...]:
+    """Return what pickle and copy make an output from: its class is not in any module."""
+    return _with_statistics, (type(output).__bases__[0], dict(output))
+
+
+_FUSED: dict[type, type] = {dict: dict}  # no functools.cache, which torch.compile warns about
 
 
 @torch.no_grad()
@@ -247,45 +284,74 @@ def _statistics(
     """Return the statistics (B, T, 4) of each token."""
     row = linear.rows(hidden, weight, target, bias, stats=[LogOdds(), Entropy(), Margin()], **options)
     odds = row.log_odds()
-    found = torch.stack((-F.logsigmoid(odds), row.entropy, row.correct.to(odds), odds.sigmoid()), -1)
+    correct = torch.where(odds.isnan(), odds, row.correct.to(odds))
+    found = torch.stack((-F.logsigmoid(odds), row.entropy, correct, odds.sigmoid()), -1)
     kept = target != options["ignore_index"]
-    return torch.where(kept[..., None], found.view(*target.shape, 4), math.nan)
+    return torch.where(kept[..., None], found.view(*target.shape, 4), _NO_LABEL)
 
 
-def token_metrics(prediction: Any) -> dict[str, float]:
+_NO_LABEL = -100.0  # what the Trainer pads with, and none of the statistics; nan is a diverged model's
+
+
+def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[str, float]:
     """Return means over all tokens of an evaluation: `Trainer(compute_metrics=token_metrics)`.
 
     The negative log-likelihood is that of plain cross entropy whatever the objective, so models trained with
-    several can be compared.
+    several can be compared. One token whose statistics are nan makes the means nan.
 
     Args:
         prediction: The Trainer's `EvalPrediction` of a model with a fused head.
+        compute_result: For `batch_eval_metrics=True`, where the Trainer gives a batch at a time: False adds
+            it to those before, True returns the means of all and begins anew.
 
     Returns:
         nll, perplexity (its exponential), entropy, accuracy and target_prob, the mean probability of the
-        target; the Trainer reports them as eval_nll and so on.
+        target; the Trainer reports them as eval_nll and so on. Nothing where compute_result is False.
 
     Raises:
         ValueError: If the predictions are not statistics of tokens.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> statistics = np.array([[[0.5, 1.0, 1, 0.6], [np.nan] * 4], [[1.5, 1.0, 0, 0.2], [-100] * 4]])
+        >>> statistics = np.array([[[0.5, 1.0, 1, 0.6], [-100] * 4], [[1.5, 1.0, 0, 0.2], [-100] * 4]])
         >>> token_metrics(SimpleNamespace(predictions=statistics))["accuracy"]
         0.5
     """
-    found = (
-        prediction.predictions[-1] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    )
-    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.shape[-1] != 4:
-        got = getattr(found, "shape", type(found).__name__)
-        raise ValueError(f"predictions must be statistics (B, T, 4) of tokens, got {got}; see fuse_lm_head")
-    kept = found[..., 0] >= 0  # neither nan, which is no label, nor -100, which the Trainer pads with
-    nll, entropy, accuracy, target_prob = found[kept].mean(0, dtype=np.float64).tolist()
+    found = _counted(prediction.predictions)
+    sums = np.append(found.sum(0, dtype=np.float64), len(found))
+    if compute_result is not None:
+        loader = GradientState().active_dataloader
+        batches = _BATCHES.setdefault(token_metrics if loader is None else loader, [])
+        batches.append(sums)
+        if not compute_result:
+            return {}
+        sums = np.sum(batches, 0)
+        batches.clear()
+    # Invalid without any token; over where the perplexity is above the largest number.
+    with np.errstate(invalid="ignore", over="ignore"):
+        nll, entropy, accuracy, target_prob = (sums[:4] / sums[4]).tolist()
+        perplexity = float(np.exp(nll))
     return {
         "nll": nll,
-        "perplexity": float(np.exp(nll)),
+        "perplexity": perplexity,
         "entropy": entropy,
         "accuracy": accuracy,
         "target_prob": target_prob,
     }
+
+
+# Of each batch of an evaluation under way, the sums of the statistics and the number of tokens, (5,). By data
+# loader, so that an evaluation that breaks off leaves nothing to the next.
+_BATCHES: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
+
+
+def _counted(predictions: Any) -> Any:
+    """Return the statistics (N, 4) of the tokens that have a label."""
+    if isinstance(predictions, list):  # eval_do_concat_batches=False
+        return np.concatenate([_counted(each) for each in predictions])
+    found = predictions[-1] if isinstance(predictions, tuple) else predictions
+    found = found.cpu().numpy() if isinstance(found, Tensor) else found
+    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.shape[-1] != 4:
+        got = getattr(found, "shape", type(found).__name__)
+        raise ValueError(f"predictions must be statistics (B, T, 4) of tokens, got {got}; see fuse_lm_head")
+    return found[found[..., 0] != _NO_LABEL]

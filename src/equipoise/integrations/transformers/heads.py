@@ -1,5 +1,6 @@
 """The parts of a language model's head, and logits that are never made."""
 
+import sys
 from typing import Any, NoReturn, final
 
 import torch
@@ -10,47 +11,78 @@ from equipoise import linear
 Parts = tuple[Tensor, Tensor | None, linear.Lora | None]
 
 
+class PendingLogitsError(NotImplementedError, AttributeError):
+    """What is asked of logits that are never made; an AttributeError as well, so that `hasattr` is False."""
+
+
 @final
 class PendingLogits:
     r"""Hidden states whose logits are :math:`s \tanh(a z / s)` of the head's z, or a z without a cap s.
 
-    What architectures do to logits between the head and the loss, scaling and soft capping, is noted here;
-    anything else raises.
+    What architectures do to logits between the head and the loss, scaling and soft capping, is noted here.
+    What wrappers of models ask of every output is answered: shape, dtype, device, `to` and `float`. Anything
+    else raises.
 
     Args:
         hidden: (..., D), what the head was given.
+        classes: C, the size of the last dimension of the logits.
         scale: a.
         softcap: s.
     """
 
     # No dataclass: FSDP looks for tensors in those, and warns that hidden states are a view.
 
-    def __init__(self, hidden: Tensor, scale: float = 1.0, softcap: float | None = None) -> None:
+    def __init__(
+        self, hidden: Tensor, classes: int, scale: float = 1.0, softcap: float | None = None
+    ) -> None:
         self.hidden = hidden
+        self.classes = classes
         self.scale = scale
         self.softcap = softcap
 
+    @property
+    def shape(self) -> torch.Size:
+        """The shape (..., C) of the logits."""
+        return torch.Size((*self.hidden.shape[:-1], self.classes))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of their statistics: float32 at least."""
+        return torch.promote_types(self.hidden.dtype, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the hidden states."""
+        return self.hidden.device
+
+    def to(self, *args: Any, **kwargs: Any) -> "PendingLogits":
+        """Return the logits on another device; in half precision they would be other logits."""
+        wanted = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
+        if wanted.dtype not in (self.dtype, torch.float32):
+            _refuse(f"cast to {wanted.dtype}")
+        return PendingLogits(self.hidden.to(wanted.device), self.classes, self.scale, self.softcap)
+
     def __mul__(self, factor: Any) -> "PendingLogits":
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            self._refuse(f"multiplied by a {type(factor).__name__}")
+            _refuse(f"multiplied by a {type(factor).__name__}")
         if self.softcap is None:
-            return PendingLogits(self.hidden, self.scale * factor)
+            return PendingLogits(self.hidden, self.classes, self.scale * factor)
         if factor <= 0:
-            self._refuse(f"multiplied by {factor} after tanh")
-        return PendingLogits(self.hidden, self.scale * factor, self.softcap * factor)
+            _refuse(f"multiplied by {factor} after tanh")
+        return PendingLogits(self.hidden, self.classes, self.scale * factor, self.softcap * factor)
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> "PendingLogits":
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
-            self._refuse(f"divided by a {type(divisor).__name__}")
+            _refuse(f"divided by a {type(divisor).__name__}")
         return self * (1 / divisor)
 
     def tanh(self) -> "PendingLogits":
         """Cap at one."""
         if self.softcap is not None:
-            self._refuse("capped twice")
-        return PendingLogits(self.hidden, self.scale, 1.0)
+            _refuse("capped twice")
+        return PendingLogits(self.hidden, self.classes, self.scale, 1.0)
 
     def float(self) -> "PendingLogits":
         """Return itself: statistics are float32 at least."""
@@ -62,30 +94,43 @@ class PendingLogits:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        (self,) = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, cls)][:1]
-        if function is torch.tanh and args == (self,) and not kwargs:
-            return self.tanh()
-        self._refuse(f"passed to {getattr(function, '__name__', function)}")
+        if function is torch.tanh and len(args) == 1 and not kwargs:
+            return args[0].tanh()
+        _refuse(f"passed to {getattr(function, '__name__', function)}", "torch")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        self._refuse(f"asked for .{name}")
+        _refuse(f"asked for .{name}")
 
     def __getitem__(self, key: Any) -> NoReturn:
-        self._refuse(f"indexed by {key}")
+        _refuse(f"indexed by {key}")
 
     def __add__(self, other: Any) -> NoReturn:
-        self._refuse(f"added to a {type(other).__name__}")
+        _refuse(f"added to a {type(other).__name__}")
 
     __radd__ = __sub__ = __rsub__ = __add__
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise NotImplementedError(
-            "logits of a fused head may only be scaled by a number and soft-capped on their way to "
-            f"model.loss_function, got them {what}; for this architecture use compute_loss_func, and wrap a "
-            "model in adapters before fusing it"
-        )
+
+def _refuse(what: str, *passed_over: str) -> NoReturn:
+    raise PendingLogitsError(
+        "logits of a fused head may only be scaled by a number and soft-capped on their way to "
+        f"model.loss_function, got them {what} by {caller(*passed_over)}; "
+        "for this architecture use compute_loss_func, and wrap a model in adapters before fusing it"
+    )
+
+
+def caller(*passed_over: str) -> str:
+    """Return the function that called into this package, or into the packages that are passed over."""
+    frame = sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("equipoise", *passed_over):
+        frame = frame.f_back
+    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+
+
+def place(head: nn.Module) -> str:
+    """Return the name of the attribute that holds a head's own forward pass; Accelerate's hooks rename it."""
+    return "_old_forward" if hasattr(head, "_hf_hook") else "forward"
 
 
 def parts(head: Any) -> Parts:
@@ -98,10 +143,15 @@ def parts(head: Any) -> Parts:
         return (*parts(head.base_layer)[:2], _lora(head))
     if type(head).forward is not nn.Linear.forward:
         raise TypeError(
-            f"the head must be a torch.nn.Linear, or LoRA of one, got {type(head).__name__}; "
-            "use compute_loss_func"
+            "the head must be a torch.nn.Linear, or LoRA of one, got "
+            f"{_path(head)}; leave the head out when the model is quantised or given adapters, or use "
+            "compute_loss_func"
         )
     return head.weight, head.bias, None
+
+
+def _path(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _lora(head: Any) -> linear.Lora | None:
@@ -113,8 +163,8 @@ def _lora(head: Any) -> linear.Lora | None:
     dropout = head.lora_dropout[name]
     reasons = {
         f"{len(active)} adapters": bool(others),
-        f"a {type(head).__name__}": not isinstance(head.lora_A[name], nn.Linear),
-        "lora_bias": head.lora_bias[name],
+        f"a {_path(head)}": not isinstance(head.lora_A[name], nn.Linear),
+        "lora_bias": head.lora_bias.get(name),
         f"the variant {type(head.lora_variant.get(name)).__name__}": name in head.lora_variant,
         f"lora_dropout={getattr(dropout, 'p', 0)}": not isinstance(dropout, nn.Identity),
     }
