@@ -151,7 +151,7 @@ def table(found: pd.DataFrame) -> str:
     for name, group in found.groupby("policy", sort=False):
         cells = [f"{group[SHARE].mean():.2g}", f"{group[SMALLEST].min():.2g}"]
         for column in (RETURN, LIKELIEST):
-            plain = found[found.policy == "softmax"][column].to_numpy()
+            plain = found.loc[found.policy == "softmax", column]
             less = "" if name == "softmax" else " " + shown(interval(group[column], plain), 2)
             cells.append(f"{group[column].mean():.2f}{less}")
         lines.append(f"| {name} | {' | '.join(cells)} |")

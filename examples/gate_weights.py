@@ -49,7 +49,7 @@ def clusters(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def affairs(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return 6366 answers of a survey by 8 numbers, and whether there was an affair."""
     del seed
-    data = fair.load_pandas()
+    data: Any = fair.load_pandas()
     return data.exog.to_numpy(), (data.endog > 0).to_numpy(int)
 
 

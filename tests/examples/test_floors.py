@@ -1,4 +1,4 @@
-"""The example on floors runs small: what guarantees a floor keeps it in every step, and what does not is seen."""
+"""The example on floors runs small: what guarantees a floor keeps it, and what does not is seen."""
 
 from types import ModuleType
 
