@@ -99,12 +99,12 @@ def split_of(name: str, seed: int) -> Split:
     return {part: (torch.tensor(x[k]).float(), torch.tensor(y[k]).to(kind)) for part, k in parts.items()}
 
 
-def train(gate: str, split: Split, seed: int, steps: int) -> dict[str, Any]:
+def train(gate: str, split: Split, seed: int, steps: int, sections: int = SECTIONS) -> dict[str, Any]:
     """Train one network; return its scores with the gate as trained (soft) and with one section (hard)."""
     torch.manual_seed(seed)
     rows, target = split["train"]
     outputs = 1 if target.is_floating_point() else int(target.max()) + 1
-    model = Sections(rows.shape[1], 1 if gate == ONE else SECTIONS, outputs)
+    model = Sections(rows.shape[1], 1 if gate == ONE else sections, outputs)
     shape = StraightThrough(Softmax()) if gate == STRAIGHT else Softmax()
     rising = Linear(0.0, GATES[gate], steps=max(1, steps // 2))  # from the training's own length
     penalty = Objective(Entropy() + Balance(), schedules={"Entropy": rising, "Balance": rising})
@@ -160,11 +160,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, pd.DataFrame]:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--sections", type=int, default=SECTIONS)
     given = parser.parse_args(argv)
     found = {}
     for name in given.data:
         splits = {seed: split_of(name, seed) for seed in range(given.seeds)}
-        runs = [train(gate, split, seed, given.steps) for seed, split in splits.items() for gate in GATES]
+        runs = [
+            train(gate, split, seed, given.steps, given.sections)
+            for seed, split in splits.items()
+            for gate in GATES
+        ]
         found[name] = pd.DataFrame(runs)
         weights = ", ".join(f"{weight:g}" for weight in choose(found[name]).weight)
         print(f"{name}, {given.seeds} seeds; weights chosen: {weights}\n")

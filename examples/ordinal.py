@@ -29,7 +29,7 @@ LOSSES = {"cross entropy": CrossEntropy(), "SquaredCDF": SquaredCDF(), "both": C
 POWERS = {"absolute": 1, "squared": 2}
 TEMPERATURES = np.geomspace(0.25, 4, 41)
 OVERLAP = 0.2 / 0.6  # test rows over training rows
-LIKELIEST, DECIDED = "likeliest class", "decided by the costs"
+WAYS = LIKELIEST, DECIDED = "likeliest", "decided by costs"
 
 
 def rows_of(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +84,12 @@ def measured(name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
 
 def table(found: pd.DataFrame) -> str:
     """Return mean costs, and paired differences from cross entropy read in two ways, as Markdown."""
-    lines = ["| costs | loss | class taken | mean cost | less likeliest | less decided |", "|---" * 6 + "|"]
+    heads = ["costs", "loss", "class taken", "mean cost", *(f"less cross entropy, {way}" for way in WAYS)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for cost_name in POWERS:
         costs = found[found.costs == cost_name].pivot_table("cost", "seed", ["loss", "taken"])
-        plain = [("cross entropy", way) for way in (LIKELIEST, DECIDED)]
-        for key in [(loss, way) for loss in LOSSES for way in (LIKELIEST, DECIDED)]:
+        plain = [("cross entropy", way) for way in WAYS]
+        for key in [(loss, way) for loss in LOSSES for way in WAYS]:
             less = ["" if key == of else shown(interval(costs[key], costs[of], OVERLAP), 3) for of in plain]
             cells = [cost_name, *key, f"{costs[key].mean():.3f}", *less]
             lines.append("| " + " | ".join(cells) + " |")
