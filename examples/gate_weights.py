@@ -1,6 +1,6 @@
 """The weight of a gate's penalty, chosen by the hard gate's validation score, on data other than digits.
 
-python examples/gate_weights.py    a table for each of three data sets; ten minutes on one core
+python examples/gate_weights.py    a table for each of three data sets; eleven minutes on one core
 
 Needs pip install 'equipoise[compare]' statsmodels. In each seed every gate has the same rows, initial weights
 and batches. The test rows are only used to report.
