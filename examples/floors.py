@@ -1,6 +1,6 @@
 """Which ways to a floor keep it in every step of a training, and what each costs: three tasks of gymnasium.
 
-python examples/floors.py    a table for each of FrozenLake, CliffWalking and Taxi; five minutes on one core
+python examples/floors.py    a table for each of FrozenLake, CliffWalking and Taxi; six minutes on one core
 
 Needs pip install 'equipoise[compare,rl]'. Each policy is a table of logits, trained by an actor-critic, many
 runs at once. In each run every policy begins alike and has the same random numbers to draw by.
