@@ -19,6 +19,12 @@ def _no_poison() -> None:
 
 @pytest.fixture(scope="module")
 def example(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))  # as when it is run; some share examples/paired.py
+        yield from _loaded(request)
+
+
+def _loaded(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     name = request.path.stem.removeprefix("test_")
     spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
     assert spec is not None
