@@ -14,7 +14,7 @@ try:
         MaskableMultiInputActorCriticPolicy,
     )
 except ImportError as error:
-    raise ImportError("integrations.sb3_contrib needs sb3-contrib; pip install sb3-contrib") from error
+    raise ImportError("integrations.sb3_contrib needs sb3-contrib; pip install 'equipoise[rl]'") from error
 
 from equipoise.integrations.stable_baselines3 import MapPolicy
 

@@ -16,7 +16,8 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from equipoise import linear
 from equipoise.integrations.transformers.heads import PendingLogits, caller, parts, place
-from equipoise.integrations.transformers.training import read_objective, shifted
+from equipoise.integrations.transformers.outputs import shifted
+from equipoise.integrations.transformers.training import read_objective
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 
 from equipoise.integrations.transformers.outputs import Head, unwrapped
-from equipoise.integrations.transformers.outputs import shifted as shifted
 from equipoise.losses.base import Loss, check_loss
 from equipoise.objective import Objective
 from equipoise.reduction import IGNORE_INDEX
