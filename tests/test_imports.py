@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "linear": {"reduction", "rows", "stats", "sharded"},
     "losses": {"masking", "reduction", "rows", "linear", "sharded", "stats", "targets"},
     "penalties": {"reduction", "rows", "losses"},
-    "maps": {"masking", "losses"},
+    "maps": {"masking", "losses", "stats"},
     "distributions": {"masking", "maps"},
     "gamma": {"losses"},
     "schedules": {"losses"},

@@ -123,7 +123,7 @@ def message(model: Any) -> str:
     return ""
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS.keys() - OF_SEVERAL_HEADS)
+@pytest.mark.parametrize("mapping", sorted(MAPPINGS.keys() - OF_SEVERAL_HEADS))
 def test_every_class_of_transformers_is_taken_or_refused(mapping: str) -> None:
     names = [one for each in MAPPINGS[mapping] for one in ((each,) if isinstance(each, str) else each)]
     for name in {*names[:2], names[-1]}:  # all of them take minutes to import
