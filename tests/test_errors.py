@@ -112,13 +112,13 @@ def traced(call: Callable[[Tensor], Tensor]) -> Callable[[], Any]:
 
 READING = [
     value(
-        traced(lambda z: CrossEntropy().linear(z, logits, target, backend="triton")),
+        traced(lambda z: CrossEntropy().linear(z, logits, target, backend="cpp")),
         "backend must be 'auto' or 'torch' under a transform of torch.func, forward mode or a tracer, "
-        "got 'triton'; leave it out",
+        "got 'cpp'; leave it out",
     ),
     value(
         traced(lambda z: explain(CrossEntropy(), z, logits, target)),  # pyright: ignore[reportArgumentType]
-        "explain must be called outside a tracer and transforms, where logits are whole",
+        "hidden must not be traced or transformed, got one that is; explain it outside",
     ),
     kind(
         lambda: Softmax().probs(logits, mask=probs(5)),

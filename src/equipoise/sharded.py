@@ -15,7 +15,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from equipoise.stats import PIECE, FastTile, Group, Rooms, Stat, State, row_blocks, some, spoil
+from equipoise.stats import (
+    PIECE,
+    TRACED,
+    FastTile,
+    Group,
+    Rooms,
+    Stat,
+    State,
+    row_blocks,
+    some,
+    spoil,
+    traced,
+)
 
 SAMPLES = 16  # numbers by which ranks compare a floating tensor
 
@@ -240,10 +252,10 @@ def refuse_mask(mask: Tensor | None) -> None:
         )
 
 
-def refuse_tracer(classes: Run | None, where: str) -> None:
-    """Raise if a weight is a DTensor where something follows the operations on it."""
-    if classes is not None:
-        raise ValueError(f"weight must be whole {where}, got a DTensor; use weight.full_tensor()")
+def refuse_tracer(hidden: Tensor) -> None:
+    """Raise if something follows the operations on the hidden states of a weight that is a DTensor."""
+    if traced(hidden):
+        raise ValueError(f"weight must be whole {TRACED}, got a DTensor; use weight.full_tensor()")
 
 
 def open_weight(weight: Any, given: Mapping[str, Any] | None) -> Run:

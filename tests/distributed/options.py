@@ -296,6 +296,15 @@ def messages(mesh: DeviceMesh) -> None:
         ),
         (lambda: second(Balance()(leaf), leaf), "create_graph must be False for classes that are shared out"),
         (lambda: second(MIX.linear(x, w, y), x), "create_graph must be False for a fused loss"),
+        (
+            lambda: MIX(z, y, mask=torch.ones(11, dtype=torch.bool)),
+            "mask must be left out where logits are a DTensor, got (11,); put minus infinity into the logits",
+        ),
+        (
+            lambda: torch.func.grad(lambda h: MIX.linear(h, w, y))(x),
+            "weight must be whole under a transform of torch.func, forward mode or a tracer, got a DTensor; "
+            "use weight.full_tensor()",
+        ),
     ]
     reached: set[int] = set()
     for call, says in table:

@@ -578,3 +578,13 @@ def test_a_similarity_is_read_as_it_is(data: Any) -> None:
         for loss in (None, SimilarityCrossEntropy(alike))
     )
     assert soft > 0.25 > 0.1 > plain  # the mixture that was learnt: `targets.unmix` is left to the user
+
+
+def test_a_model_that_has_diverged_predicts_no_class(data: Any) -> None:
+    rows, labels = data
+    model = quick(None, max_iter=3).fit(rows, labels)
+    with torch.no_grad():
+        next(model.module_.parameters()).fill_(torch.nan)
+    assert np.isnan(model.predict_proba(rows)).all()
+    with pytest.raises(ValueError, match="probabilities must be finite to predict a class, got nan in row 0"):
+        model.predict(rows)

@@ -191,6 +191,18 @@ def test_the_distributions_keep_the_contract_of_the_library(map: Any) -> None:
         torch.testing.assert_close(exact.mean(), sampled, rtol=0.05, atol=0.02)
 
 
+def test_another_map_is_in_force_as_soon_as_it_is_set() -> None:
+    model = make(PPO, Identity(spaces.Discrete(4)), Floored(0.01))
+    policy: Any = model.policy
+    seen = policy.obs_to_tensor(model.get_env().reset())[0]  # pyright: ignore[reportOptionalMemberAccess]
+    for floor in (0.2, 0.25):
+        policy.map = Floored(floor)
+        assert policy.get_distribution(seen).distribution.probs.min() >= floor - 1e-6
+    with pytest.raises(ValueError, match=r"floor must be at most 1/4"):
+        policy.map = Floored(0.3)
+    assert policy.map == Floored(0.25)
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"floor must be at most 1/4 = 0\.25 for 4 classes, got 0\.3"):
         make(PPO, Identity(spaces.Discrete(4)), Floored(0.3))

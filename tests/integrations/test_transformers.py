@@ -561,7 +561,11 @@ def unfusable(case: str) -> None:
             ValueError,
             "^model must have the forward pass of its class in its head, got .*; undo what",
         ),
-        ("no loss", TypeError, "^objective must be a loss or an Objective, got 'cross entropy'; for example"),
+        (
+            "no loss",
+            TypeError,
+            "^objective must be a loss or an Objective, got 'cross entropy'; Obj",
+        ),
         (
             "sum",
             ValueError,

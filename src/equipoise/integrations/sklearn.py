@@ -206,8 +206,18 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each row: of smallest expected cost if there are costs, else the likeliest."""
+        """Return the class of each row: of smallest expected cost if there are costs, else the likeliest.
+
+        Raises:
+            ValueError: If the model has diverged, so that a row has no probabilities.
+        """
         probs = self.predict_proba(X)
+        broken = np.isnan(probs).any(1)
+        if broken.any():
+            raise ValueError(
+                f"probabilities must be finite to predict a class, got nan in row {int(broken.argmax())}; "
+                "the training has diverged: use a smaller learning_rate_init"
+            )
         return self.classes_[probs.argmax(1) if self.costs_ is None else decide(probs, self.costs_)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

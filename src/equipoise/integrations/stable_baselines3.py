@@ -189,8 +189,6 @@ class MapPolicy(BasePolicy):
         mask_key: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(map, Map):
-            raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
         _sizes(action_space)
         if mask_key is not None:
             _check_mask_key(mask_key, observation_space, action_space)
@@ -198,12 +196,27 @@ class MapPolicy(BasePolicy):
         self.mask_key = mask_key
         super().__init__(observation_space, action_space, *args, **kwargs)
 
-    def _build(self, lr_schedule: Any) -> None:
+    @property
+    def map(self) -> Map:
+        """The map; another one may be set between rollouts."""
+        return self._map
+
+    @map.setter
+    def map(self, map: Map) -> None:
+        if not isinstance(map, Map):
+            raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
+        if hasattr(self, "action_dist"):
+            self.action_dist = self._distribution_over(map)
+        self._map = map
+
+    def _distribution_over(self, map: Map) -> Any:
         sizes = _sizes(self.action_space)
         if isinstance(self.action_space, spaces.Discrete):
-            self.action_dist = MapCategoricalDistribution(sizes[0], self.map)
-        else:
-            self.action_dist = MapMultiCategoricalDistribution(sizes, self.map)
+            return MapCategoricalDistribution(sizes[0], map)
+        return MapMultiCategoricalDistribution(sizes, map)
+
+    def _build(self, lr_schedule: Any) -> None:
+        self.action_dist = self._distribution_over(self.map)
         super()._build(lr_schedule)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _restrict(self, distribution: Any, obs: Any, action_masks: Any) -> Any:

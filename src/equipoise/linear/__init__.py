@@ -120,7 +120,7 @@ def _prepare(
     def finish(losses: Tensor) -> Tensor:
         return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
 
-    if is_traced(head, backend, classes):
+    if is_traced(head, backend):
         logits = _capped(head, softcap)
         return finish(row_losses(loss, logits, targets.target, targets.soft, class_weight=targets.weight))
     job = read_job(
@@ -211,7 +211,7 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
     """
     prepared = _prepare(loss, *args, **options, compare=False)
     if isinstance(prepared, Tensor):
-        raise ValueError("explain must be called outside a tracer and transforms, where logits are whole")
+        raise ValueError("hidden must not be traced or transformed, got one that is; explain it outside")
     return prepared[1].plan
 
 
@@ -290,7 +290,7 @@ def rows(
     group = Group(tuple(stats))
     if targets.target is None and group.reads_target:
         raise ValueError("target must be given, got None; only penalties can do without one")
-    if is_traced(head, backend, classes):
+    if is_traced(head, backend):
         known = ask_all(group.stats, _capped(head, softcap), targets.target)
         return _row(known, len(weight), targets)
     name, opened = open_backend(backend, head.hidden.device)

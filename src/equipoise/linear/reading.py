@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from equipoise.linear.blocks import OpenBlock, TorchBlock
-from equipoise.linear.head import Head
+from equipoise.linear.head import HALF, Head
 from equipoise.linear.orders import Job
 from equipoise.linear.sharded import plan_share
 from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
 from equipoise.rows import Row, RowFunction, Stat, Whole, needs
-from equipoise.sharded import Run, refuse_tracer
-from equipoise.stats import Group, Rooms, cpp, kernels, traced, tried
+from equipoise.sharded import Run, is_dtensor
+from equipoise.stats import TRACED, Group, Rooms, cpp, kernels, traced, tried
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
@@ -65,8 +65,10 @@ def read_head(
             raise ValueError(
                 f"lora must be A (r, {d}) and B ({v}, r), got {tuple(a.shape)} and {tuple(b.shape)}"
             )
+    given["hidden"] = given["hidden"].reshape(-1, d)
+    given = {name: _without_gaps(part) for name, part in given.items()}
     return Head(
-        given["hidden"].reshape(-1, d),
+        given["hidden"],
         given["weight"],
         given.get("bias"),
         given.get("lora[0]"),
@@ -74,6 +76,13 @@ def read_head(
         float(scale),
         float(logit_scale),
     )
+
+
+def _without_gaps(part: Tensor) -> Tensor:
+    """Return a matrix whose rows have nothing between them that a product in half precision may read."""
+    if part.ndim != 2 or part.dtype not in HALF or part.device.type != "cpu":
+        return part
+    return part.contiguous() if part.stride(1) == 1 and part.stride(0) > part.shape[1] else part
 
 
 def _check_finite(name: str, value: Any) -> None:
@@ -125,15 +134,12 @@ def read_row_weight(
     return read_per_row(row_weight, shape).to(head.hidden.device, head.work_dtype)
 
 
-def is_traced(head: Head, backend: str, classes: Run | None) -> bool:
+def is_traced(head: Head, backend: str) -> bool:
     """Whether the logits must be made in one piece, in operations that a tracer or a transform can follow."""
-    parts = head.parameters if classes is None else (head.hidden,)  # the weight is a DTensor still
-    if not any(part is not None and traced(part) for part in parts):
+    if is_dtensor(head.weight) or not any(part is not None and traced(part) for part in head.parameters):
         return False
-    where = "under a transform of torch.func, forward mode or a tracer"
-    refuse_tracer(classes, where)
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend must be 'auto' or 'torch' {where}, got {backend!r}; leave it out")
+    if open_backend(backend, head.hidden.device)[0] != "torch" and backend != "auto":
+        raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {backend!r}; leave it out")
     return True
 
 

@@ -15,7 +15,7 @@ from equipoise.linear.blocks import OpenBlock
 from equipoise.linear.head import Head
 from equipoise.linear.orders import Job
 from equipoise.linear.plan import Plan, make_plan
-from equipoise.sharded import Run, is_dtensor, merged, no_class, open_weight, whole
+from equipoise.sharded import Run, is_dtensor, merged, no_class, open_weight, refuse_tracer, whole
 from equipoise.stats import Block, Group, Slope, State
 
 
@@ -62,6 +62,7 @@ def find_classes(weight: Tensor, lora: Any, *, compare: bool = True, **given: An
     """
     if not is_dtensor(weight):
         return None
+    refuse_tracer(given["hidden"])
     parts = lora if isinstance(lora, tuple) else (lora,)
     given |= {f"lora[{index}]": part for index, part in enumerate(parts)}
     return open_weight(weight, given if compare else None)

@@ -1,6 +1,6 @@
 """The statistics: a few numbers per row of logits, of which nearly every loss is made."""
 
-from equipoise.stats.ask import PIECE, ask, ask_all, direct, nothing, observed, row_blocks, traced
+from equipoise.stats.ask import PIECE, TRACED, ask, ask_all, direct, nothing, observed, row_blocks, traced
 from equipoise.stats.base import Ask, Group, Stat, State
 from equipoise.stats.block import Block
 from equipoise.stats.fast import FastTile, Rooms
@@ -13,6 +13,7 @@ from equipoise.stats.tile import Tile, finite_limit, some, spoil
 
 __all__ = [
     "PIECE",
+    "TRACED",
     "Ask",
     "Block",
     "ClassCount",

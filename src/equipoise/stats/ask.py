@@ -12,6 +12,7 @@ from equipoise.stats.base import Group, Stat
 from equipoise.stats.fast import Rooms
 from equipoise.stats.tile import Tile, some, spoil
 
+TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
 PIECE = 2**21  # logits worked on at a time on a CPU: they stay in its last cache
 
 
@@ -88,11 +89,13 @@ def observed(tensor: Tensor) -> bool:
 def traced(tensor: Tensor) -> bool:
     """Whether a tensor stands for another, or its operations are written down to be done again.
 
-    It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`,
-    and where it is of a subclass of Tensor; `torch.compile` is not counted, which sees through everything.
+    It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
+    the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, which follows
+    the kernels' own operations.
     """
     return not torch.compiler.is_compiling() and (
         type(tensor) not in (Tensor, torch.nn.Parameter)
+        or tensor.is_meta
         or torch._C._are_functorch_transforms_active()
         or torch._C._is_tracing()
         or forward_ad._current_level >= 0
