@@ -224,8 +224,9 @@ def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pyt
     c = case(1024, classes, bias=False, dtype=torch.float32)
     for _ in range(2):
         c.grads(THREE.linear(c.hidden, c.weight, c.target, reduction="none").sum())
-    assert len(memory._waiting) == 1
-    assert len(memory._waiting[0]) <= 1.07 * 2**20
+    # Plain torch makes the loss in blocks that stay in cache, whose memory is too small for the second pass.
+    assert len(memory._waiting) == (1 if kernels.available() else 2)
+    assert sum(map(len, memory._waiting)) <= 1.07 * 2**20
 
 
 @pytest.mark.usefixtures("_shared")
