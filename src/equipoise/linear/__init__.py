@@ -149,7 +149,10 @@ def _without(head: Head, out: Tensor | None) -> Head:
     """Return the head without what could be nan in rows that are left out."""
     if out is None:
         return head
-    return replace(head, hidden=without(head.hidden, out, lambda rows: rows.isfinite().all(1)))
+    # A sum is not finite if one of its terms is not, and quicker than looking at each.
+    return replace(
+        head, hidden=without(head.hidden, out, lambda rows: rows.sum(1, dtype=head.work_dtype).isfinite())
+    )
 
 
 def reduced(loss: Any, *args: Any, **options: Any) -> Tensor:
