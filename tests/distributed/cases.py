@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import permutations
+from random import Random
 from typing import Any
 
 import torch
@@ -11,13 +13,22 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Shard
 
-from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss
+from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES, Entropy, ZLoss
+from equipoise.penalties import PENALTIES, Entropy, Gini, ZLoss
 
 EPS = torch.finfo(torch.float64).eps
 THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() - 0.01 * ZLoss()
 TABLE = [loss for entry in LOSSES + PENALTIES for loss in entry.at] + [THREE]
+ENTRIES = [entry.at[0] for entry in LOSSES + PENALTIES if isinstance(entry.at[0], RowLoss)]
+PAIRS = Random(0).sample(list(permutations(ENTRIES, 2)), 12)
+TRIPLES = Random(0).sample(list(permutations(ENTRIES, 3)), 8)
+SUMS: list[Loss] = [
+    SquaredCDF() + 0.3 * Gini(),
+    Gini() + 0.3 * SquaredCDF(),
+    *(one + 0.3 * two for one, two in PAIRS),
+    *(0.5 * one - 0.25 * two + three for one, two, three in TRIPLES),
+]
 ORDERS = [("mean", "auto", None), ("sum", "recompute", 200), ("mean", "forward", 100), ("none", "auto", 1)]
 
 
@@ -168,8 +179,8 @@ def every_loss(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
 
 
 def every_matrix(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
-    """Return the cases of the others, whose matrices have eight."""
-    return dict(_of([loss for loss in TABLE if not fits(loss, TEST_CLASSES + 1)], mesh, TEST_CLASSES))
+    """Return the cases of the others, whose matrices have eight, and of sums with them."""
+    return dict(_of([loss for loss in TABLE if not fits(loss, TEST_CLASSES + 1)] + SUMS, mesh, TEST_CLASSES))
 
 
 def _of(losses: list[Loss], mesh: DeviceMesh, classes: int) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -178,6 +189,6 @@ def _of(losses: list[Loss], mesh: DeviceMesh, classes: int) -> Iterator[tuple[st
         yield f"dense, {name}", partial(dense, loss, mesh, classes)
         if isinstance(loss, RowLoss):
             yield f"dense, bad rows, {name}", partial(dense_of_bad_rows, loss, mesh, classes)
-        if loss is THREE or isinstance(loss, RowLoss):
+        if all(isinstance(term, RowLoss) for _, term in loss.terms()):
             yield f"fused, {name}", partial(fused, loss, mesh, classes)
             yield f"fused, bad row, {name}", partial(fused_with_a_bad_row, loss, mesh, classes)

@@ -12,7 +12,7 @@ Parts = tuple[Tensor, Tensor | None, linear.Lora | None]
 
 
 class PendingLogitsError(NotImplementedError, AttributeError):
-    """What is asked of logits that are never made; an AttributeError as well, so that `hasattr` is False."""
+    """An attribute of logits that are never made was used; as an AttributeError it makes `hasattr` False."""
 
 
 @final
