@@ -10,14 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.losses import LOSSES, RowLoss
+import equipoise.stats.sums as sums
+from equipoise import linear, penalties
+from equipoise.losses import LOSSES, CrossEntropy, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES
+from equipoise.penalties import PENALTIES, LogitRange
 from equipoise.rows import needs
 from equipoise.stats import (
+    Entropy,
     ExpectedLogProb,
     Group,
+    Largest,
     LogOdds,
+    LogSumExp,
     MeanLogit,
     Slope,
     Stat,
@@ -301,3 +306,65 @@ class BlockTests:
             assert group.usable(states).tolist() == usable
             for value in group.values(states):
                 assert value.isfinite().tolist() == usable
+
+    def test_a_row_of_the_least_number_there_is(self) -> None:
+        least = torch.finfo(torch.float32).min  # masks of other libraries
+        z = torch.randn(3, CLASSES, device=self.device)
+        z[0], z[1, :TILE], z[2, 3] = least, least, least
+        y = torch.tensor([3, TILE, 3], device=self.device)
+        group = Group((LogSumExp(), Entropy(), Largest()))
+        block = self.open(group, z, y)
+        values = group.values(block.states())
+        assert all(value.isfinite().all() for value in values)
+        torch.testing.assert_close(values[1][0].item(), torch.tensor(CLASSES).log().item())
+        slope = group.slope(block.states(), grads(group, z), y)
+        block.write(slope, z)
+        assert z.isfinite().all()
+
+    def test_what_is_asked_is_noted_once_for_a_group(self) -> None:
+        group = Group((LogOdds(), Entropy()))
+        first = sums.tried(group, self.device)
+        assert sums.tried(Group((LogOdds(), Entropy())), self.device) is first
+        assert set(first[0]) == {"top", "ties", "spread", ("smaller", 1.0), ("total", 1.0)}
+        before = len(sums._tried)
+        del group
+        assert len(sums._tried) == before - 1
+
+    @pytest.mark.parametrize("reduction", ["mean", "none"])
+    @pytest.mark.parametrize("softcap", [None, 2.0])
+    def test_a_fused_loss_is_that_of_plain_torch(self, reduction: str, softcap: float | None) -> None:
+        loss = CrossEntropy(label_smoothing=0.1) - 0.1 * penalties.Entropy() + LogitRange(width=1.0)
+        hidden = torch.randn(5, 3, dtype=torch.float64, device=self.device, requires_grad=True)
+        weight = torch.randn(37, 3, dtype=torch.float64, device=self.device, requires_grad=True)
+        target = torch.randint(37, (5,), device=self.device)
+        found = []
+        for backend in (self.backend, "torch"):
+            options: dict[str, Any] = {"softcap": softcap, "block_bytes": 8 * 37 * 2, "backend": backend}
+            fused = loss.linear(hidden, weight, target, reduction=reduction, **options)
+            found.append((fused, *torch.autograd.grad(fused.square().sum(), (hidden, weight))))
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+    def test_rows_answer_everything(self) -> None:
+        hidden, weight = torch.randn(5, 3, device=self.device), torch.randn(37, 3, device=self.device)
+        target = torch.randint(37, (5,), device=self.device)
+        ours, theirs = (linear.rows(hidden, weight, target, backend=b) for b in (self.backend, "torch"))
+        for stat in linear.STATS:
+            torch.testing.assert_close(ours.ask(stat), theirs.ask(stat))
+        assert ours.rank.max() > 0
+
+    @pytest.mark.parametrize("bad", [torch.nan, INF])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_a_bad_row_through_a_whole_loss(self, bad: float, dtype: torch.dtype) -> None:
+        for loss in (CrossEntropy(0.1), CrossEntropy() + 0.1 * LogitRange(width=1.0)):
+            for order in ({"reduction": "none"}, {"reduction": "sum"}):
+                hidden = torch.randn(4, 3, device=self.device).to(dtype)
+                hidden[1, 0] = bad
+                weight = (torch.rand(CLASSES, 3, device=self.device) + 0.1).to(dtype)
+                target = torch.arange(4, device=self.device)
+                leaf = hidden.requires_grad_()
+                losses = loss.linear(leaf, weight, target, backend=self.backend, **order)
+                (grad,) = torch.autograd.grad(losses.sum(), leaf)
+                assert losses.isfinite().tolist() in (False, [True, False, True, True])
+                assert grad[1].isnan().all()
+                assert grad[[0, 2, 3]].isfinite().all()

@@ -110,7 +110,11 @@ def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_pa
     process = start(blobs, out, environment, jobs=2)
     wait_for_some(process, out, 2)
     os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    try:
+        stdout, stderr = process.communicate(timeout=5)
+    except subprocess.TimeoutExpired:  # processes were still being started, when interrupts are ignored
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == f"equipoise: interrupted; finished trials are kept in {out}, the same command resumes\n"
     assert stdout == ""
