@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What a processor changes: kernels, the fused path and half precision, as on processors that lack something.
-STUDIED := tests/linear tests/test_rows.py tests/test_losses.py tests/test_bad_rows.py
+# What a processor changes: kernels, the fused path and half precision.
+PROCESSORS := tests/linear $(addprefix tests/test_,rows.py losses.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
 
 .PHONY: demo test check processors bench format clean
 
@@ -27,9 +27,9 @@ test check: $(READY)
 	$(BIN)/pytest -n 2
 
 processors: $(READY)
-	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 $(STUDIED)
-	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 $(STUDIED)
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 $(STUDIED)
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 $(PROCESSORS)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
 
 # For example: make bench BENCH="--part cpu --shapes A --dtypes float32"
 bench: $(READY)

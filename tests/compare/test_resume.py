@@ -105,16 +105,23 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
     assert len(records(out)) == len(predictions(out)) == TRIALS
 
 
+def ignores_interrupts(process):
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():  # not Linux
+        return False
+    (mask,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)
+
+
 def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_path):
     out = tmp_path / "out"
     process = start(blobs, out, environment, jobs=2)
     wait_for_some(process, out, 2)
+    while ignores_interrupts(process):  # it does until all its processes have been started
+        assert process.poll() is None
+        time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
-    try:
-        stdout, stderr = process.communicate(timeout=5)
-    except subprocess.TimeoutExpired:  # processes were still being started, when interrupts are ignored
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == f"equipoise: interrupted; finished trials are kept in {out}, the same command resumes\n"
     assert stdout == ""
