@@ -161,7 +161,8 @@ class Loss(metaclass=_LossClass):
         Numerics:
             Half precision is multiplied as it is and summed in float32, as are the gradients of several
             blocks; they come back in the dtype of what they are for. Under `torch.compile` it is one graph
-            break.
+            break. Under a transform of `torch.func`, forward mode or a tracer, and with a subclass of Tensor,
+            the logits are made in one piece, in plain torch.
 
         Example:
             >>> from equipoise.losses import GammaCrossEntropy
