@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def start(blobs, out, environment, jobs=1):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs these tests in the background may ignore interrupts, which is inherited.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -120,6 +123,7 @@ def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_pa
     while ignores_interrupts(process):  # it does until all its processes have been started
         assert process.poll() is None
         time.sleep(0.002)
+    wait_for_some(process, out, len(records(out)) + 1)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
