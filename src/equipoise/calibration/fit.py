@@ -116,7 +116,7 @@ class Calibration:
         Example:
             >>> calibration = Calibration(temperature=1.0, noise=0.2, noise_interval=None, num_classes=2)
             >>> calibration.wrong_label_probs(torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))
-            tensor([0.0046, 0.9320], dtype=torch.float64)
+            tensor([0.0046, 0.9317], dtype=torch.float64)
         """
         _, labels, _ = _checked(logits, target, None)
         if labels.ndim != 1:
