@@ -54,6 +54,7 @@ CORE = {
     "targets",
     "decisions",
     "distributions",
+    "calibration",
 }
 ALLOWED: dict[str, set[str]] = {
     "naming": set(),
@@ -79,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "decisions",
         "distributions",
+        "calibration",
         "losses",
         "penalties",
         "maps",
@@ -87,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
         "objective",
     },
     "metrics": {"naming"},
+    "calibration": {"maps", "targets"},
     "targets": set(),
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},
