@@ -121,7 +121,7 @@ def compare_paired(
             continue
         even = _no_spread(kept)
         mean, spread = float(kept[0] if even else kept.mean()), 0.0 if even else float(kept.std(ddof=1))
-        half = _half_width(spread, count, test_ratio, alpha)
+        half = float(_half_width(spread, count, test_ratio, alpha))
         reason = None
         if even and _too_few(kept, alpha):
             reason = f"the same difference in all {count} splits, and so no spread to judge by"
@@ -284,9 +284,10 @@ def _too_few(differences: NDArray[np.float64], alpha: float) -> bool:
     return count > 0 and 2.0 ** (1 - count) > alpha
 
 
-def _half_width(spread: float, count: int, test_ratio: float, alpha: float) -> float:
-    """Half the corrected interval."""
-    return float(stats.t.isf(alpha / 2, count - 1)) * spread * math.sqrt(1 / count + test_ratio)
+def _half_width(spread: float, count: ArrayLike, test_ratio: float, alpha: float) -> NDArray[np.float64]:
+    """Half the corrected interval, for one number of splits or several."""
+    number = np.asarray(count)
+    return stats.t.isf(alpha / 2, number - 1) * spread * np.sqrt(1 / number + test_ratio)
 
 
 def _lower_end(differences: NDArray[np.float64], alpha: float) -> float:
@@ -342,16 +343,16 @@ def _needed(
     gap: float, spread: float, half: float, folds: int, test_ratio: float, alpha: float, rows: int | None
 ) -> str:
     """What would settle a difference over splits, with mean and spread as they are."""
-    run = f"repeats of {folds} folds" if test_ratio else "runs"
-    most = MOST_REPEATS if test_ratio else MOST_REPEATS * folds
-    each = folds if test_ratio else 1
-    for repeats in range(1, most + 1):
-        if each * repeats > 1 and _half_width(spread, each * repeats, test_ratio, alpha) < gap:
-            return f"about {repeats} {run} would settle it if the difference stays as it is"
+    each, run = (folds, f"repeats of {folds} folds") if test_ratio else (1, "runs")
+    counts = each * np.arange(1, MOST_REPEATS * folds // each + 1)
+    widths = _half_width(spread, np.maximum(counts, 2), test_ratio, alpha)
+    if (widths < gap).any():
+        repeats = counts[np.argmax(widths < gap)] // each
+        return f"about {repeats} {run} would settle it if the difference stays as it is"
     if not test_ratio:
-        return f"no number of runs below {most} would settle it while the difference stays as it is"
+        return f"no number of runs up to {len(counts)} would settle it while the difference stays as it is"
     least = float(special.ndtri(1 - alpha / 2)) * spread * math.sqrt(test_ratio)
-    never = "no number" if least >= gap else f"no number below {MOST_REPEATS}"
+    never = "no number" if least >= gap else f"no number up to {MOST_REPEATS}"
     return f"{never} of {run} would settle it; " + _more(gap, half, rows, "rows")
 
 
