@@ -291,7 +291,7 @@ def test_scores_are_averaged_over_repeats_before_rows_are_drawn():
     generator = np.random.default_rng(1)
     plain, candidate = generator.normal(size=(2, 5, 40))
     [found] = compare_rows([candidate], plain, "lower")
-    [once] = compare_rows([candidate.mean(axis=0)[None]], plain.mean(axis=0)[None], "lower")
+    [once] = compare_rows([candidate.mean(axis=0)], plain.mean(axis=0), "lower")
     assert ends(found) == pytest.approx(ends(once))
     candidate[2, 7] = np.nan
     [lost] = compare_rows([candidate - 5], plain, "lower")
@@ -411,7 +411,7 @@ def test_smallest_differences_are_as_given_and_a_share_of_costs():
             lambda: compare_paired([[1.0]], [1.0], "higher", comparisons=-1),
             ("comparisons", "0 or more", "-1"),
         ),
-        (lambda: compare_rows([[1.0, 2.0]], [1.0, 2.0], "higher"), ("(R, M)", "(2,)", "nan")),
+        (lambda: compare_rows([[1.0, 2.0]], [[1.0, 2.0]] * 2, "higher"), ("(R, M)", "(2, 2)", "nan")),
         (
             lambda: compare_rows([[[1.0, 2.0]]], [[1.0, 2.0]], "higher", groups=[1, 2, 3]),
             ("groups", "(3,)", "2 rows"),

@@ -151,9 +151,9 @@ def compare_rows(
     training data.
 
     Args:
-        candidates: For each, its scores per repeat and row, (R, M); a repeat with a nan is left out, `reason`
-            says so, and what is left is not called better or equal.
-        baseline: Scores of the same repeats and rows (R, M).
+        candidates: For each, its scores per repeat and row, (R, M), or (M,) for one repeat; a repeat with a
+            nan is left out, `reason` says so, and what is left is not called better or equal.
+        baseline: Scores of the same repeats and rows.
         better: "higher", "lower", or None to call nothing.
         worthwhile: Smallest difference worth having, 0 or more.
         comparisons: m, as in `compare_paired`.
@@ -182,8 +182,8 @@ def compare_rows(
         Efron and Tibshirani, An introduction to the bootstrap, 1993; Hesterberg, What teachers should know
         about the bootstrap, The American Statistician 69(4), 2015.
     """
-    plain = np.asarray(baseline, dtype=np.float64)
-    scores = [np.asarray(each, dtype=np.float64) for each in candidates]
+    plain = np.atleast_2d(np.asarray(baseline, dtype=np.float64))
+    scores = [np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in candidates]
     if plain.ndim != 2 or any(each.shape != plain.shape for each in scores):
         raise ValueError(
             f"candidates and baseline must have the same repeats and rows, (R, M) each, got "
