@@ -214,13 +214,14 @@ def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
     """
     if not predictions.finite:
         return np.full(len(predictions.classes), np.nan)
+    each: Any = None  # scikit-learn's annotations know neither
     unknown: Any = np.nan
     return np.asarray(
         recall_score(
             predictions.target,
             predictions.likeliest,
             labels=predictions.classes,
-            average=None,
+            average=each,
             zero_division=unknown,
         )
     )
