@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -219,15 +220,15 @@ def _run(unit: Unit, conditions: Conditions) -> tuple[list[Record], dict[str, ND
     observed = torch.from_numpy(conditions.observed(unit.repeat))
     alone = not separable(unit.spelled.objective(1))
     together: dict[tuple[int, ...], list[_Prepared]] = {}
+    alike: Counter[tuple[int, int]] = Counter()
     for place in conditions.of_repeat(unit.repeat):
         split = conditions.splits[place]
         inputs = torch.from_numpy(encode(conditions.dataset, split.train))
         prepared = _Prepared(place, split, inputs, observed, _row_weight(observed, split, conditions))
-        steps = -(-len(split.train) // conditions.training.batch_size)
-        most = max(1, MOST_TOGETHER // inputs.numel())
-        shape = (inputs.shape[1], steps)
-        group = (*shape, place) if alone else (*shape, len(together.get(shape, ())) // most)
-        together.setdefault(group, []).append(prepared)
+        shape = (inputs.shape[1], -(-len(split.train) // conditions.training.batch_size))
+        most = 1 if alone else max(1, MOST_TOGETHER // inputs.numel())
+        together.setdefault((*shape, alike[shape] // most), []).append(prepared)
+        alike[shape] += 1
     found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
     for group in together.values():
         began = time.perf_counter()
