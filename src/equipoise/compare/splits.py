@@ -95,7 +95,7 @@ def _drawn(dataset: Dataset, folds: int, repeat: int) -> Iterator[Split]:
         tests = [np.flatnonzero(dataset.test)]
         parts = [(np.intersect1d(tests[0], judged), np.flatnonzero(~dataset.test))]
     else:
-        tests = _folds(dataset, judged, folds, repeat, "folds")
+        tests = _folds(dataset, judged, folds, repeat)
         parts = [(test, _others(dataset, test)) for test in tests]
     for test, rest in parts:
         yield _validated(dataset, rest, np.sort(test), repeat)
@@ -104,24 +104,24 @@ def _drawn(dataset: Dataset, folds: int, repeat: int) -> Iterator[Split]:
 def _others(dataset: Dataset, test: Places) -> Places:
     """The rows that are in no group of a test row, or all others without groups."""
     if dataset.groups is None:
-        return np.setdiff1d(np.arange(len(dataset.labels)), test)
+        return np.setdiff1d(np.arange(len(dataset.labels)), test, assume_unique=True)
     return np.flatnonzero(~np.isin(dataset.groups, dataset.groups[test]))
 
 
 def _validated(dataset: Dataset, rest: Places, test: Places, repeat: int) -> Split:
     """The split whose validation part is nearest to a tenth of the rest and leaves every class to train."""
-    found = []
-    for validation in _folds(dataset, rest, VALIDATION, repeat, "validation"):
-        train = np.setdiff1d(rest, validation)
+    _require_classes(dataset, rest)
+    parts = _folds(dataset, rest, None, repeat)
+    for validation in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
+        train = np.setdiff1d(rest, validation, assume_unique=True)
         if len(validation) and not _missing(dataset, train):
-            found.append(Split(train, np.sort(validation), test))
-    if not found:
-        _require_classes(dataset, rest)
-        raise ValueError(
-            f"every class must have rows to train and to validate, got {len(rest)} rows of {dataset.name} "
-            "that cannot be parted so; merge small classes, or give another --group"
-        )
-    return min(found, key=lambda split: abs(len(split.validation) - len(rest) / VALIDATION))
+            return Split(train, np.sort(validation), test)
+    # Not reached without groups, where no fold takes more of a class than its share
+    groups = 0 if dataset.groups is None else len(np.unique(dataset.groups[rest]))
+    raise ValueError(
+        f"group must leave every class rows to train beside those that validate, got {groups} groups "
+        f"beside a test part of {dataset.name}; merge small classes, or name another column"
+    )
 
 
 def _missing(dataset: Dataset, train: Places) -> list[str]:
@@ -142,19 +142,21 @@ def _require_classes(dataset: Dataset, train: Places) -> None:
         )
 
 
-def _folds(dataset: Dataset, rows: Places, folds: int, seed: int, option: str) -> list[Places]:
-    """The parts of stratified, shuffled cross-validation of some rows: for validation fewer if need be."""
+def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list[Places]:
+    """The parts of stratified, shuffled cross-validation of some rows; None for ten, or what there can be."""
     labels = dataset.labels[rows]
     groups = None if dataset.groups is None else dataset.groups[rows]
-    units, kind = (np.bincount(labels).max(), "rows of the commonest class")
+    most, what = int(np.bincount(labels).max()), "rows of the commonest class"
     if groups is not None:
-        units, kind = len(np.unique(groups)), "groups"
-    if option == "validation":
-        folds = max(min(folds, int(units)), 2)
-    if folds > units:
+        most, what = min(most, len(np.unique(groups))), "groups, or rows of the commonest class"
+    if folds is None:
+        folds = min(VALIDATION, most)
+        if folds < 2:
+            return []
+    if folds > most:
         raise ValueError(
-            f"{option} must be at most the number of {kind}, got {folds} for {units} in {dataset.name}; "
-            f"lower --folds"
+            f"folds must be at most the number of {what}, got {folds} for {most} in {dataset.name}; "
+            "lower --folds"
         )
     splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
