@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +306,13 @@ def test_files_that_are_no_test_rows_are_refused(other, content, says):
         Path(other).write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(says)):
         load("t.csv", test=other)
+
+
+def test_parquet_without_pyarrow_is_refused(monkeypatch):
+    write(table(), "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r"needs pyarrow for Parquet; pip install 'equipoise\[compare\]'"):
+        load("t.parquet")
 
 
 def test_parquet_files_of_other_kinds_are_refused():

@@ -90,7 +90,7 @@ def test_rows_of_a_group_are_never_in_two_parts():
     np.testing.assert_array_equal(np.sort(np.concatenate([s.test for s in found[:10]])), np.arange(1797))
     for split in found:
         assert 0.05 < len(split.test) / 1797 < 0.15
-        assert 0.05 < len(split.validation) / (1797 - len(split.test)) < 0.15
+        assert 0.09 < len(split.validation) / (1797 - len(split.test)) < 0.11
         shares = np.bincount(dataset.labels[split.test], minlength=10) / len(split.test)
         assert np.abs(shares - 0.1).max() < 0.06
 

@@ -15,6 +15,7 @@ __all__ = ["Split", "flip", "splits"]
 
 LATEST = 0.2  # share of rows that test where there are times
 VALIDATION = 10  # one part in so many of what is left validates
+OTHER_SEEDS = 2**16  # far from those of repeats, so that no part is drawn twice
 Places = NDArray[np.int64]
 
 
@@ -37,7 +38,8 @@ def splits(dataset: Dataset, folds: int = 10, repeats: int = 1) -> tuple[Split, 
     """Return the parts of the rows for every fold of every repeat, repeat by repeat.
 
     By default the test parts are those of stratified k-fold cross-validation, shuffled anew in each repeat,
-    and a tenth of the remaining rows, drawn in the same way, validates. Rows of a group stay in one part.
+    and a tenth of the remaining rows, drawn in the same way, validates. Rows of a group stay in one part, so
+    that parts of few or unequal groups are only about as large.
     Where there is one test part, there is one split per repeat: with times the test part is the latest fifth
     of the rows and validation the latest tenth of the others, in every repeat, where rows of one time stay in
     one part; with a file of test rows, validation is drawn anew in each repeat. Rows whose better label is
@@ -92,13 +94,19 @@ def _drawn(dataset: Dataset, folds: int, repeat: int) -> Iterator[Split]:
     rows = np.arange(len(dataset.labels))
     judged = rows if dataset.clean is None else np.flatnonzero(dataset.clean != UNKNOWN)
     if dataset.test is not None:
-        tests = [np.flatnonzero(dataset.test)]
-        parts = [(np.intersect1d(tests[0], judged), np.flatnonzero(~dataset.test))]
+        rows = np.flatnonzero(~dataset.test)
+        parts = [(np.intersect1d(np.flatnonzero(dataset.test), judged), rows)]
     else:
-        tests = _folds(dataset, judged, folds, repeat)
-        parts = [(test, _others(dataset, test)) for test in tests]
+        parts = [(np.sort(test), _others(dataset, test)) for test in _folds(dataset, judged, folds, repeat)]
+    # Groups are slow to part, so they are parted for validation once, and each split takes what it may
+    tenths = None if dataset.groups is None else _folds(dataset, rows, None, repeat + OTHER_SEEDS)
     for test, rest in parts:
-        yield _validated(dataset, rest, np.sort(test), repeat)
+        _require_classes(dataset, rest)
+        if tenths is None:
+            found = _folds(dataset, rest, None, repeat)
+        else:
+            found = [part[np.isin(part, rest, assume_unique=True)] for part in tenths]
+        yield _validated(dataset, rest, test, found)
 
 
 def _others(dataset: Dataset, test: Places) -> Places:
@@ -108,10 +116,8 @@ def _others(dataset: Dataset, test: Places) -> Places:
     return np.flatnonzero(~np.isin(dataset.groups, dataset.groups[test]))
 
 
-def _validated(dataset: Dataset, rest: Places, test: Places, repeat: int) -> Split:
+def _validated(dataset: Dataset, rest: Places, test: Places, parts: list[Places]) -> Split:
     """The split whose validation part is nearest to a tenth of the rest and leaves every class to train."""
-    _require_classes(dataset, rest)
-    parts = _folds(dataset, rest, None, repeat)
     for validation in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
         train = np.setdiff1d(rest, validation, assume_unique=True)
         if len(validation) and not _missing(dataset, train):
@@ -150,9 +156,7 @@ def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list
     if groups is not None:
         most, what = min(most, len(np.unique(groups))), "groups, or rows of the commonest class"
     if folds is None:
-        folds = min(VALIDATION, most)
-        if folds < 2:
-            return []
+        folds = max(min(VALIDATION, most), 2)
     if folds > most:
         raise ValueError(
             f"folds must be at most the number of {what}, got {folds} for {most} in {dataset.name}; "
@@ -160,9 +164,7 @@ def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list
         )
     splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of classes rarer than folds: checks.py has words for it
+        warnings.simplefilter("ignore", UserWarning)  # of classes rarer than folds; ours are in checks.py
         parts = splitter(folds, shuffle=True, random_state=seed).split(rows, labels, groups)
         return [rows[part] for _, part in parts]
 
