@@ -256,6 +256,9 @@ def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, 
     assert said.code == 0
     assert said.err == f"equipoise: warning: {warning}\n"
     assert "may be an identifier" in (workplace / "comparison" / "report.html").read_text()
+
+
+def test_an_identifier_among_arrays_is_warned_of_by_its_place(workplace):
     numbers = np.stack([np.random.default_rng(0).normal(size=ROWS), np.arange(ROWS)], axis=1)
     np.savez("t.npz", X=numbers, y=np.arange(ROWS) // 20)
     (warning,) = load("t.npz", None).warnings

@@ -198,30 +198,31 @@ def _agreement(
 
 
 def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
-    without: dict[int, int] = {}
+    empty = np.zeros(len(dataset.classes), dtype=np.int64)
     for split in splits:
-        found = np.bincount(dataset.labels[split.test], minlength=len(dataset.classes))
-        for place in np.flatnonzero(found == 0).tolist():
-            without[place] = without.get(place, 0) + 1
-    if not without:
+        empty += np.bincount(dataset.labels[split.test], minlength=len(empty)) == 0
+    lacking = [repr(dataset.classes[place]) for place in np.argsort(-empty, kind="stable") if empty[place]]
+    if not lacking:
         return []
-    worst = max(without, key=lambda place: without[place])
-    more = f", and {len(without) - 1} more classes are missing in some" if len(without) > 1 else ""
-    way = "measures of single classes leave it out" if dataset.one_test else "lower --folds or merge classes"
-    parts = "the test part" if len(splits) == 1 else f"{without[worst]} of {len(splits)} test parts"
-    return [f"class {dataset.classes[worst]!r} has no row in {parts}{more}; {way}"]
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    names = f"class {lacking[0]} has" if len(lacking) == 1 else f"classes {', '.join(lacking[:5])}{more} have"
+    most = f"{'' if len(lacking) == 1 else 'up to '}{empty.max()} of {len(splits)} test parts"
+    if len(splits) == 1:
+        return [f"{names} no row in the test part, so it says nothing of them; merge or remove such classes"]
+    return [f"{names} no row in {most}; lower --folds, or merge or remove such classes"]
 
 
 def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     features = pd.DataFrame(dataset.features).reset_index(drop=True)
-    shuffle = np.random.default_rng(0).permutation
-    shuffled = pd.DataFrame(
-        {place: features.iloc[shuffle(len(features)), place].to_numpy() for place in range(features.shape[1])}
-    )
     rows = sum(len(split.test) for split in splits)
     equal, contradicted = _count_copied(features, dataset.labels, splits)
-    by_chance = _count_copied(shuffled, dataset.labels, splits)[0] if equal else 0
-    if equal < COPIED * rows or equal < 2 * by_chance:
+    if equal < COPIED * rows:
+        return []
+    shuffle = np.random.default_rng(0).permutation
+    shuffled = {
+        place: features.iloc[shuffle(len(features)), place].to_numpy() for place in range(features.shape[1])
+    }
+    if equal < 2 * _count_copied(pd.DataFrame(shuffled), dataset.labels, splits)[0]:
         return []
     return [
         f"{equal} of {rows} test rows ({equal / rows:.1%}) have the features of a row that was trained on, "

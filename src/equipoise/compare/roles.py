@@ -198,7 +198,7 @@ def _times(column: Column) -> NDArray[np.float64]:
         times = np.array([np.nan if word is None else float(word) for word in words], dtype=np.float64)
     else:
         read = pd.to_datetime(pd.Series(words, dtype=object), format="ISO8601", utc=True, errors="coerce")
-        times = (read - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy(dtype=np.float64)
+        times = (read - pd.Timestamp(0, tz="UTC").as_unit("s")).dt.total_seconds().to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(times))
     if bad.size:
         raise ValueError(

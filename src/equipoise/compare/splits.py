@@ -15,6 +15,7 @@ __all__ = ["Split", "flip", "splits"]
 
 LATEST = 0.2  # share of rows that test where there are times
 VALIDATION = 10  # one part in so many of what is left validates
+OTHER_SEEDS = 2**16  # far from those of repeats, so that no part is drawn twice
 Places = NDArray[np.int64]
 
 
@@ -37,7 +38,8 @@ def splits(dataset: Dataset, folds: int = 10, repeats: int = 1) -> tuple[Split, 
     """Return the parts of the rows for every fold of every repeat, repeat by repeat.
 
     By default the test parts are those of stratified k-fold cross-validation, shuffled anew in each repeat,
-    and a tenth of the remaining rows, drawn in the same way, validates. Rows of a group stay in one part.
+    and a tenth of the remaining rows, drawn in the same way, validates. Rows of a group stay in one part, so
+    that parts of few or unequal groups are only about as large.
     Where there is one test part, there is one split per repeat: with times the test part is the latest fifth
     of the rows and validation the latest tenth of the others, in every repeat, where rows of one time stay in
     one part; with a file of test rows, validation is drawn anew in each repeat. Rows whose better label is
@@ -92,36 +94,40 @@ def _drawn(dataset: Dataset, folds: int, repeat: int) -> Iterator[Split]:
     rows = np.arange(len(dataset.labels))
     judged = rows if dataset.clean is None else np.flatnonzero(dataset.clean != UNKNOWN)
     if dataset.test is not None:
-        tests = [np.flatnonzero(dataset.test)]
-        parts = [(np.intersect1d(tests[0], judged), np.flatnonzero(~dataset.test))]
+        rows = np.flatnonzero(~dataset.test)
+        parts = [(np.intersect1d(np.flatnonzero(dataset.test), judged), rows)]
     else:
-        tests = _folds(dataset, judged, folds, repeat, "folds")
-        parts = [(test, _others(dataset, test)) for test in tests]
+        parts = [(np.sort(test), _others(dataset, test)) for test in _folds(dataset, judged, folds, repeat)]
+    # Groups are slow to part, so they are parted for validation once, and each split takes what it may
+    tenths = None if dataset.groups is None else _folds(dataset, rows, None, repeat + OTHER_SEEDS)
     for test, rest in parts:
-        yield _validated(dataset, rest, np.sort(test), repeat)
+        _require_classes(dataset, rest)
+        if tenths is None:
+            found = _folds(dataset, rest, None, repeat)
+        else:
+            found = [part[np.isin(part, rest, assume_unique=True)] for part in tenths]
+        yield _validated(dataset, rest, test, found)
 
 
 def _others(dataset: Dataset, test: Places) -> Places:
     """The rows that are in no group of a test row, or all others without groups."""
     if dataset.groups is None:
-        return np.setdiff1d(np.arange(len(dataset.labels)), test)
+        return np.setdiff1d(np.arange(len(dataset.labels)), test, assume_unique=True)
     return np.flatnonzero(~np.isin(dataset.groups, dataset.groups[test]))
 
 
-def _validated(dataset: Dataset, rest: Places, test: Places, repeat: int) -> Split:
+def _validated(dataset: Dataset, rest: Places, test: Places, parts: list[Places]) -> Split:
     """The split whose validation part is nearest to a tenth of the rest and leaves every class to train."""
-    found = []
-    for validation in _folds(dataset, rest, VALIDATION, repeat, "validation"):
-        train = np.setdiff1d(rest, validation)
+    for validation in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
+        train = np.setdiff1d(rest, validation, assume_unique=True)
         if len(validation) and not _missing(dataset, train):
-            found.append(Split(train, np.sort(validation), test))
-    if not found:
-        _require_classes(dataset, rest)
-        raise ValueError(
-            f"every class must have rows to train and to validate, got {len(rest)} rows of {dataset.name} "
-            "that cannot be parted so; merge small classes, or give another --group"
-        )
-    return min(found, key=lambda split: abs(len(split.validation) - len(rest) / VALIDATION))
+            return Split(train, np.sort(validation), test)
+    # Not reached without groups, where no fold takes more of a class than its share
+    groups = 0 if dataset.groups is None else len(np.unique(dataset.groups[rest]))
+    raise ValueError(
+        f"group must leave every class rows to train beside those that validate, got {groups} groups "
+        f"beside a test part of {dataset.name}; merge small classes, or name another column"
+    )
 
 
 def _missing(dataset: Dataset, train: Places) -> list[str]:
@@ -142,25 +148,23 @@ def _require_classes(dataset: Dataset, train: Places) -> None:
         )
 
 
-def _folds(dataset: Dataset, rows: Places, folds: int, seed: int, option: str) -> list[Places]:
-    """The parts of stratified, shuffled cross-validation of some rows: for validation fewer if need be."""
+def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list[Places]:
+    """The parts of stratified, shuffled cross-validation of some rows; None for ten, or what there can be."""
     labels = dataset.labels[rows]
     groups = None if dataset.groups is None else dataset.groups[rows]
-    units, kind = (np.bincount(labels).max(), "rows of the commonest class")
+    most, what = int(np.bincount(labels).max()), "rows of the commonest class"
     if groups is not None:
-        units, kind = len(np.unique(groups)), "groups"
-    if option == "validation":
-        folds = max(min(folds, int(units)), 2)
-    if folds > units:
+        most, what = min(most, len(np.unique(groups))), "groups, or rows of the commonest class"
+    if folds is None:
+        folds = max(min(VALIDATION, most), 2)
+    if folds > most:
         raise ValueError(
-            f"{option} must be at most the number of {kind}, got {folds} for {units} in {dataset.name}; "
-            f"lower --folds"
+            f"folds must be at most the number of {what}, got {folds} for {most} in {dataset.name}; "
+            "lower --folds"
         )
     splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of classes rarer than folds: checks.py has words for it
+        warnings.simplefilter("ignore", UserWarning)  # of classes rarer than folds; ours are in checks.py
         parts = splitter(folds, shuffle=True, random_state=seed).split(rows, labels, groups)
         return [rows[part] for _, part in parts]
 
