@@ -369,7 +369,7 @@ def _notes(
     own = np.take_along_axis(logits, hard[:, None], 1)
     others = np.where(np.arange(logits.shape[1]) == hard[:, None], -np.inf, logits).max(1)
     if (own[:, 0] > others)[weight > 0].all():
-        notes.append("every label is the likeliest class: only the prior keeps the temperature from 0")
+        notes.append("every label is the likeliest class: no row keeps the temperature from 0")
     if abs(a) > LOG_TEMPERATURE - 1e-6:
         notes.append(f"log T is at its bound, {a:.3g}: the rows have no finite best temperature")
     return tuple(notes)

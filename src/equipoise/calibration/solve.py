@@ -90,7 +90,7 @@ def fit_batch(
     s = shares(found, noise, classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         nll = -likelihood.total(likelihood.log_probs(found.a, s)) / weights
-    return _finish(found.a, s * (classes - 1) / classes, nll, good)
+    return _finish(found.a, s * ((classes - 1) / classes), nll, good)
 
 
 def crossfit_nll_batch(
