@@ -223,6 +223,16 @@ def test_repeats_settle_what_the_overlap_allows_and_rows_the_rest():
     assert "times as many rows" in str(found.needed)
 
 
+def test_a_difference_not_worth_having_is_settled_by_a_narrower_interval_that_makes_it_equal():
+    spread, mean, least = noise(7, 0.006), 0.002, 0.005
+    spread += mean - spread.mean()
+    [found] = compare_paired([spread], np.zeros(SPLITS), "higher", worthwhile=least, rows=1000)
+    count = int(str(found.needed).removeprefix("about ").split()[0])
+    widths = [stats.t.isf(0.025, n - 1) * spread.std(ddof=1) / np.sqrt(n) for n in (count - 1, count)]
+    assert found.call == "undecided"
+    assert widths[1] < least - mean <= widths[0]
+
+
 def test_independent_runs_can_always_settle_a_difference_but_none():
     plain, spread = np.zeros(SPLITS), noise(7, 0.02)
     [found] = compare_paired([spread - spread.mean() + 0.005], plain, "higher")
@@ -267,6 +277,22 @@ def test_the_interval_of_one_test_part_is_that_of_scipy_without_its_seed(kind, c
     # Control: another level is found out.
     [other] = compare_rows([rows[None]], np.zeros((1, 60)), "higher", comparisons=20 * comparisons)
     assert (np.abs(np.array(ends(other)[1:]) - drawn.mean(axis=0)) > error).all()
+
+
+def test_few_rows_have_a_wider_interval_than_the_plain_bootstrap():
+    rows = np.random.default_rng(0).normal(size=8)
+    [found] = compare_rows([rows], np.zeros(8), None, comparisons=1)
+    ends_at = {}
+    for name, tail in (
+        ("wider", stats.norm.cdf(-np.sqrt(8 / 7) * stats.t.isf(0.025, 7))),
+        ("plain", 0.025),
+    ):
+        drawn = stats.bootstrap(
+            (rows,), np.mean, n_resamples=100_000, confidence_level=1 - 2 * tail, method="percentile", rng=0
+        )
+        ends_at[name] = np.array(drawn.confidence_interval)
+    assert ends(found)[1:] == pytest.approx(ends_at["wider"], abs=0.02)
+    assert (np.abs(np.array(ends(found)[1:]) - ends_at["plain"]) > 0.05).all()
 
 
 def test_few_steps_are_counted_exactly():

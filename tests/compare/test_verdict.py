@@ -213,8 +213,8 @@ def test_better_in_one_and_worse_in_another_is_a_choice_and_the_headline_names_i
     assert said.choice == ("CrossEntropy()", BRIER, FOCAL)
     assert said.sentence.startswith(
         f"Undecided, the choice between CrossEntropy(), {BRIER} and {FOCAL} is yours: with {BRIER}, "
-        f"against {AGAINST}, calibrated NLL of the observed labels is 0.046 lower (-0.071 to -0.021) but accuracy is "
-        "3.0 points lower (-5.0 to -1.0); 95 % intervals"
+        f"against {AGAINST}, calibrated NLL of the observed labels is 0.046 lower (-0.071 to -0.021) but "
+        "accuracy is 3.0 points lower (-5.0 to -1.0); 95 % intervals"
     )
     assert f"With {FOCAL}, accuracy is 4.6 points higher" in said.others
 
