@@ -355,7 +355,7 @@ def values_of(predictions: Predictions) -> dict[str, float | None]:
 
 
 def _calibrated(logits: Tensor, labels: Tensor, classes: int) -> tuple[Calibration | None, float]:
-    """The calibration of validation rows, and what settings are chosen by; None where a logit is not finite."""
+    """The calibration of validation rows, None if a logit is not finite, and what settings are chosen by."""
     fit = fit_batch(logits[None], labels[None])
     if not np.isfinite(fit.temperature[0]):
         return None, float("nan")
