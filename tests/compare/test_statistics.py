@@ -224,7 +224,7 @@ def test_repeats_settle_what_the_overlap_allows_and_rows_the_rest():
 
 
 def test_a_difference_not_worth_having_is_settled_by_a_narrower_interval_that_makes_it_equal():
-    spread, mean, least = noise(7, 0.006), 0.002, 0.005
+    spread, mean, least = noise(7, 0.009), 0.002, 0.005
     spread += mean - spread.mean()
     [found] = compare_paired([spread], np.zeros(SPLITS), "higher", worthwhile=least, rows=1000)
     count = int(str(found.needed).removeprefix("about ").split()[0])
