@@ -44,11 +44,11 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
 
 
 def test_a_schedule_changes_one_number_over_the_share_of_training():
-    text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(1, 0, steps=0.5) * Entropy()"
+    text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(0.2, 0, steps=0.5) * Entropy()"
     objective = spec.read(text).objective(200)
     assert repr(objective) == (
-        "Objective(GammaCrossEntropy(gamma=0.0, min_weight=0.0) + 1.0 * Entropy(), "
-        "Entropy: Cosine(start=1, end=0, steps=100), gamma: Linear(start=0, end=0.5, steps=200))"
+        "Objective(GammaCrossEntropy(gamma=0.0, min_weight=0.0) + 0.2 * Entropy(), "
+        "Entropy: Cosine(start=0.2, end=0, steps=100), gamma: Linear(start=0, end=0.5, steps=200))"
     )
     for _ in range(100):
         objective.step()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from equipoise import spelling
 from equipoise.compare import spec
+from equipoise.compare.checks import warn_of_parts
 from equipoise.compare.data import load
 from equipoise.compare.matrices import (
     looks_transposed,
@@ -112,7 +113,7 @@ class Plan:
     @property
     def one_test(self) -> bool:
         """Whether there is one test part."""
-        return self.settings.test is not None or self.settings.time is not None
+        return self.conditions.dataset.one_test
 
     @property
     def test_ratio(self) -> float:
@@ -171,7 +172,8 @@ def prepare(settings: Settings) -> Plan:
             "leave it out for one setting of each family"
         )
     counts = np.bincount(dataset.labels, minlength=len(classes))
-    warnings = dataset.warnings + tuple(
+    first = parts[: len(parts) // settings.repeats]
+    warnings = (*dataset.warnings, *warn_of_parts(dataset, first)) + tuple(
         warning
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
