@@ -67,9 +67,15 @@ def test_class_weights_go_into_the_objective():
 
 
 BAD_SCHEDULES = [
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7))", "steps must be a share of training in (0, 1], got 7"),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7))",
+        "steps must be a share of training in (0, 1], got 7",
+    ),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, 0))", "steps must be a share of training in (0, 1], got 0"),
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))", "steps must be a share of training in (0, 1], got n"),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))",
+        "steps must be a share of training in (0, 1], got n",
+    ),
     ("GammaCrossEntropy(gamma=Linear(0.5, 0.5))", "a schedule must change one number of the objective, got"),
     ("GammaCrossEntropy(gamma=Linear(0, 2))", "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
     ("GammaCrossEntropy(gamma=Linear(0))", "Linear: "),
