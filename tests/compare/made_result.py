@@ -101,7 +101,8 @@ def make(
         noise=str(noise) if clean else "0", folds=folds, repeats=repeats, tune=tune, stop="calibrated",
         patience=20, class_weight=None, worthwhile=WORTHWHILE, test="later.csv" if one_test else None,
         clean=None, group=None, time=None, costs="costs.csv" if costs else None, similarity=None,
-        command=f"equipoise compare --noise {noise:g}", training=Training(model="linear", epochs=epochs, lr=0.05), out="comparison",
+        command=f"equipoise compare --noise {noise:g}", out="comparison",
+        training=Training(model="linear", epochs=epochs, lr=0.05),
     )  # fmt: skip
     flips = (1 - noise * classes / (classes - 1)) * np.eye(classes) + noise / (classes - 1)
     dataset = SimpleNamespace(
@@ -110,7 +111,8 @@ def make(
     )  # fmt: skip
     out = Path("comparison")
     plan = Plan(
-        settings, Conditions(dataset, flips if clean else np.eye(classes)), {"costs": matrix} if costs else {},
+        settings, Conditions(dataset, flips if clean else np.eye(classes)),
+        {"costs": matrix} if costs else {},
         "costs" if costs else None, tuple(Candidate(each, spec.parse(each, {})) for each in candidates),
         measures, splits, len(splits[0].test) / (len(labels) - len(splits[0].test)), one_test, out,
         SimpleNamespace(predictions=lambda key: out / "trials" / f"{key}.npz"),
@@ -139,7 +141,9 @@ def judged(result: Result) -> Verdict:
     deciding = [name for name, each in _first(result).items() if each.call is not None]
     better = [each for each in result.outcomes[1:] if "better" in map(each.call, deciding)]
     clean = [each for each in better if "worse" not in map(each.call, deciding)]
-    shared = f"Data: {result.plan.conditions.dataset.name}, {len(result.plan.conditions.dataset.labels)} rows, "
+    shared = (
+        f"Data: {result.plan.conditions.dataset.name}, {len(result.plan.conditions.dataset.labels)} rows, "
+    )
     shared += f"{len(result.plan.conditions.dataset.classes)} classes."
     if not clean:
         names = (*(each.candidate.spec for each in better), result.baseline.candidate.spec) if better else ()
@@ -149,9 +153,9 @@ def judged(result: Result) -> Verdict:
     gain = winner.differences["accuracy"]
     nll = winner.differences["calibrated_nll"]
     sentence = (
-        f"Use {winner.candidate.spec}. Against {AGAINST}, accuracy is {100 * gain.mean:.1f} percentage points "
-        f"higher (simultaneous 95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f}) and calibrated NLL "
-        f"changes by {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f}). {shared}"
+        f"Use {winner.candidate.spec}. Against {AGAINST}, accuracy is {100 * gain.mean:.1f} percentage "
+        f"points higher (simultaneous 95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f}) and "
+        f"calibrated NLL changes by {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f}). {shared}"
     )
     others = [each.candidate.spec for each in clean if each is not winner]
     others = f"Also better than {AGAINST}: {', '.join(others)}." if others else ""
@@ -162,7 +166,9 @@ def _splits(labels: Array, folds: int, repeats: int, one_test: bool) -> tuple[Sp
     found = []
     for repeat in range(repeats):
         if one_test:
-            rest, test = train_test_split(np.arange(len(labels)), test_size=0.3, random_state=0, stratify=labels)
+            rest, test = train_test_split(
+                np.arange(len(labels)), test_size=0.3, random_state=0, stratify=labels
+            )
             parts = [(rest, test)]
         else:
             parts = StratifiedKFold(folds, shuffle=True, random_state=repeat).split(labels[:, None], labels)
@@ -173,7 +179,14 @@ def _splits(labels: Array, folds: int, repeats: int, one_test: bool) -> tuple[Sp
 
 
 def _outcome(
-    text: str, features: Array, observed: Array, target: Array, plan: Plan, costs: Array | None, *, diverged: bool
+    text: str,
+    features: Array,
+    observed: Array,
+    target: Array,
+    plan: Plan,
+    costs: Array | None,
+    *,
+    diverged: bool,
 ) -> tuple[Outcome, Outcome]:
     """The objective at its best epoch, and at its last one without calibration."""
     loss: Any = spec.parse(text, {})
@@ -208,7 +221,9 @@ def _pooled(text: str, loss: Any, found: Sequence[Any], plan: Plan, costs: Array
     records = tuple(record for record, _ in found)
     seen = [each for _, each in found]
     values = {
-        each.name: np.array([math.nan if r.measures[each.name] is None else r.measures[each.name] for r in records])
+        each.name: np.array(
+            [math.nan if r.measures[each.name] is None else r.measures[each.name] for r in records]
+        )
         for each in plan.measures
     }
     pooled = Predictions(
@@ -226,10 +241,14 @@ def _train(
     inputs, labels = torch.from_numpy(features).float(), torch.from_numpy(observed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = torch.nn.Sequential(torch.nn.Linear(inputs.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, classes))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(inputs.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, classes)
+        )
     steps = torch.optim.Adam(model.parameters(), lr=0.02)
     curve, kept = [], []
-    train, validation, test = (torch.from_numpy(np.asarray(part)) for part in (split.train, split.validation, split.test))
+    train, validation, test = (
+        torch.from_numpy(np.asarray(part)) for part in (split.train, split.validation, split.test)
+    )
     for epoch in range(epochs + 1):
         if epoch % 4 == 0:
             with torch.inference_mode():
@@ -238,7 +257,9 @@ def _train(
             temperature, rate, score = _calibrate(watched, truth)
             nll = float(-np.log(_softmax(watched)[np.arange(len(truth)), truth] + 1e-300).mean())
             accuracy = float((watched.argmax(axis=1) == truth).mean())
-            curve.append({"epoch": epoch // 4, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score})
+            curve.append(
+                {"epoch": epoch // 4, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score}
+            )
             kept.append((predicted, temperature, rate))
         steps.zero_grad()
         loss(model(inputs[train]), labels[train]).backward()
@@ -276,7 +297,11 @@ def _compared(outcome: Outcome, plain: Outcome, plan: Plan, count: int) -> Outco
     for measure in plan.measures:
         pairs = outcome.values[measure.name] - plain.values[measure.name]
         pairs = pairs[np.isfinite(pairs)]
-        spread = math.sqrt((1 / len(pairs) + plan.test_ratio) * float(pairs.var(ddof=1))) if len(pairs) > 1 else math.nan
+        spread = (
+            math.sqrt((1 / len(pairs) + plan.test_ratio) * float(pairs.var(ddof=1)))
+            if len(pairs) > 1
+            else math.nan
+        )
         level = 0.05 / (count * len(deciding)) if measure.name in deciding else 0.05
         half = float(stats.t.ppf(1 - level / 2, max(len(pairs) - 1, 1))) * spread
         mean = float(pairs.mean())
@@ -297,7 +322,9 @@ def _call(measure: Measure, mean: float, low: float, high: float) -> str:
     return "worse" if high < 0 and mean <= -least else "undecided"
 
 
-def _shares(measure: Measure, target: Array, splits: Sequence[Split], commonest: int, high: float | None) -> Array:
+def _shares(
+    measure: Measure, target: Array, splits: Sequence[Split], commonest: int, high: float | None
+) -> Array:
     if measure.name != "accuracy":
         return np.full(len(splits), math.nan)
     return np.array([high or float((target[split.test] == commonest).mean()) for split in splits])

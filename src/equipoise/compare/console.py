@@ -16,6 +16,7 @@ from equipoise.compare.sentences import (
     last_epoch_name,
     nll_words,
     noise_words,
+    remarks,
     splits_words,
 )
 
@@ -93,6 +94,8 @@ def show(result: "Result", verdict: "Verdict", report: str) -> None:
         print(verdict.others)
     for caution in cautions(result, verdict):
         print(f"warning: {caution}")
+    for remark in remarks(result):
+        print(f"note: {remark}")
     print(f"report: {report}")
 
 

@@ -59,7 +59,7 @@ _STYLE: dict[str, Any] = {
 
 
 def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
-    """Draw stated confidence against the share that is right, raw and calibrated, above how often each is stated.
+    """Draw stated confidence against the share that is right, raw and calibrated, and how often it is stated.
 
     Args:
         name: Unique on the page; every id in the picture begins with it.
@@ -89,13 +89,13 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
             )  # fmt: skip
             shares = np.histogram(confidence, bins=edges)[0] / max(len(confidence), 1)
             below.stairs(shares, edges, color=colour, linewidth=1.2, fill=False)
-        above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
+        above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
         above.text(0.03, 0.93, "says too little", fontsize=7.5, color=_MUTED)
         above.text(0.97, 0.04, "says too much", fontsize=7.5, color=_MUTED, ha="right")
-        above.legend(loc="center left", handlelength=1, borderaxespad=0.3, bbox_to_anchor=(0, 0.72))
-        below.set(xlabel="stated confidence", ylabel="share of rows", ylim=(0, None))
+        above.legend(loc="upper left", handlelength=1, borderaxespad=0.3, bbox_to_anchor=(0, 0.9))
+        below.set(xlabel="stated confidence", ylabel="rows", ylim=(0, None))
 
-    return _svg(name, title, (3.7, 2.6), draw)
+    return _svg(name, title, (3.7, 2.25), draw)
 
 
 def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> str:
@@ -123,12 +123,10 @@ def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key
                 heights.append(values[at])
         axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if key == "accuracy":
-            axes.set_ylim(0, 1.02)
-        elif np.isfinite(heights).any():
-            axes.set_ylim(0, _ceiling([curve for curve, _ in kept], key, float(np.nanmax(heights))))
+        if key != "accuracy" and np.isfinite(heights).any():
+            axes.set_ylim(top=_ceiling([curve for curve, _ in kept], key, float(np.nanmax(heights))))
 
-    return _svg(name, title, (2.7, 1.9), draw)
+    return _svg(name, title, (2.7, 1.65), draw)
 
 
 def _thinned(curve: Sequence[Any], chosen: int) -> list[Any]:
@@ -145,9 +143,7 @@ def _ceiling(curves_: Sequence[Sequence[Any]], key: str, chosen: float) -> float
     return 1.05 * min(float(np.max(values)), max(3 * chosen, float(np.quantile(values, 0.95))))
 
 
-def _svg(
-    name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]
-) -> str:
+def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     """Return an SVG element to put in a page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}

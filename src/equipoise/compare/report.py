@@ -23,10 +23,11 @@ from equipoise.compare.sentences import (
     decision_gain_words,
     found_words,
     is_proper,
-    last_epoch_name,
     nll_words,
     noise_words,
+    remarks,
     sharper_than_the_data,
+    splits_words,
     worthwhile,
 )
 from equipoise.compare.store import write_atomically
@@ -39,6 +40,7 @@ __all__ = ["write_report"]
 
 KEY_MEASURES = ("accuracy", "calibrated_nll", "decided_cost", "balanced_accuracy", "nll")
 MOST_IN_MATRIX = 12  # classes of a confusion matrix; with more the recall of each is listed
+LONGEST_HEAD = 8  # letters of a class above a column; with more, columns are numbered
 MOST_RECALLS = 24
 MOST_PICTURES = 8  # candidates beside baseline and winner whose pictures are kept
 
@@ -60,10 +62,12 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
         plan=result.plan,
         dataset=result.plan.conditions.dataset,
         cautions=list(map(_sentence, cautions(result, verdict))),
+        remarks=list(map(_sentence, remarks(result))),
         noise=_sentence(noise_words(result)),
         found=_sentence(found_words(result)),
         nll_of=_sentence(nll_words(result)),
         probs=_sentence(calibration_words(result)),
+        split=splits_words(result),
         gain=decision_gain_words(result),
         panels=_panels(result),
         rows=_forest(result, verdict),
@@ -132,7 +136,9 @@ def _panels(result: "Result") -> list[dict[str, Any]]:
         along = forest.axis(
             [outcome.differences[measure.name] for outcome in result.outcomes[1:]], measure.better, band
         )
-        size = f"{100 * band:g} points of {measure.title}" if measure.percent else f"{band:g} of {measure.title}"
+        size = (
+            f"{100 * band:g} points of {measure.title}" if measure.percent else f"{band:g} of {measure.title}"
+        )
         found.append(
             {"measure": measure, "axis": along, "scale": forest.scale(along, measure), "band": band and size}
         )
@@ -173,19 +179,19 @@ def _table(result: "Result", verdict: "Verdict") -> list[dict[str, Any]]:
     measures = _key_measures(result)
     rows = []
     for place, outcome in enumerate(result.outcomes):
-        note = "plain cross entropy, what the others are compared with" if place == 0 else ""
+        note = "baseline" if place == 0 else ""
         if outcome.diverged:
-            note = f"diverged in {outcome.diverged} of {len(outcome.records)} splits, which are left out"
+            note = f"diverged in {outcome.diverged} of {len(outcome.records)} splits, left out of its numbers"
         rows.append(_row(outcome, measures, outcome.candidate.spec, note) | _fit(outcome))
         rows[-1] |= {"winner": outcome is verdict.winner, "compared": place > 0}
     apart: list[tuple[str, Any, str]] = [
         (
             result.last_epoch.candidate.spec,
             result.last_epoch,
-            "last epoch, not calibrated: never compared, shows what memorising does",
+            "last epoch, not calibrated",
         )
     ]
-    apart += [(row.name, row, "context, never compared") for row in result.context]
+    apart += [(row.name, row, "context") for row in result.context]
     for name, row, note in apart:
         fit = _fit(row) if hasattr(row, "records") else _fit(None)
         rows.append(
@@ -234,7 +240,12 @@ def _details(result: "Result") -> list[dict[str, Any]]:
             if difference := outcome.differences.get(measure.name):
                 mean, low, high = _span(measure, difference)
                 why = ". ".join(filter(None, (difference.reason, difference.needed)))
-                line |= {"difference": mean, "interval": f"{low} to {high}", "call": difference.call, "why": why}
+                line |= {
+                    "difference": mean,
+                    "interval": f"{low} to {high}",
+                    "call": difference.call,
+                    "why": why,
+                }
             lines.append(line)
         found.append({"measure": measure, "lines": lines})
     return found
@@ -243,7 +254,9 @@ def _details(result: "Result") -> list[dict[str, Any]]:
 def _pictured(result: "Result", verdict: "Verdict") -> tuple[list[Any], list[Any]]:
     """Return those shown side by side, and the others, with their places."""
     ranked = [
-        each for each in enumerate(result.outcomes) if each[0] and math.isfinite(each[1].mean("calibrated_nll"))
+        each
+        for each in enumerate(result.outcomes)
+        if each[0] and math.isfinite(each[1].mean("calibrated_nll"))
     ]
     beside = next((each for each in ranked if each[1] is verdict.winner), None)
     beside = beside or min(ranked, key=lambda each: each[1].mean("calibrated_nll"), default=None)
@@ -262,8 +275,8 @@ def _card(result: "Result", outcome: "Outcome", place: int) -> dict[str, Any]:
         right = f"{100 * raw[1].mean():.0f} %"
         summary = f"says {said[0]} raw and {said[1]} calibrated, is right {right}"
         title = (
-            f"Reliability of {spec}: stated confidence against the share that is right, over {len(raw[0])} test "
-            f"predictions; mean confidence {said[0]} raw and {said[1]} calibrated, share right {right}"
+            f"Reliability of {spec}: stated confidence against the share that is right, over {len(raw[0])} "
+            f"test predictions; mean confidence {said[0]} raw and {said[1]} calibrated, share right {right}"
         )
         picture = figures.reliability(f"reliability-{place}", title, raw, calibrated)
     epochs = [record.epoch for record in outcome.records]
@@ -271,8 +284,8 @@ def _card(result: "Result", outcome: "Outcome", place: int) -> dict[str, Any]:
     drawn = [
         figures.curves(
             f"{key}-{place}",
-            f"Validation {label} of {spec} over epochs, a line for each split; the chosen epochs are {min(epochs)} "
-            f"to {max(epochs)}",
+            f"Validation {label} of {spec} over epochs, a line for each split; the chosen epochs are "
+            f"{min(epochs)} to {max(epochs)}",
             kept,
             key,
             label,
@@ -286,7 +299,7 @@ def _card(result: "Result", outcome: "Outcome", place: int) -> dict[str, Any]:
 def _stated(probs: NDArray[np.float64], target: NDArray[np.int64]) -> figures.Stated:
     """Return the confidence of the likeliest class and whether it was right, of the rows that have one."""
     finite = np.isfinite(probs).all(axis=1)
-    return probs[finite].max(axis=1), probs[finite].argmax(axis=1) == target[finite]
+    return np.minimum(probs[finite].max(axis=1), 1.0), probs[finite].argmax(axis=1) == target[finite]
 
 
 def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
@@ -307,26 +320,31 @@ def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
                 "plain": plain[place, place] / plain[place].sum() if plain[place].sum() else math.nan,
                 "taken": f"{classes[often]} ({mistakes[often]})" if mistakes[often] > 0 else "\u2013",
                 "cells": [
-                    {"count": int(count), "depth": round(8 + 60 * float(share)) if count else 0, "right": at == place}
+                    {"count": int(count), "depth": round(4 + 30 * share) if count else 0, "right": at == place}
                     for at, (count, share) in enumerate(zip(counts[place], shares, strict=True))
                 ],
             }
         )  # fmt: skip
+    against = verdict.winner is not result.baseline
     many = len(classes) > MOST_IN_MATRIX
     if many:
         rows = sorted(rows, key=lambda row: (math.isnan(row["recall"]), row["recall"]))[:MOST_RECALLS]
     for row in rows:
         row["recall"], row["plain"] = _share(row["recall"]), _share(row["plain"])
-    return {"rows": rows, "many": many, "left_out": len(classes) - len(rows)}
+    return {"rows": rows, "many": many, "left_out": len(classes) - len(rows), "against": against} | {
+        "numbered": max(map(len, classes)) > LONGEST_HEAD
+    }
 
 
 def _fits(result: "Result") -> list[dict[str, Any]]:
     """Return what the calibration of each objective found, and where that is sharpness and no noise."""
     sharp = sharper_than_the_data(result)
     return [
-        {"spec": each.candidate.spec, "sharp": each in sharp, "proper": is_proper(each.candidate.loss)} | _fit(each)
+        _fit(each)
+        | {"spec": each.candidate.spec, "proper": is_proper(each.candidate.loss)}
+        | {"sharp": any(each is other for other in sharp)}
         for each in result.outcomes
-    ]  # fmt: skip
+    ]
 
 
 def _splits(result: "Result") -> list[dict[str, Any]]:

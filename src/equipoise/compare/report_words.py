@@ -37,25 +37,26 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
         ("Classes", f"{len(dataset.classes)}: {shown}" + (f" and {more} more" if more > 0 else "")),
         (
             "Splits",
-            f"{splits_words(result)}; in each {len(parts.train)} rows to train, {len(parts.validation)} to choose "
-            f"epoch, calibration and setting, {len(parts.test)} to test",
+            f"{splits_words(result)}; in each {len(parts.train)} rows to train, {len(parts.validation)} to "
+            f"choose epoch, calibration and setting, {len(parts.test)} to test",
         ),
         ("Label noise", noise_words(result)),
         (
             "Training",
-            f"{model}; at most {training.epochs} epochs, batches of {training.batch_size}, AdamW with learning "
-            f"rate {training.lr:g} and weight decay {training.weight_decay:g}",
+            f"{model}; at most {training.epochs} epochs, batches of {training.batch_size}, AdamW with "
+            f"learning rate {training.lr:g} and weight decay {training.weight_decay:g}",
         ),
         ("Epoch", stop),
         (
             "Tuning",
-            f"{settings.tune} settings of each objective, the baseline's included, chosen on the validation rows"
+            f"{settings.tune} settings of each objective, the baseline's included, chosen on validation rows"
             if settings.tune
             else "none: one setting of each objective",
         ),
         (
             "Pairing",
-            "in each split every objective has the same rows, flipped labels, initial weights and order of batches",
+            "in each split every objective has the same rows, flipped labels, initial weights and order of "
+            "batches",
         ),
         ("Trials", f"{result.trials}, of which {result.reused} were there from before"),
     ]
@@ -82,13 +83,13 @@ def statistics_words(result: "Result") -> list[str]:
     names = " and ".join(measure.title for measure in measures)
     if result.plan.one_test:
         how = (
-            "intervals are paired bootstrap intervals over the test rows, scores averaged over the trainings; they "
-            "speak of these test rows only"
+            "intervals are paired bootstrap intervals over the test rows, scores averaged over the trainings; "
+            "they speak of these test rows only"
         )
     else:
         how = (
-            "differences are paired by split; their variance is corrected for training sets that overlap (Nadeau "
-            "and Bengio 2003)"
+            "differences are paired by split; their variance is corrected for training sets that overlap "
+            "(Nadeau and Bengio 2003)"
         )
     least = [
         f"{100 * worthwhile(result, m.name):g} points of {m.title}"
@@ -100,11 +101,12 @@ def statistics_words(result: "Result") -> list[str]:
     return [
         f"Deciding measures are {names}; the others are there to be read",
         how,
-        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}; those "
-        "of other measures are at 95 % each",
-        "better: all of the interval is on the good side of 0 and the mean is at least the smallest difference "
-        "worth having; equal: all of it is inside that difference; worse: the mirror of better; undecided: the "
-        "rest, which is not the same as no difference",
+        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}; "
+        "those of other measures are at 95 % each",
+        "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
+        "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
+        "undecided: the rest, which is not the same as no difference",
         *([f"smallest difference worth having (--worthwhile): {', '.join(least)}"] if least else []),
-        "the winner is better in a deciding measure and worse in none, and has the best calibrated NLL among these",
+        "the winner is better in a deciding measure and worse in none, and has the best calibrated NLL among "
+        "these",
     ]

@@ -25,6 +25,7 @@ __all__ = [
     "last_epoch_name",
     "nll_words",
     "noise_words",
+    "remarks",
     "scope_words",
     "sharper_than_the_data",
     "splits_words",
@@ -98,12 +99,12 @@ def nll_words(result: "Result") -> str:
     """Return of which labels the calibrated NLL is."""
     if result.nll_of == "clean":
         return (
-            "calibrated NLL is that of the clean labels (`probs`), since the test labels are known to be better "
-            "than those of training"
+            "calibrated NLL is that of the clean labels (`probs`), since the test labels are known to be "
+            "better than those of training"
         )
     return (
-        "calibrated NLL is that of the observed labels (`observed_probs`), since the test labels are taken to be "
-        "like the others"
+        "calibrated NLL is that of the observed labels (`observed_probs`), since the test labels are taken to "
+        "be like the others"
     )
 
 
@@ -130,9 +131,9 @@ def splits_words(result: "Result") -> str:
 def calibration_words(result: "Result") -> str:
     """Return when probabilities of the clean label may be used."""
     return (
-        "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. Where "
-        "labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: there use "
-        "`observed_probs`"
+        "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
+        "Where labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: "
+        "there use `observed_probs`"
     )
 
 
@@ -153,7 +154,7 @@ def chance_ece(outcome: "Outcome") -> tuple[float, float]:
 
 
 def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
-    """Return the mean cost of plain cross entropy, likeliest class taken and cheapest taken, and the difference.
+    """Return the mean cost of plain cross entropy, likeliest and cheapest class taken, and the difference.
 
     None without costs. This is what a decision by cost is worth before anything is trained differently.
     """
@@ -197,18 +198,18 @@ def cautions(result: "Result", verdict: "Verdict") -> list[str]:
         found.append(scope)
     commonest = next((row for row in result.context if row.name == COMMONEST), None)
     if commonest is not None:
-        share = float(np.nanmean(commonest.values["accuracy"]))
+        share = _mean(commonest.values["accuracy"])
         idle = [each.candidate.spec for each in result.outcomes if each.mean("accuracy") <= share]
         if idle:
-            found.append(f"No better than always the {COMMONEST} ({100 * share:.1f} %): {_listed(idle)}")
-    if scalers := _scalers(result):
-        found.append(
-            f"{_listed([each.candidate.spec for each in scalers])}: raw NLL is better than that of plain cross "
-            "entropy, but not after calibration, so this is only what a temperature does"
-        )
-    if verdict.winner in sharper_than_the_data(result):
+            found.append(f"No better than always the {COMMONEST} ({100 * share:.1f} %): {', '.join(idle)}")
+    if any(verdict.winner is each for each in sharper_than_the_data(result)):
         found.append(calibration_words(result))
     return found
+
+
+def remarks(result: "Result") -> list[str]:
+    """Return what else is worth knowing of candidates, a sentence without its full stop each."""
+    return [words for outcome in result.outcomes[1:] if (words := _temperature_words(outcome))]
 
 
 def sharper_than_the_data(result: "Result") -> list["Outcome"]:
@@ -217,21 +218,24 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
         outcome
         for outcome in result.outcomes[1:]
         if not is_proper(outcome.candidate.loss)
-        and float(np.nanmean([record.noise for record in outcome.records])) > result.noise.high + 0.05
+        and _mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
     ]
 
 
-def _scalers(result: "Result") -> list["Outcome"]:
-    """Return the candidates whose gain in NLL is gone after calibration, and that gain nothing else."""
-    found = []
-    names = [measure.name for measure in deciding(result)]
-    for outcome in result.outcomes[1:]:
-        raw = outcome.differences.get("nll")
-        if raw is None or not raw.high < 0:
-            continue
-        if all(outcome.call(name) != "better" for name in names):
-            found.append(outcome)
-    return found
+def _temperature_words(outcome: "Outcome") -> str:
+    """Return that a candidate does only what a temperature does, where it does; else an empty string."""
+    raw, calls = outcome.differences.get("nll"), {outcome.call("accuracy"), outcome.call("calibrated_nll")}
+    if raw is None or not raw.high < 0 or not calls <= {"equal", "undecided"}:
+        return ""
+    spec = outcome.candidate.spec
+    if calls == {"equal"}:
+        return (
+            f"{spec} does only what a temperature does: its raw NLL is lower, after calibration it is equal"
+        )
+    return (
+        f"{spec} may do only what a temperature does: its raw NLL is lower, after calibration no difference is "
+        "shown"
+    )
 
 
 def _rows(outcome: "Outcome", scores: Any) -> Any:
@@ -239,5 +243,8 @@ def _rows(outcome: "Outcome", scores: Any) -> Any:
     return scores(outcome.predictions).reshape(len(outcome.records), -1)
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names)
+def _mean(values: Any) -> float:
+    """Return the mean of the values that are finite; nan without any."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else math.nan
