@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare import data
-from equipoise.compare.matrices import read_noise
+from equipoise.compare.splits import splits
 
 ROWS = 60
 
@@ -43,7 +43,7 @@ def test_tables_of_every_kind_are_the_same_data(suffix, tmp_path):
     dataset = data.load(write(frame, tmp_path / f"fruit{suffix}"), "fruit")
     assert dataset.classes == ("apple", "fig", "pear")
     assert [dataset.classes[label] for label in dataset.labels] == list(frame["fruit"])
-    parts = data.split(dataset, 0)
+    parts = splits(dataset, 5)[0]
     numbers = data.encode(dataset, parts.train)
     # weight and its missing mark if a training row has one, count, two colours and missing, ripe or not
     assert numbers.shape[0] == ROWS
@@ -68,21 +68,37 @@ def test_suffixes_agree_and_other_data_does_not(tmp_path):
     assert len(prints) == 4
 
 
-def test_what_is_learnt_is_learnt_from_the_training_rows(tmp_path):
+def encoded_with_moved_rows(encode, folder, part):
+    """Training rows as numbers, before and after the rows of another part were changed beyond recognition."""
     frame = table()
-    dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
-    parts = data.split(dataset, 0)
-    before = data.encode(dataset, parts.train)
-    frame.loc[parts.test, "weight"] += 1000.0
-    frame.loc[parts.test, "colour"] = "never seen in training"
-    moved = data.load(write(frame, tmp_path / "moved.csv"), "fruit")
-    after = data.encode(moved, parts.train)
-    np.testing.assert_array_equal(after[parts.train], before[parts.train])
-    assert before[parts.train][:, 0].mean() == pytest.approx(0, abs=1e-6)
-    assert np.isfinite(after).all()
-    # control: fitted on all rows the training rows would have moved
-    everything = data.encode(moved, np.arange(ROWS))
-    assert not np.allclose(everything[parts.train][:, 0], before[parts.train][:, 0])
+    dataset = data.load(write(frame, folder / "fruit.csv"), "fruit")
+    parts = splits(dataset, 5)[0]
+    moved = getattr(parts, part)
+    frame.loc[moved, "weight"] += 1000.0
+    frame.loc[moved, "colour"] = "never seen in training"
+    frame.loc[moved, "count"] = np.nan
+    changed = data.load(write(frame, folder / "moved.csv"), "fruit")
+    both = [encode(each, parts) for each in (dataset, changed)]
+    assert np.isfinite(both[1]).all()
+    return [numbers[parts.train] for numbers in both]
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_what_is_learnt_is_learnt_from_the_training_rows(part, tmp_path):
+    before, after = encoded_with_moved_rows(
+        lambda each, parts: data.encode(each, parts.train), tmp_path, part
+    )
+    np.testing.assert_array_equal(after, before)
+    assert before[:, 0].mean() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_control_a_planted_leak_of_other_rows_is_found(part, tmp_path):
+    def leaky(each, parts):
+        return data.encode(each, np.concatenate([parts.train, getattr(parts, part)]))
+
+    before, after = encoded_with_moved_rows(leaky, tmp_path, part)
+    assert before.shape != after.shape or not np.allclose(after, before)
 
 
 def test_rows_without_a_class_are_left_out_and_said(tmp_path):
@@ -116,7 +132,7 @@ def test_empty_and_constant_and_endless_columns_train(tmp_path):
     frame["constant"] = 1.0
     frame["name"] = [f"row {row}" for row in range(ROWS)]
     dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
-    numbers = data.encode(dataset, data.split(dataset, 0).train)
+    numbers = data.encode(dataset, splits(dataset, 5)[0].train)
     assert np.isfinite(numbers).all()
     assert numbers.shape[1] <= 10 + data.MOST_CATEGORIES
 
@@ -128,66 +144,13 @@ def test_arrays_of_embeddings(tmp_path):
     np.savez(path, X=generator.normal(size=(ROWS, 3, 2)).astype(np.float32), y=labels)
     dataset = data.load(str(path), None)
     assert dataset.classes == ("cat", "dog")
-    assert data.encode(dataset, data.split(dataset, 0).train).shape == (ROWS, 6)
+    assert data.encode(dataset, splits(dataset, 5)[0].train).shape == (ROWS, 6)
 
 
 def test_digits_are_the_default():
     dataset = data.load(None, None)
     assert dataset.features.shape == (1797, 64)
     assert dataset.classes == tuple("0123456789")
-
-
-def test_parts_are_stratified_disjoint_and_depend_on_the_seed():
-    dataset = data.load(None, None)
-    parts = data.split(dataset, 0)
-    together = np.concatenate([parts.train, parts.validation, parts.test])
-    assert sorted(together) == list(range(1797))
-    assert (len(parts.train), len(parts.validation), len(parts.test)) == (898, 180, 719)
-    for rows in (parts.train, parts.validation, parts.test):
-        shares = np.bincount(dataset.labels[rows], minlength=10) / len(rows)
-        np.testing.assert_allclose(shares, np.bincount(dataset.labels) / 1797, atol=0.01)
-    assert not np.array_equal(parts.test, data.split(dataset, 1).test)
-    np.testing.assert_array_equal(parts.test, data.split(dataset, 0).test)
-
-
-def flipped_test_labels(dataset, observed, parts):
-    return int((observed[parts.test] != dataset.labels[parts.test]).sum())
-
-
-def test_noise_flips_its_share_of_training_and_validation_labels_and_never_test_labels():
-    dataset = data.load(None, None)
-    parts = data.split(dataset, 0)
-    observed = data.flip(dataset.labels, read_noise("0.4", dataset.classes), parts, 0)
-    assert flipped_test_labels(dataset, observed, parts) == 0
-    for rows in (parts.train, parts.validation):
-        share = (observed[rows] != dataset.labels[rows]).mean()
-        assert share == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / len(rows)))
-    wrong = observed[observed != dataset.labels]
-    assert np.bincount(wrong, minlength=10).min() > 0.5 * len(wrong) / 10
-    assert (data.flip(dataset.labels, read_noise("0", dataset.classes), parts, 0) == dataset.labels).all()
-    assert (observed != data.flip(dataset.labels, read_noise("0.4", dataset.classes), parts, 1)).any()
-
-
-def test_control_flipped_test_labels_would_be_seen():
-    dataset = data.load(None, None)
-    parts = data.split(dataset, 0)
-    leaky = data.Split(parts.train, np.concatenate([parts.validation, parts.test]), parts.test)
-    observed = data.flip(dataset.labels, read_noise("0.4", dataset.classes), leaky, 0)
-    assert flipped_test_labels(dataset, observed, parts) > 200
-
-
-def test_noise_by_a_matrix_goes_from_true_to_observed():
-    dataset = data.load(None, None)
-    parts = data.split(dataset, 0)
-    noise = np.eye(10)
-    noise[3] = 0
-    noise[3, [3, 5]] = 0.25, 0.75
-    observed = data.flip(dataset.labels, noise, parts, 0)
-    rows = np.concatenate([parts.train, parts.validation])
-    changed = rows[observed[rows] != dataset.labels[rows]]
-    assert set(dataset.labels[changed]) == {3}
-    assert set(observed[changed]) == {5}
-    assert len(changed) / (dataset.labels[rows] == 3).sum() == pytest.approx(0.75, abs=0.15)
 
 
 def refused(frame, tmp_path, target="fruit", drop=(), name="fruit.csv"):
@@ -219,9 +182,11 @@ def test_bad_tables_are_refused(tmp_path):
     assert "rows and columns beside the classes, got 0 rows" in refused(whole[:0], tmp_path)
     times = whole.assign(picked=pd.Timestamp("2024-01-01"))
     assert "numbers or categories, got times in 'picked'" in refused(times, tmp_path, name="times.parquet")
-    crowded = table(65)
-    crowded["fruit"] = np.arange(65) % 13
-    assert "130 rows or more for 13 classes, got 65" in refused(crowded, tmp_path)
+    few = table(19)
+    few["fruit"] = np.arange(19) % 2
+    assert "data must have 20 rows or more, got 19 in fruit.csv, column 'fruit'; add" in refused(
+        few, tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,6 +225,17 @@ def test_bad_arrays_are_refused(arrays, message, tmp_path):
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=re.escape(message)):
         data.load(str(path), None)
+
+
+def test_a_row_far_from_the_training_rows_is_refused_by_place(tmp_path):
+    frame = table().assign(weight=np.arange(ROWS) % 7 * 1e-9)
+    frame.loc[5, "weight"] = 1e37
+    dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
+    with pytest.raises(
+        FloatingPointError, match=r"features must be below 1e\+30 standard .* in line 7, column"
+    ):
+        data.encode(dataset, np.flatnonzero(np.arange(ROWS) != 5))
+    assert np.isfinite(data.encode(dataset, np.arange(ROWS))).all()
 
 
 def test_other_misuse_is_refused(tmp_path, blobs):

@@ -1,0 +1,241 @@
+"""Parts of the rows: every row tests once, and no group or time is cut."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from equipoise.compare import data
+from equipoise.compare.data import UNKNOWN, Dataset
+from equipoise.compare.matrices import read_noise
+from equipoise.compare.splits import Split, flip, splits
+
+DIGITS = data.load(None, None)
+
+
+def made(counts=(40, 40, 20), **more):
+    """A data set with so many rows of each class, mixed."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    return Dataset("made", np.zeros((len(labels), 1)), labels, tuple("abcdefghij"[: len(counts)]), **more)
+
+
+def require_parts(dataset, found):
+    """Fail if parts share rows or groups, are empty or unsorted, or leave a class untrained."""
+    for split in found:
+        parts = (split.train, split.validation, split.test)
+        together = np.concatenate(parts)
+        assert len(np.unique(together)) == len(together)
+        for part in parts:
+            assert len(part)
+            assert (np.diff(part) > 0).all()
+        assert set(dataset.labels[split.train]) == set(range(len(dataset.classes)))
+        if dataset.groups is not None:
+            groups = [set(dataset.groups[part]) for part in parts]
+            assert sum(map(len, groups)) == len(set.union(*groups))
+
+
+@pytest.mark.parametrize(("folds", "repeats"), [(10, 1), (5, 3), (2, 2)])
+def test_every_row_tests_once_in_a_repeat_and_a_tenth_of_the_rest_validates(folds, repeats):
+    found = splits(DIGITS, folds, repeats)
+    assert len(found) == folds * repeats
+    require_parts(DIGITS, found)
+    for repeat in range(repeats):
+        tests = [split.test for split in found[repeat * folds : (repeat + 1) * folds]]
+        np.testing.assert_array_equal(np.sort(np.concatenate(tests)), np.arange(1797))
+    for split in found:
+        assert len(split.train) + len(split.validation) + len(split.test) == 1797
+        assert len(split.test) == pytest.approx(1797 / folds, abs=1)
+        assert len(split.validation) == pytest.approx(1797 * (folds - 1) / folds / 10, abs=1)
+        for part in (split.train, split.validation, split.test):
+            counts = np.bincount(DIGITS.labels[part], minlength=10)  # rounded twice, for test and validation
+            expected = np.bincount(DIGITS.labels) * len(part) / 1797
+            np.testing.assert_allclose(counts, expected, rtol=0, atol=2)
+
+
+def test_parts_are_those_of_the_repeat_whatever_else_is_asked():
+    once, thrice = splits(DIGITS, 5, 1), splits(DIGITS, 5, 3)
+    for a, b in zip(once, thrice[:5], strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True))
+    assert not np.array_equal(thrice[0].test, thrice[5].test)
+
+
+def test_control_bad_parts_are_found():
+    dataset = made(groups=np.arange(100) // 4)
+    good = splits(dataset, 5)[0]
+    require_parts(dataset, [good])
+    cut = np.setdiff1d(np.arange(100), good.test)
+    bad = [
+        replace(good, validation=good.test),
+        replace(good, validation=good.validation[:0]),
+        replace(good, train=good.train[dataset.labels[good.train] != 1]),
+        replace(good, train=good.train[::-1]),
+        Split(cut[:40], cut[40:], good.test),  # group 10 or another is cut
+    ]
+    for each in bad[:4]:
+        with pytest.raises(AssertionError):
+            require_parts(dataset, [each])
+    plain = splits(replace(dataset, groups=None), 5)
+    with pytest.raises(AssertionError):
+        require_parts(dataset, plain)
+
+
+def test_rows_of_a_group_are_never_in_two_parts():
+    generator = np.random.default_rng(1)
+    groups = generator.permutation(np.repeat(np.arange(200), generator.integers(1, 20, 200)))[:1797]
+    dataset = replace(DIGITS, groups=groups.astype(np.int64))
+    found = splits(dataset, 10, 2)
+    require_parts(dataset, found)
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.test for s in found[:10]])), np.arange(1797))
+    for split in found:
+        assert 0.05 < len(split.test) / 1797 < 0.15
+        assert 0.09 < len(split.validation) / (1797 - len(split.test)) < 0.11
+        shares = np.bincount(dataset.labels[split.test], minlength=10) / len(split.test)
+        assert np.abs(shares - 0.1).max() < 0.06
+
+
+def test_the_largest_group_does_not_validate_where_others_can():
+    groups = np.concatenate([np.zeros(50), np.arange(1, 51)]).astype(np.int64)
+    dataset = made((50, 50), groups=groups)
+    found = splits(dataset, 5)
+    require_parts(dataset, found)
+    assert all(len(split.validation) <= 15 for split in found if 0 not in dataset.groups[split.test])
+
+
+@pytest.mark.parametrize("ties", [1, 7, 30])
+def test_the_latest_fifth_tests_and_no_time_is_cut(ties):
+    time = np.random.default_rng(2).permutation(np.arange(1797) // ties).astype(np.float64)
+    dataset = replace(DIGITS, time=time)
+    found = splits(dataset, 10, 3)
+    assert len(found) == 3
+    assert dataset.one_test
+    require_parts(dataset, found)
+    for split in found:
+        train, validation, test = (time[part] for part in vars(split).values())
+        assert train.max() < validation.min()
+        assert validation.max() < test.min()
+        assert len(train) + len(validation) + len(test) == 1797
+        assert len(test) == pytest.approx(359, abs=(ties + 1) / 2)
+        assert len(validation) == pytest.approx(len(train) / 9, abs=ties)
+
+
+def test_rows_of_a_file_test_and_validation_is_drawn_anew():
+    dataset = replace(DIGITS, test=np.arange(1797) >= 1500)
+    found = splits(dataset, 10, 3)
+    assert len(found) == 3
+    require_parts(dataset, found)
+    for split in found:
+        np.testing.assert_array_equal(split.test, np.arange(1500, 1797))
+        assert len(split.validation) == 150
+        assert len(split.train) == 1350
+    assert not np.array_equal(found[0].validation, found[1].validation)
+
+
+def test_rows_without_a_better_label_train_and_never_test():
+    known = np.random.default_rng(3).random(1797) < 0.3
+    clean = np.where(known, DIGITS.labels, UNKNOWN)
+    found = splits(replace(DIGITS, clean=clean), 5)
+    require_parts(DIGITS, found)
+    np.testing.assert_array_equal(np.sort(np.concatenate([s.test for s in found])), np.flatnonzero(known))
+    for split in found:
+        assert len(split.train) + len(split.validation) + len(split.test) == 1797
+    groups = np.arange(1797) // 3
+    grouped = replace(DIGITS, clean=clean, groups=groups)
+    require_parts(grouped, splits(grouped, 5))
+    late = replace(DIGITS, clean=clean, time=np.arange(1797.0))
+    (split,) = splits(late)
+    np.testing.assert_array_equal(split.test, np.flatnonzero(known & (np.arange(1797) >= 1438)))
+    assert max(split.validation) == 1437
+    of_file = replace(DIGITS, clean=clean, test=np.arange(1797) >= 1500)
+    np.testing.assert_array_equal(splits(of_file)[0].test, np.flatnonzero(known & (np.arange(1797) >= 1500)))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+@pytest.mark.parametrize("counts", [(100, 5), (5,) * 4, (10, 10), (60, 30, 6, 5, 5), (200, 200, 5)])
+def test_small_classes_are_parted_without_a_word_and_always_trained(counts, folds):
+    dataset = made(counts)
+    if folds > max(counts):
+        with pytest.raises(
+            ValueError, match="folds must be at most the number of rows of the commonest class"
+        ):
+            splits(dataset, folds)
+    else:
+        require_parts(dataset, splits(dataset, folds, 5))
+
+
+REFUSED = [
+    (made(), {"folds": 1}, "folds must be 2 or more, got 1; 10 is the default"),
+    (made(), {"repeats": 0}, "repeats must be 1 or more, got 0; 1 is the default"),
+    (made((5,) * 4), {"folds": 6}, "folds must be at most the number of rows of the commonest class, got 6"),
+    (made(groups=np.arange(100) % 4), {"folds": 5}, "folds must be at most the number of groups, or"),
+    (
+        made((90, 10), groups=np.random.default_rng(0).permutation(np.repeat([0, 1], [90, 10]))),
+        {"folds": 2},
+        "every class must have training rows, got none of class 'a' in made; its rows are in too few groups",
+    ),
+    (made(time=np.zeros(100)), {}, "time must have three values or more, to train, to validate and to test"),
+    (made(time=np.arange(100.0) // 50), {}, "time must have three values or more, to train, to validate and"),
+    (
+        made(clean=np.full(100, UNKNOWN), time=np.arange(100.0)),
+        {},
+        "clean must be known of some test rows, got none among the latest 20 rows of made",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataset", "options", "says"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_cannot_be_parted_is_refused(dataset, options, says):
+    with pytest.raises(ValueError, match=re.escape(says)) as caught:
+        splits(dataset, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_only_comes_late_is_refused():
+    labels = np.concatenate([np.arange(80) % 2, np.full(20, 2)])
+    dataset = Dataset("made", np.zeros((100, 1)), labels, ("a", "b", "c"), time=np.arange(100.0))
+    with pytest.raises(ValueError, match="got none of class 'c' in made; all its rows are late"):
+        splits(dataset)
+
+
+def test_a_class_that_is_in_two_groups_only_is_refused_where_it_cannot_validate():
+    groups = np.arange(100) // 5
+    labels = (groups >= 18).astype(np.int64)
+    dataset = Dataset("made", np.zeros((100, 1)), labels, ("a", "b"), groups=groups)
+    require_parts(dataset, splits(dataset, 5))  # one of them tests, the other trains: validation does without
+    two = replace(dataset, groups=np.repeat([0, 1, 2, 3], [45, 45, 5, 5]))
+    with pytest.raises(
+        ValueError, match=r"group must leave every class rows to train .* got 2 groups beside"
+    ):
+        splits(two, 2)
+
+
+def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
+    noise = read_noise("0.4", DIGITS.classes)
+    observed = flip(DIGITS.labels, noise, 0)
+    wrong = observed != DIGITS.labels
+    assert wrong.mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / 1797))
+    for split in splits(DIGITS):
+        for part in (split.train, split.validation):
+            assert wrong[part].mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / len(part)))
+    assert chisquare(np.bincount(observed[wrong], minlength=10)).pvalue > 0.001
+    assert (flip(DIGITS.labels, read_noise("0", DIGITS.classes), 0) == DIGITS.labels).all()
+    np.testing.assert_array_equal(flip(DIGITS.labels, noise, 0), observed)
+    assert (observed != flip(DIGITS.labels, noise, 1)).any()
+    assert observed.dtype == np.int64
+
+
+def test_noise_by_a_matrix_goes_from_true_to_observed():
+    noise = np.eye(10)
+    noise[3] = 0
+    noise[3, [3, 5]] = 0.25, 0.75
+    observed = flip(DIGITS.labels, noise, 0)
+    changed = observed != DIGITS.labels
+    assert set(DIGITS.labels[changed]) == {3}
+    assert set(observed[changed]) == {5}
+    assert changed.sum() / (DIGITS.labels == 3).sum() == pytest.approx(0.75, abs=0.15)
+    # control: the transposed matrix flips the other way round
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(
+            flip(DIGITS.labels, noise.T / noise.T.sum(1, keepdims=True), 0), observed
+        )
