@@ -1,37 +1,26 @@
 """A finished comparison with real predictions, made in seconds and without the code that trains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from compare_types import (
-    Candidate,
-    Conditions,
-    Context,
-    Noise,
-    Outcome,
-    Plan,
-    Record,
-    Result,
-    Setting,
-    Split,
-    Verdict,
-)
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.datasets import load_digits
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from equipoise.compare import spec
-from equipoise.compare.measures import MEASURES, Measure, Predictions
-from equipoise.compare.settings import Training
-from equipoise.compare.statistics import Difference
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.measures import DECIDING, MEASURES, Predictions, chance_calibration_errors
+from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting
+from equipoise.compare.settings import Settings, Training
+from equipoise.compare.splits import Split, splits
+from equipoise.compare.statistics import compare_paired, worthwhile_difference
+from equipoise.compare.trial import Conditions, Unit
 
 DEFAULT = (
     "GammaCrossEntropy(gamma=0.5)",
@@ -41,8 +30,6 @@ DEFAULT = (
     "SymmetricCrossEntropy(alpha=0.1, beta=1.0)",
     "CrossEntropy() + 0.1 * LogitRange(width=8.0)",
 )
-AGAINST = "plain cross entropy, best epoch, calibrated"
-WORTHWHILE = (("accuracy", 0.005), ("calibrated_nll", 0.01))
 Array = NDArray[Any]
 
 
@@ -58,217 +45,174 @@ def make(
     tune: int = 0,
     folds: int = 10,
     repeats: int = 1,
-    epochs: int = 60,
+    epochs: int = 15,
     names: tuple[str, ...] | None = None,
     name: str = "digits",
     warnings: tuple[str, ...] = (),
     rows: int | None = None,
 ) -> Result:
-    """Train linear models on digits and return them as a result.
+    """Train small models on digits and return them as a result.
 
     Args:
         candidates: Beside plain cross entropy.
         noise: Share of wrong labels.
         clean: Whether the test rows have the clean labels (`--noise`), or wrong ones as well.
         costs: Whether a matrix of costs is given.
-        one_test: Whether there is one test part, as with `--test`.
-        diverged: A candidate without finite predictions in two splits.
+        one_test: Whether the last third of the rows are a test part, as with `--test`.
+        diverged: A candidate without finite predictions on the first two splits.
         tune: Settings tried for each.
         folds: Of the cross-validation.
         repeats: Of the cross-validation, or of the training with one test part.
-        epochs: Steps of gradient descent, four an epoch of the curves.
+        epochs: Of the curves.
         names: Names of the classes; more than ten give classes to parts of the digits.
         name: Of the data.
         warnings: Of the plan.
-        rows: How many rows to take.
+        rows: How many rows to take; None for all.
     """
     digits: Any = load_digits()
     features, labels = digits.data[:rows] / 16.0, digits.target[:rows].astype(np.int64)
     names = names or tuple(map(str, range(10)))
-    if len(names) > 10:
-        labels = labels + 10 * (np.arange(len(labels)) % (len(names) // 10))
-    labels = labels % len(names)
     classes = len(names)
+    labels = (labels + 10 * (np.arange(len(labels)) % max(classes // 10, 1))) % classes
     generator = np.random.default_rng(0)
     wrong = generator.random(len(labels)) < noise
     observed = np.where(wrong, (labels + generator.integers(1, classes, len(labels))) % classes, labels)
-    splits = _splits(labels, folds, repeats, one_test)
+    test = np.arange(len(labels)) >= len(labels) * 2 // 3 if one_test else None
+    dataset = Dataset(name, features, labels if clean else observed, names, test=test)
     matrix = 1.0 - np.eye(classes)
     matrix[0, 1:] = 5.0
-    given = matrix if costs else None
-    measures = tuple(each for each in MEASURES if costs or not each.needs_costs)
-    settings = SimpleNamespace(
-        noise=str(noise) if clean else "0", folds=folds, repeats=repeats, tune=tune, stop="calibrated",
-        patience=20, class_weight=None, worthwhile=WORTHWHILE, test="later.csv" if one_test else None,
-        clean=None, group=None, time=None, costs="costs.csv" if costs else None, similarity=None,
-        command=f"equipoise compare --noise {noise:g}", out="comparison",
-        training=Training(model="linear", epochs=epochs, lr=0.05),
+    settings = Settings(
+        noise=f"{noise:g}" if clean else "0", folds=folds, repeats=repeats, tune=tune,
+        test="later.csv" if one_test else None, costs="costs.csv" if costs else None,
+        training=Training(epochs=epochs, lr=0.02, width=64),
     )  # fmt: skip
     flips = (1 - noise * classes / (classes - 1)) * np.eye(classes) + noise / (classes - 1)
-    dataset = SimpleNamespace(
-        name=name, features=features, labels=labels if clean else observed, classes=names, notes=(),
-        clean=None, groups=None, time=None, test=None,
+    conditions = Conditions(
+        dataset, splits(dataset, folds, repeats), repeats, settings.training,
+        flips if clean else np.eye(classes), matrix if costs else None,
     )  # fmt: skip
-    out = Path("comparison")
     plan = Plan(
-        settings, Conditions(dataset, flips if clean else np.eye(classes)),
-        {"costs": matrix} if costs else {},
-        "costs" if costs else None, tuple(Candidate(each, spec.parse(each, {})) for each in candidates),
-        measures, splits, len(splits[0].test) / (len(labels) - len(splits[0].test)), one_test, out,
-        SimpleNamespace(predictions=lambda key: out / "trials" / f"{key}.npz"),
-        {"versions": {"equipoise": "0.0", "torch": torch.__version__}}, warnings,
+        settings, conditions, {"costs": matrix} if costs else {}, "costs" if costs else None,
+        tuple(_candidate(each, settings) for each in ("CrossEntropy()", *candidates)),
+        {"versions": {"equipoise": "0.0", "torch": torch.__version__}}, Path("comparison"), warnings,
     )  # fmt: skip
-    target = labels if clean else observed
-    trained = [
-        _outcome(each, features, observed, target, plan, given, diverged=each == diverged)
-        for each in ("CrossEntropy()", *candidates)
-    ]
+    trained = [_outcome(each, observed, plan, lost=each.spec == diverged) for each in plan.candidates]
     plain, last = trained[0]
-    outcomes = [plain, *(_compared(each, plain, plan, len(candidates)) for each, _ in trained[1:])]
-    commonest = np.bincount(observed).argmax()
-    context = tuple(
-        Context(title, {each.name: _shares(each, target, splits, commonest, high) for each in measures})
-        for title, high in (("commonest class", None), ("HistGradientBoostingClassifier", 0.953))
-    )
+    outcomes = [plain, *(_compared(each, plain, plan) for each, _ in trained[1:])]
     rates = np.array([record.noise for record in plain.records])
     half = 1.96 * max(float(rates.std()), 0.004)
     found = Noise(float(rates.mean()), max(0.0, float(rates.mean()) - half), float(rates.mean()) + half)
-    return Result(plan, tuple(outcomes), last, context, found, "clean" if clean else "observed", 3)
+    return Result(plan, tuple(outcomes), last, _context(plan), found, 3)
 
 
-def judged(result: Result) -> Verdict:
-    """A verdict, by a short form of the rule."""
-    deciding = [name for name, each in _first(result).items() if each.call is not None]
-    better = [each for each in result.outcomes[1:] if "better" in map(each.call, deciding)]
-    clean = [each for each in better if "worse" not in map(each.call, deciding)]
-    shared = (
-        f"Data: {result.plan.conditions.dataset.name}, {len(result.plan.conditions.dataset.labels)} rows, "
+def _candidate(text: str, settings: Settings) -> Candidate:
+    spelled = spec.read(text, {})
+    tried = [Setting(text, settings.training.lr * (1 + k), 1e-4, 64) for k in range(max(settings.tune, 1))]
+    units = tuple(
+        tuple(
+            Unit(f"{text.split('(')[0]}-{repeat}-{k}", spelled, setting, repeat, text == "CrossEntropy()")
+            for k, setting in enumerate(tried)
+        )
+        for repeat in range(settings.repeats)
     )
-    shared += f"{len(result.plan.conditions.dataset.classes)} classes."
-    if not clean:
-        names = (*(each.candidate.spec for each in better), result.baseline.candidate.spec) if better else ()
-        sentence = f"Undecided against {AGAINST}: no candidate was shown to be better. {shared}"
-        return Verdict("undecided", result.baseline, AGAINST, names, sentence, "", "loss = CrossEntropy()")
-    winner = min(clean, key=lambda each: each.mean("calibrated_nll"))
-    gain = winner.differences["accuracy"]
-    nll = winner.differences["calibrated_nll"]
-    sentence = (
-        f"Use {winner.candidate.spec}. Against {AGAINST}, accuracy is {100 * gain.mean:.1f} percentage "
-        f"points higher (simultaneous 95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f}) and "
-        f"calibrated NLL changes by {nll.mean:+.3f} ({nll.low:+.3f} to {nll.high:+.3f}). {shared}"
+    return Candidate(text, spelled.loss, units)
+
+
+def _context(plan: Plan) -> tuple[Context, ...]:
+    """The commonest class as it is, and trees with numbers that nobody has measured."""
+    parts = [plan.conditions.splits[place] for place in plan.conditions.of_repeat(0)]
+    target = plan.conditions.held_against
+    often = np.bincount(plan.conditions.dataset.labels).argmax()
+    commonest = np.array([float((target[part.test] == often).mean()) for part in parts])
+    unknown = {each.name: np.full(len(parts), math.nan) for each in plan.measures}
+    trees = {"accuracy": np.full(len(parts), 0.953), "calibrated_nll": np.full(len(parts), 0.2)}
+    return (
+        Context("commonest class", unknown | {"accuracy": commonest}),
+        Context("HistGradientBoostingClassifier", unknown | trees),
     )
-    others = [each.candidate.spec for each in clean if each is not winner]
-    others = f"Also better than {AGAINST}: {', '.join(others)}." if others else ""
-    return Verdict("better", winner, AGAINST, (), sentence, others, spec.paste(winner.candidate.spec, str))
 
 
-def _splits(labels: Array, folds: int, repeats: int, one_test: bool) -> tuple[Split, ...]:
-    found = []
-    for repeat in range(repeats):
-        if one_test:
-            rest, test = train_test_split(
-                np.arange(len(labels)), test_size=0.3, random_state=0, stratify=labels
-            )
-            parts = [(rest, test)]
-        else:
-            parts = StratifiedKFold(folds, shuffle=True, random_state=repeat).split(labels[:, None], labels)
-        for rest, test in parts:
-            train, validation = train_test_split(rest, test_size=0.2, random_state=repeat)
-            found.append(Split(train, validation, test))
-    return tuple(found)
-
-
-def _outcome(
-    text: str,
-    features: Array,
-    observed: Array,
-    target: Array,
-    plan: Plan,
-    costs: Array | None,
-    *,
-    diverged: bool,
-) -> tuple[Outcome, Outcome]:
+def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -> tuple[Outcome, Outcome]:
     """The objective at its best epoch, and at its last one without calibration."""
-    loss: Any = spec.parse(text, {})
-    classes = len(plan.conditions.dataset.classes)
+    loss: Any = candidate.loss
     best, last = [], []
-    for place, split in enumerate(plan.splits):
-        curve, kept = _train(loss, features, observed, split, classes, plan.settings.training.epochs, place)
+    for place, split in enumerate(plan.conditions.splits):
+        curve, kept = _train(loss, observed, split, plan, place)
         chosen = min(range(len(curve)), key=lambda at: curve[at]["calibrated"])
         for found, at in ((best, chosen), (last, len(curve) - 1)):
             logits, temperature, rate = kept[at]
             probs, calibrated = _softmax(logits), _softmax(logits / temperature)
-            if observed is target or np.array_equal(observed, target):
+            if plan.conditions.nll_of == "observed":
                 calibrated = _noisy(calibrated, rate)
             if found is last:
                 calibrated, temperature, rate = probs, 1.0, 0.0
-            finite = not (diverged and place < 2 and found is best)
+            finite = not (lost and place < 2 and found is best)
             if not finite:
-                probs, calibrated = np.full_like(probs, np.nan), np.full_like(probs, np.nan)
-            seen = Predictions(probs, calibrated, target[split.test], costs)
+                probs = calibrated = np.full_like(probs, np.nan)
+            target = plan.conditions.held_against[split.test]
+            seen = Predictions(probs, calibrated, target, plan.conditions.costs)
             values = {each.name: each.of(seen) if finite else None for each in plan.measures}
-            tuned = text.replace("0.5)", f"{0.3 + 0.1 * (place % 4):.1f})") if plan.settings.tune else text
-            setting = Setting(tuned, 0.05 / (1 + place % 3) if plan.settings.tune else 0.05, 1e-4, 128)
+            tried = candidate.units[place // (len(plan.conditions.splits) // plan.settings.repeats)]
             record = Record(
-                place, setting, curve[at]["epoch"], temperature, rate, curve[at]["calibrated"], curve, values,
-                finite, 1.0, f"{abs(hash(text)) % 10**6:06d}{place}",
+                place, tried[place % len(tried)].setting, curve[at]["epoch"], temperature, rate,
+                curve[at]["calibrated"], curve, values, finite,
+                chance_calibration_errors(probs, 20, place) if finite else [], 0.4, 1.0,
             )  # fmt: skip
             found.append((record, seen))
-    return _pooled(text, loss, best, plan, costs), _pooled(text, loss, last, plan, costs)
+    return _pooled(candidate, best, plan), _pooled(candidate, last, plan)
 
 
-def _pooled(text: str, loss: Any, found: Sequence[Any], plan: Plan, costs: Array | None) -> Outcome:
+def _pooled(candidate: Candidate, found: Sequence[tuple[Record, Predictions]], plan: Plan) -> Outcome:
     records = tuple(record for record, _ in found)
     seen = [each for _, each in found]
     values = {
-        each.name: np.array(
-            [math.nan if r.measures[each.name] is None else r.measures[each.name] for r in records]
-        )
+        each.name: np.array([math.nan if (v := r.measures[each.name]) is None else v for r in records])
         for each in plan.measures
     }
     pooled = Predictions(
         np.concatenate([each.probs for each in seen]), np.concatenate([each.calibrated for each in seen]),
-        np.concatenate([each.target for each in seen]), costs,
+        np.concatenate([each.target for each in seen]), plan.conditions.costs,
     )  # fmt: skip
-    rows = np.concatenate([split.test for split in plan.splits])
-    places = np.repeat(np.arange(len(plan.splits)), [len(split.test) for split in plan.splits])
-    return Outcome(Candidate(text, loss), records, values, {}, pooled, rows, places)
+    parts = [split.test for split in plan.conditions.splits]
+    places = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    load: Callable[[], Pooled] = lambda: Pooled(pooled, np.concatenate(parts), places)  # noqa: E731
+    return Outcome(candidate, records, values, {}, load)
 
 
 def _train(
-    loss: Any, features: Array, observed: Array, split: Split, classes: int, epochs: int, seed: int
-) -> tuple[list[dict[str, Any]], list[Any]]:
+    loss: Any, observed: Array, split: Split, plan: Plan, seed: int
+) -> tuple[list[dict[str, Any]], list[tuple[Array, float, float]]]:
+    """The curve, and for each of its points the test logits with the calibration fitted then."""
+    features: Any = plan.conditions.dataset.features
+    classes = len(plan.conditions.dataset.classes)
     inputs, labels = torch.from_numpy(features).float(), torch.from_numpy(observed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = torch.nn.Sequential(
-            torch.nn.Linear(inputs.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, classes)
-        )
+        layers = torch.nn.Linear(inputs.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, classes)
+        model = torch.nn.Sequential(*layers)
     steps = torch.optim.Adam(model.parameters(), lr=0.02)
     curve, kept = [], []
-    train, validation, test = (
-        torch.from_numpy(np.asarray(part)) for part in (split.train, split.validation, split.test)
-    )
-    for epoch in range(epochs + 1):
-        if epoch % 4 == 0:
-            with torch.inference_mode():
-                watched, predicted = (model(inputs[part]).double().numpy() for part in (validation, test))
-            truth = observed[split.validation]
-            temperature, rate, score = _calibrate(watched, truth)
-            nll = float(-np.log(_softmax(watched)[np.arange(len(truth)), truth] + 1e-300).mean())
-            accuracy = float((watched.argmax(axis=1) == truth).mean())
-            curve.append(
-                {"epoch": epoch // 4, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score}
-            )
-            kept.append((predicted, temperature, rate))
-        steps.zero_grad()
-        loss(model(inputs[train]), labels[train]).backward()
-        steps.step()
+    train, validation, test = (torch.from_numpy(part) for part in (split.train, split.validation, split.test))
+    truth = observed[split.validation]
+    for epoch in range(1, plan.settings.training.epochs + 1):
+        for _ in range(4):
+            steps.zero_grad()
+            loss(model(inputs[train]), labels[train]).backward()
+            steps.step()
+        with torch.inference_mode():
+            watched, predicted = (model(inputs[part]).double().numpy() for part in (validation, test))
+        temperature, rate, score = _calibrate(watched, truth)
+        nll = float(-np.log(_softmax(watched)[np.arange(len(truth)), truth] + 1e-300).mean())
+        accuracy = float((watched.argmax(axis=1) == truth).mean())
+        curve.append(
+            {"epoch": epoch, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score}
+        )
+        kept.append((predicted, temperature, rate))
     return curve, kept
 
 
 def _calibrate(logits: Array, target: Array) -> tuple[float, float, float]:
-    """Temperature, noise and NLL on a grid."""
+    """Temperature, noise and NLL on a grid, under the prior of `equipoise.calibration`."""
     best = (1.0, 0.0, math.inf)
     for temperature in 2.0 ** np.arange(-2, 2.1, 0.5):
         taken = _softmax(logits / temperature)[np.arange(len(target)), target]
@@ -291,44 +235,19 @@ def _noisy(probs: Array, rate: float) -> Array:
     return scale / probs.shape[1] + (1 - scale) * probs
 
 
-def _compared(outcome: Outcome, plain: Outcome, plan: Plan, count: int) -> Outcome:
-    deciding = [each.name for each in plan.measures if each.decides]
+def _compared(outcome: Outcome, plain: Outcome, plan: Plan) -> Outcome:
+    """The outcome with its differences by split, also where the command would compare rows."""
     found = {}
-    for measure in plan.measures:
-        pairs = outcome.values[measure.name] - plain.values[measure.name]
-        pairs = pairs[np.isfinite(pairs)]
-        spread = (
-            math.sqrt((1 / len(pairs) + plan.test_ratio) * float(pairs.var(ddof=1)))
-            if len(pairs) > 1
-            else math.nan
+    for measure in MEASURES:
+        if measure.name not in outcome.values:
+            continue
+        least = worthwhile_difference(
+            dict(plan.settings.worthwhile), measure.name, plain.mean(measure.name)
         )
-        level = 0.05 / (count * len(deciding)) if measure.name in deciding else 0.05
-        half = float(stats.t.ppf(1 - level / 2, max(len(pairs) - 1, 1))) * spread
-        mean = float(pairs.mean())
-        call = _call(measure, mean, mean - half, mean + half) if measure.name in deciding else None
-        needed = "about 4 times as many rows" if call == "undecided" else None
-        found[measure.name] = Difference(mean, mean - half, mean + half, call, needed=needed)
+        [found[measure.name]] = compare_paired(
+            [outcome.values[measure.name]], plain.values[measure.name],
+            measure.better if measure.name in DECIDING else None, test_ratio=plan.test_ratio,
+            worthwhile=least, comparisons=(len(plan.candidates) - 1) * len(plan.deciding),
+            rows=len(plan.conditions.dataset.labels),
+        )  # fmt: skip
     return replace(outcome, differences=found)
-
-
-def _call(measure: Measure, mean: float, low: float, high: float) -> str:
-    least = dict(WORTHWHILE).get(measure.name, 0.0)
-    if measure.better == "lower":
-        mean, low, high = -mean, -high, -low
-    if low > 0 and mean >= least:
-        return "better"
-    if -least <= low and high <= least:
-        return "equal"
-    return "worse" if high < 0 and mean <= -least else "undecided"
-
-
-def _shares(
-    measure: Measure, target: Array, splits: Sequence[Split], commonest: int, high: float | None
-) -> Array:
-    if measure.name != "accuracy":
-        return np.full(len(splits), math.nan)
-    return np.array([high or float((target[split.test] == commonest).mean()) for split in splits])
-
-
-def _first(result: Result) -> dict[str, Difference]:
-    return dict(result.outcomes[1].differences)

@@ -16,12 +16,11 @@ from equipoise.compare.sentences import (
     last_epoch_name,
     nll_words,
     noise_words,
-    remarks,
     splits_words,
 )
 
 if TYPE_CHECKING:
-    from equipoise.compare.experiment import Plan
+    from equipoise.compare.plan import Plan
     from equipoise.compare.results import Context, Outcome, Result
     from equipoise.compare.verdict import Verdict
 
@@ -43,11 +42,9 @@ def announce(plan: "Plan") -> None:
         print(
             "note: costs are made from the similarity: similarity[true, true] - similarity[true, predicted]"
         )
-    objectives, splits, tried = len(plan.candidates), len(plan.splits), max(plan.settings.tune, 1)
+    objectives, splits, tried = len(plan.candidates), len(plan.conditions.splits), plan.settings.tune
     tuned = f" x {tried} settings" if tried > 1 else ""
-    print(
-        f"{objectives} objectives x {splits} splits{tuned} = {objectives * splits * tried} trials", flush=True
-    )
+    print(f"{objectives} objectives x {splits} splits{tuned} = {plan.trials} trainings", flush=True)
 
 
 @contextmanager
@@ -74,7 +71,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 def _say(done: int, total: int) -> None:
     """Print a line at the start and at every tenth of the way."""
     if done == total or done * REPORTS // total > (done - 1) * REPORTS // total:
-        print(f"{done} of {total} trials", flush=True)
+        print(f"{done} of {total} trainings", flush=True)
 
 
 def show(result: "Result", verdict: "Verdict", report: str) -> None:
@@ -94,8 +91,6 @@ def show(result: "Result", verdict: "Verdict", report: str) -> None:
         print(verdict.others)
     for caution in cautions(result, verdict):
         print(f"warning: {caution}")
-    for remark in remarks(result):
-        print(f"note: {remark}")
     print(f"report: {report}")
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.compare.sentences import chance_ece, decision_gain_words, last_epoch_name, noise_words
+from equipoise.compare.sentences import decision_gain_words, last_epoch_name, noise_words
 from equipoise.compare.store import write_atomically
 
 if TYPE_CHECKING:
-    from equipoise.compare.experiment import Plan
-    from equipoise.compare.results import Outcome, Result
+    from equipoise.compare.plan import Plan
+    from equipoise.compare.results import Outcome, Record, Result
     from equipoise.compare.verdict import Verdict
 
 __all__ = ["summary", "write_matrices", "write_table"]
@@ -33,13 +33,12 @@ def write_table(result: "Result", path: Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     plan = result.plan
-    each_repeat = max(len(plan.splits) // plan.settings.repeats, 1)
     for name, values, kept in _tabled(result):
-        for split in range(len(plan.splits)):
+        for split in range(len(kept)):
             for measure in plan.measures:
                 value = float(values[measure.name][split]) if measure.name in values else math.nan
                 shown = "" if math.isnan(value) else repr(value)
-                place = (name, split // each_repeat, split, measure.name)
+                place = (name, _repeat(plan, split), split, measure.name)
                 writer.writerow((*place, shown, measure.better or "", kept[split]))
     write_atomically(path, buffer.getvalue().encode())
 
@@ -47,15 +46,24 @@ def write_table(result: "Result", path: Path) -> None:
 def _tabled(result: "Result") -> Iterator[tuple[str, Any, list[str]]]:
     """Yield name, values and files of predictions of everything in the table."""
     plan = result.plan
-    none = [""] * len(plan.splits)
     for outcome in result.outcomes:
-        files = [
-            plan.store.predictions(record.key).relative_to(plan.out).as_posix() for record in outcome.records
-        ]
-        yield outcome.candidate.spec, outcome.values, files
-    yield last_epoch_name(result), result.last_epoch.values, none
-    for row in result.context:
-        yield row.name, row.values, none
+        yield outcome.candidate.spec, outcome.values, [_file(plan, outcome, each) for each in outcome.records]
+    last = result.last_epoch
+    yield last_epoch_name(result), last.values, [""] * len(last.records)
+    for row in result.context:  # of the first repeat alone
+        yield row.name, row.values, [""] * max(map(len, row.values.values()))
+
+
+def _file(plan: "Plan", outcome: "Outcome", record: "Record") -> str:
+    """Return where the predictions of a record are."""
+    tried = outcome.candidate.units[_repeat(plan, record.split)]
+    unit = next(each for each in tried if each.setting == record.setting)
+    return plan.store.predictions(unit.key).relative_to(plan.out).as_posix()
+
+
+def _repeat(plan: "Plan", split: int) -> int:
+    """Return the repeat that a split belongs to."""
+    return split // len(plan.conditions.of_repeat(0))
 
 
 def write_matrices(plan: "Plan") -> None:
@@ -69,7 +77,7 @@ def write_matrices(plan: "Plan") -> None:
 def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict[str, Any]:
     """Return the result as JSON can hold it; what is not a number is null."""
     plan, settings = result.plan, result.plan.settings
-    dataset, sizes = plan.conditions.dataset, plan.splits[0]
+    dataset, sizes = plan.conditions.dataset, plan.conditions.splits[0]
     return {
         "verdict": verdict.sentence,
         "others": verdict.others,
@@ -97,7 +105,7 @@ def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict
         "costs_from": plan.costs_from,
         "folds": settings.folds,
         "repeats": settings.repeats,
-        "splits": len(plan.splits),
+        "splits": len(plan.conditions.splits),
         "one_test": plan.one_test,
         "worthwhile": dict(settings.worthwhile),
         "training": asdict(settings.training),
@@ -128,7 +136,7 @@ def _objective(result: "Result", outcome: "Outcome") -> dict[str, Any]:
         "temperature": [_number(record.temperature) for record in records],
         "noise": [_number(record.noise) for record in records],
         "settings": [asdict(record.setting) for record in records],
-        "ece_by_chance": dict(zip(("median", "95%"), map(_number, chance_ece(outcome)), strict=True)),
+        "ece_by_chance": dict(zip(("median", "95%"), map(_number, outcome.chance_ece()), strict=True)),
         "diverged": outcome.diverged,
         "measures": {
             measure.name: {

@@ -18,16 +18,13 @@ from equipoise.compare.report_words import settings_words, statistics_words
 from equipoise.compare.sentences import (
     calibration_words,
     cautions,
-    chance_ece,
     deciding,
     decision_gain_words,
     found_words,
     is_proper,
     nll_words,
     noise_words,
-    remarks,
     sharper_than_the_data,
-    splits_words,
     worthwhile,
 )
 from equipoise.compare.store import write_atomically
@@ -55,19 +52,20 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
     environment.filters["code"] = lambda text: _with_code(text, specs)
     environment.filters["breakable"] = _breakable
     shown, others = _pictured(result, verdict)
+    headline, of, data = verdict.sentence.partition(" Data: ")
     page = environment.from_string(template).render(
         result=result,
         verdict=verdict,
+        headline=headline,
+        rest=(of + data).strip(),
         choice=[each for each in verdict.choice if each not in verdict.sentence] and verdict.choice,
         plan=result.plan,
         dataset=result.plan.conditions.dataset,
         cautions=list(map(_sentence, cautions(result, verdict))),
-        remarks=list(map(_sentence, remarks(result))),
         noise=_sentence(noise_words(result)),
         found=_sentence(found_words(result)),
         nll_of=_sentence(nll_words(result)),
-        probs=_sentence(calibration_words(result)),
-        split=splits_words(result),
+        probs=_sentence(calibration_words()),
         gain=decision_gain_words(result),
         panels=_panels(result),
         rows=_forest(result, verdict),
@@ -137,7 +135,7 @@ def _panels(result: "Result") -> list[dict[str, Any]]:
             [outcome.differences[measure.name] for outcome in result.outcomes[1:]], measure.better, band
         )
         size = (
-            f"{100 * band:g} points of {measure.title}" if measure.percent else f"{band:g} of {measure.title}"
+            f"{100 * band:g} points of {measure.title}" if measure.percent else f"{band:.3g} of {measure.title}"
         )
         found.append(
             {"measure": measure, "axis": along, "scale": forest.scale(along, measure), "band": band and size}
@@ -217,7 +215,7 @@ def _fit(outcome: "Outcome | None") -> dict[str, str]:
     """Return calibration error, epoch, temperature and noise as a reader sees them."""
     if outcome is None:
         return {"ece": "\u2013", "chance": "", "epoch": "\u2013", "temperature": "\u2013", "noise": "\u2013"}
-    chance, most = chance_ece(outcome)
+    chance, most = outcome.chance_ece()
     epochs = sorted(record.epoch for record in outcome.records)
     noise = _mean([record.noise for record in outcome.records])
     ends = f"{epochs[0]}\u2013{epochs[-1]}" if epochs[0] < epochs[-1] else str(epochs[0])
@@ -341,7 +339,7 @@ def _fits(result: "Result") -> list[dict[str, Any]]:
     sharp = sharper_than_the_data(result)
     return [
         _fit(each)
-        | {"spec": each.candidate.spec, "proper": is_proper(each.candidate.loss)}
+        | {"spec": each.candidate.spec, "proper": is_proper(each.candidate)}
         | {"sharp": any(each is other for other in sharp)}
         for each in result.outcomes
     ]

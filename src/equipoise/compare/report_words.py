@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["settings_words", "statistics_words"]
 
 MOST_CLASSES_SHOWN = 24
+_ROLES = {"test": "Test rows", "clean": "Clean labels", "group": "Groups", "time": "Times"}
 _STOPS = {
     "calibrated": "the smallest calibrated NLL",
     "own": "the smallest value of the objective itself",
@@ -21,14 +22,14 @@ _STOPS = {
 def settings_words(result: "Result") -> list[tuple[str, str]]:
     """Return what was done, as terms and descriptions."""
     plan, settings, training = result.plan, result.plan.settings, result.plan.settings.training
-    dataset, parts = plan.conditions.dataset, plan.splits[0]
+    dataset, parts = plan.conditions.dataset, plan.conditions.splits[0]
     shown = ", ".join(dataset.classes[:MOST_CLASSES_SHOWN])
     more = len(dataset.classes) - MOST_CLASSES_SHOWN
     model = "linear" if training.model == "linear" else f"one hidden layer of {training.width} (mlp)"
     stop = (
-        f"the epoch of {_STOPS[settings.stop]} on the validation rows is kept, training ends after "
-        f"{settings.patience} epochs without a better one"
-        if settings.stop in _STOPS
+        f"the epoch of {_STOPS[training.stop]} on the validation rows is kept, training ends after "
+        f"{training.patience} epochs without a better one"
+        if training.stop in _STOPS
         else "the last epoch is kept (--stop none)"
     )
     lines = [
@@ -60,9 +61,11 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
         ),
         ("Trials", f"{result.trials}, of which {result.reused} were there from before"),
     ]
-    for name in ("test", "clean", "group", "time", "class_weight"):
+    if training.class_weight:
+        lines.append(("Class weights", f"{training.class_weight}, for every objective"))
+    for name, said in _ROLES.items():
         if value := getattr(settings, name):
-            lines.append((f"--{name.replace('_', '-')}", str(value)))
+            lines.append((said, f"{value} (--{name})"))
     if plan.costs_from == "costs":
         lines.append(("Costs", f"from {settings.costs}, indexed [true, predicted]"))
     if plan.costs_from == "similarity":
@@ -83,7 +86,7 @@ def statistics_words(result: "Result") -> list[str]:
     names = " and ".join(measure.title for measure in measures)
     if result.plan.one_test:
         how = (
-            "intervals are paired bootstrap intervals over the test rows, scores averaged over the trainings; "
+            "intervals are paired bootstrap intervals over the test rows, scores averaged over trainings; "
             "they speak of these test rows only"
         )
     else:
@@ -94,7 +97,7 @@ def statistics_words(result: "Result") -> list[str]:
     least = [
         f"{100 * worthwhile(result, m.name):g} points of {m.title}"
         if m.percent
-        else f"{worthwhile(result, m.name):g} of {m.title}"
+        else f"{worthwhile(result, m.name):.3g} of {m.title}"
         for m in measures
         if worthwhile(result, m.name)
     ]
@@ -103,8 +106,8 @@ def statistics_words(result: "Result") -> list[str]:
         how,
         f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}; "
         "those of other measures are at 95 % each",
-        "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
-        "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
+        "better: all of the interval is on the good side of 0 and the mean is at least the "
+        "smallest difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
         "undecided: the rest, which is not the same as no difference",
         *([f"smallest difference worth having (--worthwhile): {', '.join(least)}"] if least else []),
         "the winner is better in a deciding measure and worse in none, and has the best calibrated NLL among "

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.compare.measures import Measure, chance_calibration_errors
-from equipoise.compare.statistics import Difference, compare_paired, compare_rows
+from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
 from equipoise.losses import LOSSES
 
 if TYPE_CHECKING:
+    from equipoise.compare.measures import Measure
+    from equipoise.compare.plan import Candidate
     from equipoise.compare.results import Outcome, Result
     from equipoise.compare.verdict import Verdict
 
 __all__ = [
     "calibration_words",
     "cautions",
-    "chance_ece",
     "deciding",
     "decision_gain",
     "decision_gain_words",
@@ -25,29 +25,21 @@ __all__ = [
     "last_epoch_name",
     "nll_words",
     "noise_words",
-    "remarks",
-    "scope_words",
     "sharper_than_the_data",
     "splits_words",
     "worthwhile",
 ]
 
-COMMONEST = "commonest class"  # name of the context row that every model must beat
-CHANCE_DRAWS = 200
 
-
-def deciding(result: "Result") -> tuple[Measure, ...]:
+def deciding(result: "Result") -> tuple["Measure", ...]:
     """Return the measures in which candidates are called better, equal, worse or undecided."""
-    return tuple(
-        measure
-        for measure in result.plan.measures
-        if any(outcome.call(measure.name) is not None for outcome in result.outcomes[1:])
-    )
+    return tuple(measure for measure in result.plan.measures if measure.name in result.plan.deciding)
 
 
 def worthwhile(result: "Result", measure: str) -> float:
     """Return the smallest difference worth having in a measure; 0 where none was given."""
-    return float(dict(result.plan.settings.worthwhile).get(measure, 0.0))
+    given = dict(result.plan.settings.worthwhile)
+    return worthwhile_difference(given, measure, result.baseline.mean(measure))
 
 
 def last_epoch_name(result: "Result") -> str:
@@ -55,29 +47,26 @@ def last_epoch_name(result: "Result") -> str:
     return f"{result.last_epoch.candidate.spec}, last epoch, not calibrated"
 
 
-def is_proper(loss: Any) -> bool:
+def is_proper(candidate: "Candidate") -> bool:
     """Return whether a loss is smallest at the true probabilities; False where that is not known."""
+    if any(unit.spelled.schedules for units in candidate.units for unit in units):
+        return False
     table = {entry.make: entry for entry in LOSSES}
-    for coefficient, term in loss.terms():
+    for coefficient, term in candidate.loss.terms():
         entry = table.get(type(term))
-        try:
-            if entry is None or not float(coefficient) > 0 or not entry.proper(term):
-                return False
-        except (TypeError, ValueError):  # a number that is a schedule compares with nothing
+        if entry is None or not float(coefficient) > 0 or not entry.proper(term):
             return False
     return True
 
 
 def noise_words(result: "Result") -> str:
     """Return what the command did to the labels, and to what share of them."""
-    plan = result.plan
-    if not plan.conditions.noisy:
+    if not result.plan.conditions.noisy:
         return "no labels flipped"
-    labels, matrix = plan.conditions.dataset.labels, plan.conditions.noise
-    share = float(np.mean(1 - matrix.diagonal()[labels]))
+    share = _mean([record.flipped for record in result.baseline.records])
     return (
-        f"about {100 * share:.0f} % of the training and validation labels flipped "
-        f"(--noise {plan.settings.noise}), test labels never"
+        f"{100 * share:.0f} % of the training labels flipped (--noise {result.plan.settings.noise}), "
+        "validation labels alike, test labels never"
     )
 
 
@@ -103,18 +92,8 @@ def nll_words(result: "Result") -> str:
             "better than those of training"
         )
     return (
-        "calibrated NLL is that of the observed labels (`observed_probs`), since the test labels are taken to "
-        "be like the others"
-    )
-
-
-def scope_words(result: "Result") -> str:
-    """Return what the intervals speak of, where that is less than one expects; else an empty string."""
-    if not result.plan.one_test:
-        return ""
-    return (
-        "There is one test part, so the intervals speak of these test rows only, not of other training data "
-        "from the same source"
+        "calibrated NLL is that of the observed labels (`observed_probs`), since the test labels are taken "
+        "to be like the others"
     )
 
 
@@ -123,34 +102,17 @@ def splits_words(result: "Result") -> str:
     plan, settings = result.plan, result.plan.settings
     times = f", {settings.repeats} times" if settings.repeats > 1 else ""
     if plan.one_test:
-        trainings = f"{len(plan.splits)} trainings" if len(plan.splits) > 1 else "one training"
-        return f"one test part, {trainings}"
+        return f"one test part, {settings.repeats} trainings" if settings.repeats > 1 else "one test part"
     return f"{settings.folds}-fold cross-validation{times}"
 
 
-def calibration_words(result: "Result") -> str:
+def calibration_words() -> str:
     """Return when probabilities of the clean label may be used."""
     return (
         "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
         "Where labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: "
         "there use `observed_probs`"
     )
-
-
-def chance_ece(outcome: "Outcome") -> tuple[float, float]:
-    """Return median and 95 % value of the mean calibration error that a calibrated model shows by chance.
-
-    The labels of each split are drawn from the probabilities of that split.
-    """
-    errors = []
-    for place in range(len(outcome.records)):
-        probs = outcome.predictions.probs[outcome.split == place]
-        if len(probs) and np.isfinite(probs).all():
-            errors.append(chance_calibration_errors(probs, CHANCE_DRAWS, place))
-    if not errors:
-        return math.nan, math.nan
-    means = np.mean(errors, axis=0)
-    return float(np.median(means)), float(np.quantile(means, 0.95))
 
 
 def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
@@ -164,12 +126,14 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
     likeliest, cheapest = (plain.values[name] for name in ("cost", "decided_cost"))
     if plan.one_test:
         rows = {measure.name: measure.rows for measure in plan.measures}
-        before, after = (_rows(plain, rows[name]) for name in ("cost", "decided_cost"))
+        before, after = (_by_row(plain, rows[name]) for name in ("cost", "decided_cost"))
         groups = plan.conditions.dataset.groups
-        grouped = None if groups is None else groups[plain.rows[plain.split == 0]]
+        grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
         (difference,) = compare_rows([after], before, "lower", groups=grouped)
     else:
-        (difference,) = compare_paired([cheapest], likeliest, "lower", test_ratio=plan.test_ratio)
+        (difference,) = compare_paired(
+            [cheapest], likeliest, "lower", test_ratio=plan.test_ratio, repeats=plan.settings.repeats
+        )
     return float(np.nanmean(likeliest)), float(np.nanmean(cheapest)), difference
 
 
@@ -192,24 +156,13 @@ def decision_gain_words(result: "Result") -> str:
 
 
 def cautions(result: "Result", verdict: "Verdict") -> list[str]:
-    """Return what a reader has to know before using the answer, a sentence without its full stop each."""
-    found = []
-    if scope := scope_words(result):
-        found.append(scope)
-    commonest = next((row for row in result.context if row.name == COMMONEST), None)
-    if commonest is not None:
-        share = _mean(commonest.values["accuracy"])
-        idle = [each.candidate.spec for each in result.outcomes if each.mean("accuracy") <= share]
-        if idle:
-            found.append(f"No better than always the {COMMONEST} ({100 * share:.1f} %): {', '.join(idle)}")
-    if any(verdict.winner is each for each in sharper_than_the_data(result)):
-        found.append(calibration_words(result))
-    return found
-
-
-def remarks(result: "Result") -> list[str]:
-    """Return what else is worth knowing of candidates, a sentence without its full stop each."""
-    return [words for outcome in result.outcomes[1:] if (words := _temperature_words(outcome))]
+    """Return what a reader has to know before using the winner, a sentence without its full stop each."""
+    if not any(verdict.winner is each for each in sharper_than_the_data(result)):
+        return []
+    return [
+        f"the calibration of {verdict.winner.candidate.spec} finds more noise than the data have, which is its "
+        f"sharpness. {calibration_words()}"
+    ]
 
 
 def sharper_than_the_data(result: "Result") -> list["Outcome"]:
@@ -217,30 +170,15 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
     return [
         outcome
         for outcome in result.outcomes[1:]
-        if not is_proper(outcome.candidate.loss)
+        if not is_proper(outcome.candidate)
         and _mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
     ]
 
 
-def _temperature_words(outcome: "Outcome") -> str:
-    """Return that a candidate does only what a temperature does, where it does; else an empty string."""
-    raw, calls = outcome.differences.get("nll"), {outcome.call("accuracy"), outcome.call("calibrated_nll")}
-    if raw is None or not raw.high < 0 or not calls <= {"equal", "undecided"}:
-        return ""
-    spec = outcome.candidate.spec
-    if calls == {"equal"}:
-        return (
-            f"{spec} does only what a temperature does: its raw NLL is lower, after calibration it is equal"
-        )
-    return (
-        f"{spec} may do only what a temperature does: its raw NLL is lower, after calibration no difference is "
-        "shown"
-    )
-
-
-def _rows(outcome: "Outcome", scores: Any) -> Any:
-    """Return the scores of each training's test rows, (R, M)."""
-    return scores(outcome.predictions).reshape(len(outcome.records), -1)
+def _by_row(outcome: "Outcome", scores: Any) -> Any:
+    """Return the score of each row, averaged over the trainings that have tested it."""
+    _, place, count = np.unique(outcome.pooled.rows, return_inverse=True, return_counts=True)
+    return np.bincount(place, weights=scores(outcome.predictions)) / count
 
 
 def _mean(values: Any) -> float:
