@@ -204,9 +204,7 @@ def _train(
         temperature, rate, score = _calibrate(watched, truth)
         nll = float(-np.log(_softmax(watched)[np.arange(len(truth)), truth] + 1e-300).mean())
         accuracy = float((watched.argmax(axis=1) == truth).mean())
-        curve.append(
-            {"epoch": epoch, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score}
-        )
+        curve.append({"epoch": epoch, "accuracy": accuracy, "nll": nll, "calibrated": score, "own": score})
         kept.append((predicted, temperature, rate))
     return curve, kept
 
@@ -241,9 +239,7 @@ def _compared(outcome: Outcome, plain: Outcome, plan: Plan) -> Outcome:
     for measure in MEASURES:
         if measure.name not in outcome.values:
             continue
-        least = worthwhile_difference(
-            dict(plan.settings.worthwhile), measure.name, plain.mean(measure.name)
-        )
+        least = worthwhile_difference(dict(plan.settings.worthwhile), measure.name, plain.mean(measure.name))
         [found[measure.name]] = compare_paired(
             [outcome.values[measure.name]], plain.values[measure.name],
             measure.better if measure.name in DECIDING else None, test_ratio=plan.test_ratio,

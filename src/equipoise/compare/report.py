@@ -135,7 +135,9 @@ def _panels(result: "Result") -> list[dict[str, Any]]:
             [outcome.differences[measure.name] for outcome in result.outcomes[1:]], measure.better, band
         )
         size = (
-            f"{100 * band:g} points of {measure.title}" if measure.percent else f"{band:.3g} of {measure.title}"
+            f"{100 * band:g} points of {measure.title}"
+            if measure.percent
+            else f"{band:.3g} of {measure.title}"
         )
         found.append(
             {"measure": measure, "axis": along, "scale": forest.scale(along, measure), "band": band and size}
@@ -309,7 +311,7 @@ def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
         total = counts[place].sum()
         mistakes = np.where(np.arange(len(classes)) == place, -1, counts[place])
         often = int(mistakes.argmax())
-        shares = counts[place] / max(total, 1)
+        depths = np.rint(4 + 30 * counts[place] / max(total, 1)).astype(int)
         rows.append(
             {
                 "name": name,
@@ -318,8 +320,8 @@ def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
                 "plain": plain[place, place] / plain[place].sum() if plain[place].sum() else math.nan,
                 "taken": f"{classes[often]} ({mistakes[often]})" if mistakes[often] > 0 else "\u2013",
                 "cells": [
-                    {"count": int(count), "depth": round(4 + 30 * share) if count else 0, "right": at == place}
-                    for at, (count, share) in enumerate(zip(counts[place], shares, strict=True))
+                    {"count": int(count), "depth": depth if count else 0, "right": at == place}
+                    for at, (count, depth) in enumerate(zip(counts[place], depths, strict=True))
                 ],
             }
         )  # fmt: skip

@@ -104,10 +104,10 @@ def statistics_words(result: "Result") -> list[str]:
     return [
         f"Deciding measures are {names}; the others are there to be read",
         how,
-        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}; "
-        "those of other measures are at 95 % each",
-        "better: all of the interval is on the good side of 0 and the mean is at least the "
-        "smallest difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
+        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}, "
+        "and so are those of the other measures, in which nothing is called",
+        "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
+        "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
         "undecided: the rest, which is not the same as no difference",
         *([f"smallest difference worth having (--worthwhile): {', '.join(least)}"] if least else []),
         "the winner is better in a deciding measure and worse in none, and has the best calibrated NLL among "

@@ -1,5 +1,6 @@
 """What a page of HTML holds, and how Chromium with axe-core judges it."""
 
+import html
 import html.parser
 import json
 import re
@@ -9,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-VOID = {"meta", "link", "br", "wbr", "img", "rect", "line", "path", "input"}
-
 
 class Page(html.parser.HTMLParser):
-    """Tags with their attributes, ids, references to elsewhere, tables as rows of cells, and all text."""
+    """Tags with their attributes, ids, references to elsewhere, tables as rows of cells, and all text.
+
+    A minus sign is read as a hyphen.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -25,6 +27,7 @@ class Page(html.parser.HTMLParser):
         self.tables: list[tuple[str, list[list[str]]]] = []
         self.items: list[str] = []
         self._skipped = 0
+        self._open: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -42,20 +45,24 @@ class Page(html.parser.HTMLParser):
             self.tables[-1][1].append([])
         if tag in ("td", "th"):
             self.tables[-1][1][-1].append("")
+            self._open.add("cell")
         if tag == "li":
             self.items.append("")
+            self._open.add("item")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("style", "svg"):
             self._skipped -= 1
+        self._open -= {"cell"} if tag in ("td", "th") else {"item"} if tag == "li" else set()
 
     def handle_data(self, data: str) -> None:
         if self._skipped:
             return
+        data = data.replace("\u2212", "-")
         self.words.append(data)
-        if self.tables and self.tables[-1][1] and self.tables[-1][1][-1]:
+        if "cell" in self._open:
             self.tables[-1][1][-1][-1] += data
-        if self.items:
+        if "item" in self._open:
             self.items[-1] += data
 
     @property
