@@ -57,7 +57,7 @@ def _tabled(result: "Result") -> Iterator[tuple[str, Any, list[str]]]:
 def _file(plan: "Plan", outcome: "Outcome", record: "Record") -> str:
     """Return where the predictions of a record are."""
     tried = outcome.candidate.units[_repeat(plan, record.split)]
-    unit = next(each for each in tried if each.setting == record.setting)
+    unit = next(each for each in tried if asdict(each.setting) == asdict(record.setting))
     return plan.store.predictions(unit.key).relative_to(plan.out).as_posix()
 
 

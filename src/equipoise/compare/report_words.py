@@ -104,8 +104,8 @@ def statistics_words(result: "Result") -> list[str]:
     return [
         f"Deciding measures are {names}; the others are there to be read",
         how,
-        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / {count}, "
-        "and so are those of the other measures, in which nothing is called",
+        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / "
+        f"{count}, and so are those of the other measures, in which nothing is called",
         "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
         "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
         "undecided: the rest, which is not the same as no difference",

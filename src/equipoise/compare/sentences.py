@@ -160,8 +160,8 @@ def cautions(result: "Result", verdict: "Verdict") -> list[str]:
     if not any(verdict.winner is each for each in sharper_than_the_data(result)):
         return []
     return [
-        f"the calibration of {verdict.winner.candidate.spec} finds more noise than the data have, which is its "
-        f"sharpness. {calibration_words()}"
+        f"the calibration of {verdict.winner.candidate.spec} finds more noise than the data have, which is "
+        f"its sharpness. {calibration_words()}"
     ]
 
 
