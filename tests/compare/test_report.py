@@ -1,66 +1,84 @@
-import html.parser
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from equipoise.compare import figures
+from compare.made_result import DEFAULT, make
+from compare.report_pages import Page, axe_is_missing, external, judged_by_axe
+from equipoise.compare import figures, forest
+from equipoise.compare.measures import Predictions
+from equipoise.compare.report import write_report
+from equipoise.compare.results import Pooled
+from equipoise.compare.statistics import Difference
+from equipoise.compare.verdict import judge
 
 NASTY = '<script>alert("x")</script> & $a_b$'
+NAN = float("nan")
+SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 
 
-class Page(html.parser.HTMLParser):
-    """What a page holds: tags with their attributes, ids, and references to elsewhere."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.ids, self.elsewhere, self.inside = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        for name, value in attributes:
-            if name == "id":
-                self.ids.append(value)
-            if name in ("href", "src", "srcset", "action", "data", "poster", "xlink:href") and value:
-                (self.inside if value.startswith(("#", "data:")) else self.elsewhere).append(value)
+def called(result, calls):
+    """The result with the calls of its candidates in accuracy and calibrated NLL as given."""
+    sizes = {"better": 0.08, "worse": -0.08, "equal": 0.001, "undecided": 0.02}
+    outcomes = [result.baseline]
+    for outcome, (accuracy, nll) in zip(result.outcomes[1:], calls, strict=True):
+        found = dict(outcome.differences)
+        for name, call, sign in (("accuracy", accuracy, 1), ("calibrated_nll", nll, -1)):
+            half = {"equal": 0.002, "undecided": 0.05}.get(call, 0.03)
+            mean = sign * sizes[call]
+            needed = "about 9,000 rows would settle it" if call == "undecided" else None
+            found[name] = Difference(mean, mean - half, mean + half, call, needed=needed)
+        outcomes.append(replace(outcome, differences=found))
+    return replace(result, outcomes=tuple(outcomes))
 
 
-def external(text):
-    """Anything in a page that would have to be fetched."""
-    styles = re.findall(r"@import[^;]*|url\((?!#|data:)[^)]*\)", text)
-    return Page(text).elsewhere + styles + re.findall(r"https?://", text)
+def lost(outcome):
+    """The outcome without any finite prediction."""
+    pooled = outcome.pooled
+    nothing = np.full_like(pooled.predictions.probs, NAN)
+    seen = Predictions(nothing, nothing, pooled.predictions.target, pooled.predictions.costs)
+    curve = [{"epoch": 1, "accuracy": None, "nll": None, "calibrated": None, "own": None}]
+    records = [
+        replace(each, finite=False, epoch=0, temperature=NAN, noise=NAN, curve=curve, chance_ece=[])
+        for each in outcome.records
+    ]
+    values = {name: np.full(len(records), NAN) for name in outcome.values}
+    unknown = Difference(NAN, NAN, NAN, "undecided", "no split has both values")
+    return replace(
+        outcome, records=tuple(records), values=values, differences=dict.fromkeys(outcome.values, unknown),
+        load=lambda: Pooled(seen, pooled.rows, pooled.split),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The report of a table whose classes and columns try to break it."""
-    from equipoise.cli import main
+def written(tmp_path_factory):
+    """A function that writes the report of a result and reads it."""
 
-    folder = tmp_path_factory.mktemp("report")
-    path = folder / "fruit & nuts.csv"
-    generator = np.random.default_rng(0)
-    rows = [
-        f'{generator.normal() + k % 2},"{("a" + NASTY.replace(chr(34), chr(34) * 2), "b")[k % 2]}"'
-        for k in range(80)
-    ]
-    path.write_text("\n".join(["<b>weight</b>,<i>kind</i>", *rows]))
-    words = ["--target", "<i>kind</i>", "--objective", "CrossEntropy() + 0.1 * Entropy()", "--noise", "0.2"]
-    small = [
-        "--seeds",
-        "3",
-        "--epochs",
-        "2",
-        "--width",
-        "4",
-        "--jobs",
-        "1",
-        "--json",
-        "--out",
-        str(folder / "out"),
-    ]
-    assert main(["compare", str(path), *words, *small]) == 0
-    return (folder / "out" / "report.html").read_text()
+    def write(result):
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_report(result, judge(result), path)
+        return path.read_text()
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def result():
+    """Four candidates, one for each call."""
+    calls = [("undecided", "undecided"), ("better", "undecided"), ("equal", "equal"), ("worse", "worse")]
+    return called(make(DEFAULT[:4], **SMALL), calls)
+
+
+@pytest.fixture(scope="module")
+def page(result, written):
+    return written(result)
+
+
+@pytest.fixture(scope="module")
+def nasty(written):
+    names = tuple(f"{NASTY} {k}" for k in range(5))
+    return written(make(DEFAULT[:1], names=names, name="fruit & <b>nuts</b>.csv", **SMALL))
 
 
 def test_the_report_needs_no_network_and_no_script(page):
@@ -85,63 +103,297 @@ def test_control_a_reference_to_elsewhere_is_seen(page, planted):
     assert external(page.replace("</main>", planted + "</main>"))
 
 
-def test_names_from_the_data_are_text(page):
-    assert NASTY not in page
-    assert "<b>weight</b>" not in page
-    assert "<i>kind</i>" not in page
-    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; $a_b$" in page
-    assert "fruit &amp; nuts.csv" in page
+def test_names_from_the_data_are_text(nasty):
+    assert NASTY not in nasty
+    assert "<b>nuts</b>" not in nasty
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; $a_b$ 3" in nasty
+    assert "fruit &amp; &lt;b&gt;nuts&lt;/b&gt;.csv" in nasty
+    assert NASTY in Page(nasty).text
 
 
 def test_ids_are_unique_and_what_is_referred_to_is_there(page):
     seen = Page(page)
     assert len(seen.ids) == len(set(seen.ids)) > 20
-    targets = set(re.findall(r"url\(#([^)]+)\)", page)) | {
-        ref[1:] for ref in seen.inside if ref.startswith("#")
+    targets = set(re.findall(r"url\(#([^)]+)\)", page)) | {ref[1:] for ref in seen.inside if ref[0] == "#"}
+    targets |= {
+        attributes["aria-labelledby"] for _, attributes in seen.tags if "aria-labelledby" in attributes
     }
     assert targets
     assert targets == set(seen.ids)
 
 
-def test_every_picture_says_what_it_shows(page):
-    pictures = [attributes for tag, attributes in Page(page).tags if tag == "svg"]
-    assert len(pictures) == 2 * 2 + 2
-    assert all(attributes["role"] == "img" and len(attributes["aria-label"]) > 20 for attributes in pictures)
-    assert page.count("<title>") == len(pictures) + 1
+def unspoken(text):
+    """Pictures that say nothing and are not hidden from those who cannot see them."""
+    return [
+        attributes
+        for tag, attributes in Page(text).tags
+        if tag == "svg"
+        and attributes.get("aria-hidden") != "true"
+        and "overflow" not in attributes
+        and not (attributes.get("role") == "img" and len(attributes.get("aria-label") or "") > 20)
+    ]
+
+
+def test_every_picture_says_what_it_shows(page, result):
+    pictures = [attributes for tag, attributes in Page(page).tags if attributes.get("role") == "img"]
+    assert len(pictures) == 3 * len(result.outcomes)
+    assert unspoken(page) == []
+    assert unspoken(page.replace('role="img" ', "", 1))  # the control
+
+
+def test_what_scrolls_can_be_reached_with_the_keyboard(page):
+    scrolled = [
+        attributes
+        for tag, attributes in Page(page).tags
+        if "wide" in (attributes.get("class") or "").split() or tag == "pre"
+    ]
+    assert len(scrolled) > 10
+    assert all(each["tabindex"] == "0" and each["aria-label"] for each in scrolled)
+    names = [each["aria-label"] for each in scrolled]
+    assert len(names) == len(set(names))
+    assert ":focus-visible" in page
+
+
+def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
+    verdict = judge(result)
+    first = page[: page.index("<h2>")]
+    assert verdict.sentence in Page(first).text
+    assert Page(first).text.index("Use GeneralizedCrossEntropy(q=0.7)") < first.index("forest")
+    for outcome in result.outcomes[1:]:
+        [item] = [each for each in Page(first).items if each.startswith(outcome.candidate.spec)]
+        for name in ("accuracy", "calibrated_nll"):
+            measure = next(each for each in result.plan.measures if each.name == name)
+            found = outcome.differences[name]
+            low, high = map(measure.show_difference, (found.low, found.high))
+            assert f"({low} to {high})" in item
+            assert found.call in item
+    assert '<li class="winner"><code class="name">GeneralizedCrossEntropy(' in first
+
+
+def test_the_best_calibrated_nll_is_first(page, result):
+    ranked = sorted(result.outcomes[1:], key=lambda outcome: outcome.mean("calibrated_nll"))
+    specs = [each.candidate.spec for each in ranked]
+    listed = [spec for item in Page(page).items for spec in specs if item.startswith(spec)]
+    assert listed == specs
+
+
+def test_a_call_is_told_by_its_shape_as_well(page, result):
+    assert len(set(forest.SYMBOLS.values())) == 4
+    first = page[: page.index("<h2>")]
+    strips = re.findall(r'<svg class="strip".*?class="mark" d="([^"]+)"', first)
+    wanted = [
+        forest.SYMBOLS[each.differences[name].call]
+        for each in sorted(result.outcomes[1:], key=lambda o: o.mean("calibrated_nll"))
+        for name in ("accuracy", "calibrated_nll")
+    ]
+    assert strips == wanted
+    assert len(set(wanted)) == 4
+
+
+def tabled(page, result):
+    """The first values of the table, and what the result has for them."""
+    rows = Page(page).table("values")[1:]
+    measures = {each.name: each for each in result.plan.measures}
+    names = ("accuracy", "calibrated_nll", "balanced_accuracy", "nll")
+    wanted = [
+        [measures[name].show(row.mean(name)) for name in names]
+        for row in (*result.outcomes, result.last_epoch, *result.context)
+    ]
+    shown = [[re.sub(r" (better|worse|equal|undecided)$", "", cell) for cell in row[1:5]] for row in rows]
+    return rows, shown, wanted
+
+
+def test_the_table_has_the_numbers_of_the_result(page, result):
+    rows, shown, wanted = tabled(page, result)
+    assert shown == wanted
+    assert [row[0] for row in rows] == [
+        "CrossEntropy() baseline",
+        *DEFAULT[:4],
+        "CrossEntropy() last epoch, not calibrated",
+        "commonest class context",
+        "HistGradientBoostingClassifier context",
+    ]
+
+
+def test_control_another_number_is_seen(page, result):
+    first = result.outcomes[1]
+    other = replace(first, values=dict(first.values) | {"accuracy": first.values["accuracy"] - 0.01})
+    _, shown, wanted = tabled(page, replace(result, outcomes=(result.baseline, other, *result.outcomes[2:])))
+    assert shown != wanted
+
+
+def test_all_measures_are_there_with_their_meaning(page, result):
+    text = Page(page).text
+    for measure in result.plan.measures:
+        assert f"{measure.title}: {measure.meaning}" in text
+    assert "about 9,000 rows would settle it" in text
 
 
 def test_the_page_says_what_was_asked(page):
+    text = Page(page).text
     for wanted in (
-        "plain cross entropy",
-        "equipoise compare",
-        "of the training labels flipped (--noise 0.2), validation labels alike, test labels never",
-        "one hidden layer of 4 (mlp); 2 epochs, batches of 128",
-        "40 rows to train, 8 to watch training, 32 to test",
-        "loss = CrossEntropy()",
+        "% of the training labels flipped (--noise 0.4), validation labels alike, test labels never",
+        "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
+        "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
+        "is that of the clean labels (probs), since the test labels are known to be better",
+        "are right only where labels are known to be noisy",
+        "from equipoise.losses import GeneralizedCrossEntropy",
+        "equipoise compare --noise 0.4 --folds 3",
+        "each is at 1 - 0.05 / 8",
+        "0.5 points of Accuracy",
         "torch 2",
-        "&#39;CrossEntropy() + 0.1 * Entropy()&#39;",
-        "All measures",
     ):
-        assert wanted in page, wanted
+        assert wanted in text, wanted
+
+
+def test_noisy_test_labels_are_named(written):
+    text = Page(written(make(DEFAULT[:1], noise=0.3, clean=False, **SMALL))).text
+    assert "is that of the observed labels (observed_probs)" in text
+    assert "no labels flipped" in text.lower()
+    assert "by observed labels, some of which are wrong" in text
+
+
+def test_one_test_part_and_costs(written):
+    result = make(DEFAULT[:2], one_test=True, repeats=2, costs=True, epochs=5, rows=600)
+    page = written(result)
+    text = Page(page).text
+    assert text.count("these 200 test rows only") == 1
+    assert "they speak of these test rows only" in text
+    assert "Without another training: plain cross entropy costs" in text
+    assert "repeat(3, minmax(0, 1fr))" in page  # panels
+    assert "of Cost, decided" in text  # the smallest difference worth having
+
+
+def test_a_candidate_that_is_lost_shows_no_nan(written, result):
+    outcomes = (result.baseline, lost(result.outcomes[1]), *result.outcomes[2:])
+    page = written(replace(result, outcomes=outcomes))
+    assert not re.search(r"\b([Nn]a[Nn]|inf|None)\b", Page(page).text)
+    assert not re.search(r'="[^"]*\bnan\b', re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL))
+    assert "diverged in 3 of 3 splits, left out of its numbers" in Page(page).text
+
+
+def test_many_classes_are_listed_by_recall(written):
+    names = tuple(f"class {k}" for k in range(30))
+    result = make(DEFAULT[:1], names=names, **SMALL)
+    seen = Page(written(result))
+    assert "the lowest first, 6 classes with a higher one left out" in seen.text
+    rows = next(rows for _, rows in seen.tables if rows[0][0] == "True class")
+    recalls = [float(row[2].removesuffix("\u00a0%")) for row in rows[1:]]
+    assert len(recalls) == 24
+    assert recalls == sorted(recalls)
+
+
+def test_few_classes_have_the_whole_matrix(page, result):
+    winner = judge(result).winner
+    rows = Page(page).table("matrix")
+    counts = np.array([[int(cell) for cell in row[3:]] for row in rows[1:]])
+    predictions = winner.predictions
+    assert counts.sum() == len(predictions.target)
+    assert counts.trace() == (predictions.probs.argmax(axis=1) == predictions.target).sum()
+
+
+def test_twenty_candidates_fit_a_mebibyte(written, result):
+    more = []
+    for k in range(20):
+        outcome = result.outcomes[1 + k % 4]
+        name = f"Poly(epsilon={k + 0.5}) + 0.1 * LogitRange(width={k}.0)"
+        more.append(replace(outcome, candidate=replace(outcome.candidate, spec=name)))
+    page = written(replace(result, outcomes=(result.baseline, *more)))
+    assert 100_000 < len(page.encode()) < 2**20
+    assert "11 more have no pictures here" in Page(page).text
+
+
+def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
+    """An improper loss that fits more noise than the data have is cautioned of; a proper one is not."""
+    cleaner = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
+    assert "finds more noise than the data have, which is its sharpness" in Page(written(cleaner)).text
+    assert "finds more noise than the data have" not in Page(written(result)).text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
+def test_axe_finds_nothing_serious(page, tmp_path, dark, width):
+    assert judged_by_axe(page, tmp_path, dark=dark, width=width) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
+def test_control_axe_finds_a_planted_fault(page, tmp_path, dark):
+    """A faint colour of that scheme alone."""
+    good, bad = ("#a3adba", "#4a525c") if dark else ("#566070", "#c5cad0")
+    faint = page.replace(f"--muted: {good}", f"--muted: {bad}")
+    assert faint != page
+    found = judged_by_axe(faint, tmp_path, dark=dark, width=1440)
+    assert any(each.startswith("serious color-contrast") for each in found)
+
+
+def test_good_lies_on_the_right():
+    differences = [Difference(-0.05, -0.1, 0.02, "undecided"), Difference(0.01, 0.0, 0.02, "undecided")]
+    for better, sign in (("higher", 1), ("lower", -1)):
+        along = forest.axis(differences, better, 0.01)
+        places = [along.place(sign * value) for value in (-0.1, -0.01, 0.0, 0.01, 0.02)]
+        assert places == sorted(places)
+        assert all(along.holds(end) for each in differences for end in (each.low, each.high, 0.01, -0.01))
+
+
+def test_a_long_interval_does_not_flatten_the_others():
+    short = [Difference(0.01, 0.0, 0.02, "undecided")] * 4
+    long = Difference(5.0, -40.0, 50.0, "undecided")
+    along = forest.axis([*short, long], "lower", 0.01)
+    assert along.place(0.0) - along.place(0.02) > 5
+    marks = forest.strip(along, long)
+    assert "M7-5L0 0L7 5" in marks  # an arrow where the interval goes on
+    assert "M-7-5L0 0L-7 5" in marks
+    assert 'class="mark"' not in marks  # the mean lies outside
+    assert "L7 5" not in forest.strip(along, short[0])
+
+
+def test_a_strip_without_numbers_has_no_marks():
+    unknown = Difference(NAN, NAN, NAN, "undecided")
+    along = forest.axis([unknown], "higher", 0.0)
+    assert 'class="zero"' in forest.strip(along, unknown)
+    assert "mark" not in forest.strip(along, unknown)
+    assert "nan" not in forest.strip(along, unknown)
 
 
 def test_pictures_follow_the_colours_of_the_page():
     confidence = np.linspace(0.3, 1, 50)
-    svg = figures.reliability("one", "reliability of <x> & y", confidence, confidence > 0.6)
+    stated = (confidence, confidence > 0.6)
+    svg = figures.reliability("one", "reliability of <x> & y", stated, stated)
     assert "var(--ink)" in svg
     assert not re.search(r"#(0[1-7])\1\1", svg)
     assert 'aria-label="reliability of &lt;x&gt; &amp; y"' in svg
     assert svg.startswith("<svg ")
     assert svg.endswith("</svg>")
-    assert svg == figures.reliability("one", "reliability of <x> & y", confidence, confidence > 0.6)
+    assert svg == figures.reliability("one", "reliability of <x> & y", stated, stated)
     ids = set(re.findall(r' id="([^"]+)"', svg))
-    others = set(re.findall(r' id="([^"]+)"', figures.reliability("two", "t", confidence, confidence > 0.6)))
+    others = set(re.findall(r' id="([^"]+)"', figures.reliability("two", "t", stated, stated)))
     assert ids
     assert ids.isdisjoint(others)
 
 
+def test_long_curves_are_thinned_and_keep_the_chosen_epoch():
+    curve = [{"epoch": k, "accuracy": 0.5 + k / 4000, "calibrated": 2 - k / 1000} for k in range(1, 1001)]
+    drawn = figures.curves("c", "curves", [(curve, 437)] * 100, "accuracy", "accuracy")
+    assert len(drawn) < 60_000
+    assert drawn.count("var(--wrong)") >= figures.MOST_LINES
+    points = figures._thinned(curve, 437)
+    assert len(points) <= figures.MOST_POINTS + 1
+    assert {1, 437, 1000} <= {point["epoch"] for point in points}
+
+
 def test_pictures_stand_missing_values():
-    curve = [{"epoch": 0, "accuracy": 0.1, "nll": 2.0}, {"epoch": 1, "accuracy": 0.2, "nll": None}]
-    assert "<svg" in figures.curves("c", "curves", [curve, curve], None)
-    nan = float("nan")
-    assert "<svg" in figures.interval("i", "interval", nan, 0.2, nan, 0.3, "undecided")
+    curve = [
+        {"epoch": 1, "accuracy": 0.1, "calibrated": 2.0},
+        {"epoch": 2, "accuracy": None, "calibrated": None},
+    ]
+    for key in ("accuracy", "calibrated"):
+        assert "<svg" in figures.curves("c", "curves", [(curve, 1), (curve[1:], 0)], key, key)
+
+
+def test_a_few_points_far_out_do_not_flatten_curves():
+    calm = [{"epoch": k, "accuracy": 0.5, "calibrated": 1.0} for k in range(2, 40)]
+    wild = [{"epoch": 1, "accuracy": 0.5, "calibrated": 500.0}, *calm]
+    assert figures._ceiling([wild], "calibrated", 1.0) < 5
+    assert figures._ceiling([calm], "calibrated", 1.0) == pytest.approx(1.05)

@@ -1,21 +1,37 @@
 """What a comparison prints: a table and a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from equipoise.compare.experiment import Outcome, Plan, Result, Watch
+import numpy as np
+
 from equipoise.compare.measures import Measure
-from equipoise.compare.outputs import free_rule_words, noise_words
-from equipoise.compare.verdict import Verdict
+from equipoise.compare.sentences import (
+    cautions,
+    deciding,
+    decision_gain_words,
+    found_words,
+    last_epoch_name,
+    nll_words,
+    noise_words,
+    splits_words,
+)
+
+if TYPE_CHECKING:
+    from equipoise.compare.plan import Plan
+    from equipoise.compare.results import Context, Outcome, Result
+    from equipoise.compare.verdict import Verdict
 
 __all__ = ["announce", "progress", "show"]
 
-_STYLES = {"better": "bold green", "worse": "red", "undecided": "dim"}
+_STYLES = {"better": "bold green", "worse": "red", "equal": "cyan", "undecided": "dim"}
 REPORTS = 10  # how often a run without a terminal says how far it is
+NOT_COMPARED = "not compared"
 
 
-def announce(plan: Plan) -> None:
+def announce(plan: "Plan") -> None:
     """Say what is about to be done."""
     dataset = plan.conditions.dataset
     rows, columns, classes = len(dataset.labels), dataset.features.shape[1], len(dataset.classes)
@@ -26,13 +42,14 @@ def announce(plan: Plan) -> None:
         print(
             "note: costs are made from the similarity: similarity[true, true] - similarity[true, predicted]"
         )
-    trials = len(plan.candidates) * plan.settings.seeds
-    print(f"{len(plan.candidates)} objectives x {plan.settings.seeds} seeds = {trials} trials", flush=True)
+    objectives, splits, tried = len(plan.candidates), len(plan.conditions.splits), plan.settings.tune
+    tuned = f" x {tried} settings" if tried > 1 else ""
+    print(f"{objectives} objectives x {splits} splits{tuned} = {plan.trials} trainings", flush=True)
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Watch]:
-    """A function to call with the number of finished trials and of all trials.
+def progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with the number of finished trials and of all trials.
 
     Args:
         quiet: Say nothing unless there is a terminal to show a bar on.
@@ -54,83 +71,95 @@ def progress(*, quiet: bool) -> Iterator[Watch]:
 def _say(done: int, total: int) -> None:
     """Print a line at the start and at every tenth of the way."""
     if done == total or done * REPORTS // total > (done - 1) * REPORTS // total:
-        print(f"{done} of {total} trials", flush=True)
+        print(f"{done} of {total} trainings", flush=True)
 
 
-def show(result: Result, verdict: Verdict, report: str) -> None:
-    """Print the table, the verdict and where the report is."""
+def show(result: "Result", verdict: "Verdict", report: str) -> None:
+    """Print the table, the verdict, what to beware of, and where the report is."""
     print(noise_words(result))
+    print(found_words(result))
     if sys.stdout.isatty():
         _show_table(result)
     else:
         _print_lines(result)
-    if words := free_rule_words(result):
+    print(f"differences from {verdict.against}; intervals are simultaneous; {splits_words(result)}")
+    print(nll_words(result))
+    if words := decision_gain_words(result):
         print(words)
     print(verdict.sentence)
     if verdict.others:
         print(verdict.others)
+    for caution in cautions(result, verdict):
+        print(f"warning: {caution}")
     print(f"report: {report}")
 
 
-def _show_table(result: Result) -> None:
-    """A table that folds to the width of the terminal: two lines for each measure of an objective."""
+def _show_table(result: "Result") -> None:
+    """Print a table that folds to the width of the terminal: two lines for each measure of an objective."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "objective", *(measure.title for measure in _shown(result)), "ECE (by chance)", show_lines=True
-    )
+    measures = _shown(result)
+    table = Table("objective", *(measure.title for measure in measures), show_lines=False)
     for column in table.columns:
         column.overflow = "fold"
-    for outcome in result.outcomes:
+    for place, outcome in enumerate(result.outcomes):
         cells = [Text(outcome.candidate.spec)]
-        for measure in _shown(result):
+        for measure in measures:
             value, difference, call = _cells(outcome, measure)
-            cells.append(
-                Text.assemble(value, " ", (call, _STYLES.get(call, "")), "\n" * bool(difference), difference)
-            )
-        table.add_row(*cells, _ece(outcome))
+            style = _STYLES.get(call, "")
+            cells.append(Text.assemble(value, " ", (call, style), "\n" * bool(difference), difference))
+        table.add_row(*cells, end_section=place in (0, len(result.outcomes) - 1))
+    for name, values in _apart(result, measures):
+        table.add_row(Text.assemble(name, "\n", (NOT_COMPARED, "dim")), *map(Text, values), style="dim")
     Console().print(table)
 
 
-def _print_lines(result: Result) -> None:
-    """Aligned lines, for a file or a pipe."""
+def _print_lines(result: "Result") -> None:
+    """Print aligned lines, for a file or a pipe."""
+    measures = _shown(result)
     heads = ["objective"]
-    for measure in _shown(result):
-        heads += [measure.title, "difference (95 % interval)", "called"]
+    for measure in measures:
+        heads += [measure.title, "difference (interval)", "called"]
     rows = [
-        [
-            outcome.candidate.spec,
-            *(cell for measure in _shown(result) for cell in _cells(outcome, measure)),
-            _ece(outcome),
-        ]
+        [outcome.candidate.spec, *(cell for measure in measures for cell in _cells(outcome, measure))]
         for outcome in result.outcomes
     ]
-    lines = [[*heads, "ECE (by chance)"], *rows]
+    apart = [
+        [name, *(cell for value in values for cell in (value, "", NOT_COMPARED))]
+        for name, values in _apart(result, measures)
+    ]
+    lines = [heads, *rows, *apart]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _shown(result: Result) -> list[Measure]:
-    """The measures that fit a terminal; the report has them all."""
-    return [
-        measure
-        for measure in result.plan.measures
-        if measure.name in ("accuracy", "nll", "cost", "decided_cost")
-    ]
+def _shown(result: "Result") -> list[Measure]:
+    """Return the measures that fit a terminal, those that decide; the report has them all."""
+    names = {measure.name for measure in deciding(result)} | {"accuracy", "calibrated_nll"}
+    return [measure for measure in result.plan.measures if measure.name in names]
 
 
-def _cells(outcome: Outcome, measure: Measure) -> tuple[str, str, str]:
-    """A value, its difference from plain cross entropy with the interval, and what that is called."""
+def _apart(result: "Result", measures: list[Measure]) -> list[tuple[str, list[str]]]:
+    """Return the rows that are never compared, with their values."""
+    rows: list[tuple[str, Outcome | Context]] = [(last_epoch_name(result), result.last_epoch)]
+    rows += [(f"context: {row.name}", row) for row in result.context]
+    return [(name, [_value(row, measure) for measure in measures]) for name, row in rows]
+
+
+def _value(row: "Outcome | Context", measure: Measure) -> str:
+    values = np.asarray(row.values.get(measure.name, ()), dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return measure.show(float(values.mean()) if len(values) else float("nan"))
+
+
+def _cells(outcome: "Outcome", measure: Measure) -> tuple[str, str, str]:
+    """Return a value, its difference from the baseline with the interval, and what that is called."""
     value = measure.show(outcome.mean(measure.name))
     found = outcome.differences.get(measure.name)
     if found is None:
         return value, "", ""
     mean, low, high = map(measure.show_difference, (found.mean, found.low, found.high))
     return value, f"{mean} ({low} to {high})", found.call or ""
-
-
-def _ece(outcome: Outcome) -> str:
-    return f"{outcome.mean('ece'):.3f} ({outcome.chance_ece()[0]:.3f})"

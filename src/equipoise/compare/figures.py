@@ -8,27 +8,31 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
 from equipoise.compare.measures import ECE_BINS
 
-__all__ = ["curves", "interval", "reliability"]
+__all__ = ["curves", "reliability"]
+
+FEWEST_ROWS = 5  # a group of fewer confidences is not drawn: its share is luck
+MOST_LINES = 20  # splits in a picture of curves
+MOST_POINTS = 60  # epochs in a line
+
+Stated = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 # Colours that stand for a variable of the page's style, so that a picture is right in dark and in light.
-_INK, _MUTED, _GRID, _ACCENT, _WRONG, _BETTER, _WORSE = (f"#0{digit}0{digit}0{digit}" for digit in "1234567")
+_INK, _MUTED, _GRID, _ACCENT, _WRONG, _PAGE = (f"#0{digit}0{digit}0{digit}" for digit in "123456")
 _VARIABLES = {
     _INK: "ink",
     _MUTED: "muted",
     _GRID: "grid",
     _ACCENT: "accent",
     _WRONG: "wrong",
-    _BETTER: "better",
-    _WORSE: "worse",
+    _PAGE: "page",
 }
-_CALLS = {"better": _BETTER, "worse": _WORSE}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -54,113 +58,97 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def reliability(name: str, title: str, confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> str:
-    """Stated confidence against the share that is right, above a histogram of the confidences.
+def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
+    """Draw stated confidence against the share that is right, raw and calibrated, and how often it is stated.
 
     Args:
         name: Unique on the page; every id in the picture begins with it.
         title: What it shows, for someone who cannot see it.
-        confidence: Probability of the likeliest class, (M,).
-        right: Whether that class was the true one, (M,).
+        raw: Probability of the likeliest class (M,) and whether that class was right (M,).
+        calibrated: The same after calibration.
     """
 
     def draw(figure: Figure) -> None:
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         edges = np.linspace(0, 1, ECE_BINS + 1)
-        share, stated = calibration_curve(right, confidence, n_bins=ECE_BINS, strategy="uniform")
-        counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
-        sizes = 10 + 90 * np.sqrt(counts[counts > 0] / counts.max())
         above.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        above.plot(stated, share, color=_ACCENT, linewidth=1.2)
-        above.scatter(stated, share, s=sizes, color=_ACCENT, linewidths=0, zorder=3, clip_on=False)
-        above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share that is right")
-        above.text(0.03, 0.93, "says too little", fontsize=7.5, color=_MUTED)
-        above.text(0.97, 0.05, "says too much", fontsize=7.5, color=_MUTED, ha="right")
-        rows = max(len(confidence), 1)
-        heights = [np.histogram(confidence[kept], bins=edges)[0] / rows for kept in (right, ~right)]
-        middles, width = (edges[:-1] + edges[1:]) / 2, 0.85 / ECE_BINS
-        below.bar(middles, heights[0], width, color=_ACCENT, label="right")
-        below.bar(middles, heights[1], width, bottom=heights[0], color=_WRONG, label="wrong")
-        below.set(xlabel="confidence", ylabel="share of rows")
-        below.legend(loc="upper left", handlelength=1, borderaxespad=0)
-
-    return _svg(name, title, (3.0, 3.5), draw)
-
-
-def curves(name: str, title: str, own: Sequence[Any], plain: Sequence[Any] | None) -> str:
-    """Validation accuracy and NLL over epochs: mean and range over seeds, beside plain cross entropy.
-
-    Args:
-        name: Unique on the page; every id in the picture begins with it.
-        title: What it shows, for someone who cannot see it.
-        own: For each seed, its curve.
-        plain: The same of plain cross entropy; None for itself.
-    """
-
-    def draw(figure: Figure) -> None:
-        for axes, key, label in zip(
-            figure.subplots(2, 1, sharex=True), ("accuracy", "nll"), ("accuracy", "NLL"), strict=True
+        for (confidence, right), colour, marker, label in (
+            (raw, _WRONG, "s", "raw"),
+            (calibrated, _ACCENT, "o", "calibrated"),
         ):
-            if plain is not None:
-                _curve(axes, plain, key, _MUTED, "plain cross entropy")
-            _curve(axes, own, key, _ACCENT, "this objective")
-            axes.set(ylabel=f"validation {label}")
-            if key == "accuracy":
-                axes.set_ylim(0, 1.02)
-                axes.legend(loc="lower right", handlelength=1.2)
-            else:
-                axes.set_ylim(bottom=0)
-                axes.set_xlabel("epoch")
+            share, stated = calibration_curve(right, confidence, n_bins=ECE_BINS, strategy="uniform")
+            counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
+            counts = counts[counts > 0]
+            told = counts >= min(FEWEST_ROWS, counts.max())
+            share, stated, sizes = share[told], stated[told], 8 + 60 * np.sqrt(counts[told] / counts.max())
+            above.plot(stated, share, color=colour, linewidth=1.2)
+            hollow = {"facecolors": _PAGE} if marker == "s" else {}
+            above.scatter(
+                stated, share, s=sizes, color=colour, marker=marker, linewidths=1, zorder=3, clip_on=False,
+                label=label, **hollow,
+            )  # fmt: skip
+            shares = np.histogram(confidence, bins=edges)[0] / max(len(confidence), 1)
+            below.stairs(shares, edges, color=colour, linewidth=1.2, fill=False)
+        above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
+        above.text(0.03, 0.93, "says too little", fontsize=7.5, color=_MUTED)
+        above.text(0.97, 0.04, "says too much", fontsize=7.5, color=_MUTED, ha="right")
+        above.legend(loc="upper left", handlelength=1, borderaxespad=0.3, bbox_to_anchor=(0, 0.9))
+        below.set(xlabel="stated confidence", ylabel="rows", ylim=(0, None))
 
-    return _svg(name, title, (3.0, 3.5), draw)
+    return _svg(name, title, (3.7, 2.25), draw)
 
 
-def interval(
-    name: str, title: str, low: float, mean: float, high: float, reach: float, call: str | None
-) -> str:
-    """A difference and its interval as a dot on a line, zero in the middle.
+def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> str:
+    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked.
 
     Args:
         name: Unique on the page; every id in the picture begins with it.
         title: What it shows, for someone who cannot see it.
-        low: Lower end; nan if there is no interval.
-        mean: The difference.
-        high: Upper end.
-        reach: Largest size of any difference in the column, so that pictures share a scale.
-        call: "better" or "worse" colours it.
+        kept: For each split, its curve and the epoch that was chosen.
+        key: Of the curve: "accuracy" or "calibrated".
+        label: What to call it.
     """
 
     def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        colour = _CALLS.get(call or "", _MUTED)
-        axes.axvline(0, color=_MUTED, linewidth=0.8)
-        if np.isfinite(low) and np.isfinite(high):
-            axes.plot([low, high], [0, 0], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot([mean], [0], marker="o", markersize=4, color=colour)
-        axes.set(xlim=(-1.08 * reach, 1.08 * reach), ylim=(-1, 1))
+        axes = figure.subplots()
+        heights = []
+        for curve, chosen in kept[:MOST_LINES]:
+            points = _thinned(curve, chosen)
+            epochs = [point["epoch"] for point in points]
+            values = [np.nan if point[key] is None else point[key] for point in points]
+            axes.plot(epochs, values, color=_ACCENT, linewidth=0.9, alpha=0.55)
+            at = next((k for k, epoch in enumerate(epochs) if epoch == chosen), None)
+            if at is not None:
+                axes.plot(epochs[at], values[at], "o", markersize=4.5, color=_WRONG, zorder=3)
+                heights.append(values[at])
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if key != "accuracy" and np.isfinite(heights).any():
+            axes.set_ylim(top=_ceiling([curve for curve, _ in kept], key, float(np.nanmax(heights))))
 
-    return _svg(name, title, (1.5, 0.2), draw, tight=False)
-
-
-def _curve(axes: Axes, seeds: Sequence[Any], key: str, colour: str, label: str) -> None:
-    """Mean and range over seeds."""
-    epochs = [point["epoch"] for point in seeds[0]]
-    values = np.array(
-        [[np.nan if p[key] is None else p[key] for p in curve] for curve in seeds], dtype=np.float64
-    )
-    axes.plot(epochs, values.mean(axis=0), color=colour, linewidth=1.4, label=label)
-    axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.16, linewidth=0)
+    return _svg(name, title, (2.7, 1.65), draw)
 
 
-def _svg(
-    name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None], *, tight: bool = True
-) -> str:
-    """An SVG element to put in a page."""
+def _thinned(curve: Sequence[Any], chosen: int) -> list[Any]:
+    """Return at most so many points of a curve, the chosen epoch and the ends among them."""
+    if len(curve) <= MOST_POINTS:
+        return list(curve)
+    kept = {round(place) for place in np.linspace(0, len(curve) - 1, MOST_POINTS)}
+    return [point for place, point in enumerate(curve) if place in kept or point["epoch"] == chosen]
+
+
+def _ceiling(curves_: Sequence[Sequence[Any]], key: str, chosen: float) -> float:
+    """Return the top of the axis: all of the curves, unless a few points would flatten the rest."""
+    values = [point[key] for curve in curves_ for point in curve if point[key] is not None]
+    return 1.05 * min(float(np.max(values)), max(3 * chosen, float(np.quantile(values, 0.95))))
+
+
+def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """Return an SVG element to put in a page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=inches, layout="constrained" if tight else None)
+        figure = Figure(figsize=inches, layout="constrained")
         draw(figure)
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -169,7 +157,7 @@ def _svg(
 
 
 def _inline(document: str, name: str, title: str) -> str:
-    """An SVG document as an element: no prologue, no metadata, own ids, colours of the page."""
+    """Return an SVG document as an element: no prologue, no metadata, own ids, colours of the page."""
     svg = document[document.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)

@@ -3,46 +3,70 @@
 import csv
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.compare.data import Split, split
-from equipoise.compare.experiment import Outcome, Plan, Result, free_rule
+from equipoise.compare.sentences import decision_gain_words, last_epoch_name, noise_words
 from equipoise.compare.store import write_atomically
-from equipoise.compare.verdict import Verdict
 
-__all__ = ["free_rule_words", "noise_words", "parts_of", "summary", "write_matrices", "write_table"]
+if TYPE_CHECKING:
+    from equipoise.compare.plan import Plan
+    from equipoise.compare.results import Outcome, Record, Result
+    from equipoise.compare.verdict import Verdict
 
-COLUMNS = ("objective", "seed", "measure", "value", "better", "predictions")
+__all__ = ["summary", "write_matrices", "write_table"]
+
+COLUMNS = ("objective", "repeat", "split", "measure", "value", "better", "predictions")
 
 
-def write_table(result: Result, path: Path) -> None:
-    """Write one row per objective, seed and measure; `predictions` is relative to the table."""
+def write_table(result: "Result", path: Path) -> None:
+    """Write one row per objective, split and measure.
+
+    Rows of plain cross entropy at its last epoch and of the context models have names of their own.
+    `predictions` is relative to the table, and empty where none were kept.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for outcome in result.outcomes:
-        for seed, key in enumerate(outcome.candidate.keys):
-            predictions = result.plan.store.predictions(key).relative_to(result.plan.out)
-            for measure in result.plan.measures:
-                value = float(outcome.values[measure.name][seed])
+    plan = result.plan
+    for name, values, kept in _tabled(result):
+        for split in range(len(kept)):
+            for measure in plan.measures:
+                value = float(values[measure.name][split]) if measure.name in values else math.nan
                 shown = "" if math.isnan(value) else repr(value)
-                row = (
-                    outcome.candidate.spec,
-                    seed,
-                    measure.name,
-                    shown,
-                    measure.better or "",
-                    predictions.as_posix(),
-                )
-                writer.writerow(row)
+                place = (name, _repeat(plan, split), split, measure.name)
+                writer.writerow((*place, shown, measure.better or "", kept[split]))
     write_atomically(path, buffer.getvalue().encode())
 
 
-def write_matrices(plan: Plan) -> None:
+def _tabled(result: "Result") -> Iterator[tuple[str, Any, list[str]]]:
+    """Yield name, values and files of predictions of everything in the table."""
+    plan = result.plan
+    for outcome in result.outcomes:
+        yield outcome.candidate.spec, outcome.values, [_file(plan, outcome, each) for each in outcome.records]
+    last = result.last_epoch
+    yield last_epoch_name(result), last.values, [""] * len(last.records)
+    for row in result.context:  # of the first repeat alone
+        yield row.name, row.values, [""] * max(map(len, row.values.values()))
+
+
+def _file(plan: "Plan", outcome: "Outcome", record: "Record") -> str:
+    """Return where the predictions of a record are."""
+    tried = outcome.candidate.units[_repeat(plan, record.split)]
+    unit = next(each for each in tried if asdict(each.setting) == asdict(record.setting))
+    return plan.store.predictions(unit.key).relative_to(plan.out).as_posix()
+
+
+def _repeat(plan: "Plan", split: int) -> int:
+    """Return the repeat that a split belongs to."""
+    return split // len(plan.conditions.of_repeat(0))
+
+
+def write_matrices(plan: "Plan") -> None:
     """Write the matrices in the order of the classes, for the code to paste."""
     for name, matrix in plan.matrices.items():
         buffer = io.BytesIO()
@@ -50,17 +74,20 @@ def write_matrices(plan: Plan) -> None:
         write_atomically(plan.out / f"{name}.npy", buffer.getvalue())
 
 
-def summary(result: Result, verdict: Verdict, files: dict[str, str]) -> dict[str, Any]:
-    """The result as JSON can hold it; what is not a number is null."""
-    plan = result.plan
-    dataset = plan.conditions.dataset
-    sizes = parts_of(plan)
+def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict[str, Any]:
+    """Return the result as JSON can hold it; what is not a number is null."""
+    plan, settings = result.plan, result.plan.settings
+    dataset, sizes = plan.conditions.dataset, plan.conditions.splits[0]
     return {
         "verdict": verdict.sentence,
         "others": verdict.others,
+        "call": verdict.call,
         "winner": verdict.winner.candidate.spec,
+        "against": verdict.against,
+        "choice": list(verdict.choice),
+        "nll_of": result.nll_of,
         "code": verdict.code,
-        "command": plan.settings.command,
+        "command": settings.command,
         "data": {
             "name": dataset.name,
             "rows": len(dataset.labels),
@@ -70,76 +97,69 @@ def summary(result: Result, verdict: Verdict, files: dict[str, str]) -> dict[str
             "validation": len(sizes.validation),
             "test": len(sizes.test),
             "notes": list(dataset.notes),
+            "noise": {name: _number(value) for name, value in asdict(result.noise).items()},
         },
         "noise": noise_words(result),
         "warnings": list(plan.warnings),
-        "free_rule": free_rule_words(result),
+        "decision_gain": decision_gain_words(result),
         "costs_from": plan.costs_from,
-        "seeds": plan.settings.seeds,
-        "training": asdict(plan.settings.training),
+        "folds": settings.folds,
+        "repeats": settings.repeats,
+        "splits": len(plan.conditions.splits),
+        "one_test": plan.one_test,
+        "worthwhile": dict(settings.worthwhile),
+        "training": asdict(settings.training),
         "versions": plan.shared["versions"],
         "trials": {"all": result.trials, "reused": result.reused},
         "files": files,
-        "objectives": [
+        "objectives": [_objective(result, outcome) for outcome in result.outcomes],
+        "last_epoch": _objective(result, result.last_epoch),
+        "context": [
             {
-                "objective": outcome.candidate.spec,
-                "ece_by_chance": dict(
-                    zip(("median", "95%"), map(_number, outcome.chance_ece()), strict=True)
-                ),
-                "diverged": outcome.diverged,
+                "name": row.name,
                 "measures": {
-                    measure.name: {
-                        "mean": _number(outcome.mean(measure.name)),
-                        "values": [_number(value) for value in outcome.values[measure.name]],
-                        "difference": _difference(outcome, measure.name),
-                    }
-                    for measure in plan.measures
+                    name: {"mean": _mean(values), "values": list(map(_number, values))}
+                    for name, values in row.values.items()
                 },
             }
-            for outcome in result.outcomes
+            for row in result.context
         ],
     }
 
 
-def noise_words(result: Result) -> str:
-    """What was done to the labels, and the share that it changed."""
-    if not result.plan.conditions.noisy:
-        return "no labels flipped"
-    share = np.mean([record["flipped"] for record in result.baseline.records])
-    return (
-        f"{100 * share:.0f} % of the training labels flipped (--noise {result.plan.settings.noise}), "
-        "validation labels alike, test labels never"
-    )
+def _objective(result: "Result", outcome: "Outcome") -> dict[str, Any]:
+    """Return an objective: lists have an entry for each split."""
+    records = outcome.records
+    return {
+        "objective": outcome.candidate.spec,
+        "epoch": [record.epoch for record in records],
+        "temperature": [_number(record.temperature) for record in records],
+        "noise": [_number(record.noise) for record in records],
+        "settings": [asdict(record.setting) for record in records],
+        "ece_by_chance": dict(zip(("median", "95%"), map(_number, outcome.chance_ece()), strict=True)),
+        "diverged": outcome.diverged,
+        "measures": {
+            measure.name: {
+                "mean": _number(outcome.mean(measure.name)),
+                "values": [_number(value) for value in outcome.values[measure.name]],
+                "difference": _difference(outcome, measure.name),
+            }
+            for measure in result.plan.measures
+        },
+    }
 
 
-def free_rule_words(result: Result) -> str:
-    """What deciding by cost alone is worth, in a sentence; empty without costs."""
-    found = free_rule(result)
-    if found is None:
-        return ""
-    before, after, difference = found
-    sure = (
-        f", 95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}"
-        if math.isfinite(difference.low)
-        else ""
-    )
-    return (
-        "Free of training: plain cross entropy costs "
-        f"{before:.3f} when its likeliest class is taken and {after:.3f} when the class of smallest expected "
-        f"cost is{sure}."
-    )
-
-
-def parts_of(plan: Plan) -> Split:
-    """The parts of the first seed; all seeds have parts of the same sizes."""
-    return split(plan.conditions.dataset, 0)
-
-
-def _difference(outcome: Outcome, measure: str) -> dict[str, Any] | None:
+def _difference(outcome: "Outcome", measure: str) -> dict[str, Any] | None:
     if measure not in outcome.differences:
         return None
     found = asdict(outcome.differences[measure])
     return {key: _number(value) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def _mean(values: Any) -> float | None:
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else None
 
 
 def _number(value: float) -> float | None:

@@ -1,0 +1,101 @@
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+
+from compare.made_result import DEFAULT, make
+from equipoise.compare import console
+from equipoise.compare.verdict import judge
+
+SMALL = {"folds": 3, "epochs": 5, "rows": 600}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return make(DEFAULT[:4], **SMALL)
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """What is printed of a result, on a terminal of a width or, without one, to a pipe."""
+
+    def show(result, width=None):
+        if width is not None:
+            monkeypatch.setenv("COLUMNS", str(width))
+            monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        capsys.readouterr()
+        console.show(result, judge(result), "out/report.html")
+        return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+
+    return show
+
+
+def test_a_pipe_gets_a_line_for_each_row(result, shown):
+    lines = shown(result).splitlines()
+    verdict = judge(result)
+    assert verdict.sentence in lines
+    assert lines[-1] == "report: out/report.html"
+    assert any(line.startswith("wrong labels found: ") for line in lines)
+    rows = {line.split("  ")[0]: line for line in lines}
+    accuracy, nll = (
+        next(m for m in result.plan.measures if m.name == n) for n in ("accuracy", "calibrated_nll")
+    )
+    for outcome in result.outcomes[1:]:
+        line = rows[outcome.candidate.spec]
+        for measure in (accuracy, nll):
+            found = outcome.differences[measure.name]
+            mean, low, high = map(measure.show_difference, (found.mean, found.low, found.high))
+            assert re.search(rf"{re.escape(f'{mean} ({low} to {high})')} +{found.call}", line)
+            assert measure.show(outcome.mean(measure.name)) in line
+    assert "(" not in rows["CrossEntropy()"].removeprefix("CrossEntropy()")
+
+
+def test_what_is_never_compared_is_labelled(result, shown):
+    lines = shown(result).splitlines()
+    rows = [line for line in lines if "not compared" in line]
+    assert [line.split("  ")[0] for line in rows] == [
+        "CrossEntropy(), last epoch, not calibrated",
+        "context: commonest class",
+        "context: HistGradientBoostingClassifier",
+    ]
+    assert rows[0].count("not compared") == 2
+    assert not any(call in line for line in rows for call in ("better", "worse", "undecided", "equal"))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_gets_a_table_of_its_width(result, shown, width):
+    out = shown(result, width)
+    table = [line for line in out.splitlines() if line[:1] in "\u2502\u2503\u250f\u2521\u2514\u251c"]
+    assert len(table) > 10
+    assert max(map(len, table)) <= width
+    first = re.sub(r"\s", "", "".join(re.findall(r"^\u2502([^\u2502]*)\u2502", out, re.MULTILINE)))
+    for name in (*DEFAULT[:4], "CrossEntropy(), last epoch, not calibrated", "context: commonest class"):
+        assert name.replace(" ", "") in first
+    assert first.count("notcompared") == 3
+    assert "report: out/report.html" in out
+
+
+def test_costs_add_their_columns_and_the_gain(shown):
+    out = shown(make(DEFAULT[:1], costs=True, **SMALL))
+    assert "Cost, decided" in out
+    assert "Without another training: plain cross entropy costs" in out
+
+
+def test_a_sharp_winner_is_warned_of(result, shown):
+    assert "warning: " not in shown(result)
+    winner = result.outcomes[1]
+    better = {name: replace(found, call="better") for name, found in winner.differences.items()}
+    cleaner = replace(
+        result,
+        outcomes=(result.baseline, replace(winner, differences=better), *result.outcomes[2:]),
+        noise=replace(result.noise, rate=0.05, low=0.02, high=0.08),
+    )
+    assert "warning: the calibration of GammaCrossEntropy(gamma=0.5) finds more noise" in shown(cleaner)
+
+
+def test_the_announcement_counts_trainings(result, capsys):
+    console.announce(result.plan)
+    assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().out
+    console.announce(make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL).plan)
+    assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().out

@@ -1,0 +1,207 @@
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compare.made_result import DEFAULT, make
+from equipoise.compare import sentences
+from equipoise.compare.outputs import COLUMNS, summary, write_matrices, write_table
+from equipoise.compare.statistics import compare_paired
+from equipoise.compare.verdict import judge
+
+SMALL = {"folds": 3, "epochs": 5, "rows": 600}
+FILES = {"report": "report.html"}
+
+
+@pytest.fixture(scope="module")
+def result():
+    return make(DEFAULT[:4], **SMALL)
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL)
+
+
+def written(result, path):
+    write_table(result, path)
+    with path.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_the_summary_is_json_and_has_its_keys(result):
+    said = json.loads(json.dumps(summary(result, judge(result), FILES), allow_nan=False))
+    for key in (
+        "verdict", "others", "winner", "code", "command", "data", "noise", "warnings", "costs_from",
+        "training", "versions", "trials", "files", "objectives",
+    ):  # fmt: skip
+        assert key in said, key  # as before
+    assert "free_rule" not in said
+    verdict = judge(result)
+    assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.spec)
+    assert said["against"] == "plain cross entropy, best epoch, calibrated"
+    assert (said["choice"], said["nll_of"]) == (list(verdict.choice), "clean")
+    assert set(said["data"]["noise"]) == {"rate", "low", "high"}
+    assert said["data"]["noise"]["rate"] == result.noise.rate
+    assert (said["folds"], said["repeats"], said["splits"], said["one_test"]) == (3, 1, 3, False)
+    assert said["decision_gain"] == ""
+    assert said["worthwhile"] == {"accuracy": 0.005, "calibrated_nll": 0.01}
+
+
+def test_an_objective_has_its_fit_and_its_measures(result):
+    said = summary(result, judge(result), FILES)
+    for outcome, objective in zip(result.outcomes, said["objectives"], strict=True):
+        assert objective["objective"] == outcome.candidate.spec
+        assert objective["epoch"] == [record.epoch for record in outcome.records]
+        assert objective["temperature"] == [record.temperature for record in outcome.records]
+        assert objective["noise"] == [record.noise for record in outcome.records]
+        assert objective["settings"][0] == {
+            "objective": outcome.candidate.spec,
+            "lr": 0.02,
+            "weight_decay": 1e-4,
+            "width": 64,
+        }
+        for name in ("accuracy", "nll", "calibrated_nll", "balanced_accuracy"):
+            found = objective["measures"][name]
+            assert found["mean"] == pytest.approx(np.mean(outcome.values[name]), rel=1e-12)
+            assert found["values"] == outcome.values[name].tolist()
+            if outcome is result.baseline:
+                assert found["difference"] is None
+            else:
+                difference = outcome.differences[name]
+                assert found["difference"]["low"] == difference.low
+                assert found["difference"]["call"] == difference.call
+    assert said["objectives"][1]["measures"]["accuracy"]["difference"]["call"] in (
+        "better", "equal", "worse", "undecided",
+    )  # fmt: skip
+    assert said["objectives"][1]["measures"]["brier"]["difference"]["call"] is None
+
+
+def test_what_is_never_compared_stands_apart(result):
+    said = summary(result, judge(result), FILES)
+    assert said["last_epoch"]["measures"]["accuracy"]["mean"] == result.last_epoch.mean("accuracy")
+    assert said["last_epoch"]["measures"]["accuracy"]["difference"] is None
+    assert [each["name"] for each in said["context"]] == ["commonest class", "HistGradientBoostingClassifier"]
+    assert said["context"][1]["measures"]["accuracy"]["mean"] == pytest.approx(0.953)
+    assert said["context"][0]["measures"]["nll"] == {"mean": None, "values": [None] * 3}
+    assert len(said["objectives"]) == len(result.outcomes)
+
+
+def test_what_is_no_number_is_null(result):
+    first = result.outcomes[1]
+    records = tuple(replace(each, temperature=math.nan, noise=math.nan) for each in first.records)
+    other = replace(first, records=records, values=dict(first.values) | {"nll": np.full(3, math.nan)})
+    unknown = replace(result.noise, low=math.nan, high=math.nan)
+    found = replace(result, outcomes=(result.baseline, other, *result.outcomes[2:]), noise=unknown)
+    said = json.loads(json.dumps(summary(found, judge(result), FILES), allow_nan=False))
+    assert said["objectives"][1]["temperature"] == [None] * 3
+    assert said["objectives"][1]["measures"]["nll"]["mean"] is None
+    assert said["data"]["noise"]["low"] is None
+
+
+def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
+    rows = written(result, tmp_path / "results.csv")
+    assert tuple(rows[0]) == COLUMNS == (
+        "objective", "repeat", "split", "measure", "value", "better", "predictions",
+    )  # fmt: skip
+    names = [*(each.candidate.spec for each in result.outcomes), sentences.last_epoch_name(result)]
+    names += [each.name for each in result.context]
+    assert len(rows) == len(names) * 3 * len(result.plan.measures)
+    assert list(dict.fromkeys(row["objective"] for row in rows)) == names
+    outcome = result.outcomes[2]
+    kept = {
+        (int(row["split"]), row["measure"]): row for row in rows if row["objective"] == outcome.candidate.spec
+    }
+    for name, values in outcome.values.items():
+        for split, value in enumerate(values):
+            assert float(kept[split, name]["value"]) == value
+    assert kept[0, "accuracy"]["better"] == "higher"
+    assert kept[0, "accuracy"]["predictions"] == "trials/GeneralizedCrossEntropy-0-0.npz"
+    assert not any(row["value"] == "nan" for row in rows)
+
+
+def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_path):
+    rows = written(tuned, tmp_path / "results.csv")
+    found = {
+        (row["repeat"], row["split"]): row["predictions"]
+        for row in rows
+        if row["objective"] == DEFAULT[0] and row["measure"] == "accuracy"
+    }
+    assert found == {
+        ("0", "0"): "trials/GammaCrossEntropy-0-0.npz",
+        ("0", "1"): "trials/GammaCrossEntropy-0-1.npz",
+        ("0", "2"): "trials/GammaCrossEntropy-0-0.npz",
+        ("1", "3"): "trials/GammaCrossEntropy-1-1.npz",
+        ("1", "4"): "trials/GammaCrossEntropy-1-0.npz",
+        ("1", "5"): "trials/GammaCrossEntropy-1-1.npz",
+    }
+    context = [row for row in rows if row["objective"] == "commonest class"]
+    assert {row["repeat"] for row in context} == {"0"}  # trained in the first repeat alone
+    assert {row["predictions"] for row in context} == {""}
+
+
+def test_matrices_are_written_in_the_order_of_the_classes(tuned, tmp_path):
+    write_matrices(replace(tuned.plan, out=tmp_path))
+    assert np.array_equal(np.load(tmp_path / "costs.npy"), tuned.plan.matrices["costs"])
+
+
+def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
+    before, after, difference = sentences.decision_gain(tuned)
+    values = tuned.baseline.values
+    assert (before, after) == (values["cost"].mean(), values["decided_cost"].mean())
+    [same] = compare_paired(
+        [values["decided_cost"]], values["cost"], "lower", test_ratio=tuned.plan.test_ratio, repeats=2
+    )
+    assert difference == same
+    words = sentences.decision_gain_words(tuned)
+    assert f"{before:.3f} when its likeliest class is taken and {after:.3f}" in words
+    assert summary(tuned, judge(tuned), FILES)["decision_gain"] == words
+
+
+def test_the_gain_of_decisions_on_one_test_part_is_of_its_rows():
+    result = make(DEFAULT[:1], one_test=True, repeats=2, costs=True, epochs=5, rows=600)
+    before, after, difference = sentences.decision_gain(result)
+    assert difference.mean == pytest.approx(after - before, abs=1e-12)
+    assert difference.low < difference.mean < difference.high
+
+
+@pytest.mark.parametrize(
+    ("text", "proper"),
+    [
+        ("CrossEntropy()", True),
+        ("Brier()", True),
+        ("CrossEntropy() + 0.5 * Brier()", True),
+        ("CrossEntropy(label_smoothing=0.1)", False),
+        ("GammaCrossEntropy(gamma=0.5)", False),
+        ("GammaCrossEntropy(gamma=Linear(0, 0.5))", False),  # its loss starts as cross entropy
+        ("CrossEntropy() - 0.1 * Entropy()", False),
+        ("CrossEntropy() + 0.1 * LogitRange(width=8.0)", False),
+    ],
+)
+def test_what_is_proper(text, proper):
+    [candidate] = (
+        make((text,), folds=2, epochs=1, rows=200).plan.candidates[1:]
+        if text != "CrossEntropy()"
+        else (make(DEFAULT[:1], folds=2, epochs=1, rows=200).plan.candidates[0],)
+    )
+    assert sentences.is_proper(candidate) is proper
+
+
+def test_sharpness_is_told_from_noise(result):
+    clean = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
+    names = [each.candidate.spec for each in sentences.sharper_than_the_data(clean)]
+    assert names == list(DEFAULT[:4])
+    assert sentences.sharper_than_the_data(replace(result, noise=replace(result.noise, high=0.9))) == []
+
+
+def test_words_of_the_noise(result):
+    assert sentences.found_words(result).startswith(
+        f"wrong labels found: {100 * result.noise.rate:.1f} % (95 %"
+    )
+    assert sentences.found_words(result).endswith("flipped ones included")
+    unknown = replace(result, noise=replace(result.noise, rate=math.nan))
+    assert sentences.found_words(unknown) == "wrong labels found: unknown"
+    assert "--noise 0.4" in sentences.noise_words(result)
