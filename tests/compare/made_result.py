@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from equipoise.compare import spec
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.measures import DECIDING, MEASURES, Predictions, chance_calibration_errors
+from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
 from equipoise.compare.plan import Candidate, Plan
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting
 from equipoise.compare.settings import Settings, Training
@@ -242,7 +242,7 @@ def _compared(outcome: Outcome, plain: Outcome, plan: Plan) -> Outcome:
         least = worthwhile_difference(dict(plan.settings.worthwhile), measure.name, plain.mean(measure.name))
         [found[measure.name]] = compare_paired(
             [outcome.values[measure.name]], plain.values[measure.name],
-            measure.better if measure.name in DECIDING else None, test_ratio=plan.test_ratio,
+            measure.better if measure.name in plan.deciding else None, test_ratio=plan.test_ratio,
             worthwhile=least, comparisons=(len(plan.candidates) - 1) * len(plan.deciding),
             rows=len(plan.conditions.dataset.labels),
         )  # fmt: skip
