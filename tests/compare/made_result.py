@@ -159,7 +159,8 @@ def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -
                 chance_calibration_errors(probs, 20, place) if finite else [], 0.4, 1.0,
             )  # fmt: skip
             found.append((record, seen))
-    return _pooled(candidate, best, plan), _pooled(candidate, last, plan)
+    plain = _pooled(candidate, best, plan)
+    return plain, replace(_pooled(candidate, last, plan), records=plain.records)
 
 
 def _pooled(candidate: Candidate, found: Sequence[tuple[Record, Predictions]], plan: Plan) -> Outcome:

@@ -395,5 +395,7 @@ def test_pictures_stand_missing_values():
 def test_a_few_points_far_out_do_not_flatten_curves():
     calm = [{"epoch": k, "accuracy": 0.5, "calibrated": 1.0} for k in range(2, 40)]
     wild = [{"epoch": 1, "accuracy": 0.5, "calibrated": 500.0}, *calm]
-    assert figures._ceiling([wild], "calibrated", 1.0) < 5
-    assert figures._ceiling([calm], "calibrated", 1.0) == pytest.approx(1.05)
+    low, high = figures._window([wild], "calibrated", [1.0])
+    assert low < 1.0 < high < 1.1
+    assert figures._window([wild], "calibrated", [7.0])[1] > 7  # a chosen epoch is never cut off
+    assert figures._window([[]], "accuracy", []) is None

@@ -22,6 +22,7 @@ from equipoise.compare.sentences import (
     decision_gain_words,
     found_words,
     is_proper,
+    last_epoch,
     nll_words,
     noise_words,
     sharper_than_the_data,
@@ -52,12 +53,12 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
     environment.filters["code"] = lambda text: _with_code(text, specs)
     environment.filters["breakable"] = _breakable
     shown, others = _pictured(result, verdict)
-    headline, of, data = verdict.sentence.partition(" Data: ")
+    headline, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence, maxsplit=1)
     page = environment.from_string(template).render(
         result=result,
         verdict=verdict,
         headline=headline,
-        rest=(of + data).strip(),
+        rest="".join(rest),
         choice=[each for each in verdict.choice if each not in verdict.sentence] and verdict.choice,
         plan=result.plan,
         dataset=result.plan.conditions.dataset,
@@ -187,7 +188,7 @@ def _table(result: "Result", verdict: "Verdict") -> list[dict[str, Any]]:
     apart: list[tuple[str, Any, str]] = [
         (
             result.last_epoch.candidate.spec,
-            result.last_epoch,
+            last_epoch(result),
             "last epoch, not calibrated",
         )
     ]

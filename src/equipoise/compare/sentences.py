@@ -1,6 +1,7 @@
 """What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "decision_gain_words",
     "found_words",
     "is_proper",
+    "last_epoch",
     "last_epoch_name",
     "nll_words",
     "noise_words",
@@ -45,6 +47,16 @@ def worthwhile(result: "Result", measure: str) -> float:
 def last_epoch_name(result: "Result") -> str:
     """Return what the row of plain cross entropy at its last epoch is called."""
     return f"{result.last_epoch.candidate.spec}, last epoch, not calibrated"
+
+
+def last_epoch(result: "Result") -> "Outcome":
+    """Return plain cross entropy at its last epoch, with that epoch and no calibration in its records."""
+    last = result.last_epoch
+    records = [
+        replace(record, epoch=int(record.curve[-1]["epoch"] or 0), temperature=1.0, noise=0.0, chance_ece=[])
+        for record in last.records
+    ]
+    return replace(last, records=tuple(records))
 
 
 def is_proper(candidate: "Candidate") -> bool:
