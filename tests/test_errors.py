@@ -58,6 +58,7 @@ OUTSIDE = (
     "cli.py",
     "maps",
     "metrics.py",
+    "training.py",
     "targets",
     "decisions.py",
     "distributions.py",

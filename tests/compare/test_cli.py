@@ -16,11 +16,11 @@ GAMMA = ("--objective", "GammaCrossEntropy(gamma=0.5)")
 
 def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast, tmp_path):
     out = tmp_path / "deep" / "out"
-    said = call("compare", blobs, *GAMMA, *fast, "--seeds", 3, "--out", out)
+    said = call("compare", blobs, *GAMMA, *fast, "--folds", 3, "--out", out)
     assert said.code == 0
     assert said.err == ""
     assert said.out.splitlines()[0] == "blobs.npz: 150 rows, 4 columns, 3 classes"
-    assert "2 objectives x 3 seeds = 6 trials" in said.out
+    assert "2 objectives x 3 folds = 6 trainings" in said.out
     assert said.out.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert {path.name for path in out.iterdir()} == {"report.html", "results.csv", "trials"}
     with (out / "results.csv").open() as file:
@@ -42,7 +42,7 @@ def test_json_is_all_that_is_printed_and_plain_cross_entropy_always_runs(call, b
         "--objective",
         "Focal( 2 )",
         *fast,
-        "--seeds",
+        "--folds",
         2,
         "--out",
         tmp_path / "a",
@@ -82,7 +82,7 @@ def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
         "PID",
         "--drop",
         "popul",
-        "--seeds",
+        "--folds",
         3,
         "--model",
         "linear",
@@ -98,7 +98,7 @@ def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
 def test_costs_and_similarity_add_their_measures_candidates_and_matrices(call, blobs, fast, tmp_path):
     np.savetxt(tmp_path / "costs.csv", [[0, 1, 9], [1, 0, 1], [1, 1, 0]], delimiter=",")
     np.savetxt(tmp_path / "alike.csv", [[0.8, 0.2, 0], [0.2, 0.8, 0], [0, 0, 1]], delimiter=",")
-    words = ("compare", blobs, *fast, "--seeds", 1, "--json", "--out", tmp_path / "out")
+    words = ("compare", blobs, *fast, "--folds", 2, "--json", "--out", tmp_path / "out")
     both = json.loads(
         call(*words, "--costs", tmp_path / "costs.csv", "--similarity", tmp_path / "alike.csv").out
     )
@@ -145,14 +145,22 @@ BAD = [
     (["--similarity", "nowhere.csv"], "similarity must be a CSV or NPY file, got 'nowhere.csv', which is"),
     (["--noise", "1.5"], "noise must be a share in [0, 1), got 1.5"),
     (["--noise", "lots"], "noise must be a share in [0, 1) or a matrix file, got 'lots'"),
-    (["--seeds", "0"], "seeds must be 1 or more, got 0"),
+    (["--folds", "1"], "folds must be 2 or more, got 1"),
+    (["--repeats", "0"], "repeats must be 1 or more, got 0"),
+    (["--tune", "-1"], "tune must be 0 or more, got -1"),
+    (["--stop", "never"], "stop must be one of calibrated, own, accuracy, nll, none, got 'never'"),
+    (["--patience", "0"], "patience must be 1 or more, got 0"),
+    (["--class-weight", "even"], "class-weight must be balanced, got 'even'"),
+    (["--worthwhile", "accuracy"], "worthwhile must be a measure and a number, got 'accuracy'"),
+    (["--worthwhile", "brier=1"], "worthwhile must be accuracy, calibrated_nll, decided_cost with a number"),
+    (["--worthwhile", "accuracy=-1"], "worthwhile must be accuracy, calibrated_nll, decided_cost with a"),
     (["--jobs", "-1"], "jobs must be 1 or more, got -1"),
     (["--epochs", "0"], "epochs must be 1 or more, got 0"),
     (["--batch-size", "0"], "batch-size must be 1 or more, got 0"),
     (["--lr", "nan"], "lr must be positive and finite, got nan"),
     (["--weight-decay", "-1"], "weight-decay must be 0 or more, got -1.0"),
     (["--model", "cnn"], "model must be one of mlp, linear, got 'cnn'"),
-    (["--seeds", "many"], "argument --seeds: invalid int value: 'many'; see equipoise compare --help"),
+    (["--folds", "many"], "argument --folds: invalid int value: 'many'; see equipoise compare --help"),
     (["--objektive", "x"], "unrec"),
 ]  # fmt: skip
 
@@ -186,7 +194,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(call, workplace, wo
 
 
 def test_control_good_input_in_the_same_place_is_taken(call, workplace, fast):
-    said = call("compare", "table.csv", "--target", "label", *GAMMA, *fast, "--seeds", 1)
+    said = call("compare", "table.csv", "--target", "label", *GAMMA, *fast, "--folds", 2)
     assert said.code == 0
     assert (workplace / "comparison" / "report.html").exists()
 
@@ -200,7 +208,7 @@ def test_a_wrong_command_is_refused_in_one_line(call, words):
 
 
 def test_nothing_to_compare_with_is_refused(call, blobs, fast, tmp_path):
-    said = call("compare", blobs, *GAMMA, *fast, "--lr", "1e30", "--seeds", 1, "--out", tmp_path / "out")
+    said = call("compare", blobs, *GAMMA, *fast, "--lr", "1e30", "--folds", 2, "--out", tmp_path / "out")
     assert said.code == 2
     assert said.err == (
         "equipoise: error: plain cross entropy must stay finite to compare with, got infinite logits; "
@@ -213,7 +221,7 @@ def test_a_candidate_that_diverges_is_said_to(call, blobs, fast, tmp_path):
     words = (
         "--objective",
         "CrossEntropy() - 1e30 * LogitRange(width=1)",
-        "--seeds",
+        "--folds",
         3,
         "--json",
         "--out",
@@ -289,7 +297,7 @@ def test_the_front_door_does_it_all(blobs, tmp_path):
     settings = Settings(
         str(blobs),
         objectives=("Brier()",),
-        seeds=2,
+        folds=2,
         jobs=1,
         out=str(tmp_path),
         training=Training(epochs=1, width=4),

@@ -1,4 +1,4 @@
-"""Kill a real run in the middle, start it again, and read that only the missing trials were run."""
+"""Kill a real run in the middle, start it again, and read that only the missing units were run."""
 
 import contextlib
 import io
@@ -17,8 +17,9 @@ from equipoise.cli import main
 from equipoise.compare.store import Store, digest
 
 OBJECTIVES = ("--objective", "GammaCrossEntropy(gamma=0.5)", "--objective", "Brier()")
-TRAINING = ("--seeds", "3", "--noise", "0.2", "--width", "16", "--epochs", "60", "--batch-size", "8")
-TRIALS = 9
+TRAINING = ("--folds", "2", "--repeats", "3", "--noise", "0.2", "--width", "16", "--batch-size", "8")
+UNITS, FOLDS = 9, 2
+TRIALS = UNITS * FOLDS
 
 
 def command(blobs, out, jobs=1):
@@ -27,7 +28,9 @@ def command(blobs, out, jobs=1):
 
 
 def records(out: Path) -> list[Path]:
-    return sorted((out / "trials").glob("*.json"))
+    """Those of the candidates: those of the models beside have none of their own trainings."""
+    paths = sorted((out / "trials").glob("*.json"))
+    return [path for path in paths if b'"score"' in path.read_bytes()]
 
 
 def state(paths):
@@ -35,7 +38,7 @@ def state(paths):
 
 
 def predictions(out):
-    return sorted((out / "trials").glob("*.npz"))
+    return [path.with_suffix(".npz") for path in records(out)]
 
 
 def start(blobs, out, environment, jobs=1):
@@ -52,7 +55,7 @@ def start(blobs, out, environment, jobs=1):
 
 
 def wait_for_some(process, out, count):
-    """Wait until some trials are finished, and fail if the run ends before."""
+    """Wait until some units are finished, and fail if the run ends before."""
     deadline = time.monotonic() + 120
     while len(records(out)) < count:
         assert process.poll() is None, process.communicate()[1]
@@ -89,7 +92,7 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     kept = [path for path in records(out) if Store(out / "trials").read(path.stem)]
-    assert 3 <= len(kept) < TRIALS - 1
+    assert 3 <= len(kept) < UNITS - 1
     before = state(kept) | state([path.with_suffix(".npz") for path in kept])
     assert not (out / "report.html").exists()
     torn = out / "trials" / "torn.json.1.tmp"
@@ -99,13 +102,13 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
         command(blobs, out, jobs=2), env=environment, capture_output=True, text=True, check=True
     )
     summary = json.loads(again.stdout)
-    assert summary["trials"] == {"all": TRIALS, "reused": len(kept)}
+    assert summary["trials"] == {"all": TRIALS, "reused": FOLDS * len(kept)}
     assert before.items() <= (state(records(out)) | state(predictions(out))).items()
     assert not torn.exists()
     reference, expected = whole
     assert numbers(summary) == numbers(expected)
     assert (out / "results.csv").read_bytes() == (reference / "results.csv").read_bytes()
-    assert len(records(out)) == len(predictions(out)) == TRIALS
+    assert len(records(out)) == len(predictions(out)) == UNITS
 
 
 def ignores_interrupts(process):
@@ -136,28 +139,28 @@ def copied(whole, tmp_path):
     reference, _ = whole
     out = tmp_path / "out"
     (out / "trials").mkdir(parents=True)
-    for path in (*records(reference), *predictions(reference)):
+    for path in (reference / "trials").iterdir():
         (out / "trials" / path.name).write_bytes(path.read_bytes())
     return out
 
 
-def test_a_damaged_trial_is_run_again(whole, blobs, tmp_path):
+def test_a_damaged_unit_is_run_again(whole, blobs, tmp_path):
     out = copied(whole, tmp_path)
     torn, altered, lost = records(out)[:3]
     torn.write_bytes(torn.read_bytes()[:100])
     altered.write_bytes(altered.read_bytes().replace(b'"accuracy": 0.', b'"accuracy": 1.'))
     lost.with_suffix(".npz").unlink()
     summary = in_process(blobs, out)
-    assert summary["trials"] == {"all": TRIALS, "reused": TRIALS - 3}
+    assert summary["trials"] == {"all": TRIALS, "reused": TRIALS - 3 * FOLDS}
     assert numbers(summary) == numbers(whole[1])
 
 
-def test_control_a_trial_that_is_whole_is_believed(whole, blobs, tmp_path):
+def test_control_a_unit_that_is_whole_is_believed(whole, blobs, tmp_path):
     out = copied(whole, tmp_path)
     path = records(out)[0]
     body = json.loads(path.read_text())
     body.pop("digest")
-    body["record"]["measures"]["accuracy"] = 0.123456
+    body["record"]["records"][0]["measures"]["accuracy"] = 0.123456
     path.write_text(json.dumps(body | {"digest": digest(body)}))
     summary = in_process(blobs, out)
     assert summary["trials"] == {"all": TRIALS, "reused": TRIALS}

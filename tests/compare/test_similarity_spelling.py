@@ -44,7 +44,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
         "--target",
         "animal",
         *fast,
-        "--seeds",
+        "--folds",
         3,
         "--out",
         animals / "out",
@@ -76,7 +76,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
 
 
 def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
-    words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--seeds", 1, "--json")
+    words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--folds", 2, "--json")
     words = (*words, "--out", animals / "out", "--objective", "Focal()")
     alone = json.loads(call(*words, "--similarity", GROUPS).out)
     assert alone["costs_from"] == "similarity"
@@ -160,8 +160,8 @@ def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, an
         "--target",
         "animal",
         *fast,
-        "--seeds",
-        1,
+        "--folds",
+        2,
         "--out",
         animals / "out",
     )

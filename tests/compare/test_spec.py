@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from equipoise.compare import spec
 from equipoise.losses import CrossEntropy, ExpectedCost
@@ -40,3 +41,48 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
     assert space["loss"] == spec.parse(text, {"costs": COSTS})
     assert "from equipoise.losses import ExpectedCost, GammaCrossEntropy" in code
     assert "from equipoise.penalties import Entropy" in code
+
+
+def test_a_schedule_changes_one_number_over_the_share_of_training():
+    text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(0.2, 0, steps=0.5) * Entropy()"
+    objective = spec.read(text).objective(200)
+    assert repr(objective) == (
+        "Objective(GammaCrossEntropy(gamma=0.0, min_weight=0.0) + 0.2 * Entropy(), "
+        "Entropy: Cosine(start=0.2, end=0, steps=100), gamma: Linear(start=0, end=0.5, steps=200))"
+    )
+    for _ in range(100):
+        objective.step()
+    assert objective.scheduled() == {"Entropy": 0.0, "gamma": 0.25}
+
+
+def test_an_objective_without_a_schedule_has_none():
+    read = spec.read("Focal() + 0.1 * Entropy()")
+    assert read.schedules == {}
+    assert read.loss == spec.parse("Focal() + 0.1 * Entropy()")
+
+
+def test_class_weights_go_into_the_objective():
+    weight = torch.tensor([1.0, 2.0])
+    assert spec.read("Focal()").objective(1, weight).weight is weight
+
+
+BAD_SCHEDULES = [
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7))",
+        "steps must be a share of training in (0, 1], got 7",
+    ),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, 0))", "steps must be a share of training in (0, 1], got 0"),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))",
+        "steps must be a share of training in (0, 1], got n",
+    ),
+    ("GammaCrossEntropy(gamma=Linear(0.5, 0.5))", "a schedule must change one number of the objective, got"),
+    ("GammaCrossEntropy(gamma=Linear(0, 2))", "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
+    ("GammaCrossEntropy(gamma=Linear(0))", "Linear: "),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_SCHEDULES)
+def test_a_schedule_that_fits_nothing_is_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        spec.read(text)

@@ -84,7 +84,7 @@ def _differences(
             )
         elif measure.rows is not None:
             rows = np.unique(pooled[0]().rows)
-            scores = [_by_row(each(), measure.rows) for each in pooled]
+            scores = [_by_repeat(each(), measure.rows) for each in pooled]
             groups = None if dataset.groups is None else dataset.groups[rows]
             compared = compare_rows(
                 scores[1:], scores[0], better, worthwhile=least, comparisons=comparisons, groups=groups
@@ -98,10 +98,10 @@ def _differences(
     return found
 
 
-def _by_row(pooled: Pooled, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The score of each row, averaged over the trainings that have tested it, in the order of the rows."""
-    _, place, count = np.unique(pooled.rows, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=score(pooled.predictions)) / count
+def _by_repeat(pooled: Pooled, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The scores (R, M) of the rows of one test part, in the order of the rows, by each of R trainings."""
+    order = np.lexsort((pooled.rows, pooled.split))
+    return score(pooled.predictions)[order].reshape(len(np.unique(pooled.split)), -1)
 
 
 def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Pooled]:

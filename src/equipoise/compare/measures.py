@@ -28,7 +28,6 @@ from equipoise.decisions import decide
 from equipoise.metrics import area_under_risk_coverage, expected_cost, severity
 
 __all__ = [
-    "DECIDING",
     "ECE_BINS",
     "MEASURES",
     "Measure",
@@ -110,7 +109,6 @@ class Measure:
         better: "higher" or "lower"; None for what is described and never called better or worse.
         needs_costs: Whether it can only be had with costs.
         percent: Whether it is shown in per cent.
-        decides: Whether the verdict rests on it; the others are there to be read.
         rows: From predictions to scores (M,) whose mean is the measure, all nan where a probability is not
             finite; None where the measure is no mean over rows.
     """
@@ -122,7 +120,6 @@ class Measure:
     better: str | None
     needs_costs: bool = False
     percent: bool = False
-    decides: bool = False
     rows: Callable[[Predictions], NDArray[np.float64]] | None = None
 
     def of(self, predictions: Predictions) -> float:
@@ -301,20 +298,20 @@ def _brier_rows(seen: Predictions) -> NDArray[np.float64]:
 MEASURES = (
     Measure(
         "accuracy", "Accuracy", "share of test rows whose likeliest class is right",
-        lambda seen: float(accuracy_score(seen.target, seen.likeliest)), "higher", percent=True, decides=True,
+        lambda seen: float(accuracy_score(seen.target, seen.likeliest)), "higher", percent=True,
         rows=_where_finite(lambda seen: seen.likeliest == seen.target),
     ),
     Measure(
         "calibrated_nll", "NLL, calibrated",
         "negative log likelihood of the test labels after a calibration fitted to the validation rows",
-        lambda seen: _nll(seen.calibrated, seen), "lower", decides=True,
+        lambda seen: _nll(seen.calibrated, seen), "lower",
         rows=_where_finite(lambda seen: _nll_rows(seen.calibrated, seen)),
     ),
     Measure(
         "decided_cost", "Cost, decided",
         "mean cost when the class of smallest expected cost is taken, by calibrated probabilities",
         lambda seen: expected_cost(seen.target, seen.cheapest, seen.given_costs), "lower", needs_costs=True,
-        decides=True, rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.cheapest]),
+        rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.cheapest]),
     ),
     Measure(
         "nll", "NLL, raw", "negative log likelihood of the test labels by the probabilities as they are",
@@ -367,6 +364,3 @@ MEASURES = (
         lambda seen: severity(seen.target, seen.likeliest, seen.given_costs), "lower", needs_costs=True,
     ),
 )  # fmt: skip
-
-DECIDING = tuple(measure.name for measure in MEASURES if measure.decides)
-"""Names of the measures that decide; the cost of decisions is among them only where there are costs."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from equipoise import spelling
 from equipoise.compare import spec
+from equipoise.compare.checks import warn_of_parts
 from equipoise.compare.data import load
 from equipoise.compare.matrices import (
     looks_transposed,
@@ -20,7 +21,7 @@ from equipoise.compare.matrices import (
     read_noise,
     read_similarity,
 )
-from equipoise.compare.measures import DECIDING, MEASURES, Measure
+from equipoise.compare.measures import MEASURES, Measure
 from equipoise.compare.settings import Settings
 from equipoise.compare.spec import Spelled
 from equipoise.compare.splits import splits
@@ -86,8 +87,8 @@ class Plan:
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        """The measures that decide."""
-        return tuple(m.name for m in self.measures if m.name in DECIDING)
+        """Names of the measures that decide: the cost of decisions where costs are given."""
+        return ("decided_cost",) if self.costs_from == "costs" else ("accuracy", "calibrated_nll")
 
     @property
     def units(self) -> list[Unit]:
@@ -112,7 +113,7 @@ class Plan:
     @property
     def one_test(self) -> bool:
         """Whether there is one test part."""
-        return self.settings.test is not None or self.settings.time is not None
+        return self.conditions.dataset.one_test
 
     @property
     def test_ratio(self) -> float:
@@ -171,11 +172,13 @@ def prepare(settings: Settings) -> Plan:
             "leave it out for one setting of each family"
         )
     counts = np.bincount(dataset.labels, minlength=len(classes))
-    warnings = dataset.warnings + tuple(
+    transposed = [
         warning
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
-    )
+    ]
+    first = parts[: len(parts) // settings.repeats]
+    warnings = (*dataset.warnings, *warn_of_parts(dataset, first), *transposed)
     out = Path(settings.out)
     plan = Plan(settings, conditions, matrices, costs_from, tuple(candidates), shared, out, warnings)
     _require_writable(plan.out)

@@ -48,9 +48,9 @@ def execute(plan: Plan, watch: Watch | None = None) -> Result:
     with _deaf_to_interrupts():
         finished = workers(jobs)
     done = reused
-    for count in finished:
+    for count in filter(None, finished):
         done += count
-        if watch is not None and count:
+        if watch is not None:
             watch(done, total)
     return collect(plan, reused)
 

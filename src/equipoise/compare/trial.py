@@ -78,11 +78,6 @@ class Conditions:
             flip(self.dataset.labels, self.noise, self.seed + repeat) if self.noisy else self.dataset.labels
         )
 
-    @property
-    def held_against(self) -> NDArray[np.int64]:
-        """Labels (N,) that test rows are held against."""
-        return self.dataset.labels if self.dataset.clean is None else self.dataset.clean
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -189,7 +184,7 @@ def run_beside(key: str, place: int, conditions: Conditions, folder: Path) -> in
     found = run_context(
         encode(conditions.dataset, split.train),
         conditions.observed(0),
-        conditions.held_against,
+        conditions.dataset.target,
         split,
         len(conditions.dataset.classes),
         nll_of=conditions.nll_of,
@@ -306,7 +301,7 @@ def _measure(
     split, inputs = prepared.split, prepared.inputs
     validation = predict(template, trained.state, inputs[split.validation])
     labels = prepared.observed[split.validation]
-    target = conditions.held_against[split.test]
+    target = conditions.dataset.target[split.test]
     logits = predict(template, trained.state, inputs[split.test])
     fit, score = _calibrated(validation, labels, logits.shape[1])
     arrays = {
@@ -355,7 +350,7 @@ def values_of(predictions: Predictions) -> dict[str, float | None]:
 
 
 def _calibrated(logits: Tensor, labels: Tensor, classes: int) -> tuple[Calibration | None, float]:
-    """The calibration of validation rows, and what settings are chosen by; None where a logit is not finite."""
+    """The calibration of validation rows, None if a logit is not finite, and what settings are chosen by."""
     fit = fit_batch(logits[None], labels[None])
     if not np.isfinite(fit.temperature[0]):
         return None, float("nan")

@@ -11,32 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise import spelling
+from equipoise.compare.results import Setting
 from equipoise.compare.settings import Training
 from equipoise.losses import LOSSES, WEIGHTS
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES
 
-__all__ = ["OPTIONS", "Range", "Setting", "WIDTHS", "choose", "draw"]
+__all__ = ["OPTIONS", "Range", "WIDTHS", "choose", "draw"]
 
 WIDTHS = (32, 64, 128, 256)
-
-
-@final
-@dataclass(frozen=True)
-class Setting:
-    """What one training of a candidate is told.
-
-    Attributes:
-        objective: The loss as text.
-        lr: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        width: Hidden units of the mlp; the linear model has none.
-    """
-
-    objective: str
-    lr: float
-    weight_decay: float
-    width: int
 
 
 @final

@@ -64,7 +64,7 @@ def decide(
 
     Args:
         calls: For each candidate, its call in each deciding measure.
-        ranks: For each candidate, its calibrated NLL and its text, which breaks ties.
+        ranks: For each candidate, its calibrated NLL or cost, and its text, which breaks ties.
 
     Returns:
         The call; the place of the winner, None for the baseline; the places of the candidates that leave a
@@ -91,7 +91,7 @@ def judge(result: "Result") -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
     deciding, candidates = result.plan.deciding, result.outcomes[1:]
     calls = [[each.call(name) for name in deciding] for each in candidates]
-    said, place, mixed = decide(calls, [_rank(each) for each in candidates])
+    said, place, mixed = decide(calls, [_rank(each, deciding[-1]) for each in candidates])
     winner = result.baseline if place is None else candidates[place]
     choice = [candidates[each] for each in mixed]
     if place is not None:
@@ -133,9 +133,9 @@ def no_better_than_commonest(result: "Result", outcome: "Outcome") -> bool:
     return not (ahead.high < 0 if math.isfinite(ahead.high) else ahead.mean < 0)
 
 
-def _rank(outcome: "Outcome") -> tuple[float, str]:
-    """Smaller is better."""
-    value = outcome.mean("calibrated_nll")
+def _rank(outcome: "Outcome", measure: str) -> tuple[float, str]:
+    """Smaller is better: the last deciding measure, one where lower is better."""
+    value = outcome.mean(measure)
     return (value if math.isfinite(value) else math.inf), outcome.candidate.spec
 
 

@@ -1,0 +1,163 @@
+"""From what trainings kept to differences: settings chosen on validation rows, rows pooled, noise found."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from equipoise.compare.plan import prepare
+from equipoise.compare.runner import execute
+from equipoise.compare.settings import Settings, Training
+from equipoise.compare.store import digest
+
+TRAINING = Training(epochs=6, width=8, batch_size=32)
+
+
+def settings(blobs, out, **options):
+    given = {"objectives": ("GammaCrossEntropy(gamma=0.5)",), "folds": 3, "jobs": 1, "training": TRAINING}
+    return Settings(str(blobs), out=str(out), **(given | options))
+
+
+@pytest.fixture(scope="module")
+def tuned(blobs, tmp_path_factory):
+    plan = prepare(settings(blobs, tmp_path_factory.mktemp("tuned"), tune=4, noise="0.2"))
+    return plan, execute(plan)
+
+
+def test_every_split_has_the_setting_that_its_validation_rows_score_best(tuned):
+    plan, result = tuned
+    for outcome in result.outcomes:
+        (units,) = outcome.candidate.units
+        kept = [plan.store.read(unit.key)["records"] for unit in units]
+        for place, record in enumerate(outcome.records):
+            scores = [each[place]["score"] for each in kept]
+            assert record.score == min(scores)
+            best = kept[int(np.argmin(scores))][place]
+            assert dataclasses.asdict(record) == best
+            assert outcome.values["accuracy"][place] == best["measures"]["accuracy"]
+    settings = [outcome.records[0].setting for outcome in result.outcomes]
+    assert len({unit.setting.objective for unit in result.outcomes[1].candidate.units[0]}) == 4
+    assert settings[0].objective == "CrossEntropy()"
+
+
+def rewritten(plan, change):
+    """Change all records on disk, with their digests made good."""
+    for unit in plan.units:
+        path = plan.store.record(unit.key)
+        body = json.loads(path.read_text())
+        body.pop("digest")
+        for record in body["record"]["records"]:
+            change(record)
+        path.write_text(json.dumps(body | {"digest": digest(body)}))
+
+
+def chosen(result):
+    return [[record.setting for record in outcome.records] for outcome in result.outcomes]
+
+
+def test_measures_of_test_rows_choose_no_setting(blobs, tmp_path):
+    plan = prepare(settings(blobs, tmp_path, tune=4))
+    before = chosen(execute(plan))
+    generator = np.random.default_rng(0)
+
+    def other_test_rows(record):
+        record["measures"] = {name: generator.random() for name in record["measures"]}
+
+    rewritten(plan, other_test_rows)
+    assert chosen(execute(plan)) == before
+
+    def leak(record):  # the control: settings chosen by what the test rows say
+        record["score"] = record["measures"]["nll"]
+
+    rewritten(plan, leak)
+    assert chosen(execute(plan)) != before
+
+
+def test_pooled_rows_are_each_row_once_by_the_model_that_has_not_seen_it(tuned):
+    plan, result = tuned
+    for outcome in (*result.outcomes, result.last_epoch):
+        pooled = outcome.pooled
+        np.testing.assert_array_equal(np.sort(pooled.rows), np.arange(150))
+        for place, split in enumerate(plan.conditions.splits):
+            own = pooled.split == place
+            np.testing.assert_array_equal(np.sort(pooled.rows[own]), np.sort(split.test))
+            hits = pooled.predictions.likeliest[own] == pooled.predictions.target[own]
+            assert outcome.values["accuracy"][place] == pytest.approx(hits.mean())
+
+
+def test_the_last_epoch_is_a_row_of_its_own(tuned):
+    _, result = tuned
+    assert result.last_epoch.differences == {}
+    raw = result.last_epoch.predictions
+    assert raw.probs is raw.calibrated or np.array_equal(raw.probs, raw.calibrated)
+    assert not np.array_equal(raw.probs, result.baseline.predictions.probs)
+
+
+def test_differences_are_from_the_baseline_and_only_deciding_measures_are_called(tuned):
+    plan, result = tuned
+    candidate = result.outcomes[1]
+    assert plan.deciding == ("accuracy", "calibrated_nll")
+    for name, found in candidate.differences.items():
+        apart = candidate.values[name] - result.baseline.values[name]
+        assert found.mean == pytest.approx(apart.mean())
+        assert (found.call is not None) == (name in plan.deciding)
+    assert result.baseline.differences == {}
+    assert {each.name for each in result.context} >= {"commonest class"}
+    assert all(len(each.values["accuracy"]) == 3 for each in result.context)
+
+
+def test_the_noise_is_that_of_the_data_and_of_the_command(blobs, tmp_path):
+    with np.load(blobs) as kept:
+        features, labels = np.tile(kept["X"], (8, 1)), np.tile(kept["y"], 8)
+    features = features + np.random.default_rng(1).normal(size=features.shape) * 0.05
+    features[:, :3] *= 3  # classes far apart
+    np.savez(tmp_path / "far.npz", X=features, y=labels)
+    training = Training(epochs=30, width=16)
+    found = [
+        execute(
+            prepare(settings(tmp_path / "far.npz", tmp_path / f"{noise}", noise=noise, training=training))
+        )
+        for noise in ("0", "0.3")
+    ]
+    clean, noisy = (result.noise for result in found)
+    assert clean.low <= clean.rate <= clean.high < 0.2
+    assert noisy.low < 0.3 < noisy.high < 0.4
+    assert noisy.rate > clean.rate + 0.1
+    assert [result.nll_of for result in found] == ["observed", "clean"]
+
+
+@pytest.fixture
+def dated(tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 60)
+    generator.shuffle(labels)
+    features = generator.normal(size=(180, 4)) + 1.5 * np.eye(3, 4)[labels]
+    np.savez(tmp_path / "dated.npz", X=features, y=labels, day=np.arange(180.0))
+    return tmp_path / "dated.npz"
+
+
+def test_one_test_part_is_resampled_by_rows_and_averaged_over_repeats(dated, tmp_path):
+    plan = prepare(settings(dated, tmp_path / "out", time="day", repeats=3))
+    result = execute(plan)
+    assert result.one_test
+    assert len(plan.conditions.splits) == 3
+    pooled = result.baseline.pooled
+    np.testing.assert_array_equal(np.unique(pooled.rows), np.arange(144, 180))
+    assert len(pooled.rows) == 3 * 36
+    candidate = result.outcomes[1]
+    for name in ("accuracy", "calibrated_nll", "nll"):
+        found = candidate.differences[name]
+        apart = candidate.values[name] - result.baseline.values[name]
+        assert found.mean == pytest.approx(apart.mean())
+        assert found.low <= found.mean <= found.high
+    assert np.isnan(candidate.differences["balanced_accuracy"].low)
+    assert "one test part" in candidate.differences["balanced_accuracy"].reason
+
+
+def test_an_objective_against_itself_is_equal_with_a_difference_of_exactly_zero(blobs, tmp_path):
+    same = ("GammaCrossEntropy(gamma=0)", "1 * CrossEntropy()")
+    result = execute(prepare(settings(blobs, tmp_path, objectives=same[1:])))
+    for found in result.outcomes[1].differences.values():
+        assert (found.mean, found.low, found.high) == (0, 0, 0) or found.call is None
+    assert {result.outcomes[1].call(name) for name in result.plan.deciding} == {"equal"}
