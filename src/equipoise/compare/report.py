@@ -58,6 +58,7 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
         result=result,
         verdict=verdict,
         headline=headline,
+        ranked_by=deciding(result)[-1].title,
         rest="".join(rest),
         choice=[each for each in verdict.choice if each not in verdict.sentence] and verdict.choice,
         plan=result.plan,
@@ -147,10 +148,10 @@ def _panels(result: "Result") -> list[dict[str, Any]]:
 
 
 def _forest(result: "Result", verdict: "Verdict") -> list[dict[str, Any]]:
-    """Return the rows of the first picture: candidates, the best calibrated NLL first."""
+    """Return the rows of the first picture: candidates, the best in what ranks them first."""
 
     def rank(outcome: "Outcome") -> float:
-        value = outcome.mean("calibrated_nll")
+        value = outcome.mean(result.plan.deciding[-1])  # lower is better
         return value if math.isfinite(value) else math.inf
 
     panels = _panels(result)

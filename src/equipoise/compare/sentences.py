@@ -138,7 +138,7 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
     likeliest, cheapest = (plain.values[name] for name in ("cost", "decided_cost"))
     if plan.one_test:
         rows = {measure.name: measure.rows for measure in plan.measures}
-        before, after = (_by_row(plain, rows[name]) for name in ("cost", "decided_cost"))
+        before, after = (_by_repeat(plain, rows[name]) for name in ("cost", "decided_cost"))
         groups = plan.conditions.dataset.groups
         grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
         (difference,) = compare_rows([after], before, "lower", groups=grouped)
@@ -187,10 +187,10 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
     ]
 
 
-def _by_row(outcome: "Outcome", scores: Any) -> Any:
-    """Return the score of each row, averaged over the trainings that have tested it."""
-    _, place, count = np.unique(outcome.pooled.rows, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=scores(outcome.predictions)) / count
+def _by_repeat(outcome: "Outcome", scores: Any) -> Any:
+    """Return the scores (R, M) of the rows of one test part, in the order of the rows, by R trainings."""
+    order = np.lexsort((outcome.pooled.rows, outcome.pooled.split))
+    return scores(outcome.predictions)[order].reshape(len(outcome.records), -1)
 
 
 def _mean(values: Any) -> float:
