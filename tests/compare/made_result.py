@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from equipoise.compare import spec
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
+from equipoise.compare.measures import Predictions, chance_calibration_errors
 from equipoise.compare.plan import Candidate, Plan
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting
 from equipoise.compare.settings import Settings, Training
@@ -121,7 +121,7 @@ def _candidate(text: str, settings: Settings) -> Candidate:
 def _context(plan: Plan) -> tuple[Context, ...]:
     """The commonest class as it is, and trees with numbers that nobody has measured."""
     parts = [plan.conditions.splits[place] for place in plan.conditions.of_repeat(0)]
-    target = plan.conditions.held_against
+    target = plan.conditions.dataset.target
     often = np.bincount(plan.conditions.dataset.labels).argmax()
     commonest = np.array([float((target[part.test] == often).mean()) for part in parts])
     unknown = {each.name: np.full(len(parts), math.nan) for each in plan.measures}
@@ -149,7 +149,7 @@ def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -
             finite = not (lost and place < 2 and found is best)
             if not finite:
                 probs = calibrated = np.full_like(probs, np.nan)
-            target = plan.conditions.held_against[split.test]
+            target = plan.conditions.dataset.target[split.test]
             seen = Predictions(probs, calibrated, target, plan.conditions.costs)
             values = {each.name: each.of(seen) if finite else None for each in plan.measures}
             tried = candidate.units[place // (len(plan.conditions.splits) // plan.settings.repeats)]
@@ -159,7 +159,8 @@ def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -
                 chance_calibration_errors(probs, 20, place) if finite else [], 0.4, 1.0,
             )  # fmt: skip
             found.append((record, seen))
-    return _pooled(candidate, best, plan), _pooled(candidate, last, plan)
+    plain = _pooled(candidate, best, plan)
+    return plain, replace(_pooled(candidate, last, plan), records=plain.records)
 
 
 def _pooled(candidate: Candidate, found: Sequence[tuple[Record, Predictions]], plan: Plan) -> Outcome:
@@ -236,9 +237,7 @@ def _noisy(probs: Array, rate: float) -> Array:
 def _compared(outcome: Outcome, plain: Outcome, plan: Plan) -> Outcome:
     """The outcome with its differences by split, also where the command would compare rows."""
     found = {}
-    for measure in MEASURES:
-        if measure.name not in outcome.values:
-            continue
+    for measure in plan.measures:
         least = worthwhile_difference(dict(plan.settings.worthwhile), measure.name, plain.mean(measure.name))
         [found[measure.name]] = compare_paired(
             [outcome.values[measure.name]], plain.values[measure.name],

@@ -20,7 +20,7 @@ def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast,
     assert said.code == 0
     assert said.err == ""
     assert said.out.splitlines()[0] == "blobs.npz: 150 rows, 4 columns, 3 classes"
-    assert "2 objectives x 3 folds = 6 trainings" in said.out
+    assert "2 objectives x 3 splits = 6 trainings" in said.out
     assert said.out.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert {path.name for path in out.iterdir()} == {"report.html", "results.csv", "trials"}
     with (out / "results.csv").open() as file:

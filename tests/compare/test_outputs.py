@@ -84,6 +84,9 @@ def test_what_is_never_compared_stands_apart(result):
     said = summary(result, judge(result), FILES)
     assert said["last_epoch"]["measures"]["accuracy"]["mean"] == result.last_epoch.mean("accuracy")
     assert said["last_epoch"]["measures"]["accuracy"]["difference"] is None
+    assert said["last_epoch"]["epoch"] == [5, 5, 5]
+    assert said["last_epoch"]["temperature"] == [1.0] * 3
+    assert said["last_epoch"]["ece_by_chance"] == {"median": None, "95%": None}
     assert [each["name"] for each in said["context"]] == ["commonest class", "HistGradientBoostingClassifier"]
     assert said["context"][1]["measures"]["accuracy"]["mean"] == pytest.approx(0.953)
     assert said["context"][0]["measures"]["nll"] == {"mean": None, "values": [None] * 3}

@@ -123,8 +123,8 @@ def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key
                 heights.append(values[at])
         axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if key != "accuracy" and np.isfinite(heights).any():
-            axes.set_ylim(top=_ceiling([curve for curve, _ in kept], key, float(np.nanmax(heights))))
+        if limits := _window([curve for curve, _ in kept], key, heights):
+            axes.set_ylim(limits)
 
     return _svg(name, title, (2.7, 1.65), draw)
 
@@ -137,10 +137,20 @@ def _thinned(curve: Sequence[Any], chosen: int) -> list[Any]:
     return [point for place, point in enumerate(curve) if place in kept or point["epoch"] == chosen]
 
 
-def _ceiling(curves_: Sequence[Sequence[Any]], key: str, chosen: float) -> float:
-    """Return the top of the axis: all of the curves, unless a few points would flatten the rest."""
-    values = [point[key] for curve in curves_ for point in curve if point[key] is not None]
-    return 1.05 * min(float(np.max(values)), max(3 * chosen, float(np.quantile(values, 0.95))))
+def _window(
+    curves_: Sequence[Sequence[Any]], key: str, chosen: Sequence[float]
+) -> tuple[float, float] | None:
+    """Return the ends of the axis: the chosen epochs and all but the worst twentieth, which is the start."""
+    values = np.array([point[key] for curve in curves_ for point in curve if point[key] is not None])
+    if not len(values):
+        return None
+    known = [value for value in chosen if np.isfinite(value)]
+    if key == "accuracy":
+        low, high = min([float(np.quantile(values, 0.05)), *known]), float(values.max())
+    else:
+        low, high = float(values.min()), max([float(np.quantile(values, 0.95)), *known])
+    spare = 0.06 * max(high - low, 1e-3)
+    return low - spare, high + spare
 
 
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.compare.sentences import decision_gain_words, last_epoch_name, noise_words
+from equipoise.compare.sentences import decision_gain_words, last_epoch, last_epoch_name, noise_words
 from equipoise.compare.store import write_atomically
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict
         "trials": {"all": result.trials, "reused": result.reused},
         "files": files,
         "objectives": [_objective(result, outcome) for outcome in result.outcomes],
-        "last_epoch": _objective(result, result.last_epoch),
+        "last_epoch": _objective(result, last_epoch(result)),
         "context": [
             {
                 "name": row.name,

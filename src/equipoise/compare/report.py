@@ -22,6 +22,7 @@ from equipoise.compare.sentences import (
     decision_gain_words,
     found_words,
     is_proper,
+    last_epoch,
     nll_words,
     noise_words,
     sharper_than_the_data,
@@ -52,12 +53,13 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
     environment.filters["code"] = lambda text: _with_code(text, specs)
     environment.filters["breakable"] = _breakable
     shown, others = _pictured(result, verdict)
-    headline, of, data = verdict.sentence.partition(" Data: ")
+    headline, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence, maxsplit=1)
     page = environment.from_string(template).render(
         result=result,
         verdict=verdict,
         headline=headline,
-        rest=(of + data).strip(),
+        ranked_by=deciding(result)[-1].title,
+        rest="".join(rest),
         choice=[each for each in verdict.choice if each not in verdict.sentence] and verdict.choice,
         plan=result.plan,
         dataset=result.plan.conditions.dataset,
@@ -146,10 +148,10 @@ def _panels(result: "Result") -> list[dict[str, Any]]:
 
 
 def _forest(result: "Result", verdict: "Verdict") -> list[dict[str, Any]]:
-    """Return the rows of the first picture: candidates, the best calibrated NLL first."""
+    """Return the rows of the first picture: candidates, the best in what ranks them first."""
 
     def rank(outcome: "Outcome") -> float:
-        value = outcome.mean("calibrated_nll")
+        value = outcome.mean(result.plan.deciding[-1])  # lower is better
         return value if math.isfinite(value) else math.inf
 
     panels = _panels(result)
@@ -187,7 +189,7 @@ def _table(result: "Result", verdict: "Verdict") -> list[dict[str, Any]]:
     apart: list[tuple[str, Any, str]] = [
         (
             result.last_epoch.candidate.spec,
-            result.last_epoch,
+            last_epoch(result),
             "last epoch, not calibrated",
         )
     ]

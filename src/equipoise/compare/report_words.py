@@ -110,6 +110,6 @@ def statistics_words(result: "Result") -> list[str]:
         "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
         "undecided: the rest, which is not the same as no difference",
         *([f"smallest difference worth having (--worthwhile): {', '.join(least)}"] if least else []),
-        "the winner is better in a deciding measure and worse in none, and has the best calibrated NLL among "
-        "these",
+        f"the winner is better in a deciding measure and worse in none, and best in "
+        f"{measures[-1].title} among these",
     ]

@@ -1,6 +1,7 @@
 """What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "decision_gain_words",
     "found_words",
     "is_proper",
+    "last_epoch",
     "last_epoch_name",
     "nll_words",
     "noise_words",
@@ -45,6 +47,16 @@ def worthwhile(result: "Result", measure: str) -> float:
 def last_epoch_name(result: "Result") -> str:
     """Return what the row of plain cross entropy at its last epoch is called."""
     return f"{result.last_epoch.candidate.spec}, last epoch, not calibrated"
+
+
+def last_epoch(result: "Result") -> "Outcome":
+    """Return plain cross entropy at its last epoch, with that epoch and no calibration in its records."""
+    last = result.last_epoch
+    records = [
+        replace(record, epoch=int(record.curve[-1]["epoch"] or 0), temperature=1.0, noise=0.0, chance_ece=[])
+        for record in last.records
+    ]
+    return replace(last, records=tuple(records))
 
 
 def is_proper(candidate: "Candidate") -> bool:
@@ -126,7 +138,7 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
     likeliest, cheapest = (plain.values[name] for name in ("cost", "decided_cost"))
     if plan.one_test:
         rows = {measure.name: measure.rows for measure in plan.measures}
-        before, after = (_by_row(plain, rows[name]) for name in ("cost", "decided_cost"))
+        before, after = (_by_repeat(plain, rows[name]) for name in ("cost", "decided_cost"))
         groups = plan.conditions.dataset.groups
         grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
         (difference,) = compare_rows([after], before, "lower", groups=grouped)
@@ -175,10 +187,10 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
     ]
 
 
-def _by_row(outcome: "Outcome", scores: Any) -> Any:
-    """Return the score of each row, averaged over the trainings that have tested it."""
-    _, place, count = np.unique(outcome.pooled.rows, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=scores(outcome.predictions)) / count
+def _by_repeat(outcome: "Outcome", scores: Any) -> Any:
+    """Return the scores (R, M) of the rows of one test part, in the order of the rows, by R trainings."""
+    order = np.lexsort((outcome.pooled.rows, outcome.pooled.split))
+    return scores(outcome.predictions)[order].reshape(len(outcome.records), -1)
 
 
 def _mean(values: Any) -> float:

@@ -113,14 +113,14 @@ def temperature_only(result: "Result") -> list["Outcome"]:
     """Return the candidates that do only what a temperature does.
 
     The interval of their raw NLL is below that of plain cross entropy, and after calibration, which fits a
-    temperature to both, they are better in no deciding measure.
+    temperature to both, they are equal or worse in every deciding measure.
     """
     return [
         each
         for each in result.outcomes[1:]
         if "nll" in each.differences
         and each.differences["nll"].high < 0
-        and all(each.call(name) != BETTER for name in result.plan.deciding)
+        and all(each.call(name) in (EQUAL, WORSE) for name in result.plan.deciding)
     ]
 
 
