@@ -16,7 +16,8 @@ from equipoise.compare import spec
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.measures import Predictions, chance_calibration_errors
 from equipoise.compare.plan import Candidate, Plan
-from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting
+from equipoise.compare.records import Record, Setting
+from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
 from equipoise.compare.settings import Settings, Training
 from equipoise.compare.splits import Split, splits
 from equipoise.compare.statistics import compare_paired, worthwhile_difference

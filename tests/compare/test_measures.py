@@ -71,8 +71,7 @@ def test_calibrated_probabilities_are_read_where_they_decide_and_nowhere_else():
     assert differ == {"calibrated_nll", "decided_cost"}
 
 
-def test_what_decides():
-    assert not BY_NAME["nll"].decides
+def test_what_may_decide_is_a_mean_over_rows():
     assert BY_NAME["decided_cost"].needs_costs
     assert all(
         BY_NAME[name].rows is not None and BY_NAME[name].better

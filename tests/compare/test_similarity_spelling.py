@@ -71,8 +71,8 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert summary["warnings"] == []
     assert summary["trials"] == {"all": 6, "reused": 6}
     measures = summary["objectives"][0]["measures"]
-    assert f"{measures['cost']['mean']:.3f} when its likeliest" in summary["free_rule"]
-    assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["free_rule"]
+    assert f"{measures['cost']['mean']:.3f} when its likeliest" in summary["decision_gain"]
+    assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["decision_gain"]
 
 
 def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
@@ -80,8 +80,8 @@ def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, a
     words = (*words, "--out", animals / "out", "--objective", "Focal()")
     alone = json.loads(call(*words, "--similarity", GROUPS).out)
     assert alone["costs_from"] == "similarity"
-    assert "interval" not in alone["free_rule"]  # one seed shows nothing
-    assert json.loads(call(*words).out)["free_rule"] == ""
+    assert "interval" not in alone["decision_gain"]  # one seed shows nothing
+    assert json.loads(call(*words).out)["decision_gain"] == ""
 
 
 def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from equipoise import training as loop
 from equipoise.compare import data, spec, trial
 from equipoise.compare.matrices import read_noise
-from equipoise.compare.results import Setting
+from equipoise.compare.records import Setting
 from equipoise.compare.settings import Training
 from equipoise.compare.splits import splits
 from equipoise.compare.store import Store

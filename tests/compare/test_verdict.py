@@ -284,11 +284,12 @@ def test_costs_decide_along_with_the_others():
 
 def test_a_candidate_that_does_only_what_a_temperature_does_is_said_to():
     low, wide = (-0.1, -0.15, -0.05), (-0.1, -0.25, 0.05)
-    scaled = outcome(FOCAL, "undecided", "equal", raw=low)
+    scaled = outcome(FOCAL, "worse", "equal", raw=low)
     given_ = result(
         scaled,
-        outcome(BRIER, "undecided", "equal", raw=wide),
-        outcome(GAMMA, "undecided", "better", raw=low),
+        outcome(BRIER, "equal", "equal", raw=wide),
+        outcome(GAMMA, "equal", "better", raw=low),
+        outcome("Poly(epsilon=1.0)", "undecided", "equal", raw=low),
     )
     assert temperature_only(given_) == [scaled]
     said = f"{FOCAL} does only what a temperature does: its raw NLL differs by -0.100"

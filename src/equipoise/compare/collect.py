@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from equipoise import calibration
 from equipoise.compare.measures import Predictions
 from equipoise.compare.plan import Candidate, Plan
-from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting, value
+from equipoise.compare.records import Record, Setting, value
+from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
 from equipoise.compare.trial import Unit, measured, values_of
 from equipoise.compare.tuning import choose

@@ -34,6 +34,7 @@ from equipoise.losses.costs import in_order
 __all__ = ["BASELINE", "Candidate", "Plan", "prepare"]
 
 BASELINE = "CrossEntropy()"
+MOST = 6  # candidates unless they are named
 
 
 @dataclass(frozen=True)
@@ -187,21 +188,21 @@ def prepare(settings: Settings) -> Plan:
 
 def default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     """One sensible setting of each family."""
-    texts = [
+    families = (
         "GammaCrossEntropy(gamma=0.5)",
+        "CrossEntropy(label_smoothing=0.1)",
         "GammaCrossEntropy(gamma=Linear(0, 0.5))",
         "GeneralizedCrossEntropy(q=0.7)",
-        "CrossEntropy(label_smoothing=0.1)",
-    ]
+        "SymmetricCrossEntropy(alpha=0.1, beta=1.0)",
+    )
+    named = []
     if "similarity" in matrices:
-        texts.append("SimilarityCrossEntropy(similarity)")
+        named.append("SimilarityCrossEntropy(similarity)")
     if "costs" in matrices:
-        texts.append("ExpectedCost(costs)")
+        named.append("ExpectedCost(costs)")
         if not matrices["costs"].diagonal().any():
-            texts.append("PairwiseCrossEntropy(costs)")
-    if not matrices:
-        texts.append("SymmetricCrossEntropy(alpha=0.1, beta=1.0)")
-    return tuple(texts[:6])
+            named.append("PairwiseCrossEntropy(costs)")
+    return (*families[: MOST - len(named)], *named)
 
 
 def _candidate(

@@ -1,71 +1,18 @@
-"""What a comparison finds: a record for each training, an outcome for each candidate, and the result."""
+"""What a comparison finds: an outcome for each candidate, and the result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from equipoise.compare.measures import Predictions
-    from equipoise.compare.plan import Candidate, Plan
-    from equipoise.compare.statistics import Difference
+from equipoise.compare.measures import Predictions
+from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.records import Record
+from equipoise.compare.statistics import Difference
 
-__all__ = ["Context", "Noise", "Outcome", "Pooled", "Record", "Result", "Setting"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What tuning may change.
-
-    Attributes:
-        objective: The objective as text, with its numbers.
-        lr: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        width: Hidden units of the mlp.
-    """
-
-    objective: str
-    lr: float
-    weight_decay: float
-    width: int
-
-
-@dataclass(frozen=True)
-class Record:
-    """One candidate on one split, in the setting that the validation rows of that split chose.
-
-    Attributes:
-        split: Which split.
-        setting: The setting.
-        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits.
-        temperature: Fitted on the validation rows.
-        noise: Share of wrong labels, fitted along.
-        score: What settings are chosen by: NLL of the validation labels, fitted on one half and scored on the
-            other, exchanged.
-        curve: For each epoch, accuracy, NLL, calibrated NLL and the objective's own value on the validation
-            rows; None where it is not finite.
-        measures: Value of each measure on the test rows; None where there is none.
-        finite: Whether all logits of the test rows are finite.
-        chance_ece: Calibration errors by chance of a perfectly calibrated model with these confidences.
-        flipped: Share of training labels that the comparison itself has changed.
-        seconds: Time of the training, shared evenly by those that ran together.
-    """
-
-    split: int
-    setting: Setting
-    epoch: int
-    temperature: float
-    noise: float
-    score: float
-    curve: list[dict[str, float | None]]
-    measures: dict[str, float | None]
-    finite: bool
-    chance_ece: list[float]
-    flipped: float
-    seconds: float
+__all__ = ["Context", "Noise", "Outcome", "Pooled", "Result"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +25,7 @@ class Pooled:
         split: (M,) split of each.
     """
 
-    predictions: "Predictions"
+    predictions: Predictions
     rows: NDArray[np.int64]
     split: NDArray[np.int64]
 
@@ -95,10 +42,10 @@ class Outcome:
         load: Reads the predictions when they are first asked for.
     """
 
-    candidate: "Candidate"
+    candidate: Candidate
     records: tuple[Record, ...]
     values: Mapping[str, NDArray[np.float64]]
-    differences: Mapping[str, "Difference"]
+    differences: Mapping[str, Difference]
     load: Callable[[], Pooled] = field(repr=False)
 
     @cached_property
@@ -107,7 +54,7 @@ class Outcome:
         return self.load()
 
     @property
-    def predictions(self) -> "Predictions":
+    def predictions(self) -> Predictions:
         """The same without rows and splits."""
         return self.pooled.predictions
 
@@ -180,7 +127,7 @@ class Result:
         reused: How many trainings were there before.
     """
 
-    plan: "Plan"
+    plan: Plan
     outcomes: tuple[Outcome, ...]
     last_epoch: Outcome
     context: tuple[Context, ...]
@@ -206,9 +153,3 @@ class Result:
     def one_test(self) -> bool:
         """Whether there is one test part, so that the result speaks of its rows alone."""
         return self.plan.one_test
-
-
-def value(record: Mapping[str, Any], measure: str) -> float:
-    """The value of a measure in a record; nan where there is none."""
-    found = record.get(measure)
-    return float("nan") if found is None else float(found)

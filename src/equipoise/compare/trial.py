@@ -21,7 +21,7 @@ from equipoise.calibration.solve import crossfit_nll_batch, fit_batch
 from equipoise.compare.context import run_context
 from equipoise.compare.data import Dataset, encode
 from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
-from equipoise.compare.results import Record, Setting
+from equipoise.compare.records import Record, Setting
 from equipoise.compare.settings import Training
 from equipoise.compare.spec import Spelled
 from equipoise.compare.splits import Split, flip

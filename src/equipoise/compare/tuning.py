@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise import spelling
-from equipoise.compare.results import Setting
+from equipoise.compare.records import Setting
 from equipoise.compare.settings import Training
 from equipoise.losses import LOSSES, WEIGHTS
 from equipoise.penalties import PENALTIES
