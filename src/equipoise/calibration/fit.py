@@ -180,8 +180,9 @@ def fit(
        q = \frac{s}{n} + (1 - s)\,\mathrm{softmax}(z / T), \qquad s = \rho\,\frac{n}{n - 1}.
 
     A temperature alone explains wrong labels by doubt, and is the worse for clean ones the more there are.
-    The model of the noise is symmetric: a wrong label is any other class alike. Where that is far from true,
-    give a transition matrix.
+    The model of the noise is symmetric: a wrong label is any other class alike, in every row. A classifier
+    that has learnt the mistakes, as when one class is often called another, hides them from the fit: it then
+    finds no noise, and its interval is near 0 too. Give the rate or a transition matrix there.
 
     Args:
         logits: Of rows that were not trained on.
