@@ -28,7 +28,6 @@ from equipoise.integrations.sklearn import ObjectiveClassifier
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-BINS = 15
 GAMMA = "GammaCrossEntropy(gamma=0.5)"
 TEMPERATURES = np.exp(np.linspace(np.log(0.05), np.log(20), 121))
 
@@ -58,7 +57,7 @@ def nts(logits: Floats, target: Labels, noise: float) -> float:
     errors = []
     for temperature in TEMPERATURES:
         confidence = softmax(logits / temperature).max(1)
-        bins = np.array_split(np.argsort(confidence, kind="stable"), BINS)
+        bins = np.array_split(np.argsort(confidence, kind="stable"), 15)
         gaps = [
             len(rows) * abs((right[rows].mean() - s / classes) / (1 - s) - confidence[rows].mean())
             for rows in bins

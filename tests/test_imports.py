@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
         "objective",
     },
     "metrics": {"naming"},
-    "calibration": {"maps", "targets"},
+    "calibration": {"losses", "maps", "targets"},
     "targets": set(),
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},
