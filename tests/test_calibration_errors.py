@@ -39,6 +39,12 @@ CASES: list[tuple[Any, type[Exception], str]] = [
     ),
     (lambda: fit(LOGITS, TARGET, noise=np.eye(2)), ValueError, "matrix .* of 3 classes, got Matrix"),
     (lambda: fit(LOGITS, TARGET, prior=1.0), TypeError, "prior must be 'auto', None or a Prior, got 1.0"),  # pyright: ignore[reportArgumentType]
+    (lambda: Calibration(0.0, 0.1, None, 3), ValueError, "temperature must be finite and above 0, got 0.0"),
+    (
+        lambda: Calibration(1.0, 0.7, None, 3),
+        ValueError,
+        r"noise must be in \[0, 0.666667\], got 0.7; with 3",
+    ),
     (lambda: Prior(logit=0.0), ValueError, "logit must be above 0, got 0.0; it is a standard deviation"),
     (lambda: Prior(centre=np.inf), ValueError, "centre must be finite, got inf"),
     (lambda: DONE.probs(np.zeros((4, 2))), ValueError, "logits must have the 3 classes of the fit, got 2"),

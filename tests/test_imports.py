@@ -89,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
         "schedules",
         "objective",
     },
-    "calibration": {"maps", "targets"},
+    "calibration": {"losses", "maps", "targets"},
     "training": {"calibration", "losses", "objective"},
     "metrics": {"decisions", "naming"},
     "targets": set(),

@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.calibration.interval import share_interval
 from equipoise.calibration.likelihood import Array, Channel, Floats, Symmetric
 from equipoise.calibration.solve import FLAT, LOG_TEMPERATURE, Prior, arrays, as_array, share, shares, solve
+from equipoise.losses.options import check_number
 from equipoise.maps import Softmax
 from equipoise.maps.base import Map
 from equipoise.targets import Matrix
@@ -43,6 +44,9 @@ class Calibration:
         transition: The matrix, [true, observed], if there was one.
         notes: What a reader of these numbers should know: few rows, an absent class, separated rows, a bound.
 
+    Raises:
+        ValueError: If temperature is not above 0, or noise is out of range.
+
     Shapes:
         logits (..., C) floating arrays or tensors; the result is of the same kind, float64. A row with a
         logit that is not finite is nan.
@@ -59,6 +63,11 @@ class Calibration:
     num_classes: int
     transition: Matrix | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0, hint="1 is plain softmax", open_low=True)
+        if self.transition is None:
+            _check_rate(self.noise, self.num_classes)
 
     def probs(self, logits: Values) -> Values:
         """Return probabilities of the clean label; only where labels are known to be noisy, see above."""
@@ -180,8 +189,9 @@ def fit(
        q = \frac{s}{n} + (1 - s)\,\mathrm{softmax}(z / T), \qquad s = \rho\,\frac{n}{n - 1}.
 
     A temperature alone explains wrong labels by doubt, and is the worse for clean ones the more there are.
-    The model of the noise is symmetric: a wrong label is any other class alike. Where that is far from true,
-    give a transition matrix.
+    The model of the noise is symmetric: a wrong label is any other class alike, in every row. A classifier
+    that has learnt the mistakes, as when one class is often called another, hides them from the fit: it then
+    finds no noise, and its interval is near 0 too. Give the rate or a transition matrix there.
 
     Args:
         logits: Of rows that were not trained on.
@@ -279,14 +289,7 @@ def _noise(noise: Any, classes: int) -> tuple[float | None, Matrix | None]:
             raise ValueError(f"noise must be 'fit', a rate or a matrix, got {noise!r}; 0 is no noise")
         return None, None
     if isinstance(noise, Real) and not isinstance(noise, bool):
-        most = (classes - 1) / classes
-        rate = float(noise)
-        if not 0 <= rate <= most:
-            raise ValueError(
-                f"noise must be in [0, {most:.6g}], got {noise}; with {classes} classes a label says nothing "
-                f"at {most:.6g}"
-            )
-        return rate, None
+        return _check_rate(float(noise), classes), None
     if noise is None or isinstance(noise, bool):
         raise TypeError(f"noise must be 'fit', a rate or a matrix, got {noise!r}; 0 is no noise")
     try:
@@ -299,6 +302,12 @@ def _noise(noise: Any, classes: int) -> tuple[float | None, Matrix | None]:
             "its rows sum to 1"
         )
     return None, matrix
+
+
+def _check_rate(noise: float, classes: int) -> float:
+    most = (classes - 1) / classes
+    check_number("noise", noise, 0, most, f"with {classes} classes a label says nothing at {most:.6g}")
+    return noise
 
 
 def _checked(logits: Any, target: Any, sample_weight: Any) -> tuple[Floats, Array, Floats]:
