@@ -1,10 +1,11 @@
 """Data sets for classification that ordinary packages bring with them: nothing is downloaded.
 
-They differ in rows (150 to 6366), in classes (2 to 10), in columns (numbers, categories, both, with gaps), in how
+They differ in rows (150 to 6366), in classes (2 to 10), in columns (numbers, or categories as well), in how
 clear the classes are, and in how unequal. `python -m benchmarks.datasets` prints the table.
 """
 
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -106,7 +107,7 @@ def _modechoice() -> Loaded:
     """How 210 people travel, of four ways, one row each; the car's waiting time, always 0, is left out."""
     from statsmodels.datasets import modechoice
 
-    rows = modechoice.load_pandas().data
+    rows: Any = modechoice.load_pandas().data
     wide = rows.pivot(index="individual", columns="mode", values=["ttme", "invc", "invt", "gc"])
     wide.columns = [f"{name}{mode:g}" for name, mode in wide.columns]
     own = rows.groupby("individual")[["hinc", "psize"]].first()
@@ -128,11 +129,9 @@ def _phishing() -> Loaded:
 def _bananas() -> Loaded:
     from sklearn.datasets import load_svmlight_file
 
-    import zipfile
-
-    with zipfile.ZipFile(_file("river", "datasets/banana.zip")) as archive:
-        with archive.open(archive.namelist()[0]) as file:
-            features, labels = load_svmlight_file(file, n_features=2)[:2]
+    path = _file("river", "datasets/banana.zip")
+    with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as file:
+        features, labels = load_svmlight_file(file, n_features=2)[:2]
     return features.toarray(), labels.astype(np.int64)
 
 
@@ -151,9 +150,10 @@ def _penguins() -> Loaded:
     """Sex of a penguin from species, island, year and sizes, of the rows where it is known."""
     rows = pd.read_csv(_file("palmerpenguins", "data/penguins.csv")).dropna(subset="sex")
     features = rows.drop(columns="sex").reset_index(drop=True)
+    texts = {"species", "island", "year"}
     for column in features:
-        text = column in ("species", "island", "year")
-        features[column] = _text(features[column]) if text else features[column].astype(np.float64)
+        kept = features[column]
+        features[column] = _text(kept) if str(column) in texts else kept.astype(np.float64)
     return features, rows["sex"].to_numpy(str)
 
 
@@ -167,7 +167,7 @@ def _mnist() -> Loaded:
     return halved[:, np.ptp(halved, axis=0) > 0], labels[kept]
 
 
-def _text(column: pd.Series) -> pd.Series:
+def _text(column: Any) -> pd.Series:
     """Return numbers that only name something, or names, as text."""
     return column.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value)).astype(str)
 

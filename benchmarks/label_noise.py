@@ -1,4 +1,4 @@
-"""Wrong labels of three kinds, at an exact rate: anywhere, by class, and where a second, weak model is unsure.
+"""Wrong labels of three kinds, at an exact rate: anywhere, by class, and where a weak model is unsure.
 
 Rates are shares of wrong labels. What is drawn depends on the seed alone.
 """
@@ -53,9 +53,9 @@ def instance_dependent(features: Features, labels: Labels, rate: float, seed: in
 
     The model is a logistic regression on half of the columns, drawn by the seed, cross-validated, so that it
     has not seen the row. Its margin is the log of the clean class's probability over the likeliest other
-    one, the runner-up. Rows are sorted by margin; with u from 0 (smallest) to 1, a row's label becomes the runner-up
-    with probability 2 rate (1 - u), or 1 - 2 (1 - rate) u where the rate is above 0.5. So at 0.3 the least
-    sure rows are wrong six times in ten and the surest never.
+    one, the runner-up. Rows are sorted by margin; with u from 0 (smallest) to 1, a row's label becomes the
+    runner-up with probability 2 rate (1 - u), or 1 - 2 (1 - rate) u where the rate is above 0.5. So at 0.3
+    the least sure rows are wrong six times in ten and the surest never.
     """
     margin, runner_up = margins(features, labels, seed)
     u = (margin.argsort(kind="stable").argsort() + 0.5) / len(labels)
@@ -74,7 +74,7 @@ NOISES: Mapping[str, Callable[[Features, Labels, float, int], Labels]] = {
 
 
 def margins(features: Features, labels: Labels, seed: int) -> tuple[NDArray[np.float64], Labels]:
-    """Return the weak model's margin of each row (N,), small where it is unsure or wrong, and its runner-up."""
+    """Return the weak model's margin of each row (N,), small where it is unsure or wrong; its runner-up."""
     table = pd.get_dummies(features) if isinstance(features, pd.DataFrame) else pd.DataFrame(features)
     numbers = table.to_numpy(np.float64)
     numbers = np.where(np.isnan(numbers), np.nanmedian(numbers, axis=0), numbers)
