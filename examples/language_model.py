@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from sklearn.calibration import calibration_curve
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor
@@ -38,7 +37,7 @@ from transformers import (
 )
 
 from equipoise import Objective, linear
-from equipoise.compare.statistics import BETTER, UNDECIDED, WORSE, holm
+from equipoise.compare.statistics import compare_paired
 from equipoise.gamma import suggest_gamma
 from equipoise.integrations.transformers import ObjectiveCallback, fuse_lm_head
 from equipoise.losses import CrossEntropy, DFTWeight, GammaCrossEntropy, Loss, Reweighted
@@ -284,12 +283,11 @@ def table(found: pd.DataFrame) -> str:
     """Return means, and paired differences of the NLL from the first row with 95 % intervals."""
     nll = found.pivot(index="seed", columns="name", values="nll")[list(dict.fromkeys(found.name))]
     first, *others = nll.columns
-    tests = [stats.ttest_rel(nll[name], nll[first]) for name in others]
-    change = {first: ""}
-    for name, test, p in zip(others, tests, holm([test.pvalue for test in tests]), strict=True):
-        between, mean = test.confidence_interval(0.95), (nll[name] - nll[first]).mean()
-        call = UNDECIDED if not p < 0.05 else WORSE if mean > 0 else BETTER
-        change[name] = f"{mean:+.4f} ({between.low:.4f} to {between.high:.4f}) {call}"
+    found_in = compare_paired(nll[others].to_numpy().T, nll[first], "lower")
+    change = {first: ""} | {
+        name: f"{d.mean:+.4f} ({d.low:.4f} to {d.high:.4f}) {d.call}"
+        for name, d in zip(others, found_in, strict=True)
+    }
     head = ["", "perplexity", "NLL, difference", "mean p", "accuracy", "confidence", "ECE"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, mean in found.groupby("name", sort=False).mean(numeric_only=True).iterrows():

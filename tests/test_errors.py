@@ -53,6 +53,7 @@ from equipoise.stats.cpp import CppBlock
 
 SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (
+    "calibration",
     "compare",
     "cli.py",
     "maps",

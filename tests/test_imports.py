@@ -24,6 +24,7 @@ HEAVY = {
     "lightning",
     "matplotlib",
     "networkx",
+    "optuna",
     "pandas",
     "pyarrow",
     "rich",
@@ -54,6 +55,7 @@ CORE = {
     "targets",
     "decisions",
     "distributions",
+    "calibration",
 }
 ALLOWED: dict[str, set[str]] = {
     "naming": set(),
@@ -79,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "targets",
         "decisions",
         "distributions",
+        "calibration",
         "losses",
         "penalties",
         "maps",
@@ -86,7 +89,8 @@ ALLOWED: dict[str, set[str]] = {
         "schedules",
         "objective",
     },
-    "metrics": {"naming"},
+    "calibration": {"maps", "targets"},
+    "metrics": {"decisions", "naming"},
     "targets": set(),
     "decisions": {"targets"},
     "compare": CORE | {"equipoise", "metrics"},

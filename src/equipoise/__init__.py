@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from equipoise import (
+    calibration,
     decisions,
     distributions,
     gamma,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Objective",
     "__version__",
+    "calibration",
     "decisions",
     "distributions",
     "gamma",

@@ -90,7 +90,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="similarity matrix [true, class], rows summing to one, or groups 'a, b | c, d'",
     )
-    add("--seeds", type=int, default=8, metavar="N", help="repetitions; default: 8")
+    add("--folds", type=int, default=10, metavar="N", help="parts for cross-validation; default: 10")
+    add("--repeats", type=int, default=1, metavar="N", help="times to divide the rows anew; default: 1")
+    add("--test", metavar="FILE", help="file with the test rows, instead of folds")
+    add("--time", metavar="COLUMN", help="column of times: the latest fifth of the rows is the test part")
+    add("--group", metavar="COLUMN", help="column of groups, each wholly in one part")
+    add("--clean", metavar="COLUMN", help="column with better labels, which test rows are held against")
+    add(
+        "--worthwhile",
+        nargs="+",
+        default=[],
+        metavar="MEASURE=SIZE",
+        help="smallest differences worth having; default: accuracy=0.005 calibrated_nll=0.01",
+    )
     add("--out", default="comparison", metavar="DIR", help="folder for the report; default: comparison")
     add("--jobs", type=int, metavar="N", help="processes; default: one per core")
     add("--json", action="store_true", help="print only JSON")
@@ -99,12 +111,30 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--width", type=int, default=128, metavar="N", help="hidden units of the mlp; default: 128"
     )
-    group.add_argument("--epochs", type=int, default=100, metavar="N", help="default: 100")
+    group.add_argument("--epochs", type=int, default=100, metavar="N", help="at most; default: 100")
     group.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: 128")
     group.add_argument(
         "--lr", type=float, default=3e-3, metavar="RATE", help="learning rate of AdamW; default: 0.003"
     )
     group.add_argument("--weight-decay", type=float, default=1e-4, metavar="RATE", help="default: 0.0001")
+    group.add_argument(
+        "--stop",
+        default="calibrated",
+        metavar="RULE",
+        help="what chooses the epoch on validation rows: calibrated, own, accuracy, nll or none; "
+        "default: calibrated",
+    )
+    group.add_argument(
+        "--patience", type=int, default=20, metavar="N", help="epochs without a better one; default: 20"
+    )
+    group.add_argument("--class-weight", metavar="RULE", help="balanced, for classes that count alike")
+    group.add_argument(
+        "--tune",
+        type=int,
+        default=0,
+        metavar="N",
+        help="settings to try for each candidate, cross entropy too, chosen on validation rows; default: 0",
+    )
     return parser
 
 
@@ -130,7 +160,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         plan = compare.check(settings)
     except (ValueError, ImportError, OSError) as error:
         return _refuse(error)
-    from equipoise.compare import console, experiment, outputs, verdict
+    from equipoise.compare import console, outputs, runner, verdict
 
     for warning in plan.warnings:
         print(f"equipoise: warning: {warning}", file=sys.stderr)
@@ -138,11 +168,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         console.announce(plan)
     try:
         with console.progress(quiet=arguments.json) as watch:
-            result = experiment.execute(plan, watch)
-        files = compare.write(result)
+            result = runner.execute(plan, watch)
+        judged = verdict.judge(result)
+        files = compare.write(result, judged)
     except (FloatingPointError, OSError) as error:
         return _refuse(error)
-    judged = verdict.judge(result)
     if arguments.json:
         print(json.dumps(outputs.summary(result, judged, files), indent=2, allow_nan=False))
     else:
@@ -151,28 +181,17 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace):
-    from equipoise.compare import Settings, Training
+    from dataclasses import fields
 
-    return Settings(
-        data=arguments.data,
-        target=arguments.target,
-        drop=tuple(arguments.drop),
-        objectives=tuple(arguments.objective),
-        noise=arguments.noise,
-        costs=arguments.costs,
-        similarity=arguments.similarity,
-        seeds=arguments.seeds,
-        out=arguments.out,
-        jobs=arguments.jobs,
-        training=Training(
-            model=arguments.model,
-            width=arguments.width,
-            epochs=arguments.epochs,
-            batch_size=arguments.batch_size,
-            lr=arguments.lr,
-            weight_decay=arguments.weight_decay,
-        ),
-    )
+    from equipoise.compare import Settings, Training
+    from equipoise.compare.settings import worthwhile
+
+    given = vars(arguments)
+    training = {each.name: given[each.name] for each in fields(Training)}
+    named = {each.name: given[each.name] for each in fields(Settings) if each.name in given}
+    lists = {"drop": tuple(arguments.drop), "worthwhile": worthwhile(arguments.worthwhile)}
+    objectives = tuple(arguments.objective)
+    return Settings(**(named | lists), objectives=objectives, training=Training(**training))
 
 
 def _refuse(error: Exception) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise import naming
+from equipoise.decisions import ABSTAIN
 
 __all__ = [
     "area_under_risk_coverage",
@@ -21,25 +22,31 @@ __all__ = [
 ]
 
 
-def expected_cost(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float:
+def expected_cost(
+    target: ArrayLike, predicted: ArrayLike, costs: ArrayLike, *, abstain: float | None = None
+) -> float:
     """Mean cost of the predictions, right ones included.
 
     Args:
         target: True classes.
-        predicted: Predicted classes.
+        predicted: Predicted classes, or decisions of `decisions.decide`, `ABSTAIN` (-1) among them.
         costs: What it costs to predict a class when another is true, indexed [true, predicted].
+        abstain: What it costs to take no decision; None if every row has one.
 
     Shapes:
         target (N,) integer; predicted (N,) integer; costs (C, C).
 
     Raises:
-        ValueError: If the shapes do not agree or there is no row.
+        ValueError: If the shapes do not agree, there is no row, a class is outside [0, C), or a decision is
+            `ABSTAIN` without a cost of it.
 
     Example:
         >>> expected_cost([0, 1, 1], [0, 0, 1], [[0, 1], [6, 0]])
         2.0
+        >>> expected_cost([0, 1, 1], [0, -1, 1], [[0, 1], [6, 0]], abstain=0.75)
+        0.25
     """
-    return float(np.mean(_cost_per_row(target, predicted, costs)))
+    return float(np.mean(_cost_per_row(target, predicted, costs, abstain)))
 
 
 def severity(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float:
@@ -49,14 +56,14 @@ def severity(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float
 
     Args:
         target: True classes.
-        predicted: Predicted classes.
+        predicted: Predicted classes; leave out rows without a decision, which are no mistakes.
         costs: What it costs to predict a class when another is true, indexed [true, predicted].
 
     Shapes:
         target (N,) integer; predicted (N,) integer; costs (C, C).
 
     Raises:
-        ValueError: If the shapes do not agree or there is no row.
+        ValueError: If the shapes do not agree, there is no row, or a class is outside [0, C).
 
     Example:
         >>> severity([0, 1, 1], [0, 0, 1], [[0, 1], [6, 0]])
@@ -250,7 +257,9 @@ def _rows(probabilities: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float
     return matrix, labels
 
 
-def _cost_per_row(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> NDArray[np.floating]:
+def _cost_per_row(
+    target: ArrayLike, predicted: ArrayLike, costs: ArrayLike, abstain: float | None = None
+) -> NDArray[np.floating]:
     """Cost of each row's prediction, (N,)."""
     true, guess, matrix = np.asarray(target), np.asarray(predicted), np.asarray(costs, dtype=np.float64)
     if true.ndim != 1 or true.shape != guess.shape or true.size == 0:
@@ -260,6 +269,21 @@ def _cost_per_row(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> 
         )
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"costs must be (C, C) indexed [true, predicted], got {matrix.shape}")
+    decided = guess != ABSTAIN
+    if abstain is None and not decided.all():
+        raise ValueError(
+            f"predicted must be classes, got {ABSTAIN}, which is no decision; give expected_cost abstain=, "
+            "what it costs, or leave these rows out"
+        )
+    for name, places in (("target", true), ("predicted", guess[decided])):
+        outside = places[(places < 0) | (places >= len(matrix))]
+        if outside.size:
+            raise ValueError(
+                f"{name} must be in [0, {len(matrix)}) beside costs of {len(matrix)} classes, got "
+                f"{outside[0]}; give the place of each class in the costs"
+            )
+    if abstain is not None:
+        matrix = np.column_stack([matrix, np.full(len(matrix), abstain)])  # -1 points at the last column
     return matrix[true, guess]
 
 

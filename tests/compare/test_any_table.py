@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from equipoise import compare
+from equipoise.compare import data
 
 ROWS = 24  # the fewest in which two classes and pools of six cells come out even
 LARGEST = float(np.finfo(np.float32).max)
@@ -139,9 +139,8 @@ def refusal(written: Written, names: list[str], lines: list[int]) -> list[str]:
 
 
 def read_by_equipoise(path: Path, target: str):
-    """Labels, features and notes, through the public entry."""
-    plan = compare.check(compare.Settings(str(path), target, objectives=("Brier()",)))
-    dataset = plan.conditions.dataset
+    """Labels, features and notes."""
+    dataset = data.load(str(path), target)
     return [dataset.classes[label] for label in dataset.labels], dataset.features, dataset.notes
 
 

@@ -1,102 +1,493 @@
+"""Intervals and calls of paired differences: formulas, laws, and how often they are wrong."""
+
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy import stats
 
-from equipoise.compare.statistics import compare_paired, holm
+from equipoise.compare.statistics import (
+    LEVEL,
+    Difference,
+    call,
+    compare_paired,
+    compare_rows,
+    worthwhile_difference,
+)
 
-SEEDS = 8
+SPLITS = 10
+OVERLAP = 1 / 9  # ten folds
+MIRROR = {"better": "worse", "worse": "better", "equal": "equal", "undecided": "undecided"}
+finite = st.floats(-10, 10).map(lambda value: round(value, 6))
 
 
-def noise(seed, size=0.01):
-    return size * np.random.default_rng(seed).normal(size=SEEDS)
+def noise(seed, size=0.01, count=SPLITS):
+    return size * np.random.default_rng(seed).normal(size=count)
+
+
+def ends(found: Difference):
+    return found.mean, found.low, found.high
+
+
+# --- over splits ---
+
+
+def test_without_overlap_it_is_the_t_interval_of_scipy():
+    plain, candidate = noise(4), noise(5) + 0.01
+    [found] = compare_paired([candidate], plain, "higher")
+    right = stats.ttest_rel(candidate, plain).confidence_interval(1 - LEVEL)
+    assert ends(found) == pytest.approx(((candidate - plain).mean(), right.low, right.high))
+
+
+def test_overlap_widens_it_by_nadeau_and_bengio_and_comparisons_by_bonferroni():
+    plain, candidate = noise(4), noise(5) + 0.01
+    [narrow] = compare_paired([candidate], plain, "higher")
+    [wide] = compare_paired([candidate], plain, "higher", test_ratio=OVERLAP)
+    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(
+        np.sqrt((1 / 10 + OVERLAP) * 10)
+    )
+    [wider] = compare_paired([candidate], plain, "higher", test_ratio=OVERLAP, comparisons=12)
+    quantiles = stats.t.isf(0.05 / 24, 9) / stats.t.isf(0.025, 9)
+    assert (wider.high - wider.low) / (wide.high - wide.low) == pytest.approx(quantiles)
+    both = compare_paired([candidate, candidate], plain, "higher", test_ratio=OVERLAP)
+    assert both == compare_paired([candidate] * 2, plain, "higher", test_ratio=OVERLAP, comparisons=2)
+
+
+class Normals:
+    """R's rnorm after set.seed: Mersenne Twister, and inversion of 59 bits of two uniform numbers."""
+
+    def __init__(self, seed):
+        words = []
+        for place in range(50 + 625):
+            seed = (69069 * seed + 1) % 2**32
+            if place >= 50:
+                words.append(seed)
+        self.generator = np.random.RandomState()
+        self.generator.set_state(("MT19937", np.array(words[1:], dtype=np.uint32), 624))
+
+    def uniform(self):
+        [word] = self.generator.randint(0, 2**32, size=1, dtype=np.uint32)
+        return float(word) * 2.3283064365386963e-10
+
+    def draw(self, count, mean, sd):
+        found = []
+        for _ in range(count):
+            first = int(2**27 * self.uniform())
+            found.append(mean + sd * stats.norm.ppf((first + self.uniform()) / 2**27))
+        return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """The data of correctR's vignette, `set.seed(123)`: x and y, and the values of two models."""
+    normals = Normals(123)
+    return [normals.draw(count, mean, 0.1) for count, mean in ((30, 0.6), (30, 0.4), (60, 0.6), (60, 0.4))]
+
+
+def statistic(found, count, level=LEVEL):
+    """The corrected t that belongs to an interval."""
+    return found.mean / ((found.high - found.low) / 2) * stats.t.isf(level / 2, count - 1)
+
+
+def test_the_numbers_of_r_are_drawn_again():
+    np.testing.assert_allclose(Normals(123).draw(3, 0, 1), [-0.56047565, -0.23017749, 1.55870831], atol=5e-9)
+
+
+def test_it_agrees_with_correctr_on_its_documented_example(documented):
+    x, y, _, _ = documented
+    # resampled_ttest(x = x, y = y, n = 30, n1 = 80, n2 = 20) prints 2.407318 and 0.02265982.
+    [found] = compare_paired([x], y, "higher", test_ratio=20 / 80)
+    t = statistic(found, 30)
+    assert t == pytest.approx(2.407318, abs=5e-7)
+    assert 2 * stats.t.sf(t, 29) == pytest.approx(0.02265982, abs=5e-9)
+    # Control: the same without the overlap is another number.
+    assert statistic(compare_paired([x], y, "higher")[0], 30) > 6
+
+
+def test_where_correctr_counts_otherwise_its_printed_numbers_follow_from_ours(documented):
+    x, y, first, second = documented
+    # Its example of repeated folds gives 60 pairs but k = 2 and r = 2, and it counts k r = 4 of them.
+    [found] = compare_paired([first], second, "higher", test_ratio=20 / 80)
+    t = statistic(found, 60) * np.sqrt((1 / 60 + 1 / 4) / (1 / 4 + 1 / 4))
+    assert t == pytest.approx(1.97102, abs=5e-6)
+    assert stats.t.sf(t, 3) == pytest.approx(0.07165217, abs=5e-9)
+    # Its example of folds gives 30 pairs but n = 100, k = 30, and the code multiplies the variance by
+    # (1 / n + 1 / k) / (1 - 1 / k), where its own page has 1 / n + (1 / k) / (1 - 1 / k), as here.
+    [found] = compare_paired([x], y, "higher", test_ratio=1 / 29)
+    theirs = (1 / 100 + 1 / 30) / (1 - 1 / 30)
+    t = statistic(found, 30) * np.sqrt((1 / 30 + 1 / 29) / theirs)
+    assert t == pytest.approx(6.052149, abs=5e-7)
+    assert stats.t.sf(t, 99) == pytest.approx(1.281991e-08, rel=1e-6)
+
+
+def test_a_loss_against_itself_is_exactly_nothing():
+    plain = noise(0)
+    for found in (
+        compare_paired([plain], plain, "higher", test_ratio=OVERLAP)[0],
+        compare_rows([plain[None]], plain[None], "lower")[0],
+    ):
+        assert found == Difference(0.0, 0.0, 0.0, "equal")
+        assert str(found.high) == "0.0"
 
 
 def test_a_planted_effect_is_called_in_its_direction_and_only_then():
     plain = 0.8 + noise(0, 0.05)
     up, same = plain + 0.05 + noise(1), plain + noise(2)
-    calls = [found.call for found in compare_paired([up, same], plain, "higher")]
-    assert calls == ["better", "undecided"]
-    calls = [found.call for found in compare_paired([up, same], plain, "lower")]
-    assert calls == ["worse", "undecided"]
+    options = {"test_ratio": OVERLAP, "worthwhile": 0.005}
+    assert [each.call for each in compare_paired([up, same], plain, "higher", **options)] == [
+        "better",
+        "undecided",
+    ]
+    assert [each.call for each in compare_paired([up, same], plain, "lower", **options)] == [
+        "worse",
+        "undecided",
+    ]
+    assert compare_paired([up], plain, None)[0].call is None
 
 
 def test_pairing_finds_what_unpaired_values_hide():
-    plain = np.linspace(0.5, 0.9, SEEDS)
+    plain = np.linspace(0.5, 0.9, SPLITS)
     candidate = plain + 0.02 + noise(3, 0.002)
     assert compare_paired([candidate], plain, "higher")[0].call == "better"
-    shuffled = candidate[np.random.default_rng(0).permutation(SEEDS)]
+    shuffled = candidate[np.random.default_rng(0).permutation(SPLITS)]
     assert compare_paired([shuffled], plain, "higher")[0].call == "undecided"
 
 
-def test_false_calls_are_rare_without_an_effect_and_the_correction_is_why():
-    corrected = uncorrected = 0
-    for repeat in range(60):
-        generator = np.random.default_rng(repeat)
-        plain = generator.normal(size=SEEDS)
-        candidates = plain + generator.normal(size=(10, SEEDS))
-        found = compare_paired(list(candidates), plain, "higher")
-        corrected += any(each.call != "undecided" for each in found)
-        uncorrected += any(each.p < 0.05 for each in found)
-    assert corrected <= 0.15 * 60
-    assert uncorrected >= 0.25 * 60
-
-
-def test_the_numbers_are_those_of_scipy():
-    plain, candidate = noise(4), noise(5) + 0.01
-    found = compare_paired([candidate], plain, "higher")[0]
-    assert found.mean == pytest.approx((candidate - plain).mean())
-    assert found.p == pytest.approx(stats.ttest_rel(candidate, plain).pvalue)
-    assert found.corrected == found.p
-    assert found.low < found.mean < found.high
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_decide_nothing_and_say_so(seeds):
-    plain = np.zeros(seeds)
-    found = compare_paired([plain + 10.0 + np.arange(seeds)], plain, "higher")[0]
+@pytest.mark.parametrize("splits", [1, 2])
+def test_fewer_than_three_splits_have_no_interval_and_say_so(splits):
+    plain = np.zeros(splits)
+    [found] = compare_paired([plain + 10.0 + np.arange(splits)], plain, "higher")
     assert found.call == "undecided"
-    assert found.reason == f"{seeds} paired seeds, and fewer than 3 show nothing"
-    assert np.isnan(found.p)
+    assert found.reason == f"{splits} paired splits, and fewer than 3 show nothing"
+    assert np.isnan([found.low, found.high]).all()
+    assert found.mean == 10 + (splits - 1) / 2
     three = np.zeros(3)
     assert compare_paired([three + 10 + 0.01 * np.arange(3)], three, "higher")[0].reason is None
 
 
-def test_equal_differences_are_no_certainty():
-    plain = np.linspace(0, 1, SEEDS)
-    zero, ahead = compare_paired([plain, plain + 0.5], plain, "higher")
-    assert (zero.p, zero.low, zero.high, zero.call) == (1.0, 0.0, 0.0, "undecided")
-    assert ahead.p == pytest.approx(2.0 ** (1 - SEEDS))
-    assert ahead.call == "better"
-    few = plain[:3]
-    assert compare_paired([few + 0.5], few, "higher")[0].call == "undecided"
+def test_equal_differences_of_few_splits_are_no_certainty():
+    plain = np.linspace(0, 1, SPLITS)
+    [ahead] = compare_paired([plain + 0.5], plain, "higher", comparisons=12)
+    assert (ahead.call, ahead.reason) == ("better", None)
+    [few] = compare_paired([plain[:5] + 0.5], plain[:5], "higher", comparisons=12)
+    assert few.call == "undecided"
+    assert few.reason == "the same difference in all 5 splits, and so no spread to judge by"
 
 
-def test_missing_values_are_left_out_in_pairs():
-    plain = np.array([0.1, 0.2, np.nan, 0.4, 0.5])
-    candidate = np.array([1.1, np.nan, 1.3, 1.41, 1.52])
-    found = compare_paired([candidate], plain, "higher")[0]
-    assert found.mean == pytest.approx(np.mean([1.0, 1.01, 1.02]))
-    nothing = compare_paired([np.full(5, np.nan)], plain, "higher")[0]
-    assert nothing.call == "undecided"
-    assert np.isnan(nothing.mean)
+def test_diverged_splits_are_left_out_said_and_not_forgiven():
+    plain = noise(1)
+    ahead, behind = plain + 1 + noise(2), plain - 1 + noise(2)
+    whole = compare_paired([ahead, behind, plain], plain, "higher")
+    for each in (ahead, behind):
+        each[3] = np.nan
+    lost = compare_paired([ahead, behind, np.where(np.isnan(ahead), np.nan, plain)], plain, "higher")
+    assert [each.call for each in whole] == ["better", "worse", "equal"]
+    assert [each.call for each in lost] == ["undecided", "worse", "undecided"]
+    assert {each.reason for each in lost} == {"1 of 10 splits have no value to pair"}
+    assert lost[0].mean == pytest.approx(np.nanmean(ahead - plain))
+    [nothing] = compare_paired([np.full(SPLITS, np.nan)], plain, "higher")
+    assert (nothing.call, np.isnan(nothing.mean)) == ("undecided", True)
 
 
-def test_no_direction_no_call():
-    plain = noise(6)
-    assert compare_paired([plain + 1 + noise(7)], plain, None)[0].call is None
+# --- what would settle it ---
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-    mixed = holm([0.01, float("nan"), 0.02])
-    assert mixed[0] == pytest.approx(0.02)
-    assert np.isnan(mixed[1])
-    assert mixed[2] == pytest.approx(0.02)
+def test_repeats_settle_what_the_overlap_allows_and_rows_the_rest():
+    plain, spread = np.zeros(SPLITS), noise(7, 0.02)
+    spread -= spread.mean()
+    options = {"test_ratio": OVERLAP, "worthwhile": 0.005, "comparisons": 4, "rows": 1797}
+    sd = spread.std(ddof=1)
+    least = stats.norm.isf(0.05 / 8) * sd * np.sqrt(OVERLAP)  # no number of repeats is narrower
+    [found] = compare_paired([spread + 1.1 * least], plain, "higher", **options)
+    assert found.call == "undecided"
+    assert found.needed == "about 7 repeats of 10 folds would settle it if the difference stays as it is"
+    # The number does what it says, and one less does not.
+    for repeats, called in ((6, "undecided"), (7, "better")):
+        # As many values with the same mean and the same variance with divisor S - 1.
+        more = np.tile(spread, repeats)
+        more *= sd / more.std(ddof=1)
+        [again] = compare_paired(
+            [more + 1.1 * least], np.zeros(len(more)), "higher", **options, repeats=repeats
+        )
+        assert again.call == called
+    [found] = compare_paired([spread + 0.7 * least], plain, "higher", **options)
+    assert found.needed is not None
+    assert found.needed.startswith("no number of repeats of 10 folds would settle it; about ")
+    assert found.needed.endswith(" rows would settle it if the difference stays as it is")
+    half = (found.high - found.low) / 2
+    rows = int(found.needed.split("; about ")[1].split()[0].replace(",", ""))
+    assert rows == pytest.approx(1797 * (half / found.mean) ** 2, rel=0.06)
+    [found] = compare_paired([spread + 0.7 * least], plain, "higher", test_ratio=OVERLAP, worthwhile=0.005)
+    assert "times as many rows" in str(found.needed)
 
 
-def test_holm_agrees_with_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="statsmodels is not installed")
-    p = np.random.default_rng(0).random(20) ** 3
-    assert holm(list(p)) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+def test_independent_runs_can_always_settle_a_difference_but_none():
+    plain, spread = np.zeros(SPLITS), noise(7, 0.02)
+    [found] = compare_paired([spread - spread.mean() + 0.005], plain, "higher")
+    assert found.needed is not None
+    assert found.needed.endswith("runs would settle it if the difference stays as it is")
+    [none] = compare_paired([spread - spread.mean()], plain, "higher")
+    assert none.needed is not None
+    assert none.needed.startswith("no number of runs")
+
+
+def test_what_is_decided_needs_nothing():
+    plain = noise(0)
+    assert compare_paired([plain + 1 + noise(1)], plain, "higher")[0].needed is None
+    assert compare_paired([plain], plain, "higher")[0].needed is None
+
+
+# --- over the rows of one test part ---
+
+
+@pytest.mark.parametrize("comparisons", [1, 12])
+@pytest.mark.parametrize("kind", ["normal", "skewed", "classes"])
+def test_the_interval_of_one_test_part_is_that_of_scipy_without_its_seed(kind, comparisons):
+    generator = np.random.default_rng(0)
+    rows = {
+        "normal": generator.normal(size=60),
+        "skewed": generator.exponential(size=60) ** 2,
+        "classes": generator.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=60),
+    }[kind]
+    [found] = compare_rows([rows[None]], np.zeros((1, 60)), "higher", comparisons=comparisons)
+    level = 1 - 2 * stats.norm.cdf(-np.sqrt(60 / 59) * stats.t.isf(0.025 / comparisons, 59))
+    drawn = np.array(
+        [
+            stats.bootstrap(
+                (rows,), np.mean, n_resamples=10_000, confidence_level=level, method="percentile", rng=seed
+            ).confidence_interval
+            for seed in range(4)
+        ]
+    )
+    # Within what the seeds differ by, and for classes a step of the mean.
+    error = 4 * drawn.std(axis=0, ddof=1) + (1 / 60 if kind == "classes" else 1e-3)
+    assert (np.abs(np.array(ends(found)[1:]) - drawn.mean(axis=0)) < error).all()
+    # Control: another level is found out.
+    [other] = compare_rows([rows[None]], np.zeros((1, 60)), "higher", comparisons=20 * comparisons)
+    assert (np.abs(np.array(ends(other)[1:]) - drawn.mean(axis=0)) > error).all()
+
+
+def test_few_steps_are_counted_exactly():
+    """30 rows without a difference and 9 with one: the sum is binomial, and its quantile an integer."""
+    rows = np.repeat([0.0, 1.0], [30, 9])
+    [found] = compare_rows([rows[None]], np.zeros((1, 39)), "higher", comparisons=12)
+    tail = stats.norm.cdf(-np.sqrt(39 / 38) * stats.t.isf(0.05 / 24, 38))
+    low, high = (stats.binom.ppf(q, 39, 9 / 39) / 39 for q in (tail, 1 - tail))
+    assert ends(found)[1:] == pytest.approx((low, high), abs=2e-3)
+
+
+def test_rows_that_never_differ_the_other_way_need_to_be_many():
+    rows = np.zeros((1, 100))
+    rows[0, :8] = 1
+    [found] = compare_rows([rows], np.zeros((1, 100)), "higher", comparisons=12)
+    assert (found.call, found.reason) == ("undecided", "8 of 100 test rows differ, too few to show anything")
+    rows[0, :12] = 1
+    assert compare_rows([rows], np.zeros((1, 100)), "higher", comparisons=12)[0].call == "better"
+
+
+def test_scores_are_averaged_over_repeats_before_rows_are_drawn():
+    generator = np.random.default_rng(1)
+    plain, candidate = generator.normal(size=(2, 5, 40))
+    [found] = compare_rows([candidate], plain, "lower")
+    [once] = compare_rows([candidate.mean(axis=0)], plain.mean(axis=0), "lower")
+    assert ends(found) == pytest.approx(ends(once))
+    candidate[2, 7] = np.nan
+    [lost] = compare_rows([candidate - 5], plain, "lower")
+    kept = [0, 1, 3, 4]
+    assert lost.mean == pytest.approx((candidate[kept] - 5 - plain[kept]).mean())
+    assert (lost.call, lost.reason) == ("undecided", "1 of 5 repeats have no score to pair")
+    [nothing] = compare_rows([np.full((1, 40), np.nan)], plain[:1], "lower")
+    assert nothing.reason == "0 paired rows, and fewer than 3 show nothing"
+
+
+def test_groups_are_drawn_whole():
+    generator = np.random.default_rng(2)
+    groups = np.repeat(np.arange(30), generator.integers(1, 8, size=30))
+    rows = (generator.normal(size=30)[groups] + 0.1 * generator.normal(size=len(groups)))[None]
+    [alone] = compare_rows([rows], np.zeros_like(rows), "higher")
+    [found] = compare_rows([rows], np.zeros_like(rows), "higher", groups=groups)
+    assert found.mean == pytest.approx(rows.mean())
+    assert found.high - found.low > 1.5 * (alone.high - alone.low)
+    # Resampled by hand, as a ratio of sums.
+    sums, sizes = np.bincount(groups, weights=rows[0]), np.bincount(groups)
+    drawn = generator.integers(0, 30, size=(10_000, 30))
+    tail = stats.norm.cdf(-np.sqrt(30 / 29) * stats.t.isf(0.025, 29))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [tail, 1 - tail])
+    assert ends(found)[1:] == pytest.approx((low, high), abs=0.1 * (high - low) / 2)
+    names = np.array([f"patient {group}" for group in groups])
+    assert compare_rows([rows], np.zeros_like(rows), "higher", groups=names)[0].call == found.call
+    [few] = compare_rows([rows], np.zeros_like(rows), "higher", groups=groups % 2)
+    assert few.reason == "2 paired groups, and fewer than 3 show nothing"
+
+
+def test_an_undecided_test_part_says_how_many_rows_it_would_take():
+    rows = np.random.default_rng(3).normal(size=200)
+    rows += 0.1 - rows.mean()
+    [found] = compare_rows([rows[None]], np.zeros((1, 200)), "higher")
+    count = int(str(found.needed).removeprefix("about ").split()[0].replace(",", ""))
+    assert count == pytest.approx(200 * ((found.high - found.low) / 2 / 0.1) ** 2, rel=0.06)
+    assert str(found.needed).endswith("test rows would settle it if the difference stays as it is")
+
+
+# --- the call ---
+
+
+def test_the_call_by_hand():
+    assert call(0.02, 0.01, 0.03, "higher", 0.005) == "better"
+    assert call(0.004, 0.001, 0.007, "higher", 0.005) == "undecided"  # sure, and not worth having
+    assert call(0.003, 0.001, 0.005, "higher", 0.005) == "equal"
+    assert call(0.005, 0.005, 0.005, "higher", 0.005) == "better"  # asked before equal
+    assert call(-0.02, -0.03, -0.01, "higher", 0.005) == "worse"
+    assert call(-0.02, -0.03, -0.01, "lower", 0.005) == "better"
+    assert call(0.02, -0.01, 0.05, "higher", 0.005) == "undecided"
+    assert call(0.02, 0.01, 0.03, None) is None
+    assert call(0.915 - 0.91, 0.001, 0.01, "higher", 0.005) == "better"  # less than 0.005 by rounding
+    assert call(float("nan"), float("nan"), float("nan"), "higher") == "undecided"
+
+
+@given(st.tuples(finite, finite, finite).map(sorted), st.floats(0, 3))
+def test_directions_are_mirrored(sides, worthwhile):
+    low, mean, high = sides
+    said = call(mean, low, high, "higher", worthwhile)
+    assert call(-mean, -high, -low, "lower", worthwhile) == said
+    # Worse is the mirror image of better, but where the interval is within what is not worth having.
+    other = call(mean, low, high, "lower", worthwhile)
+    assert said is not None
+    if max(abs(low), abs(high)) > worthwhile + 1e-9:
+        assert other == MIRROR[said]
+
+
+@given(
+    st.lists(finite, min_size=3, max_size=12),
+    st.integers(0, 2**32 - 1),
+    st.floats(0, 0.3),
+    st.sampled_from([compare_paired, compare_rows]),
+)
+def test_exchanging_candidate_and_baseline_mirrors_everything(values, seed, worthwhile, compare):
+    generator = np.random.default_rng(seed)
+    plain, candidate = np.array(values), generator.permutation(values)
+    if compare is compare_rows:
+        plain, candidate = plain[None], candidate[None]
+    for better in ("higher", "lower"):
+        [there] = compare([candidate], plain, better, worthwhile=worthwhile)
+        [back] = compare([plain], candidate, better, worthwhile=worthwhile)
+        assert ends(back) == pytest.approx((-there.mean, -there.high, -there.low), abs=1e-9)
+        [turned] = compare(
+            [-candidate], -plain, "lower" if better == "higher" else "higher", worthwhile=worthwhile
+        )
+        assert turned.call == there.call
+        [order] = compare([candidate[..., ::-1]], plain[..., ::-1], better, worthwhile=worthwhile)
+        assert ends(order) == pytest.approx(ends(there), abs=1e-9)
+
+
+@given(st.lists(finite, min_size=3, max_size=12), st.floats(0, 0.5), st.integers(1, 30))
+def test_more_comparisons_and_more_overlap_decide_less(values, ratio, comparisons):
+    assume(np.ptp(values) > 1e-6)
+    plain = np.zeros(len(values))
+    [once] = compare_paired([values], plain, "higher", comparisons=1)
+    [often] = compare_paired([values], plain, "higher", comparisons=comparisons, test_ratio=ratio)
+    assert often.low <= once.low + 1e-12
+    assert often.high >= once.high - 1e-12
+
+
+def test_smallest_differences_are_as_given_and_a_share_of_costs():
+    given_ = {"accuracy": 0.005, "calibrated_nll": 0.01}
+    assert worthwhile_difference(given_, "calibrated_nll", 9.0) == 0.01
+    assert worthwhile_difference(given_, "decided_cost", -2.0) == pytest.approx(0.04)
+    assert worthwhile_difference({"decided_cost": 7.0}, "decided_cost", 2.0) == 7.0
+    assert worthwhile_difference(given_, "brier", 0.5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: compare_paired([[1.0, 2.0]], [1.0, 2.0, 3.0], "higher"), ("splits", "(2,)", "nan")),
+        (lambda: compare_paired([[1.0]], [1.0], "up"), ("better", "'up'", "None")),
+        (lambda: compare_paired([[1.0]], [1.0], "higher", test_ratio=-1), ("test_ratio", "0 or more", "-1")),
+        (lambda: compare_paired([[1.0]], [1.0], "higher", worthwhile=-1), ("worthwhile", "0 or more", "-1")),
+        (
+            lambda: compare_paired([[1.0]], [1.0], "higher", comparisons=-1),
+            ("comparisons", "0 or more", "-1"),
+        ),
+        (lambda: compare_rows([[1.0, 2.0]], [[1.0, 2.0]] * 2, "higher"), ("(R, M)", "(2, 2)", "nan")),
+        (
+            lambda: compare_rows([[[1.0, 2.0]]], [[1.0, 2.0]], "higher", groups=[1, 2, 3]),
+            ("groups", "(3,)", "2 rows"),
+        ),
+    ],
+)
+def test_errors_name_the_argument_the_rule_and_the_value(wrong, words):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        wrong()
+    assert all(word in str(caught.value) for word in words)
+
+
+# --- how often it is wrong ---
+
+
+def correlated(generator, count, overlap, repeats=1, folds=SPLITS):
+    """Null differences over folds, two of which have correlation test / (test + train)."""
+    rho = overlap / (1 + overlap)
+    shared = generator.normal(size=(count, 1)) * np.sqrt(rho)
+    return shared + np.sqrt(1 - rho) * generator.normal(size=(count, folds * repeats))
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_false_alarms_of_correlated_folds_are_at_the_level_and_uncorrected_ones_are_not(repeats):
+    count = 4000
+    nulls = correlated(np.random.default_rng(0), count, OVERLAP, repeats)
+    plain = np.zeros(nulls.shape[1])
+    alarms = {
+        overlap: np.mean(
+            [
+                found.low > 0 or found.high < 0
+                for found in compare_paired(
+                    nulls, plain, None, test_ratio=overlap, comparisons=1, repeats=repeats
+                )
+            ]
+        )
+        for overlap in (OVERLAP, 0.0)
+    }
+    error = np.sqrt(LEVEL * (1 - LEVEL) / count)
+    assert alarms[OVERLAP] == pytest.approx(LEVEL, abs=2 * error)
+    assert alarms[0.0] > 0.14  # the control: the paired t without the correction
+
+
+def test_intervals_hold_together_over_comparisons():
+    """Six candidates, two measures: the share of comparisons with any false alarm is the level at most."""
+    generator, count, wrong, each_wrong = np.random.default_rng(1), 500, 0, 0
+    plain = np.zeros(SPLITS)
+    for _ in range(count):
+        nulls = correlated(generator, 12, OVERLAP)
+        found = compare_paired(nulls, plain, "higher", test_ratio=OVERLAP)
+        alone = compare_paired(nulls, plain, "higher", test_ratio=OVERLAP, comparisons=1)
+        wrong += any(each.call in ("better", "worse") for each in found)
+        each_wrong += any(each.call in ("better", "worse") for each in alone)
+    assert wrong / count <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / count)
+    assert each_wrong / count > 0.3  # the control
+
+
+@pytest.mark.parametrize(("rows", "differ"), [(40, 0.3), (200, 0.1)])
+def test_false_alarms_of_one_test_part(rows, differ):
+    """Rows that two models get right or wrong alike, but a share that falls either way."""
+    generator, count = np.random.default_rng(2), 300
+    nulls = generator.choice([-1.0, 0.0, 1.0], p=[differ / 2, 1 - differ, differ / 2], size=(count, 1, rows))
+    for comparisons in (1, 12):
+        found = compare_rows(nulls, np.zeros((1, rows)), "higher", comparisons=comparisons)
+        alarms = np.mean([each.call in ("better", "worse") for each in found])
+        level = LEVEL / comparisons
+        assert alarms <= level + 2 * np.sqrt(level * (1 - level) / count)
+
+
+def test_grid_and_order_do_not_decide():
+    """The same scores in other units give the same ends, to the digits that are shown."""
+    rows = np.random.default_rng(5).exponential(size=(1, 300)) - 0.9
+    first, *others = (
+        np.array(ends(compare_rows([scale * rows], 0 * rows, "higher")[0])) / scale
+        for scale in (1.0, 100.0, 1e-3, np.pi)
+    )
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-9)
+    assert len(set(itertools.chain(first))) == 3

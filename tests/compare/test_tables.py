@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise import compare
+from equipoise.compare import data
+from equipoise.compare.matrices import read_costs
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -18,9 +19,8 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installe
 ROWS = 40
 
 
-def check(path, target="label", drop=(), **more):
-    settings = compare.Settings(str(path), target, tuple(drop), objectives=("Brier()",), **more)
-    return compare.check(settings)
+def load(path, target="label", drop=(), **more):
+    return data.load(str(path), target, tuple(drop), **more)
 
 
 def rows_of(row, rows=ROWS):
@@ -33,8 +33,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def labels_of(plan):
-    dataset = plan.conditions.dataset
+def labels_of(dataset):
     return [dataset.classes[label] for label in dataset.labels]
 
 
@@ -76,23 +75,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(call, fast, workplace, name):
+def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(workplace, name):
     content, says = REFUSED[name]
     (workplace / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    said = call("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--seeds", 1)
-    assert said.code == 2
-    assert said.out == ""
-    assert said.err.startswith("equipoise: error: ")
-    assert said.err.count("\n") == 1
+    with pytest.raises(ValueError, match="must") as caught:
+        load("t.csv")
+    assert "\n" not in str(caught.value)
     for words in says:
-        assert words in said.err
+        assert words in str(caught.value)
     assert [path.name for path in workplace.iterdir()] == ["t.csv"]
 
 
 def test_control_the_table_without_a_fault_is_read(workplace):
     (workplace / "t.csv").write_text(TWO)
-    plan = check("t.csv")
-    assert (plan.conditions.dataset.notes, plan.warnings) == ((), ())
+    dataset = load("t.csv")
+    assert (dataset.notes, dataset.warnings) == ((), ())
 
 
 CHANGED_BY_PANDAS = [
@@ -123,11 +120,11 @@ def write_labels(path, classes, separator=","):
 def test_classes_are_called_what_the_file_calls_them(workplace, classes, separator):
     path = workplace / "t.csv"
     write_labels(path, (*classes, "other"), separator)
-    plan = check(path)
+    dataset = load(path)
     expected = [label.strip() for k in range(ROWS) if (label := (*classes, "other")[k % 3])]
-    assert labels_of(plan) == expected
-    assert set(plan.conditions.dataset.classes) == set(expected)
-    said = (*plan.conditions.dataset.notes, *plan.warnings)
+    assert labels_of(dataset) == expected
+    assert set(dataset.classes) == set(expected)
+    said = (*dataset.notes, *dataset.warnings)
     assert any("separated by semicolons" in note for note in said) == (separator == ";")
     for label in {"None", "NA", "nan", "null", "N/A", "#N/A"}.intersection(classes):
         assert any(note.startswith(f"{label!r} in 'label' is a class of ") for note in said)
@@ -159,14 +156,14 @@ def test_the_separator_is_one_that_leaves_the_target_a_name(workplace, header, s
     place = 1 if header.endswith("\t") else len(names)
     cells = [[*["1"] * place, label, *["1"] * (len(names) - place)] for label in labels]
     (workplace / "t.csv").write_text("\n".join([header, *map(separator.join, cells)]))
-    plan = check("t.csv", "x")
-    assert list(plan.conditions.dataset.features) == names
-    assert labels_of(plan) == labels
+    dataset = load("t.csv", "x")
+    assert list(dataset.features) == names
+    assert labels_of(dataset) == labels
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(workplace):
     write_labels(workplace / "t.csv", ("10", "9.5", "-1", "1e0"))
-    assert check("t.csv").conditions.dataset.classes == ("-1", "1e0", "9.5", "10")
+    assert load("t.csv").classes == ("-1", "1e0", "9.5", "10")
 
 
 FEATURES = [
@@ -198,10 +195,10 @@ FEATURES = [
 def test_what_is_converted_in_a_feature_is_said(workplace, cells, values, says):
     with Path("t.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["f", "label"], *([cells[k % 3], "xy"[k % 2]] for k in range(ROWS))])
-    plan = check("t.csv")
-    found = list(plan.conditions.dataset.features["f"][:3])
+    dataset = load("t.csv")
+    found = list(dataset.features["f"][:3])
     assert found == pytest.approx(values or cells, nan_ok=True)
-    notes = plan.conditions.dataset.notes
+    notes = dataset.notes
     if says is None:
         assert notes == ()
     else:
@@ -243,16 +240,16 @@ def test_a_column_that_looks_like_an_identifier_is_warned_of(workplace, case, su
         frame.assign(**{name: [None if value == "" else value for value in values]}).to_parquet("t.parquet")
     assert len({*WIDE}) == ROWS
     shown = name or ("Unnamed: 0" if suffix == ".csv" else "")
-    warnings = check(f"t{suffix}").warnings
+    warnings = load(f"t{suffix}").warnings
     assert len(warnings) == warned
     if warned:
         assert warnings[0].startswith(f"{shown!r} may be an identifier or a row number: it has another ")
-        assert check(f"t{suffix}", drop=[shown]).warnings == ()
+        assert load(f"t{suffix}", drop=[shown]).warnings == ()
 
 
 def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, workplace):
     (workplace / "t.csv").write_text(",a;b,label\n" + rows_of(lambda k: f"{k},{k % 3},{'xy'[k // 20]}"))
-    words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--seeds", 1)
+    words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--folds", 2)
     warning = ("'Unnamed: 0' may be an identifier or a row number: it has another whole number in every row; "
                "if it is, leave it out with --drop 'Unnamed: 0'")  # fmt: skip
     said = call(*words)
@@ -261,13 +258,13 @@ def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, 
     assert "may be an identifier" in (workplace / "comparison" / "report.html").read_text()
     numbers = np.stack([np.random.default_rng(0).normal(size=ROWS), np.arange(ROWS)], axis=1)
     np.savez("t.npz", X=numbers, y=np.arange(ROWS) // 20)
-    (warning,) = check("t.npz", None).warnings
+    (warning,) = load("t.npz", None).warnings
     assert warning.startswith("column 2 of X may be an identifier")
 
 
 def test_what_was_converted_is_printed(call, fast, workplace):
     (workplace / "t.csv").write_text("zip;label\n" + rows_of(lambda k: f"0{k % 9}1;{['NA', 'y'][k % 2]}"))
-    words = ("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--seeds", 1)
+    words = ("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--folds", 2)
     said = call(*words)
     assert said.err == ""
     notes = [line for line in said.out.splitlines() if line.startswith("note: ")]
@@ -283,7 +280,7 @@ def test_a_test_row_far_from_the_training_rows_is_refused_by_place(call, fast, w
     (workplace / "t.csv").write_text(
         "b,a,label\n" + rows_of(lambda k: f"{k % 3},{'1e37' if k == 5 else f'{k % 7}e-9'},{'xy'[k % 2]}")
     )
-    words = ("--target", "label", "--objective", "Brier()", *fast, "--seeds", 8, "--lr", "1e-3")
+    words = ("--target", "label", "--objective", "Brier()", *fast, "--folds", 2, "--lr", "1e-3")
     said = call("compare", "t.csv", *words)
     assert said.code == 2
     assert "features must be below 1e+30 standard deviations of the training rows, got " in said.err
@@ -300,8 +297,8 @@ def test_costs_are_matched_with_classes_that_have_blanks_quotes_and_lines(workpl
         writer.writerows([[name, *(k != j and 1 + j for j in range(3))] for k, name in enumerate(classes)])
         file.write(separator * 3 + "\r\n")
     Path("costs.csv").write_text(Path("costs.csv").read_text().replace("False", "0"), newline="")
-    plan = check("t.csv", costs="costs.csv")
-    np.testing.assert_array_equal(plan.matrices["costs"], [[0, 2, 3], [1, 0, 3], [1, 2, 0]])
+    dataset = load("t.csv")
+    np.testing.assert_array_equal(read_costs("costs.csv", dataset.classes), [[0, 2, 3], [1, 0, 3], [1, 2, 0]])
 
 
 DAY = datetime.date(2024, 1, 2)
@@ -324,11 +321,11 @@ def test_classes_in_parquet_keep_their_identity(case):
     kind, values, names = ARROW_CLASSES[case]
     column = pa.array([*(values * (ROWS // 2 - 1)), None, values[0]], kind)
     parquet.write_table(pa.table({"a": [k % 3 for k in range(ROWS)], "label": column}), "t.parquet")
-    plan = check("t.parquet")
+    dataset = load("t.parquet")
     names = names or [str(value) for value in values]
-    assert plan.conditions.dataset.classes == tuple(names)
-    assert labels_of(plan) == [*(names * (ROWS // 2 - 1)), names[0]]
-    assert "1 rows without a value in label were left out" in plan.conditions.dataset.notes
+    assert dataset.classes == tuple(names)
+    assert labels_of(dataset) == [*(names * (ROWS // 2 - 1)), names[0]]
+    assert "1 rows without a value in label were left out" in dataset.notes
 
 
 MOMENT = datetime.datetime(2024, 1, 2)
@@ -345,18 +342,20 @@ ARROW_FEATURES = {
 
 
 @pytest.mark.parametrize("case", ARROW_FEATURES)
-def test_columns_of_parquet_that_are_no_features_are_refused_by_name(call, fast, case):
+def test_columns_of_parquet_that_are_no_features_are_refused_by_name(case):
     column, says = ARROW_FEATURES[case]
     labels = ["x", "y"] * (ROWS // 2)
-    parquet.write_table(pa.table({"f": column, "a": [1.0] * ROWS, "label": labels}), "t.parquet")
-    words = ("compare", "t.parquet", "--objective", "Brier()", *fast, "--seeds", 1)
-    said = call(*words, "--target", "label")
-    assert said.code == 2
-    assert says in said.err
-    assert said.err.rstrip().endswith("--drop f")
-    assert check("t.parquet", drop=["f"]).conditions.dataset.features.shape == (ROWS, 1)
+    parquet.write_table(
+        pa.table({"f": column, "a": [k % 3 for k in range(ROWS)], "label": labels}), "t.parquet"
+    )
+    with pytest.raises(ValueError, match="must") as caught:
+        load("t.parquet")
+    assert says in str(caught.value)
+    assert str(caught.value).endswith("--drop f")
+    assert load("t.parquet", drop=["f"]).features.shape == (ROWS, 1)
     if case in ("lists", "structures", "bytes"):
-        assert "target must hold names or numbers" in call(*words, "--target", "f").err
+        with pytest.raises(ValueError, match="target must hold names or numbers"):
+            load("t.parquet", "f")
 
 
 def test_columns_of_parquet_are_features_of_their_kind():
@@ -373,7 +372,7 @@ def test_columns_of_parquet_are_features_of_their_kind():
     for name, column in columns.items():
         table = table.append_column(name, column)
     parquet.write_table(table, "t.parquet")
-    dataset = check("t.parquet").conditions.dataset
+    dataset = load("t.parquet")
     expected = {"c": ["1", "2"], "big": [2.0**53, 2.0**53], "money": [1.1, np.nan], "half": [1.5, np.nan],
                 "empty": [np.nan, np.nan], "flag": ["True", np.nan], "words": ["NA", np.nan]}  # fmt: skip
     for name, values in expected.items():
@@ -384,4 +383,4 @@ def test_columns_of_parquet_are_features_of_their_kind():
     )
     parquet.write_table(pa.Table.from_arrays([columns["big"]] * 2, ["f", " f"]), "twice.parquet")
     with pytest.raises(ValueError, match="different names, got 'f' as columns 1 and 2 in twice"):
-        check("twice.parquet")
+        load("twice.parquet")

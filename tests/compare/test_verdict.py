@@ -1,87 +1,336 @@
-import dataclasses
+"""The rule that chooses the winner, and what is said of it."""
+
+import itertools
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from equipoise.compare.experiment import Candidate, Outcome, Result
-from equipoise.compare.measures import MEASURES
+from equipoise.compare.measures import Measure
 from equipoise.compare.statistics import Difference
-from equipoise.compare.verdict import deciding_measures, judge
+from equipoise.compare.verdict import (
+    AGAINST,
+    decide,
+    judge,
+    no_better_than_commonest,
+    temperature_only,
+)
 
-BEST = "GammaCrossEntropy(gamma=0.5)"
+GAMMA = "GammaCrossEntropy(gamma=0.5)"
+FOCAL = "Focal(gamma=2.0)"
+BRIER = "Brier()"
+DECIDING = ("accuracy", "calibrated_nll")
+MEASURES = tuple(
+    Measure(name, name, "", lambda _: 0.0, better, percent=name == "accuracy")
+    for name, better in (
+        ("accuracy", "higher"),
+        ("calibrated_nll", "lower"),
+        ("nll", "lower"),
+        ("decided_cost", "lower"),
+    )
+)
+CALLS = {  # of a measure where higher is better: mean, low, high
+    "better": (0.046, 0.021, 0.071),
+    "equal": (0.001, -0.002, 0.004),
+    "undecided": (0.008, -0.004, 0.02),
+    "worse": (-0.03, -0.05, -0.01),
+}
+SURE = "; 95 % intervals that hold for all {} comparisons together."
+DATA = (
+    " Data: digits, 1,797 rows, 10 classes; 25.5 % wrong labels found (20.1 to 31.0 %); "
+    "10-fold cross-validation."
+)
 
 
-def outcome(spec, means, calls, finite=True):
-    """An outcome with the given means and calls in accuracy, NLL and the cost of decisions."""
-    names = ("accuracy", "nll", "decided_cost")
-    values = {name: np.full(8, mean) for name, mean in zip(names, means, strict=True)}
-    differences = {
-        name: Difference(0.01, 0.005, 0.015, 0.001, 0.001, call)
-        for name, call in zip(names, calls, strict=False)
-    }
-    return Outcome(Candidate(spec, None, ()), ({"finite": finite},) * 8, values, differences)
+@dataclass(frozen=True)
+class Stub:
+    """What the verdict reads of an outcome."""
+
+    candidate: SimpleNamespace
+    means: dict[str, float]
+    differences: dict[str, Difference] = field(default_factory=dict)
+    diverged: int = 0
+    records: tuple[int, ...] = (0,) * 10
+    spread: float = 0.01
+
+    @property
+    def values(self):
+        wave = self.spread * np.sin(np.arange(10))
+        return {name: mean + wave - wave.mean() for name, mean in self.means.items()}
+
+    def mean(self, measure):
+        return self.means[measure]
+
+    def call(self, measure):
+        return self.differences[measure].call if measure in self.differences else None
 
 
-def result(*candidates, costs_from=None, seeds=8):
-    plain = outcome("CrossEntropy()", (0.8, 0.5, 2.0), ())
+def difference(call, name):
+    mean, low, high = CALLS[call]
+    if name != "accuracy":
+        mean, low, high = -mean, -high, -low
+    needed = "about 4 repeats of 10 folds would settle it if the difference stays as it is"
+    return Difference(mean, low, high, call, None, needed if call == "undecided" else None)
+
+
+def outcome(spec, *calls, nll=0.4, raw=None, deciding=DECIDING, **rest):
+    differences = {name: difference(call, name) for name, call in zip(deciding, calls, strict=bool(calls))}
+    if raw is not None:
+        differences["nll"] = Difference(*raw, None)
+    means = {"accuracy": 0.85, "calibrated_nll": nll, "nll": 0.5, "decided_cost": 1.0}
+    return Stub(SimpleNamespace(spec=spec), means | rest.pop("means", {}), differences, **rest)
+
+
+def result(
+    *candidates, deciding=DECIDING, one_test=False, noisy=False, context=(), stop="calibrated", **rest
+):
+    plain = outcome("CrossEntropy()", nll=0.5, means={"accuracy": 0.8})
+    noise = 0.6 * np.eye(10) + 0.4 / 9 * (1 - np.eye(10)) if noisy else np.eye(10)
+    conditions = SimpleNamespace(
+        dataset=SimpleNamespace(name="digits", labels=np.arange(1797) % 10, classes=tuple("0123456789")),
+        noise=noise,
+        noisy=noisy,
+        splits=(SimpleNamespace(test=np.arange(360)),),
+    )
+    settings = SimpleNamespace(
+        folds=10,
+        repeats=rest.get("repeats", 1),
+        noise="0.4",
+        worthwhile=(("accuracy", 0.005), ("calibrated_nll", 0.01)),
+        training=SimpleNamespace(stop=stop),
+    )
     plan = SimpleNamespace(
-        costs_from=costs_from,
-        measures=tuple(m for m in MEASURES if m.name in plain.values),
-        settings=SimpleNamespace(seeds=seeds),
+        deciding=deciding,
+        measures=MEASURES,
+        settings=settings,
+        conditions=conditions,
+        one_test=one_test,
+        test_ratio=1 / 9,
         out=SimpleNamespace(__truediv__=lambda *_: "x"),
     )
-    return Result(plan, (plain, *candidates), 0)  # pyright: ignore[reportArgumentType]
-
-
-def test_the_winner_is_better_in_one_and_worse_in_none_and_of_these_the_least_surprised():
-    good = outcome("Brier()", (0.9, 0.4, 1.0), ("better", "better", "better"))
-    best = outcome(BEST, (0.85, 0.3, 1.0), ("undecided", "better", "undecided"))
-    mixed = outcome("Focal()", (0.99, 0.9, 1.0), ("better", "worse", "better"))
-    said = judge(result(good, best, mixed))
-    assert said.winner is best
-    assert said.sentence.startswith(
-        f"Use {BEST}. Against plain cross entropy, on 8 random splits of the data,"
+    return SimpleNamespace(
+        plan=plan,
+        outcomes=(plain, *candidates),
+        baseline=plain,
+        context=context,
+        noise=SimpleNamespace(rate=0.255, low=0.201, high=0.31),
+        nll_of="clean" if noisy else "observed",
     )
-    assert "accuracy is not shown to differ" in said.sentence
-    assert "(NLL) falls from 0.500 to 0.300" in said.sentence
-    assert "Also better than plain cross entropy: Brier()." in said.others
-    assert "Focal() is worse in surprise at the true classes (NLL) but better in accuracy." in said.others
-    assert said.code.endswith(f"loss = {BEST}\nloss(logits, target)")
 
 
-@pytest.mark.parametrize("calls", [("undecided", "undecided"), ("worse", "undecided"), ("better", "worse")])
-def test_plain_cross_entropy_stays_when_nothing_is_better_without_a_loss(calls):
-    given = result(outcome(BEST, (0.9, 0.4, 1.0), (*calls, "better")))
-    said = judge(given)
-    assert said.winner is given.baseline
-    assert said.sentence.startswith("Keep plain cross entropy: on 8 random splits of the data")
+# --- the rule ---
+
+words = st.sampled_from(["better", "equal", "worse", "undecided"])
+tables = st.integers(1, 3).flatmap(
+    lambda measures: st.lists(st.lists(words, min_size=measures, max_size=measures), min_size=1, max_size=5)
+)
+
+
+def ranked(table, seed=0):
+    nll = np.random.default_rng(seed).integers(0, 3, size=len(table)) / 10  # with ties
+    return [(value, f"candidate {place}") for place, value in enumerate(nll)]
+
+
+@given(tables, st.integers(0, 2**31), st.randoms())
+def test_the_order_of_candidates_and_measures_never_matters(table, seed, random):
+    ranks, order, columns = ranked(table, seed), list(range(len(table))), list(range(len(table[0])))
+    random.shuffle(order)
+    random.shuffle(columns)
+    said, winner, choice = decide(table, ranks)
+    again = decide([[table[k][c] for c in columns] for k in order], [ranks[k] for k in order])
+    assert again[0] == said
+    assert (None if again[1] is None else order[again[1]]) == winner
+    assert [order[k] for k in again[2]] == choice
+
+
+@given(tables, st.integers(0, 2**31), st.floats(-1, 1))
+def test_a_clone_of_the_baseline_changes_nothing(table, seed, nll):
+    ranks = ranked(table, seed)
+    clone = [*table, ["equal"] * len(table[0])]
+    assert decide(clone, [*ranks, (nll, "a clone")]) == decide(table, ranks)
+
+
+@given(tables, st.integers(0, 2**31))
+def test_the_winner_is_better_in_one_and_worse_in_none_and_of_these_the_best(table, seed):
+    ranks = ranked(table, seed)
+    said, winner, choice = decide(table, ranks)
+    fit = [k for k, each in enumerate(table) if "better" in each and "worse" not in each]
+    mixed = [k for k, each in enumerate(table) if "better" in each and "worse" in each]
+    assert (winner is None) == (not fit)
+    assert (said == "better") == bool(fit)
+    if fit:
+        assert winner == min(fit, key=lambda k: ranks[k])
+        assert choice == []
+    else:
+        assert sorted(choice) == mixed
+        assert (said == "equal") == (set(itertools.chain(*table)) <= {"equal", "worse"})
+
+
+@given(tables, st.integers(0, 2**31))
+def test_mirrored_calls_never_win_both_ways(table, seed):
+    mirror = {"better": "worse", "worse": "better"}
+    turned = [[mirror.get(call, call) for call in each] for each in table]
+    said, winner, _ = decide(table, ranked(table, seed))
+    other, loser, _ = decide(turned, ranked(table, seed))
+    if said == other == "better":
+        assert winner != loser
+    if said == "equal" and other == "equal":
+        assert set(itertools.chain(*table)) == {"equal"}
+
+
+# --- what is said ---
+
+
+def test_the_winner_is_named_with_how_much_how_sure_against_what_and_on_what():
+    best = outcome(GAMMA, "undecided", "better", nll=0.3)
+    good = outcome(BRIER, "better", "better", nll=0.4)
+    mixed = outcome(FOCAL, "better", "worse", nll=0.1)
+    given_ = result(good, best, mixed)
+    said = judge(given_)
+    assert (said.call, said.winner, said.against, said.choice) == ("better", best, AGAINST, ())
+    assert said.sentence == (
+        f"Use {GAMMA}: against plain cross entropy, best epoch, calibrated, calibrated NLL of the observed "
+        "labels is 0.046 lower (-0.071 to -0.021) and accuracy is undecided (-0.4 to +2.0 points)"
+        + SURE.format(6)
+        + DATA
+    )
+    assert "Also better: Brier()." in said.others
     assert (
-        said.code
-        == "from equipoise.losses import CrossEntropy\n\nloss = CrossEntropy()\nloss(logits, target)"
+        f"With {FOCAL}, accuracy is 4.6 points higher (+2.1 to +7.1) but calibrated NLL of the observed "
+        "labels is 0.030 higher (+0.010 to +0.050)."
+    ) in said.others
+    assert said.code.endswith(f"loss = {GAMMA}\nloss(logits, target)")
+
+
+def test_better_in_one_and_worse_in_another_is_a_choice_and_the_headline_names_it():
+    mixed, other = outcome(FOCAL, "better", "worse", nll=0.7), outcome(BRIER, "worse", "better", nll=0.3)
+    given_ = result(mixed, other, outcome(GAMMA, "equal", "equal"))
+    said = judge(given_)
+    assert (said.call, said.winner) == ("undecided", given_.baseline)
+    assert said.choice == ("CrossEntropy()", BRIER, FOCAL)
+    assert said.sentence.startswith(
+        f"Undecided, the choice between CrossEntropy(), {BRIER} and {FOCAL} is yours: with {BRIER}, "
+        f"against {AGAINST}, calibrated NLL of the observed labels is 0.046 lower (-0.071 to -0.021) but accuracy is "
+        "3.0 points lower (-5.0 to -1.0); 95 % intervals"
+    )
+    assert f"With {FOCAL}, accuracy is 4.6 points higher" in said.others
+
+
+@pytest.mark.parametrize(("calls", "worse"), [(("equal", "equal"), ""), (("worse", "equal"), " or worse")])
+def test_what_is_equal_or_worse_leaves_the_baseline(calls, worse):
+    given_ = result(outcome(GAMMA, *calls), outcome(BRIER, "equal", "equal"))
+    said = judge(given_)
+    assert (said.call, said.winner, said.choice) == ("equal", given_.baseline, ())
+    assert said.sentence == (
+        f"Keep {AGAINST}: none of 2 candidates is better, each is equal{worse} (equal: within accuracy "
+        f"0.5 points, calibrated NLL of the observed labels 0.01){SURE.format(4)}" + DATA
+    )
+    assert said.code.endswith("loss = CrossEntropy()\nloss(logits, target)")
+    [alone] = [judge(result(outcome(GAMMA, *calls)))]
+    assert alone.sentence.startswith(f"Keep {AGAINST}: with {GAMMA}, ")
+    assert "is equal within 0.01 (-0.004 to +0.002)" in alone.sentence
+
+
+def test_what_is_undecided_says_what_would_settle_it():
+    far = outcome(BRIER, "worse", "undecided")
+    given_ = result(far, outcome(GAMMA, "undecided", "equal"))
+    said = judge(given_)
+    assert (said.call, said.winner) == ("undecided", given_.baseline)
+    assert said.sentence == (
+        f"Undecided, so keep {AGAINST}: none of 2 candidates is shown to be better. Nearest is {GAMMA}: "
+        "calibrated NLL of the observed labels is equal within 0.01 (-0.004 to +0.002) and accuracy is "
+        f"undecided (-0.4 to +2.0 points){SURE.format(4)} For accuracy, about 4 repeats of 10 folds would "
+        "settle it if the difference stays as it is." + DATA
     )
 
 
-def test_costs_decide_when_there_are_costs_but_not_a_similarity():
-    cheap = outcome(BEST, (0.7, 0.9, 1.0), ("worse", "worse", "better"))
-    assert judge(result(cheap, costs_from="costs")).winner is cheap
-    kept = result(cheap, costs_from="similarity")
-    assert judge(kept).winner is kept.baseline
-    assert deciding_measures(kept.plan) == ("nll", "accuracy")
-
-
-def test_too_few_seeds_and_divergence_are_said():
-    few = judge(result(outcome(BEST, (0.9, 0.4, 1.0), ("undecided", "undecided")), seeds=2))
-    assert few.sentence == (
-        "Undecided, so keep plain cross entropy: 2 random splits of the data cannot tell a difference "
-        "from luck; use --seeds 3 or more, 8 if you can."
+def test_without_an_interval_the_reason_is_given():
+    unknown = Difference(0.1, np.nan, np.nan, "undecided", "2 paired splits, and fewer than 3 show nothing")
+    few = Stub(SimpleNamespace(spec=GAMMA), outcome(GAMMA).means, dict.fromkeys(DECIDING, unknown))
+    said = judge(result(few))
+    assert said.sentence.startswith(
+        f"Undecided, so keep {AGAINST}: 2 paired splits, and fewer than 3 show nothing; use --folds 10. Data:"
     )
-    lost = judge(result(outcome(BEST, (0.9, 0.4, 1.0), ("undecided", "undecided"), finite=False)))
-    assert f"{BEST} diverged in 8 of 8 trials, which are left out of its numbers." in lost.others
 
 
-def test_the_calibration_error_does_not_choose():
-    plain_ece = outcome(BEST, (0.8, 0.5, 2.0), ("undecided", "undecided"))
-    calm = dataclasses.replace(plain_ece, values=dict(plain_ece.values) | {"ece": np.zeros(8)})
-    given = result(calm)
-    assert judge(given).winner is given.baseline
+def test_noise_that_the_command_put_there_and_one_test_part_are_said():
+    said = judge(result(outcome(GAMMA, "better", "better"), noisy=True, one_test=True))
+    assert "calibrated NLL of the clean labels" in said.sentence
+    assert said.sentence.endswith(
+        "25.5 % wrong labels found (20.1 to 31.0 %), after --noise 0.4 changed about 40 % of the training "
+        "and validation labels. There is one test part: this speaks of these 360 test rows only."
+    )
+    assert "cross-validation, 5 times." in judge(result(outcome(GAMMA, "equal", "equal"), repeats=5)).sentence
+
+
+def test_without_early_stopping_the_baseline_is_not_called_its_best_epoch():
+    said = judge(result(outcome(GAMMA, "better", "better"), stop="none"))
+    assert said.against == "plain cross entropy, last epoch, calibrated"
+    assert said.against in said.sentence
+
+
+def test_costs_decide_along_with_the_others():
+    deciding = (*DECIDING, "decided_cost")
+    cheap = outcome(GAMMA, "undecided", "equal", "better", deciding=deciding)
+    said = judge(result(cheap, deciding=deciding))
+    assert said.winner is cheap
+    assert "the mean cost of decisions is 0.046 lower (-0.071 to -0.021)" in said.sentence
+    keep = judge(result(outcome(GAMMA, "equal", "equal", "equal", deciding=deciding), deciding=deciding))
+    assert "the mean cost of decisions is equal within 0.02" in keep.sentence  # 2 % of the baseline's 1.0
+
+
+def test_a_candidate_that_does_only_what_a_temperature_does_is_said_to():
+    low, wide = (-0.1, -0.15, -0.05), (-0.1, -0.25, 0.05)
+    scaled = outcome(FOCAL, "undecided", "equal", raw=low)
+    given_ = result(
+        scaled,
+        outcome(BRIER, "undecided", "equal", raw=wide),
+        outcome(GAMMA, "undecided", "better", raw=low),
+    )
+    assert temperature_only(given_) == [scaled]
+    said = f"{FOCAL} does only what a temperature does: its raw NLL differs by -0.100"
+    assert said in judge(given_).others
+
+
+def test_divergence_is_said():
+    said = judge(result(outcome(GAMMA, "undecided", "undecided", diverged=3)))
+    assert f"{GAMMA} diverged on 3 of 10 splits" in said.others
+
+
+def beside(name, accuracy, nll=0.9, spread=0.012):
+    made = Stub(SimpleNamespace(spec=name), {"accuracy": accuracy, "calibrated_nll": nll}, spread=spread)
+    return SimpleNamespace(name=name, values=made.values)
+
+
+def test_a_winner_that_is_no_better_than_the_commonest_class_is_warned_of():
+    best = outcome(GAMMA, "better", "better")
+    near, far = (
+        result(best, context=(beside("commonest class", 0.8499),)),
+        result(best, context=(beside("commonest class", 0.4),)),
+    )
+    assert "Warning" not in judge(far).others
+    assert judge(near).others == (
+        f"Warning: {GAMMA} is not shown to be more accurate than always naming the commonest class "
+        "(85.0 % against 85.0 %)."
+    )
+    assert no_better_than_commonest(near, best)
+    assert not no_better_than_commonest(far, best)
+    assert not no_better_than_commonest(result(best), best)
+
+
+def test_trees_that_beat_the_network_are_mentioned_and_never_chosen():
+    best = outcome(GAMMA, "better", "better")
+    trees = "HistGradientBoostingClassifier"
+    ahead, behind = result(best, context=(beside(trees, 0.93),)), result(best, context=(beside(trees, 0.84),))
+    assert (
+        judge(ahead).others
+        == f"{trees} does better than this network on these data: accuracy 93.0 % against 85.0 %."
+    )
+    assert judge(behind).others == ""
+    assert judge(ahead).winner is judge(behind).winner is best
+    # One test part has one value and no interval: the value itself is told.
+    single = SimpleNamespace(name=trees, values={"accuracy": np.array([0.93])})
+    assert "accuracy 93.0 % against" in judge(result(best, context=(single,), one_test=True)).others

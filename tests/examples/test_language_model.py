@@ -43,7 +43,7 @@ def test_small_run(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
     tuned = ["gamma 0", "gamma 6.7e-04", "gamma 0.1", "gamma 0.8", "DFT", example.CLEAN, "before"]
     assert [row[0] for row in rows] == ["", "---", *trained, "", "---", *tuned]
     assert {len(row) for row in rows} == {7}
-    said = re.compile(r"[+-]\S+ \(\S+ to \S+\) (better|worse|undecided)")
+    said = re.compile(r"[+-]\S+ \(\S+ to \S+\) (better|equal|worse|undecided)")
     assert [row[0] for row in rows if said.fullmatch(row[2])] == [*trained[1:], *tuned[1:]]
 
     numbers = json.loads((tmp_path / "numbers.json").read_text())
@@ -166,7 +166,8 @@ def test_the_table_says_what_the_numbers_say(example: ModuleType) -> None:
     assert lines[0] == "| plain | 8.2 (7.4 to 9.0) |  | 0.250 | 50.0 % | 75.0 % | 0.125 |"
     calls = [line.split("|")[3].split() for line in lines]
     assert [call[-1] for call in calls[1:]] == ["better", "worse", "undecided"]
-    mean, half = -1.48 / 3, 4.302653 * np.std([-0.5, -0.5, -0.48], ddof=1) / np.sqrt(3)
+    # 7.648864 is the quantile of t with 2 degrees of freedom at 1 - 0.05 / 3 / 2, for three comparisons.
+    mean, half = -1.48 / 3, 7.648864 * np.std([-0.5, -0.5, -0.48], ddof=1) / np.sqrt(3)
     assert " ".join(calls[1][:-1]) == f"{mean:+.4f} ({mean - half:.4f} to {mean + half:.4f})"
 
 

@@ -12,7 +12,9 @@ from equipoise.compare.settings import Settings, Training
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from equipoise.compare.experiment import Plan, Result
+    from equipoise.compare.plan import Plan
+    from equipoise.compare.results import Result
+    from equipoise.compare.verdict import Verdict
 
 __all__ = ["Settings", "Training", "check", "run", "write"]
 
@@ -25,6 +27,7 @@ _NEEDED = {
     "matplotlib": "matplotlib",
     "jinja2": "jinja2",
     "rich": "rich",
+    "optuna": "optuna",
 }
 
 
@@ -42,17 +45,17 @@ def check(settings: Settings) -> "Plan":
             found = False
         if not found:
             raise ImportError(f"equipoise compare needs {name}; pip install 'equipoise[compare]'")
-    from equipoise.compare.experiment import prepare
+    from equipoise.compare.plan import prepare
 
     return prepare(settings)
 
 
 def run(settings: Settings, watch: "Callable[[int, int], None] | None" = None) -> "Result":
-    """Compare the candidates and leave the report, the results and the trials in the folder.
+    """Compare the candidates and leave the report, the results and the trainings in the folder.
 
     Args:
         settings: What to compare, on what, and how.
-        watch: Called with the number of finished trials and of all trials, whenever one finishes.
+        watch: Called with the number of finished trainings and of all, whenever some finish.
 
     Returns:
         Every value and difference; `equipoise.compare.verdict.judge` says what they mean.
@@ -62,23 +65,24 @@ def run(settings: Settings, watch: "Callable[[int, int], None] | None" = None) -
         ValueError: If any of the input is bad; nothing has been written then.
         FloatingPointError: If plain cross entropy itself diverges, or a row is too far from the others.
     """
-    from equipoise.compare.experiment import execute
+    plan = check(settings)
+    from equipoise.compare.runner import execute
+    from equipoise.compare.verdict import judge
 
-    result = execute(check(settings), watch)
-    write(result)
+    result = execute(plan, watch)
+    write(result, judge(result))
     return result
 
 
-def write(result: "Result") -> dict[str, str]:
+def write(result: "Result", verdict: "Verdict") -> dict[str, str]:
     """Write the report and the table of results, and return where they are."""
     from equipoise.compare.outputs import write_matrices, write_table
     from equipoise.compare.report import write_report
-    from equipoise.compare.verdict import judge
 
     out = Path(result.plan.out)
     write_table(result, out / "results.csv")
     write_matrices(result.plan)
-    write_report(result, judge(result), out / "report.html")
+    write_report(result, verdict, out / "report.html")
     return {
         "report": str(out / "report.html"),
         "results": str(out / "results.csv"),

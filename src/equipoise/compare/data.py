@@ -1,235 +1,144 @@
-"""Data in: a table, embeddings or scikit-learn's digits, then splits, numbers and label noise for a seed."""
+"""Data in: a table, arrays or scikit-learn's digits, checked, and as numbers for a model."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.util import hash_pandas_object
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_digits
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from equipoise.compare.store import digest
-from equipoise.compare.tables import (
-    LARGEST,
-    SUFFIXES,
-    Table,
-    number_names,
-    order,
-    read_table,
-    warn_of_identifier,
-)
+from equipoise.compare.arrays import digits, read_arrays
+from equipoise.compare.columns import SUFFIXES
+from equipoise.compare.dataset import UNKNOWN, Dataset
+from equipoise.compare.roles import Roles
+from equipoise.compare.tables import read_table
 
-__all__ = ["Dataset", "Split", "TEST_SHARE", "VALIDATION_SHARE", "encode", "flip", "load", "split"]
+__all__ = ["Dataset", "UNKNOWN", "encode", "load"]
 
-TEST_SHARE, VALIDATION_SHARE = 0.4, 0.1
-SMALLEST_CLASS = 5  # any fewer and a class can be missing from the training or the test part
+FEWEST_ROWS = 20  # of ten folds, parts of two rows
+SMALLEST_CLASS = 5  # any fewer and what is said of a class, or learnt of it, is chance
 LARGEST_SCALED = 1e30  # leaves room in float32 for sums over features and hidden units
 MOST_CATEGORIES = 64  # a column of identifiers must not become a column per row
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Rows with classes.
-
-    Attributes:
-        name: What to call it.
-        features: A table, whose index says in which "line" or "row" of the file, or an array (N, D).
-        labels: Classes (N,) as places in `classes`.
-        classes: Names of the classes, sorted as they were in the data.
-        notes: What a reader has to know about how it was read.
-        warnings: What looks wrong without being certainly wrong.
-    """
-
-    name: str
-    features: pd.DataFrame | NDArray[np.float64]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def fingerprint(self) -> str:
-        """Digest of everything in the data that decides a result."""
-        if isinstance(self.features, pd.DataFrame):
-            hashing: Any = hash_pandas_object
-            hashed = hashing(self.features, index=False)
-            content = [[str(name), str(kind)] for name, kind in self.features.dtypes.items()]
-            raw = np.asarray(hashed).tobytes()
-        else:
-            content, raw = [list(self.features.shape)], np.ascontiguousarray(self.features).tobytes()
-        return digest([content, digest(raw), digest(self.labels.tobytes()), list(self.classes)])
-
-
-@dataclass(frozen=True)
-class Split:
-    """Places of the rows of each part."""
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-
-def load(path: str | None, target: str | None, drop: tuple[str, ...] = ()) -> Dataset:
+def load(
+    path: str | None,
+    target: str | None,
+    drop: tuple[str, ...] = (),
+    *,
+    test: str | None = None,
+    clean: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+) -> Dataset:
     """Read and check the data.
+
+    Columns named by `clean`, `group` and `time` are no features. For an NPZ file they are names of arrays.
 
     Args:
         path: CSV, TSV, Parquet or NPZ file; None for scikit-learn's digits.
         target: Column with the classes, for a table.
         drop: Columns to leave out, for a table.
+        test: File with the test rows, of the same kind and with the same columns; its rows come last. Columns
+            that only it has are left out. With `clean`, only it needs that column; and if `clean` is the
+            target (y of an NPZ file), the labels of this file are those known to be better.
+        clean: Column with labels known to be better, for test rows only. They have the same classes. Rows
+            without one are never test rows.
+        group: Column whose values keep rows together: a group is never in two parts.
+        time: Column of numbers or ISO dates: the latest rows are the test part.
 
     Raises:
         ValueError: If there is anything that training could not work with.
     """
-    suffix = "" if path is None else Path(path).suffix.lower()
-    if path is not None and not Path(path).is_file():
-        raise ValueError(f"data must be a file, got {path!r}, which is not there; check the path")
-    if path is not None and suffix in SUFFIXES:
-        return _dataset(Path(path).name, read_table(path, target, drop), f", column {target!r}")
-    if path is not None and suffix != ".npz":
+    roles = Roles(clean, group, time)
+    for option, name in (("test", test), *roles.given):
+        if path is None and name is not None:
+            raise ValueError(
+                f"{option} must be left out with scikit-learn's digits, got {name!r}; name a data file"
+            )
+    if time is not None and (test is not None or group is not None):
+        other = "test" if test is not None else "group"
+        why = "that file is the test part" if test is not None else "a group may be both early and late"
+        raise ValueError(f"time must be left out with {other}, got {time!r}; {why}")
+    if path is None:
+        _require_no_columns(target, drop)
+        return _checked(digits())
+    suffix = _suffix("data", path)
+    if test is not None and (
+        (_suffix("test", test) == ".npz") != (suffix == ".npz") or _parquet(test) != _parquet(path)
+    ):
         raise ValueError(
-            f"data must end in .csv, .tsv, .parquet or .npz, got {path!r}; convert it to one of these"
+            f"test must be a file of the kind of the data, got {test!r} for {path!r}; convert one"
         )
+    if test is not None and Path(test).samefile(path):
+        raise ValueError(
+            f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
+        )
+    if suffix == ".npz":
+        _require_no_columns(target, drop)
+        return _checked(read_arrays(path, test, roles))
+    return _checked(read_table(path, target, drop, test, roles), f", column {target!r}")
+
+
+def _suffix(option: str, path: str) -> str:
+    """The suffix of a file that is there and can be read."""
+    suffix = Path(path).suffix.lower()
+    if not Path(path).is_file():
+        raise ValueError(f"{option} must be a file, got {path!r}, which is not there; check the path")
+    if suffix != ".npz" and suffix not in SUFFIXES:
+        raise ValueError(
+            f"{option} must end in .csv, .tsv, .parquet or .npz, got {path!r}; convert it to one of these"
+        )
+    return suffix
+
+
+def _parquet(path: str) -> bool:
+    return SUFFIXES.get(Path(path).suffix.lower(), "") is None
+
+
+def _require_no_columns(target: str | None, drop: tuple[str, ...]) -> None:
     if target is not None or drop:
         raise ValueError(
             f"target and drop must be left out without a table, got {target or drop[0]!r}; "
             "the classes are the array y of an NPZ file, and the digits have theirs"
         )
-    if path is None:
-        digits: Any = load_digits()
-        return _dataset("scikit-learn's digits", _table(digits.data, digits.target))
-    return _dataset(Path(path).name, _load_arrays(path))
 
 
-def _load_arrays(path: str) -> Table:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive.items())
-    except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+def _checked(dataset: Dataset, column: str = "") -> Dataset:
+    """The data set by its file's name, once its rows and classes are known to be enough."""
+    dataset = replace(dataset, name=Path(dataset.name).name)
+    rows = np.arange(len(dataset.labels)) if dataset.test is None else np.flatnonzero(~dataset.test)
+    where = f"{dataset.name}{column}"
+    if len(rows) == 0 or dataset.features.shape[1] == 0:
         raise ValueError(
-            f"data must be a readable NPZ file without pickles, got {path!r}; {reason}"
-        ) from error
-    for wanted in ("X", "y"):
-        if wanted not in arrays:
-            found = ", ".join(arrays) or "nothing"
-            raise ValueError(
-                f"data must hold the arrays X and y, got {found} in {path}; save with np.savez(X=, y=)"
-            )
-    features, labels = arrays["X"], arrays["y"]
-    if labels.ndim != 1 or features.ndim < 2 or len(features) != len(labels):
-        raise ValueError(
-            f"X must be (N, D) and y (N,), got {features.shape} and {labels.shape} in {path}; "
-            "give one row per sample"
+            f"data must have rows and columns beside the classes, got {len(rows)} rows and "
+            f"{dataset.features.shape[1]} columns in {dataset.name}; check the file"
         )
-    if not (np.issubdtype(features.dtype, np.number) or features.dtype == np.bool_) or np.iscomplexobj(
-        features
-    ):
-        raise ValueError(f"X must hold real numbers, got {features.dtype} in {path}; embed categories first")
-    numbers = features.reshape(len(features), math.prod(features.shape[1:])).astype(np.float64)
-    bad = ~(np.abs(numbers) <= LARGEST)  # nan among them
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
+    if dataset.test is not None and not dataset.test.any():
         raise ValueError(
-            f"X must be finite in float32, got {numbers[row, column]:g} in row {row + 1} of {path}, column "
-            f"{column + 1}, and {bad.any(axis=1).sum()} such rows; remove, fill in or rescale them"
+            f"test must have rows with a class, got none beside those of {dataset.name}; check the file"
         )
-    return _table(numbers, labels)
-
-
-def _table(numbers: NDArray[np.float64], labels: NDArray[Any]) -> Table:
-    """Arrays as a table, with a warning of columns that look like identifiers."""
-    numeric = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
-    names = number_names(labels) if numeric else [label.strip() for label in labels.astype(str)]
-    warnings = []
-    whole = (numbers == np.round(numbers)).all(axis=0)
-    for place in np.flatnonzero(whole):
-        column = numbers[:, place]
-        warnings += warn_of_identifier(f"column {place + 1} of X", column, len(np.unique(column)), "of X")
-    return Table(numbers, names, order(names, numeric=numeric), warnings=tuple(warnings))
-
-
-def _dataset(name: str, table: Table, column: str = "") -> Dataset:
-    """The data set, once its classes are known to be enough."""
-    features, classes = table.features, table.classes
-    if len(table.labels) == 0 or features.shape[1] == 0:
-        raise ValueError(
-            f"data must have rows and columns beside the classes, got {len(table.labels)} rows and "
-            f"{features.shape[1]} columns in {name}; check the file"
-        )
-    places = {label: place for place, label in enumerate(classes)}
-    labels = np.array([places[label] for label in table.labels], dtype=np.int64)
-    counts = np.bincount(labels)
+    counts = np.bincount(dataset.labels[rows])
     smallest = int(counts.argmin())
-    if len(classes) < 2:
+    if len(dataset.classes) < 2:
         raise ValueError(
-            f"data must have two classes or more, got only {table.labels[0]!r} in {name}{column}; "
+            f"data must have two classes or more, got only {''.join(dataset.classes)!r} in {where}; "
             "check the target"
         )
     if counts[smallest] < SMALLEST_CLASS:
-        place = _place(features, int((labels == smallest).argmax()))
+        place = dataset.place(int(rows[(dataset.labels[rows] == smallest).argmax()]))
         raise ValueError(
             f"every class must have {SMALLEST_CLASS} rows or more, got {counts[smallest]} of class "
-            f"{classes[smallest]!r} in {name}{column}, {place} ({len(classes)} classes); "
+            f"{dataset.classes[smallest]!r} in {where}, {place} ({len(dataset.classes)} classes); "
             "merge or remove small classes"
         )
-    if math.floor(len(labels) * (1 - TEST_SHARE) * VALIDATION_SHARE) < 1 or _validation_rows(
-        len(labels)
-    ) < len(classes):
-        raise ValueError(
-            f"data must have {math.ceil(len(classes) / VALIDATION_SHARE)} rows or more for {len(classes)} "
-            f"classes, got {len(labels)} in {name}{column}; merge classes or add rows"
-        )
-    return Dataset(name, features, labels, classes, table.notes, table.warnings)
-
-
-def _place(features: pd.DataFrame | NDArray[Any], row: int) -> str:
-    """Where a row is in its file, in words."""
-    if isinstance(features, pd.DataFrame):
-        return f"{features.index.name} {features.index[row]}"
-    return f"row {row + 1}"
-
-
-def _validation_rows(count: int) -> int:
-    return round(count * VALIDATION_SHARE)
-
-
-def split(dataset: Dataset, seed: int) -> Split:
-    """Stratified parts of the rows: half to train, a tenth to validate, four tenths to test."""
-    rows = np.arange(len(dataset.labels))
-    stratified: Any = train_test_split
-    rest, test = stratified(rows, test_size=TEST_SHARE, stratify=dataset.labels, random_state=seed)
-    train, validation = stratified(
-        rest, test_size=_validation_rows(len(rows)), stratify=dataset.labels[rest], random_state=seed
-    )
-    return Split(train, validation, test)
-
-
-def flip(labels: NDArray[np.int64], noise: NDArray[np.float64], parts: Split, seed: int) -> NDArray[np.int64]:
-    """Labels with noise in the training and validation parts, and the test part as it was.
-
-    Args:
-        labels: True classes.
-        noise: Transition matrix [true, observed].
-        parts: Which rows are in which part.
-        seed: Decides the flips, the same for every objective.
-
-    Shapes:
-        labels (N,); noise (C, C) with rows that sum to one; result (N,).
-    """
-    observed = labels.copy()
-    noisy = np.sort(np.concatenate([parts.train, parts.validation]))
-    steps = noise.cumsum(axis=1)
-    steps /= steps[:, -1:]
-    drawn = np.random.default_rng([seed, 1]).random(len(noisy))
-    observed[noisy] = (drawn[:, None] >= steps[labels[noisy]]).sum(axis=1)
-    return observed
+    if len(rows) < FEWEST_ROWS:
+        raise ValueError(f"data must have {FEWEST_ROWS} rows or more, got {len(rows)} in {where}; add rows")
+    return dataset
 
 
 def encode(dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -260,7 +169,7 @@ def encode(dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.float32]:
     if abs(scaled[row, column]) > LARGEST_SCALED:
         raise FloatingPointError(
             f"features must be below {LARGEST_SCALED:g} standard deviations of the training rows, got "
-            f"{scaled[row, column]:g} in {_place(features, row)}, column {numeric[column]!r}; "
+            f"{scaled[row, column]:g} in {dataset.place(row)}, column {numeric[column]!r}; "
             "rescale the column or leave the cell empty"
         )
     return scaled.astype(np.float32)

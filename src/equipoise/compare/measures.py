@@ -1,4 +1,9 @@
-"""The table of measures: what is read from the predictions of a trial, and which way is better."""
+"""Measures of predictions on test rows: which decide, which are read beside them, and which way is better.
+
+Accuracy and the calibrated NLL decide, and with costs the cost of decisions too. The others are there to be
+read. Raw probabilities are those of the softmax; calibrated ones went through the calibration that the
+validation rows of the split chose.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,42 +13,72 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
-
-from equipoise.decisions import decide
-from equipoise.metrics import (
-    area_under_risk_coverage,
-    expected_cost,
-    mean_target_probability,
-    severity,
-    smallest_probability,
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    recall_score,
+    roc_auc_score,
 )
 
-__all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error", "chance_calibration_errors"]
+from equipoise.decisions import decide
+from equipoise.metrics import area_under_risk_coverage, expected_cost, severity
+
+__all__ = [
+    "DECIDING",
+    "ECE_BINS",
+    "MEASURES",
+    "Measure",
+    "Predictions",
+    "calibration_error",
+    "chance_calibration_errors",
+    "confusion",
+    "recall_per_class",
+]
 
 ECE_BINS = 15
-LARGEST_CONFIDENCE = (
-    1 - 1e-7
-)  # what a confidence counts for: torchmetrics drops one of exactly 1 from the last bin
+# What a confidence counts for: torchmetrics drops one of exactly 1 from the last bin.
+LARGEST_CONFIDENCE = 1 - 1e-7
+SMALLEST = float(np.finfo(np.float64).eps)  # what scikit-learn's log_loss takes a smaller probability for
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (N, C) in float64 against true classes (N,), with costs [true, predicted] if any."""
+    """Probabilities of test rows, raw and calibrated, against their classes.
 
-    probabilities: NDArray[np.float64]
+    Attributes:
+        probs: Softmax of the logits.
+        calibrated: The same after the calibration of the split: probabilities of the observed label, or of
+            the clean one where the test labels are known to be better than those trained on.
+        target: Classes of the test rows, the clean ones where they are known.
+        costs: Costs [true, predicted], if any.
+
+    Shapes:
+        probs (M, C) float64; calibrated (M, C) float64; target (M,) int64; costs (C, C) float64.
+    """
+
+    probs: NDArray[np.float64]
+    calibrated: NDArray[np.float64]
     target: NDArray[np.int64]
     costs: NDArray[np.float64] | None = None
 
     @cached_property
+    def finite(self) -> bool:
+        """Whether every probability, raw and calibrated, is a finite number."""
+        return bool(np.isfinite(self.probs).all() and np.isfinite(self.calibrated).all())
+
+    @cached_property
     def likeliest(self) -> NDArray[np.int64]:
-        """The class of largest probability, (N,)."""
-        return self.probabilities.argmax(axis=1)
+        """The class of largest raw probability, (M,)."""
+        return self.probs.argmax(axis=1)
 
     @cached_property
     def cheapest(self) -> NDArray[np.int64]:
-        """The class of smallest expected cost, (N,)."""
-        return decide(self.probabilities, self.given_costs)
+        """The class of smallest expected cost under the calibrated probabilities, (M,)."""
+        return decide(self.calibrated, self.given_costs)
 
     @property
     def given_costs(self) -> NDArray[np.float64]:
@@ -55,12 +90,17 @@ class Predictions:
     @property
     def classes(self) -> NDArray[np.int64]:
         """Every class, seen or not."""
-        return np.arange(self.probabilities.shape[1])
+        return np.arange(self.probs.shape[1])
+
+    @cached_property
+    def present(self) -> NDArray[np.int64]:
+        """The classes that the test rows have."""
+        return np.unique(self.target)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A row of the table.
+    """One number that is read from predictions.
 
     Attributes:
         name: As in the results.
@@ -70,6 +110,9 @@ class Measure:
         better: "higher" or "lower"; None for what is described and never called better or worse.
         needs_costs: Whether it can only be had with costs.
         percent: Whether it is shown in per cent.
+        decides: Whether the verdict rests on it; the others are there to be read.
+        rows: From predictions to scores (M,) whose mean is the measure, all nan where a probability is not
+            finite; None where the measure is no mean over rows.
     """
 
     name: str
@@ -79,11 +122,12 @@ class Measure:
     better: str | None
     needs_costs: bool = False
     percent: bool = False
+    decides: bool = False
+    rows: Callable[[Predictions], NDArray[np.float64]] | None = None
 
     def of(self, predictions: Predictions) -> float:
-        """Return the measure of predictions; nan if a probability is not finite."""
-        finite = np.isfinite(predictions.probabilities).all()
-        return self.formula(predictions) if finite else float("nan")
+        """Return the measure of predictions; nan if a probability, raw or calibrated, is not finite."""
+        return self.formula(predictions) if predictions.finite else float("nan")
 
     def show(self, value: float) -> str:
         """A value as a reader sees it."""
@@ -101,11 +145,14 @@ class Measure:
 
 
 def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> float:
-    """Expected calibration error of the top label: 15 bins, absolute differences.
+    """Return the expected calibration error of the top label: 15 bins, absolute differences.
 
     Args:
         probabilities: Never logits, which torchmetrics would take for probabilities if they lie in [0, 1].
         target: True classes.
+
+    Shapes:
+        probabilities (N, C); target (N,).
 
     Returns:
         The error; nan if a probability is not finite.
@@ -127,69 +174,199 @@ def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int
 
 
 def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, seed: int) -> list[float]:
-    """Calibration errors of a perfectly calibrated model: its labels are drawn from its own probabilities.
+    """Return calibration errors of a perfectly calibrated model: labels drawn from its own probabilities.
+
+    The calibration error of the top label depends on whether the likeliest class is right, and under the
+    model's own probabilities it is so with a chance of its confidence. So hits are drawn, not labels, and the
+    bins, which all draws share, are found once.
 
     Args:
-        probabilities: (N, C).
+        probabilities: As in `calibration_error`.
         draws: How many times to draw all labels.
         seed: Decides the draws.
+
+    Shapes:
+        probabilities (N, C).
 
     Returns:
         An error for each draw; nan if a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         return [float("nan")] * draws
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.multinomial(torch.from_numpy(probabilities), draws, replacement=True, generator=generator)
-    return [calibration_error(probabilities, column) for column in labels.T.contiguous().numpy()]
+    confidence = np.minimum(probabilities.max(axis=1), LARGEST_CONFIDENCE)
+    hits = np.random.default_rng(seed).random((draws, len(confidence))) < confidence
+    return _binned_errors(confidence, hits).tolist()
 
 
-def _brier(predictions: Predictions) -> float:
-    whole: Any = False  # halved is what scikit-learn does to two classes and not to more
-    score = brier_score_loss(
-        predictions.target, predictions.probabilities, labels=predictions.classes, scale_by_half=whole
+def _binned_errors(confidence: NDArray[np.float64], hits: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the calibration error (draws,) of confidences (N,) for hits (draws, N), as torchmetrics does."""
+    edges = np.linspace(0, 1, ECE_BINS + 1, dtype=np.float32)
+    places = np.searchsorted(edges, confidence.astype(np.float32), side="right") - 1
+    gaps = (hits - confidence) @ np.eye(ECE_BINS)[places]
+    return np.abs(gaps).sum(axis=1) / len(confidence)
+
+
+def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
+    """Return the share of each class's rows whose likeliest class is right.
+
+    Shapes:
+        result (C,); nan for a class without rows, and for every class if a probability is not finite.
+    """
+    if not predictions.finite:
+        return np.full(len(predictions.classes), np.nan)
+    each: Any = None  # scikit-learn's annotations know neither
+    unknown: Any = np.nan
+    return np.asarray(
+        recall_score(
+            predictions.target,
+            predictions.likeliest,
+            labels=predictions.classes,
+            average=each,
+            zero_division=unknown,
+        )
     )
-    return float(score)
+
+
+def confusion(predictions: Predictions) -> NDArray[np.int64]:
+    """Return how many rows of each class have which likeliest class, indexed [true, predicted].
+
+    A row with a probability that is not finite has no likeliest class and is not counted.
+
+    Shapes:
+        result (C, C) int64.
+    """
+    finite = np.isfinite(predictions.probs).all(axis=1)
+    if not finite.any():  # scikit-learn has no matrix of no rows
+        return np.zeros((len(predictions.classes),) * 2, dtype=np.int64)
+    return confusion_matrix(
+        predictions.target[finite], predictions.likeliest[finite], labels=predictions.classes
+    )
+
+
+def _nll(probs: NDArray[np.float64], seen: Predictions) -> float:
+    return float(log_loss(seen.target, probs, labels=seen.classes))
+
+
+def _brier(seen: Predictions) -> float:
+    whole: Any = False  # halved is what scikit-learn does to two classes and not to more
+    return float(brier_score_loss(seen.target, seen.probs, labels=seen.classes, scale_by_half=whole))
+
+
+# Averages over classes take those that the test rows have: the same ones for every candidate, whatever it
+# predicts, and none whose recall or ranking would be 0 / 0.
+def _balanced_accuracy(seen: Predictions) -> float:
+    # balanced_accuracy_score is this, but warns where a class is predicted that no row has
+    return float(recall_score(seen.target, seen.likeliest, labels=seen.present, average="macro"))
+
+
+def _macro_f1(seen: Predictions) -> float:
+    zero: Any = 0
+    return float(
+        f1_score(seen.target, seen.likeliest, labels=seen.present, average="macro", zero_division=zero)
+    )
+
+
+def _ranked(score: Callable[..., Any]) -> Callable[[Predictions], float]:
+    """Return the mean of a score of each present class against the rest; nan where there is no rest."""
+
+    def mean(seen: Predictions) -> float:
+        if len(seen.present) < 2:
+            return float("nan")
+        one_hot = seen.target[:, None] == seen.present
+        return float(score(one_hot, seen.probs[:, seen.present], average="macro"))
+
+    return mean
+
+
+def _where_finite(
+    scores: Callable[[Predictions], NDArray[Any]],
+) -> Callable[[Predictions], NDArray[np.float64]]:
+    """Return the scores of rows in float64, all nan where a probability is not finite."""
+
+    def rows(seen: Predictions) -> NDArray[np.float64]:
+        return scores(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
+
+    return rows
+
+
+def _nll_rows(probs: NDArray[np.float64], seen: Predictions) -> NDArray[np.float64]:
+    true = probs[np.arange(len(probs)), seen.target]
+    return -np.log(np.clip(true, SMALLEST, 1 - SMALLEST))
+
+
+def _brier_rows(seen: Predictions) -> NDArray[np.float64]:
+    return ((seen.probs - (seen.target[:, None] == seen.classes)) ** 2).sum(axis=1)
 
 
 MEASURES = (
     Measure(
         "accuracy", "Accuracy", "share of test rows whose likeliest class is right",
-        lambda seen: float(accuracy_score(seen.target, seen.likeliest)), "higher", percent=True,
+        lambda seen: float(accuracy_score(seen.target, seen.likeliest)), "higher", percent=True, decides=True,
+        rows=_where_finite(lambda seen: seen.likeliest == seen.target),
     ),
     Measure(
-        "nll", "NLL", "negative log likelihood: how surprised the model is by the true classes",
-        lambda seen: float(log_loss(seen.target, seen.probabilities, labels=seen.classes)), "lower",
+        "calibrated_nll", "NLL, calibrated",
+        "negative log likelihood of the test labels after a calibration fitted to the validation rows",
+        lambda seen: _nll(seen.calibrated, seen), "lower", decides=True,
+        rows=_where_finite(lambda seen: _nll_rows(seen.calibrated, seen)),
     ),
     Measure(
-        "brier", "Brier", "mean squared distance of probabilities from the truth, 0 to 2", _brier, "lower",
+        "decided_cost", "Cost, decided",
+        "mean cost when the class of smallest expected cost is taken, by calibrated probabilities",
+        lambda seen: expected_cost(seen.target, seen.cheapest, seen.given_costs), "lower", needs_costs=True,
+        decides=True, rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.cheapest]),
     ),
     Measure(
-        "ece", "ECE", "calibration error: how far stated confidence is from the share that is right",
-        lambda seen: calibration_error(seen.probabilities, seen.target), None,
+        "nll", "NLL, raw", "negative log likelihood of the test labels by the probabilities as they are",
+        lambda seen: _nll(seen.probs, seen), "lower",
+        rows=_where_finite(lambda seen: _nll_rows(seen.probs, seen)),
+    ),
+    Measure(
+        "brier", "Brier, raw",
+        "mean squared distance of the probabilities as they are from the test labels, 0 to 2",
+        _brier, "lower", rows=_where_finite(_brier_rows),
+    ),
+    Measure(
+        "ece", "ECE, raw",
+        "calibration error: how far stated confidence is from the share that is right",
+        lambda seen: calibration_error(seen.probs, seen.target), None,
     ),
     Measure(
         "aurc", "AURC", "share of mistakes among the surest rows: whether doubt is where the mistakes are",
-        lambda seen: area_under_risk_coverage(seen.probabilities, seen.target), "lower",
+        lambda seen: area_under_risk_coverage(seen.probs, seen.target), "lower",
+    ),
+    Measure(
+        "balanced_accuracy", "Balanced accuracy",
+        "mean over the classes that the test rows have of the share of a class that is recognised",
+        _balanced_accuracy, "higher", percent=True,
+    ),
+    Measure(
+        "macro_f1", "Macro F1",
+        "mean over the classes that the test rows have of F1, the harmonic mean of precision and recall",
+        _macro_f1, "higher", percent=True,
+    ),
+    Measure(
+        "roc_auc", "Area under ROC",
+        "chance that a row of a class has a higher probability of it than a row of another class, mean over "
+        "the classes that the test rows have",
+        _ranked(roc_auc_score), "higher",
+    ),
+    Measure(
+        "average_precision", "Average precision",
+        "area under the curve of precision against recall of a class, mean over the classes that the test "
+        "rows have",
+        _ranked(average_precision_score), "higher",
     ),
     Measure(
         "cost", "Cost, likeliest", "mean cost when the likeliest class is taken",
         lambda seen: expected_cost(seen.target, seen.likeliest, seen.given_costs), "lower", needs_costs=True,
-    ),
-    Measure(
-        "decided_cost", "Cost, decided", "mean cost when the class of smallest expected cost is taken",
-        lambda seen: expected_cost(seen.target, seen.cheapest, seen.given_costs), "lower", needs_costs=True,
+        rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.likeliest]),
     ),
     Measure(
         "severity", "Severity", "mean cost of the mistakes alone, likeliest class taken",
         lambda seen: severity(seen.target, seen.likeliest, seen.given_costs), "lower", needs_costs=True,
     ),
-    Measure(
-        "mean_target_probability", "Mean p(true)", "mean probability given to the true class",
-        lambda seen: mean_target_probability(seen.probabilities, seen.target), None,
-    ),
-    Measure(
-        "smallest_probability", "Smallest p", "smallest probability given to any class in any test row",
-        lambda seen: smallest_probability(seen.probabilities), None,
-    ),
 )  # fmt: skip
+
+DECIDING = tuple(measure.name for measure in MEASURES if measure.decides)
+"""Names of the measures that decide; the cost of decisions is among them only where there are costs."""

@@ -1,10 +1,10 @@
-"""One trial: an objective trained on one split, its curves, its test predictions and their measures."""
+"""One unit of work: a candidate in one setting, trained on all splits of a repeat, measured and kept."""
 
 import hashlib
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,38 +15,92 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import equipoise
-from equipoise.compare.data import Dataset, encode, flip, split
+from equipoise.calibration import Calibration
+from equipoise.calibration.solve import crossfit_nll_batch, fit_batch
+from equipoise.compare.context import run_context
+from equipoise.compare.data import Dataset, encode
 from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
+from equipoise.compare.results import Record, Setting
 from equipoise.compare.settings import Training
+from equipoise.compare.spec import Spelled
+from equipoise.compare.splits import Split, flip
 from equipoise.compare.store import Store, digest
+from equipoise.training import Alone, Copies, Options, Rows, Trained, predict, separable, train
 
-__all__ = ["Conditions", "run_trial", "trial_key", "versions"]
+__all__ = ["Conditions", "Unit", "measured", "run_beside", "run_unit", "shared_key", "unit_key"]
 
-CURVE_POINTS = 20
 CHANCE_DRAWS = 50
-_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "pandas", "torchmetrics")
+MOST_TOGETHER = 2**27  # numbers in the features of the copies that are trained together
+_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "pandas", "torchmetrics", "optuna")
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all trials of a comparison share.
+    """What all trainings of a comparison share.
 
     Attributes:
         dataset: Rows with classes.
+        splits: Parts of the rows, all those of a repeat one after another.
+        repeats: Number of repeats.
         training: How to train.
         noise: Transition matrix [true, observed] of the training and validation labels.
         costs: Costs [true, predicted], or None.
+        seed: Decides label noise, initial weights and batches.
     """
 
     dataset: Dataset
+    splits: tuple[Split, ...]
+    repeats: int
     training: Training
     noise: NDArray[np.float64]
     costs: NDArray[np.float64] | None
+    seed: int = 0
 
     @property
     def noisy(self) -> bool:
         """Whether any label may be flipped."""
         return not np.array_equal(self.noise, np.eye(len(self.noise)))
+
+    @property
+    def nll_of(self) -> str:
+        """Which labels calibrated probabilities are of: "clean" where test labels are known to be better."""
+        return "clean" if self.noisy or self.dataset.clean is not None else "observed"
+
+    def of_repeat(self, repeat: int) -> range:
+        """Places of the splits of a repeat."""
+        each = len(self.splits) // self.repeats
+        return range(repeat * each, (repeat + 1) * each)
+
+    def observed(self, repeat: int) -> NDArray[np.int64]:
+        """Labels (N,) as training and validation rows have them."""
+        return (
+            flip(self.dataset.labels, self.noise, self.seed + repeat) if self.noisy else self.dataset.labels
+        )
+
+    @property
+    def held_against(self) -> NDArray[np.int64]:
+        """Labels (N,) that test rows are held against."""
+        return self.dataset.labels if self.dataset.clean is None else self.dataset.clean
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A candidate in one setting on the splits of one repeat.
+
+    Attributes:
+        key: Name of its record.
+        spelled: The objective.
+        setting: The setting.
+        repeat: Which repeat.
+        baseline: Whether to keep what only plain cross entropy is asked: its last epoch and its validation
+            logits.
+    """
+
+    key: str
+    spelled: Spelled
+    setting: Setting
+    repeat: int
+    baseline: bool
 
 
 def versions() -> dict[str, str]:
@@ -65,146 +119,258 @@ def sources() -> str:
 
 
 def shared_key(conditions: Conditions) -> dict[str, Any]:
-    """What decides the result of every trial of a comparison."""
+    """What decides the result of every training of a comparison."""
     costs = conditions.costs
+    parts = [
+        [digest(np.ascontiguousarray(part).tobytes()) for part in (each.train, each.validation, each.test)]
+        for each in conditions.splits[: len(conditions.splits) // conditions.repeats]
+    ]
     return {
         "versions": versions(),
         "sources": sources(),
         "data": conditions.dataset.fingerprint(),
+        "splits": digest(parts),
         "training": asdict(conditions.training),
         "noise": digest(conditions.noise.tobytes()),
         "costs": None if costs is None else digest(costs.tobytes()),
+        "seed": conditions.seed,
     }
 
 
-def trial_key(shared: Mapping[str, Any], spec: str, matrices: Mapping[str, NDArray[Any]], seed: int) -> str:
-    """Name of a trial: a digest of everything that decides its result.
+def unit_key(
+    shared: Mapping[str, Any], setting: Setting, matrices: Mapping[str, NDArray[Any]], repeat: int
+) -> str:
+    """Name of a unit: a digest of everything that decides its result.
 
     Args:
         shared: From `shared_key`.
-        spec: The objective, in its normalised spelling.
+        setting: The objective, in its normalised spelling, and how it is trained.
         matrices: Those the objective names.
-        seed: Decides split, noise, initial weights and batch order.
+        repeat: Decides splits, noise, initial weights and batch order.
     """
     used = {
         name: digest(np.ascontiguousarray(matrix).tobytes())
         for name, matrix in matrices.items()
-        if name in spec
+        if name in setting.objective
     }
-    return digest([dict(shared), spec, used, seed])[:24]
+    return digest([dict(shared), asdict(setting), used, repeat])[:24]
 
 
-def run_trial(key: str, loss: Any, seed: int, conditions: Conditions, folder: Path) -> str:
-    """Train, measure and keep one trial.
+def run_unit(unit: Unit, conditions: Conditions, folder: Path) -> int:
+    """Train, measure and keep one unit.
 
     Args:
-        key: Its name.
-        loss: The objective.
-        seed: Decides split, noise, initial weights and batch order, so that objectives are paired.
-        conditions: What all trials share.
+        unit: What to train.
+        conditions: What all trainings share.
         folder: Where to keep it.
 
     Returns:
-        The key.
+        The number of trainings.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would make the result depend on the number of jobs
     try:
-        began = time.perf_counter()
-        record, arrays = _trial(loss, seed, conditions)
-        Store(folder).write(key, record | {"seconds": round(time.perf_counter() - began, 3)}, arrays)
+        with torch.random.fork_rng(devices=[]):
+            records, arrays = _run(unit, conditions)
+        Store(folder).write(unit.key, {"records": [asdict(each) for each in records]}, arrays)
     finally:
         torch.set_num_threads(threads)
-    return key
+    return len(records)
 
 
-def _trial(loss: Any, seed: int, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The record and the predictions of a trial."""
-    dataset = conditions.dataset
-    parts = split(dataset, seed)
-    inputs = torch.from_numpy(encode(dataset, parts.train))
-    observed = torch.from_numpy(flip(dataset.labels, conditions.noise, parts, seed))
-    validation = (inputs[parts.validation], observed[parts.validation])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(conditions.training, inputs.shape[1], len(dataset.classes))
-        curve = train(
-            model, loss, (inputs[parts.train], observed[parts.train]), validation, conditions.training, seed
-        )
-    with torch.inference_mode():
-        probabilities = model(inputs[parts.test]).double().softmax(dim=1).numpy()
-    target = dataset.labels[parts.test]
-    record: dict[str, Any] = {
-        "seed": seed,
-        "curve": curve,
-        "flipped": _flipped(dataset.labels, observed, parts.train),
-    }
-    finite = bool(np.isfinite(probabilities).all())
-    if finite:
-        predictions = Predictions(probabilities, target, conditions.costs)
-        wanted = [measure for measure in MEASURES if conditions.costs is not None or not measure.needs_costs]
-        record["measures"] = {measure.name: _or_none(measure.of(predictions)) for measure in wanted}
-        record["chance_ece"] = chance_calibration_errors(probabilities, CHANCE_DRAWS, seed)
-    else:
-        record["measures"], record["chance_ece"] = {}, []
-    return record | {"finite": finite}, {"probabilities": probabilities, "target": target, "row": parts.test}
-
-
-def build(training: Training, features: int, classes: int) -> nn.Module:
-    """An untrained model, its weights drawn from torch's generator."""
-    if training.model == "linear":
-        return nn.Linear(features, classes)
-    return nn.Sequential(nn.Linear(features, training.width), nn.ReLU(), nn.Linear(training.width, classes))
-
-
-def train(
-    model: nn.Module,
-    loss: Any,
-    rows: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
-    training: Training,
-    seed: int,
-) -> list[dict[str, float | None]]:
-    """Train the model in place, without early stopping.
-
-    The training loss is not kept: its scale differs between objectives.
+def run_beside(key: str, place: int, conditions: Conditions, folder: Path) -> int:
+    """Train, measure and keep the models that are shown beside the candidates, on one split.
 
     Returns:
-        Accuracy and NLL on the validation part, at about twenty epochs.
+        0, as none of them is a training of the comparison.
     """
-    inputs, labels = rows
-    order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    split = conditions.splits[place]
+    found = run_context(
+        encode(conditions.dataset, split.train),
+        conditions.observed(0),
+        conditions.held_against,
+        split,
+        len(conditions.dataset.classes),
+        nll_of=conditions.nll_of,
+        costs=conditions.costs,
+        class_weight=conditions.training.class_weight,
     )
-    epochs = training.epochs
-    kept = {round(point) for point in np.linspace(0, epochs, min(epochs, CURVE_POINTS) + 1)}
-    curve = [_validate(model, validation, 0)]
-    for epoch in range(1, epochs + 1):
-        for batch in torch.randperm(len(inputs), generator=order).split(training.batch_size):
-            optimiser.zero_grad()
-            loss(model(inputs[batch]), labels[batch]).backward()
-            optimiser.step()
-        if epoch in kept:
-            curve.append(_validate(model, validation, epoch))
-    return curve
+    Store(folder).write(key, {name: values_of(each) for name, each in found.items()}, {})
+    return 0
 
 
-def _validate(model: nn.Module, validation: tuple[Tensor, Tensor], epoch: int) -> dict[str, float | None]:
-    inputs, labels = validation
-    with torch.inference_mode():
-        logits = model(inputs)
-        accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
-        nll = nn.functional.cross_entropy(logits.double(), labels).item()
-    finite = bool(logits.isfinite().all())  # else the likeliest class is none
-    return {"epoch": epoch, "accuracy": accuracy if finite else None, "nll": _or_none(nll)}
+@dataclass(frozen=True)
+class _Prepared:
+    """A split as tensors."""
+
+    place: int
+    split: Split
+    inputs: Tensor
+    observed: Tensor
+    weight: Tensor | None
+
+    def rows(self, part: NDArray[np.int64]) -> Rows:
+        weight = None if self.weight is None else self.weight[part]
+        return Rows(self.inputs[part], self.observed[part], weight)
 
 
-def _flipped(labels: NDArray[np.int64], observed: Tensor, train: NDArray[np.int64]) -> float:
-    """Share of training labels that are not the true ones."""
-    return float((observed.numpy()[train] != labels[train]).mean())
+def _run(unit: Unit, conditions: Conditions) -> tuple[list[Record], dict[str, NDArray[Any]]]:
+    """The records and the predictions of a unit, split by split."""
+    observed = torch.from_numpy(conditions.observed(unit.repeat))
+    alone = not separable(unit.spelled.objective(1))
+    together: dict[tuple[int, ...], list[_Prepared]] = {}
+    for place in conditions.of_repeat(unit.repeat):
+        split = conditions.splits[place]
+        inputs = torch.from_numpy(encode(conditions.dataset, split.train))
+        prepared = _Prepared(place, split, inputs, observed, _row_weight(observed, split, conditions))
+        steps = -(-len(split.train) // conditions.training.batch_size)
+        most = max(1, MOST_TOGETHER // inputs.numel())
+        shape = (inputs.shape[1], steps)
+        group = (*shape, place) if alone else (*shape, len(together.get(shape, ())) // most)
+        together.setdefault(group, []).append(prepared)
+    found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
+    for group in together.values():
+        began = time.perf_counter()
+        for prepared, trained, template in _train(unit, conditions, group):
+            found[prepared.place] = _measure(unit, conditions, prepared, trained, template)
+        each = round((time.perf_counter() - began) / len(group), 3)
+        for prepared in group:
+            record, arrays = found[prepared.place]
+            found[prepared.place] = replace(record, seconds=each), arrays
+    ordered = [found[place] for place in sorted(found)]
+    arrays = {name: np.concatenate([each[name] for _, each in ordered]) for name in ordered[0][1]}
+    return [record for record, _ in ordered], arrays
 
 
-def _or_none(value: float) -> float | None:
-    """The value, or None where JSON has no word for it."""
-    return value if np.isfinite(value) else None
+def _train(
+    unit: Unit, conditions: Conditions, group: Sequence[_Prepared]
+) -> list[tuple[_Prepared, Trained, Copies | Alone]]:
+    """Train the networks of some splits together."""
+    training, setting = conditions.training, unit.setting
+    features, classes = group[0].inputs.shape[1], len(conditions.dataset.classes)
+    models = []
+    for prepared in group:
+        torch.manual_seed(1000 * conditions.seed + prepared.place)
+        models.append(build(training.model, setting.width, features, classes))
+    steps = -(-len(group[0].split.train) // training.batch_size)
+    options = Options(
+        training.epochs,
+        training.batch_size,
+        setting.lr,
+        setting.weight_decay,
+        training.patience,
+        training.stop,  # pyright: ignore[reportArgumentType]
+        to_the_end=unit.baseline,
+    )
+    trained = train(
+        Copies(models),
+        unit.spelled.objective(training.epochs * steps),
+        [prepared.rows(prepared.split.train) for prepared in group],
+        [prepared.rows(prepared.split.validation) for prepared in group],
+        options,
+        [1000 * conditions.seed + prepared.place for prepared in group],
+    )
+    template = Copies(models[:1])
+    return [(prepared, each, template) for prepared, each in zip(group, trained, strict=True)]
+
+
+def build(model: str, width: int, features: int, classes: int) -> nn.Module:
+    """An untrained model, its weights drawn from torch's generator."""
+    if model == "linear":
+        return nn.Linear(features, classes)
+    return nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def measured(logits: Tensor, target: NDArray[np.int64], conditions: Conditions, fit: Any) -> Predictions:
+    """Predictions of test rows.
+
+    Args:
+        logits: (M, C).
+        target: (M,) classes.
+        conditions: What all trainings share.
+        fit: A `Calibration`, or None to take raw probabilities for calibrated ones.
+    """
+    probs = logits.double().softmax(dim=1)
+    if fit is None:
+        calibrated = probs
+    else:
+        calibrated = (fit.probs if conditions.nll_of == "clean" else fit.observed_probs)(logits.double())
+    return Predictions(probs.numpy(), calibrated.numpy(), target, conditions.costs)
+
+
+def _measure(
+    unit: Unit, conditions: Conditions, prepared: _Prepared, trained: Trained, template: Copies | Alone
+) -> tuple[Record, dict[str, NDArray[Any]]]:
+    """The record and the predictions of one training."""
+    split, inputs = prepared.split, prepared.inputs
+    validation = predict(template, trained.state, inputs[split.validation])
+    labels = prepared.observed[split.validation]
+    target = conditions.held_against[split.test]
+    logits = predict(template, trained.state, inputs[split.test])
+    fit, score = _calibrated(validation, labels, logits.shape[1])
+    arrays = {
+        "logits": logits.numpy(),
+        "target": target,
+        "row": split.test,
+        "split": np.full(len(split.test), prepared.place),
+    }
+    if unit.baseline:
+        arrays |= {
+            "last_logits": predict(template, trained.last, inputs[split.test]).numpy(),
+            "validation_logits": validation.numpy(),
+            "validation_target": labels.numpy(),
+            "validation_row": split.validation,
+            "validation_split": np.full(len(split.validation), prepared.place),
+        }
+    finite = bool(logits.isfinite().all()) and fit is not None
+    measures: dict[str, float | None] = {}
+    chance: list[float] = []
+    if finite:
+        predictions = measured(logits, target, conditions, fit)
+        measures = values_of(predictions)
+        chance = chance_calibration_errors(predictions.probs, CHANCE_DRAWS, prepared.place)
+    record = Record(
+        split=prepared.place,
+        setting=unit.setting,
+        epoch=trained.epoch,
+        temperature=1.0 if fit is None else fit.temperature,
+        noise=0.0 if fit is None else fit.noise,
+        score=score,
+        curve=trained.curve,
+        measures=measures,
+        finite=finite,
+        chance_ece=chance,
+        flipped=_flipped(conditions, prepared),
+        seconds=0.0,
+    )
+    return record, arrays
+
+
+def values_of(predictions: Predictions) -> dict[str, float | None]:
+    """The value of each measure; None where JSON has no word for it."""
+    wanted = [each for each in MEASURES if predictions.costs is not None or not each.needs_costs]
+    found = {each.name: each.of(predictions) for each in wanted}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def _calibrated(logits: Tensor, labels: Tensor, classes: int) -> tuple[Calibration | None, float]:
+    """The calibration of validation rows, and what settings are chosen by; None where a logit is not finite."""
+    fit = fit_batch(logits[None], labels[None])
+    if not np.isfinite(fit.temperature[0]):
+        return None, float("nan")
+    found = Calibration(float(fit.temperature[0]), float(fit.noise[0]), None, classes)
+    return found, float(crossfit_nll_batch(logits[None], labels[None])[0])
+
+
+def _row_weight(observed: Tensor, split: Split, conditions: Conditions) -> Tensor | None:
+    """Weights (N,) that let all classes count alike, or None."""
+    if conditions.training.class_weight is None:
+        return None
+    counts = torch.bincount(observed[split.train], minlength=len(conditions.dataset.classes)).clamp(min=1)
+    return (len(split.train) / (len(counts) * counts))[observed].float()
+
+
+def _flipped(conditions: Conditions, prepared: _Prepared) -> float:
+    """Share of training labels that the comparison has changed."""
+    train = prepared.split.train
+    return float((prepared.observed.numpy()[train] != conditions.dataset.labels[train]).mean())

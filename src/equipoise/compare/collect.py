@@ -1,0 +1,190 @@
+"""From what the trainings of a plan kept to its result: settings chosen, values, differences, noise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from equipoise import calibration
+from equipoise.compare.measures import Predictions
+from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.results import Context, Noise, Outcome, Pooled, Record, Result, Setting, value
+from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
+from equipoise.compare.trial import Unit, measured, values_of
+from equipoise.compare.tuning import choose
+
+__all__ = ["collect"]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A candidate's records, and the unit of each."""
+
+    candidate: Candidate
+    records: tuple[Record, ...]
+    units: tuple[Unit, ...]
+
+
+def collect(plan: Plan, reused: int) -> Result:
+    """The result, from what the trainings kept."""
+    chosen = [_choose(plan, candidate) for candidate in plan.candidates]
+    if not all(record.finite for record in chosen[0].records):
+        raise FloatingPointError(
+            f"plain cross entropy must stay finite to compare with, got infinite logits; lower --lr from "
+            f"{plan.settings.training.lr:g}"
+        )
+    values = [
+        {m.name: np.array([value(r.measures, m.name) for r in each.records]) for m in plan.measures}
+        for each in chosen
+    ]
+    pooled = [_pool(plan, each) for each in chosen]
+    differences = _differences(plan, values, pooled)
+    outcomes = tuple(map(Outcome, plan.candidates, (c.records for c in chosen), values, differences, pooled))
+    last = _last_epoch(plan, chosen[0])
+    return Result(plan, outcomes, last, _context(plan), _noise(plan, chosen[0]), reused)
+
+
+def _choose(plan: Plan, candidate: Candidate) -> _Chosen:
+    """Take, on every split, the setting that its own validation rows score best."""
+    records: list[Record] = []
+    units: list[Unit] = []
+    for tried in candidate.units:
+        read = [_read(plan, unit) for unit in tried]
+        best = choose(np.array([[record.score for record in each] for each in read]))
+        for place, setting in enumerate(best):
+            records.append(read[setting][place])
+            units.append(tried[setting])
+    return _Chosen(candidate, tuple(records), tuple(units))
+
+
+def _differences(
+    plan: Plan, values: Sequence[Mapping[str, NDArray[np.float64]]], pooled: Sequence[Callable[[], Pooled]]
+) -> list[dict[str, Difference]]:
+    """For each candidate and measure, the difference from plain cross entropy."""
+    found: list[dict[str, Difference]] = [{} for _ in values]
+    comparisons = (len(values) - 1) * len(plan.deciding)
+    dataset, settings = plan.conditions.dataset, plan.settings
+    for measure in plan.measures:
+        name = measure.name
+        better = measure.better if name in plan.deciding else None
+        least = worthwhile_difference(dict(settings.worthwhile), name, float(np.nanmean(values[0][name])))
+        if not plan.one_test:
+            numbers = [each[name] for each in values]
+            compared = compare_paired(
+                numbers[1:],
+                numbers[0],
+                better,
+                test_ratio=plan.test_ratio,
+                worthwhile=least,
+                comparisons=comparisons,
+                repeats=settings.repeats,
+                rows=len(dataset.labels),
+            )
+        elif measure.rows is not None:
+            rows = np.unique(pooled[0]().rows)
+            scores = [_by_row(each(), measure.rows) for each in pooled]
+            groups = None if dataset.groups is None else dataset.groups[rows]
+            compared = compare_rows(
+                scores[1:], scores[0], better, worthwhile=least, comparisons=comparisons, groups=groups
+            )
+        else:
+            means = [float(np.nanmean(each[name])) for each in values]
+            reason = "it is no mean over rows, and there is one test part"
+            compared = [Difference(mean - means[0], np.nan, np.nan, None, reason) for mean in means[1:]]
+        for place, difference in enumerate(compared, start=1):
+            found[place][name] = difference
+    return found
+
+
+def _by_row(pooled: Pooled, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The score of each row, averaged over the trainings that have tested it, in the order of the rows."""
+    _, place, count = np.unique(pooled.rows, return_inverse=True, return_counts=True)
+    return np.bincount(place, weights=score(pooled.predictions)) / count
+
+
+def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Pooled]:
+    """How to read the test predictions of all splits."""
+
+    def load() -> Pooled:
+        probs, calibrated, target, rows, places = [], [], [], [], []
+        costs = plan.conditions.costs
+        for key in dict.fromkeys(unit.key for unit in chosen.units):
+            with np.load(plan.store.predictions(key)) as kept:
+                arrays = dict(kept)
+            for record, own in zip(chosen.records, chosen.units, strict=True):
+                if own.key != key:
+                    continue
+                at = arrays["split"] == record.split
+                logits = torch.from_numpy(arrays["last_logits" if last else "logits"][at])
+                fit = (
+                    None
+                    if last
+                    else calibration.Calibration(
+                        record.temperature, record.noise, None, len(plan.conditions.dataset.classes)
+                    )
+                )
+                found = measured(logits, arrays["target"][at], plan.conditions, fit)
+                probs.append(found.probs)
+                calibrated.append(found.calibrated)
+                target.append(found.target)
+                rows.append(arrays["row"][at])
+                places.append(arrays["split"][at])
+        seen = Predictions(np.concatenate(probs), np.concatenate(calibrated), np.concatenate(target), costs)
+        return Pooled(seen, np.concatenate(rows), np.concatenate(places))
+
+    return load
+
+
+def _last_epoch(plan: Plan, baseline: _Chosen) -> Outcome:
+    """Plain cross entropy after its last epoch, in the same settings, not calibrated."""
+    load = _pool(plan, baseline, last=True)
+    pooled = load()
+    found = []
+    for record in baseline.records:
+        own = pooled.split == record.split
+        seen = pooled.predictions
+        part = Predictions(seen.probs[own], seen.calibrated[own], seen.target[own], seen.costs)
+        found.append(values_of(part))
+    values = {m.name: np.array([value(each, m.name) for each in found]) for m in plan.measures}
+    return Outcome(baseline.candidate, baseline.records, values, {}, load)
+
+
+def _context(plan: Plan) -> tuple[Context, ...]:
+    """The models beside."""
+    records = [plan.store.read(key) or {} for key in plan.context_keys]
+    return tuple(
+        Context(name, {m.name: np.array([value(r[name], m.name) for r in records]) for m in plan.measures})
+        for name in records[0]
+    )
+
+
+def _noise(plan: Plan, baseline: _Chosen) -> Noise:
+    """The share of wrong labels: a fit to the validation rows of all splits, every row counted once."""
+    logits, labels, rows = [], [], []
+    for record, unit in zip(baseline.records, baseline.units, strict=True):
+        with np.load(plan.store.predictions(unit.key)) as kept:
+            at = kept["validation_split"] == record.split
+            logits.append(kept["validation_logits"][at].astype(np.float64) / record.temperature)
+            labels.append(kept["validation_target"][at])
+            rows.append(kept["validation_row"][at])
+    counts = np.bincount(np.concatenate(rows))
+    weight = 1 / counts[np.concatenate(rows)]
+    fit = calibration.fit(
+        torch.from_numpy(np.concatenate(logits)),
+        torch.from_numpy(np.concatenate(labels)),
+        sample_weight=torch.from_numpy(weight),
+    )
+    low, high = fit.noise_interval or (fit.noise, fit.noise)
+    return Noise(fit.noise, low, high)
+
+
+def _read(plan: Plan, unit: Unit) -> list[Record]:
+    kept = plan.store.read(unit.key)
+    if kept is None:
+        raise OSError(
+            f"a trial just written must be readable, got a damaged {plan.store.record(unit.key)}; "
+            "run it again"
+        )
+    return [Record(**(each | {"setting": Setting(**each["setting"])})) for each in kept["records"]]

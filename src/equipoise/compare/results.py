@@ -1,0 +1,214 @@
+"""What a comparison finds: a record for each training, an outcome for each candidate, and the result."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from equipoise.compare.measures import Predictions
+    from equipoise.compare.plan import Candidate, Plan
+    from equipoise.compare.statistics import Difference
+
+__all__ = ["Context", "Noise", "Outcome", "Pooled", "Record", "Result", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tuning may change.
+
+    Attributes:
+        objective: The objective as text, with its numbers.
+        lr: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        width: Hidden units of the mlp.
+    """
+
+    objective: str
+    lr: float
+    weight_decay: float
+    width: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One candidate on one split, in the setting that the validation rows of that split chose.
+
+    Attributes:
+        split: Which split.
+        setting: The setting.
+        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits.
+        temperature: Fitted on the validation rows.
+        noise: Share of wrong labels, fitted along.
+        score: What settings are chosen by: NLL of the validation labels, fitted on one half and scored on the
+            other, exchanged.
+        curve: For each epoch, accuracy, NLL, calibrated NLL and the objective's own value on the validation
+            rows; None where it is not finite.
+        measures: Value of each measure on the test rows; None where there is none.
+        finite: Whether all logits of the test rows are finite.
+        chance_ece: Calibration errors by chance of a perfectly calibrated model with these confidences.
+        flipped: Share of training labels that the comparison itself has changed.
+        seconds: Time of the training, shared evenly by those that ran together.
+    """
+
+    split: int
+    setting: Setting
+    epoch: int
+    temperature: float
+    noise: float
+    score: float
+    curve: list[dict[str, float | None]]
+    measures: dict[str, float | None]
+    finite: bool
+    chance_ece: list[float]
+    flipped: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Predictions of the test rows of all splits.
+
+    Attributes:
+        predictions: Of M rows.
+        rows: (M,) row of the data set of each.
+        split: (M,) split of each.
+    """
+
+    predictions: "Predictions"
+    rows: NDArray[np.int64]
+    split: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A candidate after all its trainings.
+
+    Attributes:
+        candidate: Which one.
+        records: One per split.
+        values: For each measure, its values over splits (S,); nan where there is none.
+        differences: For each measure, the difference from plain cross entropy; empty for itself.
+        load: Reads the predictions when they are first asked for.
+    """
+
+    candidate: "Candidate"
+    records: tuple[Record, ...]
+    values: Mapping[str, NDArray[np.float64]]
+    differences: Mapping[str, "Difference"]
+    load: Callable[[], Pooled] = field(repr=False)
+
+    @cached_property
+    def pooled(self) -> Pooled:
+        """Predictions of the test rows of all splits, each row by the model that has not seen it."""
+        return self.load()
+
+    @property
+    def predictions(self) -> "Predictions":
+        """The same without rows and splits."""
+        return self.pooled.predictions
+
+    def mean(self, measure: str) -> float:
+        """Mean over the splits that have a value."""
+        known = self.values[measure][np.isfinite(self.values[measure])]
+        return float(known.mean()) if len(known) else float("nan")
+
+    def call(self, measure: str) -> str | None:
+        """What the candidate is called in a measure."""
+        return self.differences[measure].call if measure in self.differences else None
+
+    def chance_ece(self) -> tuple[float, float]:
+        """Median and 95 % value of the calibration error of a perfectly calibrated model of this size."""
+        pooled = [value for record in self.records for value in record.chance_ece]
+        if not pooled:
+            return float("nan"), float("nan")
+        return float(np.median(pooled)), float(np.quantile(pooled, 0.95))
+
+    @property
+    def diverged(self) -> int:
+        """Number of splits on which training ended in infinite or undefined logits."""
+        return sum(not record.finite for record in self.records)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The share of wrong labels in the data, found by the baseline.
+
+    Attributes:
+        rate: The share.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """A model that is shown beside the candidates and never compared.
+
+    Attributes:
+        name: What it is.
+        values: For each measure, its values over splits (S,).
+    """
+
+    name: str
+    values: Mapping[str, NDArray[np.float64]]
+
+    def mean(self, measure: str) -> float:
+        """Mean over the splits that have a value."""
+        known = self.values[measure][np.isfinite(self.values[measure])]
+        return float(known.mean()) if len(known) else float("nan")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished comparison.
+
+    Attributes:
+        plan: What was asked.
+        outcomes: Plain cross entropy first, then the candidates as given.
+        last_epoch: Plain cross entropy after its last epoch, not calibrated; never what others are held
+            against.
+        context: Models shown beside.
+        noise: The share of wrong labels in the data.
+        reused: How many trainings were there before.
+    """
+
+    plan: "Plan"
+    outcomes: tuple[Outcome, ...]
+    last_epoch: Outcome
+    context: tuple[Context, ...]
+    noise: Noise
+    reused: int
+
+    @property
+    def baseline(self) -> Outcome:
+        """Plain cross entropy, best epoch, calibrated."""
+        return self.outcomes[0]
+
+    @property
+    def nll_of(self) -> str:
+        """Which labels the calibrated probabilities are of: "observed" or "clean"."""
+        return self.plan.conditions.nll_of
+
+    @property
+    def trials(self) -> int:
+        """Number of trainings."""
+        return self.plan.trials
+
+    @property
+    def one_test(self) -> bool:
+        """Whether there is one test part, so that the result speaks of its rows alone."""
+        return self.plan.one_test
+
+
+def value(record: Mapping[str, Any], measure: str) -> float:
+    """The value of a measure in a record; nan where there is none."""
+    found = record.get(measure)
+    return float("nan") if found is None else float(found)

@@ -1,0 +1,229 @@
+"""Settings are the same for every candidate but for its own numbers, and a split's choice is its own."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from functools import cache
+
+import numpy as np
+import pytest
+
+from equipoise import spelling
+from equipoise.addresses import get, places
+from equipoise.compare.settings import Training
+from equipoise.compare.spec import parse
+from equipoise.compare.tuning import LR, OPTIONS, WEIGHT_DECAY, WIDTHS, choose, draw
+from equipoise.losses import LOSSES, WEIGHTS
+from equipoise.penalties import PENALTIES
+
+CANDIDATES = (
+    "CrossEntropy()",
+    "CrossEntropy(label_smoothing=0.1)",
+    "GammaCrossEntropy(gamma=0.5)",
+    "GeneralizedCrossEntropy(0.7)",
+    "SymmetricCrossEntropy()",
+    "CrossEntropy() - 0.1 * Entropy()",
+    "CrossEntropy() + LogitRange(width=8) + 0.5 * Gini()",
+)
+COUNT = 32
+
+
+@cache
+def drawn(candidate, count=COUNT, classes=10, seed=0, **training):
+    return draw(candidate, Training(**training), count, classes, seed)
+
+
+def numbers(candidate, address, classes=10, count=COUNT):
+    """The numbers at an address that were drawn, without the first."""
+    made = [parse(setting.objective) for setting in drawn(candidate, count, classes)[1:]]
+    return np.array([get(loss, places(loss)[address]) for loss in made])
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_the_first_setting_is_the_candidate_as_it_is(candidate):
+    first = drawn(candidate, 3, lr=0.5, weight_decay=0.0, width=100)[0]  # outside every range
+    assert parse(first.objective) == parse(candidate)
+    assert (first.lr, first.weight_decay, first.width) == (0.5, 0.0, 100)
+    assert drawn(candidate, 1) == drawn(candidate)[:1]
+
+
+def test_what_training_is_told_is_the_same_for_every_candidate():
+    shared = [[(s.lr, s.weight_decay, s.width) for s in drawn(candidate)] for candidate in CANDIDATES]
+    assert all(each == shared[0] for each in shared)
+    assert len(set(shared[0])) == COUNT  # and no setting is another
+    another = [(s.lr, s.weight_decay, s.width) for s in drawn("CrossEntropy()", seed=1)]
+    assert another[0] == shared[0][0]
+    assert not set(another[1:]) & set(shared[0])
+
+
+def test_settings_depend_on_the_seed_alone_and_more_of_them_begin_alike():
+    for candidate in CANDIDATES:
+        assert drawn(candidate) == drawn(candidate)
+        assert drawn(candidate, 8) == drawn(candidate)[:8]
+        if candidate != "CrossEntropy()":
+            here, there = drawn(candidate)[1:], drawn(candidate, seed=1)[1:]
+            assert not {s.objective for s in here} & {s.objective for s in there}
+
+
+def test_the_ranges_of_training_are_used_from_end_to_end():
+    settings = drawn("CrossEntropy()")[1:]
+    for name, range_ in (("lr", LR), ("weight_decay", WEIGHT_DECAY)):
+        place = np.log([getattr(s, name) for s in settings])
+        low, high = np.log([range_.low, range_.high])
+        unit = (place - low) / (high - low)
+        assert ((unit > -0.01) & (unit < 1.01)).all()
+        assert np.histogram(unit, bins=4, range=(-0.01, 1.01))[0].min() >= 5, name  # 31 draws
+    assert {s.width for s in settings} == set(WIDTHS)
+    assert {s.width for s in drawn("CrossEntropy()", model="linear", width=7)} == {7}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_eight_settings_spread_over_the_range(seed):
+    own = [parse(s.objective).gamma for s in drawn("GammaCrossEntropy(gamma=0.5)", 8, seed=seed)[1:]]
+    assert max(own) - min(own) > 0.5
+    assert {s.width for s in drawn("CrossEntropy()", 8, seed=seed)[1:]} == set(WIDTHS)
+
+
+OWN = (
+    ("CrossEntropy(label_smoothing=0.1)", "label_smoothing", 0.01, 0.5, True),
+    ("GammaCrossEntropy(gamma=0.5)", "gamma", 0.05, 0.95, False),
+    ("GammaCrossEntropy()", "gamma", 0.05, 0.95, False),
+    ("GeneralizedCrossEntropy(0.7)", "q", 0.05, 0.95, False),
+    ("Focal()", "gamma", 0.5, 5, False),
+    ("Poly(epsilon=1)", "epsilon", -0.5, 5, False),
+    ("SymmetricCrossEntropy()", "alpha", 0.01, 10, True),
+    ("SymmetricCrossEntropy(beta=2.0)", "beta", 0.1, 10, True),
+    ("FlooredCrossEntropy()", "floor", 1e-5, 0.05, True),
+    ("CrossEntropy() - 0.1 * Entropy()", "Entropy", -1, -0.01, True),
+    ("CrossEntropy() + LogitRange(width=8)", "LogitRange", 0.1, 10, True),
+    ("CrossEntropy() + LogitRange(width=8)", "LogitRange.width", 2, 20, True),
+)
+
+
+@pytest.mark.parametrize(("candidate", "address", "low", "high", "log"), OWN)
+def test_a_losss_own_numbers_are_used_from_end_to_end(candidate, address, low, high, log):
+    values = numbers(candidate, address)
+    scale = (lambda x: np.log(np.abs(x))) if log else np.asarray
+    unit = (scale(values) - scale(low)) / (scale(high) - scale(low))
+    assert np.sign(values).min() >= np.sign(low) if low < 0 and not log else (values * low > 0).all()
+    assert ((unit > -0.01) & (unit < 1.01)).all()
+    assert np.histogram(unit, bins=4, range=(-0.01, 1.01))[0].min() >= 4
+
+
+def test_a_floor_is_relative_to_the_number_of_classes():
+    many = numbers("FlooredCrossEntropy()", "floor", classes=100)
+    assert many.max() < 0.5 / 100 * 1.01
+    assert numbers("FlooredCrossEntropy()", "floor", classes=2).max() > 0.5 / 100
+
+
+def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
+    assert {s.objective for s in drawn("CrossEntropy()")} == {"CrossEntropy()"}
+    assert {s.objective for s in drawn("Brier()")} == {"Brier()"}
+    gamma = [parse(s.objective) for s in drawn("GammaCrossEntropy(0.3, min_weight=0.2)")]
+    assert {loss.min_weight for loss in gamma} == {0.2}
+    assert len({loss.gamma for loss in gamma}) == COUNT
+    assert set(numbers("CrossEntropy() + 0.5 * LogitRange(low=-2, high=3)", "LogitRange.high")) == {3}
+    assert set(numbers("0.3 * CrossEntropy() + Gini()", "CrossEntropy")) == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "tuned"),
+    [
+        ("GammaCrossEntropy(gamma=Linear(0, 0.5))", "GammaCrossEntropy(gamma=Linear(0, {}))"),
+        ("GammaCrossEntropy(Cosine(0.0, end=0.5))", "GammaCrossEntropy(Cosine(0.0, end={}))"),
+        ("GammaCrossEntropy(gamma=Linear(0.5, 0))", "GammaCrossEntropy(gamma=Linear({}, 0))"),
+        ("GammaCrossEntropy(gamma=Constant(0.5))", "GammaCrossEntropy(gamma=Constant({}))"),
+        ("CrossEntropy(label_smoothing=Linear(0.1, 0.0))", "CrossEntropy(label_smoothing=Linear({}, 0.0))"),
+    ],
+)
+def test_a_schedule_is_tuned_where_it_is_not_nothing(candidate, tuned):
+    before, after = tuned.split("{}")
+    for setting in drawn(candidate)[1:]:
+        assert setting.objective.startswith(before)
+        assert setting.objective.endswith(after)
+        assert 0.009 < float(setting.objective[len(before) : -len(after)]) < 0.96
+    assert len({s.objective for s in drawn(candidate)}) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("candidate", "factor"),
+    [
+        ("CrossEntropy() - 0.1 * Entropy()", -0.1),
+        ("CrossEntropy() + Entropy() * 0.2", 0.2),
+        ("CrossEntropy() + Entropy()", 1),
+        ("CrossEntropy() - Entropy() / 4", -0.25),
+        ("-0.5 * (Entropy() + Gini()) + CrossEntropy()", -0.5),
+        ("-Entropy() + CrossEntropy()", -1),
+    ],
+)
+def test_a_penalty_keeps_its_sign_and_changes_its_size(candidate, factor):
+    values = numbers(candidate, "Entropy")
+    assert ((values / factor > 0.099) & (values / factor < 10.1)).all()
+    assert (values / factor).min() < 0.3
+    assert (values / factor).max() > 3
+
+
+def test_matrices_stay_the_names_that_they_are():
+    candidate = "SimilarityCrossEntropy(similarity) + 0.1 * Entropy()"
+    for setting in drawn(candidate):
+        assert setting.objective.startswith("SimilarityCrossEntropy(similarity) + ")
+        parse(setting.objective, {"similarity": np.eye(10)})
+
+
+@pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
+def test_every_loss_of_the_tables_is_read_again(entry):
+    for loss in entry.at:
+        text = spelling.spell(loss)
+        settings = drawn(text, 4)
+        assert parse(settings[0].objective) == loss
+        for setting in settings:
+            assert type(parse(setting.objective).terms()[0][1]) is type(loss)
+
+
+def test_every_range_is_of_an_option_that_there_is():
+    made = {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)} | {w.__name__: w for w in WEIGHTS}
+    for name, option in OPTIONS:
+        assert option in {field.name for field in fields(made[name])}
+
+
+def test_the_smallest_score_is_chosen_and_nan_last():
+    nan, inf = float("nan"), float("inf")
+    scores = np.array(
+        [[0.5, nan, nan, nan, 0.3, inf], [0.2, 0.9, nan, inf, 0.3, nan], [0.4, 0.8, nan, nan, 0.3, 5.0]]
+    )
+    assert choose(scores).tolist() == [1, 2, 0, 1, 0, 2]
+    assert choose(-scores)[0] == 0  # the control: the other way round
+    assert choose(scores).shape == (6,)
+
+
+def test_a_split_chooses_by_its_own_scores():
+    scores = np.random.default_rng(0).normal(size=(5, 7))
+    changed = scores.copy()
+    changed[:, 3] = -changed[:, 3]
+    assert (choose(scores) != choose(changed)).nonzero()[0].tolist() == [3]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_there_is_a_first_setting(count):
+    with pytest.raises(ValueError, match=rf"count must be 1 or more, got {count}; the first setting is"):
+        drawn("CrossEntropy()", count)
+
+
+def test_text_that_is_no_expression_is_an_error():
+    with pytest.raises(ValueError, match="objective must be Python such as"):
+        drawn("Focal(")
+
+
+def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
+    program = (
+        "import sys, warnings\nwarnings.simplefilter('error')\n"
+        "from equipoise.compare.settings import Training\nfrom equipoise.compare.tuning import draw\n"
+        "assert 'optuna' not in sys.modules\n"
+        "settings = draw('Focal()', Training(), 5, 3, 0)\n"
+        "import optuna\nassert optuna.logging.get_verbosity() == optuna.logging.INFO\n"
+        "print(len(settings))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("5\n", "")
