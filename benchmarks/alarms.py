@@ -4,8 +4,8 @@
 and `--table` prints what the lines say, by the rule as it is then. The studies:
 
 - null: cross entropy against itself, other seeds. A call is false.
-- close: losses that differ so little that cross-validation may mislead. Their difference is known from a large
-  made population. Bayle, Janson and Mackey (arXiv 2508.04409): intervals from cross-validation are right
+- close: losses that differ so little that cross-validation may mislead. Their difference is known from a
+  large made population. Bayle, Janson, Mackey (arXiv 2508.04409): intervals from cross-validation are right
   where the difference between two learners is stable, that is, where exchanging one training row changes it
   by little beside its own spread. Two close learners may each be stable and their difference not be, as the
   spread between them vanishes; a loss against itself, with seeds exchanged, is symmetric about 0 and does not
@@ -22,21 +22,25 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.copies import Ended, Parts, ended, halves, parts_of
 from benchmarks.datasets import named
 from benchmarks.label_noise import symmetric
+from equipoise.calibration import Calibration
 from equipoise.calibration.solve import fit_batch
 from equipoise.compare.data import Dataset
+from equipoise.compare.splits import splits
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
 from equipoise.training import Options
 
@@ -142,58 +146,43 @@ STUDIES = {
 }
 
 
-def folds_of(labels: NDArray[np.int64], folds: int, repeats: int, seed: int) -> list[Places]:
-    """Return rows of repeated stratified folds: to train, to validate (a tenth of the rest), to test."""
-    found, stratified = [], train_test_split
-    for repeat in range(repeats):
-        draw = 1000 * seed + repeat
-        for rest, test in StratifiedKFold(folds, shuffle=True, random_state=draw).split(labels, labels):
-            train, validation = stratified(
-                rest, test_size=round(len(rest) / 10), stratify=labels[rest], random_state=draw
-            )
-            found.append((train, validation, test))
+def folds_of(dataset: Dataset, folds: int, repeats: int) -> list[Places]:
+    """Return training, validation and test rows as the command parts them."""
+    return [(each.train, each.validation, each.test) for each in splits(dataset, folds, repeats)]
+
+
+def scores(some: Sequence[Ended], *, clean_test: bool) -> Scores:
+    """Return accuracy and NLL of each copy on its test rows: best epoch calibrated, and last epoch raw."""
+    padded = partial(pad_sequence, batch_first=True)
+    weight = padded([torch.ones(len(each.validation)) for each in some])
+    observed = padded([each.parts.validation.target for each in some])
+    fitted = fit_batch(padded([each.validation for each in some]), observed, weight=weight)
+    found: Scores = {name: [] for name in (*MEASURES, *LAST)}
+    for each, temperature, noise in zip(some, fitted.temperature, fitted.noise, strict=True):
+        target, classes = each.parts.test.target, each.test.shape[1]
+        fit = Calibration(float(temperature), float(noise), None, classes)
+        calibrated = (fit.probs if clean_test else fit.observed_probs)(each.test.double())
+        found["accuracy"].append(_accuracy(each.test, target))
+        found["calibrated_nll"].append(_nll(calibrated, target))
+        found["last_accuracy"].append(_accuracy(each.last, target))
+        found["last_nll"].append(_nll(each.last.double().softmax(dim=1), target))
     return found
 
 
-def scores(some: Ended, *, clean_test: bool) -> Scores:
-    """Return accuracy and NLL of each copy on its test rows: best epoch calibrated, and last epoch raw."""
-    observed = torch.stack([each.validation.target for each in some.parts])
-    target = torch.stack([each.test.target for each in some.parts])
-    fitted = fit_batch(some.validation, observed)
-    noise = 0 * fitted.noise if clean_test else fitted.noise
-    probs = observed_probs(some.test, torch.from_numpy(fitted.temperature), torch.from_numpy(noise))
-    raw = some.last.double().softmax(dim=2)
-    return {
-        "accuracy": _accuracy(some.test, target),
-        "calibrated_nll": _nll(probs, target),
-        "last_accuracy": _accuracy(some.last, target),
-        "last_nll": _nll(raw, target),
-    }
+def _accuracy(logits: Tensor, target: Tensor) -> float:
+    return float((logits.argmax(dim=1) == target).double().mean())
 
 
-def observed_probs(logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
-    """Return probabilities of the observed label: of the clean one where the noise is 0.
-
-    Shapes:
-        logits (K, M, C); temperature and noise (K,); result (K, M, C).
-    """
-    classes = logits.shape[-1]
-    share = (noise * classes / (classes - 1))[:, None, None]
-    return share / classes + (1 - share) * (logits.double() / temperature[:, None, None]).softmax(dim=-1)
+def _nll(probs: Tensor, target: Tensor) -> float:
+    return -float(probs.gather(1, target[:, None]).clamp(min=1e-300).log().mean())
 
 
-def _accuracy(logits: Tensor, target: Tensor) -> list[float]:
-    return (logits.argmax(dim=2) == target).double().mean(dim=1).tolist()
-
-
-def _nll(probs: Tensor, target: Tensor) -> list[float]:
-    return (-probs.gather(2, target[:, :, None]).clamp(min=1e-300).log()).mean(dim=(1, 2)).tolist()
-
-
-def train_all(loss: Loss, parts: Sequence[Parts], classes: int, *, clean_test: bool) -> Scores:
+def train_all(
+    loss: Loss, parts: Sequence[Parts], classes: int, *, clean_test: bool, to_the_end: bool = False
+) -> Scores:
     """Return the scores of a copy trained on each of the parts, in their order."""
     found: Scores = {name: [] for name in (*MEASURES, *LAST)}
-    for some in ended(loss, parts, classes, Options()):
+    for some in ended(loss, parts, classes, Options(to_the_end=to_the_end)):
         for name, values in scores(some, clean_test=clean_test).items():
             found[name] += values
     return found
@@ -213,13 +202,14 @@ def compare_block(study: Study, pool: Pool, seeds: Sequence[int]) -> list[dict[s
             if design is None:
                 places: list[Places] = [halves(target, 1000 * seed + k) for k in range(OLD_SEEDS)]
             else:
-                places = folds_of(target, *design, seed)
+                places = folds_of(replace(dataset, labels=target), *design)
             first = 100_000 * seed
             parts += [parts_of(dataset, *p, observed, target, first + k) for k, p in enumerate(places)]
             sizes.append(len(places))
-        found = [train_all(study.baseline, parts, classes, clean_test=pool.clean_test)]
+        how = {"clean_test": pool.clean_test, "to_the_end": design is None}
+        found = [train_all(study.baseline, parts, classes, **how)]
         shifted = parts if study.same_seeds else [each.seeded(each.seed + 50_000) for each in parts]
-        found += [train_all(loss, shifted, classes, clean_test=pool.clean_test) for loss in study.candidates]
+        found += [train_all(loss, shifted, classes, **how) for loss in study.candidates]
         name = "old" if design is None else f"{design[0]}x{design[1]}"
         ends = np.cumsum(sizes)
         for line, begin, end in zip(lines, ends - sizes, ends, strict=True):

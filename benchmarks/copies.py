@@ -1,6 +1,6 @@
 """Many small networks trained together for the studies, with their logits after every epoch where wanted."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from equipoise.compare.data import Dataset, encode
 from equipoise.losses import Loss
 from equipoise.objective import Objective
-from equipoise.training import Copies, Options, Rows, Trained, train
+from equipoise.training import Copies, Options, Rows, Trained, predict, train
 
 WIDTH = 128
 TOGETHER = 64  # copies at once: more gain nothing on a processor, and their rows take memory
@@ -150,45 +150,35 @@ def _train(model: Copies, loss: Loss, parts: Sequence[Parts], options: Options, 
 @final
 @dataclass(frozen=True)
 class Ended:
-    """Logits of some copies, on rows of the same number for each.
+    """What one copy came to.
 
     Attributes:
-        parts: Their rows.
-        validation: Logits (K, V, C) of the validation rows at the epochs chosen.
-        test: Logits (K, M, C) of the test rows there.
-        last: Logits (K, M, C) of the test rows after the last epoch trained.
-        epochs: The epochs chosen.
+        parts: Its rows.
+        validation: Logits (V, C) of the validation rows at the epoch chosen.
+        test: Logits (M, C) of the test rows there.
+        last: Logits (M, C) of the test rows after the last epoch trained.
     """
 
-    parts: Sequence[Parts]
+    parts: Parts
     validation: Tensor
     test: Tensor
     last: Tensor
-    epochs: Sequence[int]
 
 
 def ended(
     loss: Loss, parts: Sequence[Parts], classes: int, options: Options, width: int = WIDTH
-) -> Iterator[Ended]:
+) -> Iterator[list[Ended]]:
     """Train a copy on each of the parts, many at once, and yield what they came to, in their order."""
     for start in range(0, len(parts), TOGETHER):
         some = parts[start : start + TOGETHER]
         trained = _train(networks(some, classes, width), loss, some, options, None)
-        validation = [
-            _forward(copy.state)(own.validation.inputs) for copy, own in zip(trained, some, strict=True)
+        template = networks(some[:1], classes, width)
+        yield [
+            Ended(
+                own,
+                predict(template, copy.state, own.validation.inputs),
+                predict(template, copy.state, own.test.inputs),
+                predict(template, copy.last, own.test.inputs),
+            )
+            for copy, own in zip(trained, some, strict=True)
         ]
-        test = [_forward(copy.state)(own.test.inputs) for copy, own in zip(trained, some, strict=True)]
-        last = [_forward(copy.last)(own.test.inputs) for copy, own in zip(trained, some, strict=True)]
-        stacked = (torch.stack(each) for each in (validation, test, last))
-        yield Ended(some, *stacked, [copy.epoch for copy in trained])
-
-
-def _forward(state: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the network of one copy: weights of both layers, then biases."""
-    first, second, bias, other = state
-
-    @torch.no_grad()
-    def forward(inputs: Tensor) -> Tensor:
-        return (inputs @ first + bias).relu() @ second + other
-
-    return forward

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from benchmarks.datasets import SOURCES, named
 from benchmarks.label_noise import NOISES
 from equipoise.compare.data import Dataset
-from equipoise.compare.experiment import execute, prepare
+from equipoise.compare.plan import prepare
+from equipoise.compare.runner import execute
 from equipoise.compare.settings import Settings
 
 RATE = 0.3
@@ -94,10 +95,11 @@ def compare(
 
 def _kept(outcome: Any, clean: NDArray[np.int64]) -> dict[str, Any]:
     """Return the figures of one candidate, those by the clean labels (N,) of the data set among them."""
+    pooled = outcome.pooled
     by_split = second_look(
-        outcome.predictions.probs,
-        clean[outcome.rows],
-        outcome.split,
+        pooled.predictions.probs,
+        clean[pooled.rows],
+        pooled.split,
         np.array([record.temperature for record in outcome.records]),
     )
     differences = {name: each for name, each in outcome.differences.items() if name in KEPT}

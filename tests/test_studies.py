@@ -281,15 +281,6 @@ def test_alarms_train_really_and_pairs_differ_only_in_what_they_should() -> None
         assert not np.allclose(plain["calibrated_nll"], again["calibrated_nll"])
 
 
-def test_the_folds_are_disjoint_and_cover_each_row_once() -> None:
-    labels = np.arange(60) % 3
-    for test_of in (_module("alarms").folds_of(labels, 5, 2, 0),):
-        assert len(test_of) == 10
-        assert sorted(np.concatenate([test for _, _, test in test_of[:5]])) == list(range(60))
-        for parts in test_of:
-            assert sorted(np.concatenate(parts)) == list(range(60))
-
-
 def test_the_population_is_the_same_in_all_draws() -> None:
     alarms = _module("alarms")
     means = []
