@@ -8,8 +8,8 @@ is chosen by them.
 
 import argparse
 import json
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,25 +61,35 @@ def write(dataset: Dataset, labels: NDArray[np.int64], folder: Path) -> tuple[Pa
 
 
 def compare(
-    name: str, kind: str, folds: int, tune: int, candidates: Sequence[str] = CANDIDATES
+    name: str, kind: str, folds: int, tune: int, work: Path, candidates: Sequence[str] = CANDIDATES
 ) -> dict[str, Any]:
-    """Run the command's comparison on one data set and return what to keep of it."""
+    """Run the command's comparison on one data set and return what to keep of it.
+
+    Args:
+        name: Of the data set.
+        kind: Of its labels.
+        folds: As the command has them.
+        tune: As the command has it.
+        work: Folder for the file of data and the trainings; a comparison that was stopped goes on from there.
+        candidates: Beside plain cross entropy.
+    """
     dataset = named(name).dataset()
     labels = observed(dataset, kind)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as place:
-        path, target = write(dataset, labels, Path(place))
-        settings = Settings(
-            data=str(path),
-            target=target,
-            objectives=tuple(candidates),
-            folds=folds,
-            tune=tune,
-            out=str(Path(place) / "out"),
-            jobs=1,
-        )
-        result = execute(prepare(settings))
+    work.mkdir(parents=True, exist_ok=True)
+    path, target = write(dataset, labels, work)
+    settings = Settings(
+        data=str(path),
+        target=target,
+        objectives=tuple(candidates),
+        folds=folds,
+        tune=tune,
+        out=str(work / "out"),
+        jobs=1,
+    )
+    result = execute(prepare(settings))
     found = {each.candidate.spec: _kept(each, dataset.labels) for each in result.outcomes}
+    beside = {each.name: float(each.mean("accuracy")) for each in result.context}
     return {
         "data": name,
         "kind": kind,
@@ -89,6 +99,7 @@ def compare(
         "noise": {"rate": result.noise.rate, "low": result.noise.low, "high": result.noise.high},
         "test_ratio": result.plan.test_ratio,
         "objectives": found,
+        "beside": beside,
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -160,9 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shard, shards = map(int, options.shard.split("/"))
     for (name, kind), path in list(zip(wanted, paths, strict=True))[shard::shards]:
         if not path.exists():
-            found = compare(name, kind, options.folds, options.tune)
+            work = options.out / "work" / path.stem
+            found = compare(name, kind, options.folds, options.tune, work)
             path.with_suffix(".part").write_text(json.dumps(found) + "\n")
             path.with_suffix(".part").replace(path)
+            shutil.rmtree(work)
             print(f"{path.stem}: {found['seconds']:g} s", flush=True)
     return 0
 
