@@ -30,7 +30,6 @@ from typing import Any, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -77,10 +76,7 @@ class Pool:
             whole = population(self.rows, seed)
         else:
             whole = named(self.name).dataset()
-            order, stratified = np.arange(len(whole.labels)), train_test_split
-            if self.rows < len(order):
-                order, _ = stratified(order, train_size=self.rows, stratify=whole.labels, random_state=seed)
-            order = np.random.default_rng([seed, 5]).permutation(order)
+            order = np.random.default_rng([seed, 5]).permutation(len(whole.labels))[: self.rows]
             features: Any = whole.features
             kept = features.iloc[order] if hasattr(features, "iloc") else features[order]
             whole = Dataset(whole.name, kept, whole.labels[order], whole.classes)
@@ -128,7 +124,7 @@ STUDIES = {
         Study("null", (Pool("wine", 170), Pool("digits", 500, 0.2)), PLAIN, (PLAIN,), ((10, 1),), 200, False),
         Study(
             "close",
-            (Pool("made", 300, 0.2),),
+            (Pool("made", 300, 0.1),),
             PLAIN,
             (GammaCrossEntropy(gamma=0.05), CrossEntropy(label_smoothing=0.01)),
             ((10, 1),),
@@ -281,9 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     count = options.comparisons or study.comparisons
     for pool in study.pools:
         for begin in range(shard * BLOCK, count, shards * BLOCK):
-            path = options.out / f"{study.name}-{pool.name}-{begin:04d}.jsonl"
+            end = min(begin + BLOCK, count)
+            path = options.out / f"{study.name}-{pool.name}-{begin:04d}-{end:04d}.jsonl"
             if not path.exists():
-                lines = compare_block(study, pool, range(begin, min(begin + BLOCK, count)))
+                lines = compare_block(study, pool, range(begin, end))
                 path.with_suffix(".part").write_text("".join(json.dumps(line) + "\n" for line in lines))
                 path.with_suffix(".part").replace(path)
                 print(path.stem, flush=True)
@@ -291,9 +288,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(folder: Path, study: str) -> list[dict[str, Any]]:
-    """Return the lines of a study."""
+    """Return the lines of a study, one for each pool and seed."""
     paths = sorted(folder.glob(f"{study}-*.jsonl"))
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    return list({(line["pool"], line["seed"]): line for line in lines}.values())
 
 
 def read_truth(folder: Path) -> list[Mapping[str, list[float]]]:
