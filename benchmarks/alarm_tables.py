@@ -16,6 +16,8 @@ BETTER = {"accuracy": "higher", "calibrated_nll": "lower", "last_accuracy": "hig
 WORTHWHILE = {"accuracy": 0.005, "calibrated_nll": 0.01}
 DECIDING = tuple(WORTHWHILE)
 LEVEL = 0.05
+OLD_RATIO = 0.4 / 0.6
+TRUTH_BLOCK = 64  # draws that share test rows
 CALLED = ("better", "worse")
 
 Scores = Mapping[str, Sequence[float]]
@@ -52,14 +54,14 @@ def limit(count: int) -> float:
 
 
 def new_calls(
-    candidate: Scores, baseline: Scores, folds: int, kept: int | None = None
+    candidate: Scores, baseline: Scores, *, test_ratio: float, kept: int | None = None
 ) -> dict[str, Difference]:
     """Return what the command's rule says of one candidate in the deciding measures.
 
     Args:
         candidate: Scores over splits.
         baseline: Scores over the same splits.
-        folds: Of the cross-validation: test rows are 1 / (folds - 1) of the others.
+        test_ratio: Test rows over the others: 1 / (folds - 1) in cross-validation.
         kept: How many splits to look at, from the first; None for all.
     """
     found = {}
@@ -68,7 +70,7 @@ def new_calls(
             [candidate[name][:kept]],
             baseline[name][:kept],
             BETTER[name],
-            test_ratio=1 / (folds - 1),
+            test_ratio=test_ratio,
             worthwhile=WORTHWHILE[name],
             comparisons=len(DECIDING),
         )
@@ -95,7 +97,7 @@ def null_table(lines: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for pool in [*pools, "all"]:
         own = [line for line in lines if pool in (line["pool"], "all")]
-        new = [new_calls(*reversed(line["designs"]["10x1"]), folds=10) for line in own]
+        new = [new_calls(*reversed(line["designs"]["10x1"]), test_ratio=1 / 9) for line in own]
         any_called = sum(any(each.call in CALLED for each in found.values()) for found in new)
         clear = sum(any(each.low > 0 or each.high < 0 for each in found.values()) for found in new)
         share = Share(any_called, len(own))
@@ -117,11 +119,16 @@ def null_table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def differences(true: Sequence[Scores], candidate: int) -> dict[str, tuple[float, float]]:
-    """Return the true difference of a candidate, from 1, in the deciding measures, and its standard error."""
+    """Return the true difference of a candidate, from 1, in the deciding measures, and its standard error.
+
+    Draws of one block share their test rows, so the error is that of the means of blocks.
+    """
     found = {}
     for name in DECIDING:
         values = np.subtract(true[candidate][name], true[0][name])
-        found[name] = float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))
+        blocks = [block.mean() for block in np.split(values, range(TRUTH_BLOCK, len(values), TRUTH_BLOCK))]
+        error = np.std(blocks, ddof=1) / math.sqrt(len(blocks)) if len(blocks) > 1 else math.nan
+        found[name] = float(values.mean()), float(error)
     return found
 
 
@@ -150,7 +157,10 @@ def contradiction(found: Difference, true: float, better: str, worthwhile: float
 
 
 def close_table(lines: Sequence[Mapping[str, Any]], true: Sequence[Scores]) -> str:
-    """Return how often close losses were called what they are not, and how often intervals had the truth."""
+    """Return how often close losses were called what they are not, and how often intervals had the truth.
+
+    The truth is known to two standard errors, and an interval has it if it comes that near.
+    """
     if not true:
         return "The true differences are not there; run `python -m benchmarks.alarms truth` first.\n"
     rows = []
@@ -161,14 +171,15 @@ def close_table(lines: Sequence[Mapping[str, Any]], true: Sequence[Scores]) -> s
         old_kinds: Counter[str] = Counter()
         for line in lines:
             ten, old = (line["designs"][name] for name in ("10x1", "old"))
-            new = new_calls(ten[candidate], ten[0], folds=10)
+            new = new_calls(ten[candidate], ten[0], test_ratio=1 / 9)
             wrong = {
                 contradiction(new[name], known[name][0], BETTER[name], WORTHWHILE[name]) for name in DECIDING
             }
             kinds.update(wrong - {None})
             kinds["called"] += bool(wrong & {"sign", "size"})
             for name in DECIDING:
-                covered[name] += new[name].low <= known[name][0] <= new[name].high
+                true_mean, error = known[name]
+                covered[name] += new[name].low - 2 * error <= true_mean <= new[name].high + 2 * error
             said = old_calls(old[candidate], old[0], DECIDING)
             wrong = set()
             for name, call in said.items():
@@ -209,11 +220,16 @@ def power_table(lines: Sequence[Mapping[str, Any]]) -> str:
                 ]
                 means = [_means(line["designs"][name]) for line in own]
                 rows.append((pool, "8 old splits, old rule", *_shares(said), *_average(means)))
+                found = [new_calls(*reversed(line["designs"][name]), test_ratio=OLD_RATIO) for line in own]
+                calls = [{m: each.call for m, each in one.items()} for one in found]
+                rows.append((pool, "8 old splits, new rule", *_shares(calls), *_average(means)))
                 continue
             folds, most = map(int, name.split("x"))
             for repeats in (r for r in (1, 2, 4) if r <= most):
                 found = [
-                    new_calls(line["designs"][name][1], line["designs"][name][0], folds, folds * repeats)
+                    new_calls(
+                        *reversed(line["designs"][name]), test_ratio=1 / (folds - 1), kept=folds * repeats
+                    )
                     for line in own
                 ]
                 calls = [{m: each.call for m, each in one.items()} for one in found]

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.alarm_tables import TRUTH_BLOCK, tables
 from benchmarks.copies import Ended, Parts, ended, halves, parts_of
 from benchmarks.datasets import named
 from benchmarks.label_noise import symmetric
@@ -231,10 +232,10 @@ def truth(study: Study, pool: Pool, draws: int, rows: int = 20_000) -> list[dict
     totals: list[dict[str, list[float]]] = [
         {name: [] for name in (*MEASURES, *LAST)} for _ in (study.baseline, *study.candidates)
     ]
-    for begin in range(0, draws, 64):
+    for begin in range(0, draws, TRUTH_BLOCK):
         fresh, observed_fresh, _ = Pool(pool.name, rows, pool.noise).draw(2_000_000 + begin)
         parts = []
-        for draw in range(begin, min(begin + 64, draws)):
+        for draw in range(begin, min(begin + TRUTH_BLOCK, draws)):
             own, observed, _ = Pool(pool.name, kept, pool.noise).draw(1_000_000 + draw)
             features = np.concatenate([np.asarray(own.features), np.asarray(fresh.features)])
             labels = np.concatenate([observed, observed_fresh])
@@ -250,8 +251,6 @@ def truth(study: Study, pool: Pool, draws: int, rows: int = 20_000) -> list[dict
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing of a study, or print its tables."""
-    from benchmarks import alarm_tables
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.alarms")
     parser.add_argument(
         "study", choices=(*STUDIES, "truth"), help="truth: the difference in the made population"
@@ -264,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.table:
-        print(alarm_tables.tables(options.study, read(options.out, options.study), read_truth(options.out)))
+        print(tables(options.study, read(options.out, options.study), read_truth(options.out)))
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     if options.study == "truth":

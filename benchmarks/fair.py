@@ -26,6 +26,7 @@ from equipoise.compare.data import Dataset
 from equipoise.compare.plan import prepare
 from equipoise.compare.runner import execute
 from equipoise.compare.settings import Settings
+from equipoise.compare.verdict import judge
 
 RATE = 0.3
 KINDS = ("clean", "symmetric", "instance-dependent")
@@ -89,6 +90,7 @@ def compare(
     )
     result = execute(prepare(settings))
     found = {each.candidate.spec: _kept(each, dataset.labels) for each in result.outcomes}
+    verdict = judge(result)
     beside = {each.name: float(each.mean("accuracy")) for each in result.context}
     return {
         "data": name,
@@ -98,6 +100,7 @@ def compare(
         "tune": tune,
         "noise": {"rate": result.noise.rate, "low": result.noise.low, "high": result.noise.high},
         "test_ratio": result.plan.test_ratio,
+        "verdict": {"call": verdict.call, "winner": verdict.winner.candidate.spec, "choice": verdict.choice},
         "objectives": found,
         "beside": beside,
         "seconds": round(time.perf_counter() - began, 1),

@@ -48,7 +48,7 @@ def page(results: Sequence[Found]) -> str:
     for kind in dict.fromkeys(each["kind"] for each in results):
         own = [each for each in results if each["kind"] == kind]
         title = "Clean labels" if kind == "clean" else f"{own[0]['wrong']:.0%} wrong labels, {kind}"
-        text += [f"## {title}\n\n{kind_table(own)}", summary_table(own)]
+        text += [f"## {title}\n\n{kind_table(own)}", summary_table(own), advice_table(own)]
     text.append(f"## FollowConfidence beside Linear\n\n{follow_table(results)}")
     return "\n".join(text)
 
@@ -106,6 +106,19 @@ def _mean(values: Sequence[float]) -> str:
     mean, low, high = interval(values)
     above = sum(value > 0 for value in values)
     return f"{mean:+.4f} ({low:+.4f} to {high:+.4f}), {above} of {len(values)} above 0"
+
+
+def advice_table(results: Sequence[Found]) -> str:
+    """Return what the command advised on each data set, and what that is worth by the clean labels."""
+    lines = []
+    for each in results:
+        verdict = each["verdict"]
+        plain, winner = next(iter(each["objectives"].values())), each["objectives"][verdict["winner"]]
+        cells = [each["data"], verdict["call"], " or ".join(verdict["choice"]) or verdict["winner"]]
+        for name in ("clean_accuracy", "clean_nll"):
+            cells.append(f"{np.mean(np.subtract(winner[name], plain[name])):+.3f}")
+        lines.append(cells)
+    return table(("data", "call", "advice", "clean accuracy gained", "clean NLL"), lines)
 
 
 def follow_table(results: Sequence[Found]) -> str:

@@ -40,7 +40,6 @@ LOSSES: tuple[Loss, ...] = (
 PATIENCE = 20
 WINDOWS = (3, 10)
 RULES = ("calibrated", "own", "accuracy", "nll", "last", *(f"Label Wave {k}" for k in WINDOWS), "best")
-CALIBRATIONS = ("raw", "T alone", "T and noise", "best T")
 REFERENCE = "calibrated", "T and noise"
 RESULTS = Path(__file__).parent / "results" / "stopping"
 
@@ -146,45 +145,50 @@ def choices(recording: Recording, clean: Sequence[Tensor]) -> dict[str, list[int
     return found
 
 
-Fitted = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+@final
+@dataclass(frozen=True)
+class Seen:
+    """Logits of one copy at one epoch, and what a calibration may look at.
+
+    Args:
+        validation: Logits (V, C).
+        observed: Observed classes (V,).
+        test: Logits (M, C).
+        clean: Clean classes (M,); only "best T" looks at them.
+        rate: Share of wrong labels; only a calibration that is given it looks at it.
+    """
+
+    validation: Tensor
+    observed: Tensor
+    test: Tensor
+    clean: Tensor
+    rate: float
 
 
-def _raw(validation: Tensor, observed: Tensor, test: Tensor, clean: Tensor) -> Tensor:
-    del validation, observed, clean
-    return test.double()
+TEMPERATURES: Mapping[str, Callable[[Seen], float]] = {
+    "raw": lambda seen: 1.0,
+    "T alone": lambda seen: _temperature(seen.validation, seen.observed, 0),
+    "T and noise": lambda seen: _temperature(seen.validation, seen.observed, "fit"),
+    "T, rate given": lambda seen: _temperature(seen.validation, seen.observed, seen.rate),
+    "best T": lambda seen: _temperature(seen.test, seen.clean, 0),
+}
+CALIBRATIONS = tuple(TEMPERATURES)
 
 
-def _temperature(validation: Tensor, observed: Tensor, test: Tensor, clean: Tensor) -> Tensor:
-    del clean
-    return test.double() / _fit(validation, observed, 0.0)
-
-
-def _temperature_and_noise(validation: Tensor, observed: Tensor, test: Tensor, clean: Tensor) -> Tensor:
-    del clean
-    return test.double() / _fit(validation, observed, "fit")
-
-
-def _best_temperature(validation: Tensor, observed: Tensor, test: Tensor, clean: Tensor) -> Tensor:
-    del validation, observed
-    return test.double() / _fit(test, clean, 0.0)
-
-
-def _fit(logits: Tensor, target: Tensor, noise: Any) -> float:
+def _temperature(logits: Tensor, target: Tensor, noise: Any) -> float:
     return float(calibration.fit(logits.double(), target, noise=noise).temperature)
 
 
-FITS: Mapping[str, Fitted] = dict(
-    zip(CALIBRATIONS, (_raw, _temperature, _temperature_and_noise, _best_temperature), strict=True)
-)
-
-
-def measure(recording: Recording, observed: Sequence[Tensor], clean: Sequence[Tensor]) -> dict[str, Any]:
+def measure(
+    recording: Recording, observed: Sequence[Tensor], clean: Sequence[Tensor], rate: float
+) -> dict[str, Any]:
     """Return accuracy and the NLL after each calibration, for each rule and copy.
 
     Args:
         recording: Of K copies.
         observed: For each, the observed classes of its validation rows.
         clean: For each, the clean classes of its test rows.
+        rate: Share of wrong labels.
     """
     found: dict[str, Any] = {}
     for rule, epochs in choices(recording, clean).items():
@@ -192,9 +196,10 @@ def measure(recording: Recording, observed: Sequence[Tensor], clean: Sequence[Te
         for k, epoch in enumerate(epochs):
             validation, test = recording.validation[epoch, k], recording.test[epoch, k]
             figures["accuracy"].append(float((test.argmax(dim=1) == clean[k]).double().mean()))
-            for name, fit in FITS.items():
-                logits = fit(validation, observed[k], test, clean[k])
-                figures[name].append(float(torch.nn.functional.cross_entropy(logits, clean[k])))
+            seen = Seen(validation, observed[k], test, clean[k], rate)
+            for name, temperature in TEMPERATURES.items():
+                scaled = test.double() / temperature(seen)
+                figures[name].append(float(torch.nn.functional.cross_entropy(scaled, clean[k])))
         found[rule] = {"epoch": [epoch + 1 for epoch in epochs], **figures}
     return found
 
@@ -211,7 +216,10 @@ def run(condition: Condition, seeds: int, epochs: int) -> dict[str, Any]:
     recording = record(LOSSES[condition.loss], parts, len(dataset.classes), Options(epochs=epochs))
     observed, clean = ([getattr(each, part).target for each in parts] for part in ("validation", "test"))
     about = {"data": condition.data, "noise": condition.noise, "rate": condition.rate}
-    return about | {"loss": repr(LOSSES[condition.loss]), "rules": measure(recording, observed, clean)}
+    return about | {
+        "loss": repr(LOSSES[condition.loss]),
+        "rules": measure(recording, observed, clean, condition.rate),
+    }
 
 
 def paired(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:

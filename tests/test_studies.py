@@ -170,7 +170,7 @@ def test_each_rule_reads_its_own_curve_and_calibration_what_it_may() -> None:
     assert chosen["calibrated"] == 1
     assert (chosen["own"], chosen["accuracy"], chosen["nll"], chosen["last"]) == (0, 2, 3, 3)
     assert chosen["best"] == 1
-    found = stopping.measure(recording, [clean], [clean])
+    found = stopping.measure(recording, [clean], [clean], 0.0)
     assert set(found) == set(stopping.RULES)
     sharp = {name: found["accuracy"][name][0] for name in stopping.CALIBRATIONS}
     assert sharp["best T"] == min(sharp.values())
@@ -247,9 +247,18 @@ def test_close_losses_are_held_against_the_known_truth() -> None:
     assert "run `python -m benchmarks.alarms truth` first" in tables.close_table(lines, [])
 
 
+def test_draws_that_share_test_rows_count_as_one() -> None:
+    tables = _module("alarm_tables")
+    block = tables.TRUTH_BLOCK
+    plain = dict.fromkeys(tables.DECIDING, [0.0] * (2 * block))
+    other = dict.fromkeys(tables.DECIDING, [0.0] * block + [1.0] * block)
+    assert tables.differences([plain, other], 1)["accuracy"] == pytest.approx((0.5, 0.5))
+
+
 def test_power_is_counted_by_splits() -> None:
     tables = _module("alarm_tables")
     text = tables.power_table([_line(0.05, 0.005, seed) for seed in range(5)])
+    assert "| made | 8 old splits, new rule | 1.000 ± 0.000 (5 of 5) |" in text
     assert "| made | 10 folds, 1x | 1.000 ± 0.000 (5 of 5) |" in text
     assert "| made | 8 old splits, old rule | 1.000 ± 0.000 (5 of 5) |" in text
 
@@ -321,6 +330,11 @@ def _comparison(data: str, follow: float) -> dict[str, Any]:
         "wrong": 0.3,
         "test_ratio": 0.25,
         "noise": {"rate": 0.29, "low": 0.2, "high": 0.4},
+        "verdict": {
+            "call": "better",
+            "winner": "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))",
+            "choice": [],
+        },
         "objectives": {
             "CrossEntropy()": one(0.0, None),
             "GammaCrossEntropy(gamma=Linear(0, 0.5))": one(0.0, "worse"),
@@ -335,6 +349,7 @@ def test_the_page_says_who_wins_where() -> None:
     assert "## 30% wrong labels, symmetric" in text
     assert "**wins** +0.050, -0.050; clean +0.051" in text
     assert "**loses**" in text
+    assert "| a | better | GammaCrossEntropy(gamma=FollowConfidence(0, 0.5)) | +0.051 | -0.050 |" in text
     assert "Over all: 2 wins, 0 equal, 0 undecided, 0 both, 0 loses." in text
     assert "Over all: 0 wins, 2 equal" in tables.page([_comparison("a", 0.0), _comparison("b", 0.0)])
 
