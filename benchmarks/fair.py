@@ -1,7 +1,8 @@
 """Where each family of losses wins, ties and loses: all data sets, clean and with wrong labels of two kinds.
 
 `python -m benchmarks.fair` writes each data set as a user would have it, wrong labels in all rows, runs the
-command's comparison on it, and keeps one JSON file per comparison; what is there is not run again.
+command's comparison on it, and keeps one JSON file per comparison; what is there is not run again. Calls are
+made from the values when the page is.
 `--table` prints the Markdown page. The clean labels are kept for a second look, at accuracy and NLL; nothing
 is chosen by them.
 """
@@ -26,7 +27,6 @@ from equipoise.compare.data import Dataset
 from equipoise.compare.plan import prepare
 from equipoise.compare.runner import execute
 from equipoise.compare.settings import Settings
-from equipoise.compare.verdict import judge
 
 RATE = 0.3
 KINDS = ("clean", "symmetric", "instance-dependent")
@@ -90,7 +90,6 @@ def compare(
     )
     result = execute(prepare(settings))
     found = {each.candidate.spec: _kept(each, dataset.labels) for each in result.outcomes}
-    verdict = judge(result)
     beside = {each.name: float(each.mean("accuracy")) for each in result.context}
     return {
         "data": name,
@@ -100,7 +99,6 @@ def compare(
         "tune": tune,
         "noise": {"rate": result.noise.rate, "low": result.noise.low, "high": result.noise.high},
         "test_ratio": result.plan.test_ratio,
-        "verdict": {"call": verdict.call, "winner": verdict.winner.candidate.spec, "choice": verdict.choice},
         "objectives": found,
         "beside": beside,
         "seconds": round(time.perf_counter() - began, 1),
@@ -116,15 +114,7 @@ def _kept(outcome: Any, clean: NDArray[np.int64]) -> dict[str, Any]:
         pooled.split,
         np.array([record.temperature for record in outcome.records]),
     )
-    differences = {name: each for name, each in outcome.differences.items() if name in KEPT}
-    return {
-        "values": {name: np.asarray(outcome.values[name]).tolist() for name in KEPT},
-        "differences": {
-            name: {"mean": each.mean, "low": each.low, "high": each.high, "call": each.call}
-            for name, each in differences.items()
-        },
-        **by_split,
-    }
+    return {"values": {name: np.asarray(outcome.values[name]).tolist() for name in KEPT}, **by_split}
 
 
 def second_look(

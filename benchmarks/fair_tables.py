@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.report import table
-from equipoise.compare.statistics import compare_paired
+from equipoise.compare.statistics import Difference, compare_paired
+from equipoise.compare.verdict import decide
 
 DECIDING = {"accuracy": ("higher", 0.005), "calibrated_nll": ("lower", 0.01)}
 OUTCOMES = ("wins", "equal", "undecided", "both", "loses")
@@ -42,6 +43,25 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def differences(result: Found) -> dict[str, dict[str, Difference]]:
+    """Return what the command's rule says of each candidate in the deciding measures."""
+    baseline, *specs = result["objectives"]
+    found: dict[str, dict[str, Difference]] = {spec: {} for spec in specs}
+    for name, (better, worthwhile) in DECIDING.items():
+        values = [result["objectives"][spec]["values"][name] for spec in (baseline, *specs)]
+        compared = compare_paired(
+            values[1:],
+            values[0],
+            better,
+            test_ratio=result["test_ratio"],
+            worthwhile=worthwhile,
+            comparisons=len(specs) * len(DECIDING),
+        )
+        for spec, difference in zip(specs, compared, strict=True):
+            found[spec][name] = difference
+    return found
+
+
 def page(results: Sequence[Found]) -> str:
     """Return all tables as Markdown."""
     text = []
@@ -61,18 +81,16 @@ def kind_table(results: Sequence[Found]) -> str:
     """
     lines = []
     for each in results:
-        baseline, *candidates = each["objectives"]
-        plain = each["objectives"][baseline]
-        noise = each["noise"]
+        plain, noise = next(iter(each["objectives"].values())), each["noise"]
         cells = [
             each["data"],
             f"{np.mean(plain['clean_accuracy']):.3f}",
             f"{noise['rate']:.2f} ({noise['low']:.2f} to {noise['high']:.2f})",
         ]
-        for spec in candidates:
+        for spec, said in differences(each).items():
             own = each["objectives"][spec]
-            word = outcome([own["differences"][name]["call"] for name in DECIDING])
-            accuracy, nll = (own["differences"][name]["mean"] for name in DECIDING)
+            word = outcome([said[name].call for name in DECIDING])
+            accuracy, nll = (said[name].mean for name in DECIDING)
             clean = np.mean(np.subtract(own["clean_accuracy"], plain["clean_accuracy"]))
             bold = f"**{word}**" if word in ("wins", "loses", "both") else word
             cells.append(f"{bold} {accuracy:+.3f}, {nll:+.3f}; clean {clean:+.3f}")
@@ -83,13 +101,12 @@ def kind_table(results: Sequence[Found]) -> str:
 
 def summary_table(results: Sequence[Found]) -> str:
     """Return a line for each candidate: outcomes over data sets, and mean differences with intervals."""
-    lines = []
-    for spec in [*results[0]["objectives"]][1:]:
+    lines, said = [], [differences(each) for each in results]
+    for spec in said[0]:
         own = [(each["objectives"][spec], next(iter(each["objectives"].values()))) for each in results]
-        counted = Counter(outcome([one["differences"][n]["call"] for n in DECIDING]) for one, _ in own)
+        counted = Counter(outcome([each[spec][name].call for name in DECIDING]) for each in said)
         cells = [spec, *(str(counted[word]) for word in OUTCOMES)]
-        for name in ("accuracy", "calibrated_nll"):
-            cells.append(_mean([one["differences"][name]["mean"] for one, _ in own]))
+        cells += [_mean([each[spec][name].mean for each in said]) for name in DECIDING]
         for name in ("clean_accuracy", "clean_nll"):
             cells.append(_mean([float(np.mean(np.subtract(one[name], plain[name]))) for one, plain in own]))
         lines.append(cells)
@@ -112,9 +129,15 @@ def advice_table(results: Sequence[Found]) -> str:
     """Return what the command advised on each data set, and what that is worth by the clean labels."""
     lines = []
     for each in results:
-        verdict = each["verdict"]
-        plain, winner = next(iter(each["objectives"].values())), each["objectives"][verdict["winner"]]
-        cells = [each["data"], verdict["call"], " or ".join(verdict["choice"]) or verdict["winner"]]
+        said = differences(each)
+        specs, objectives = [*said], each["objectives"]
+        calls = [[said[spec][name].call for name in DECIDING] for spec in specs]
+        ranks = [(float(np.mean(objectives[spec]["values"]["calibrated_nll"])), spec) for spec in specs]
+        call, place, choice = decide(calls, ranks)
+        plain = next(iter(objectives.values()))
+        winner = plain if place is None else objectives[specs[place]]
+        advice = next(iter(objectives)) if place is None else specs[place]
+        cells = [each["data"], call, " or ".join([advice, *(specs[other] for other in choice)])]
         for name in ("clean_accuracy", "clean_nll"):
             cells.append(f"{np.mean(np.subtract(winner[name], plain[name])):+.3f}")
         lines.append(cells)

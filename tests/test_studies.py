@@ -314,15 +314,10 @@ def test_the_second_look_uses_clean_labels_and_the_temperature_of_each_split() -
 def _comparison(data: str, follow: float) -> dict[str, Any]:
     base = np.array([0.80, 0.81, 0.79, 0.80, 0.82])
 
-    def one(step: float, call: str | None) -> dict[str, Any]:
+    def one(step: float) -> dict[str, Any]:
         accuracy, nll = base + step * (1 + 0.01 * np.arange(5)), 0.5 - base * 0.1 - step
         values = {"accuracy": accuracy.tolist(), "calibrated_nll": nll.tolist()}
-        differences = {
-            "accuracy": {"mean": step, "low": step, "high": step, "call": call},
-            "calibrated_nll": {"mean": -step, "low": -step, "high": -step, "call": "undecided"},
-        }
-        look = {"clean_accuracy": accuracy.tolist(), "clean_nll": nll.tolist()}
-        return {"values": values, "differences": differences if call else {}, **look}
+        return {"values": values, "clean_accuracy": accuracy.tolist(), "clean_nll": nll.tolist()}
 
     return {
         "data": data,
@@ -330,15 +325,10 @@ def _comparison(data: str, follow: float) -> dict[str, Any]:
         "wrong": 0.3,
         "test_ratio": 0.25,
         "noise": {"rate": 0.29, "low": 0.2, "high": 0.4},
-        "verdict": {
-            "call": "better",
-            "winner": "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))",
-            "choice": [],
-        },
         "objectives": {
-            "CrossEntropy()": one(0.0, None),
-            "GammaCrossEntropy(gamma=Linear(0, 0.5))": one(0.0, "worse"),
-            "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": one(follow, "better"),
+            "CrossEntropy()": one(0.0),
+            "GammaCrossEntropy(gamma=Linear(0, 0.5))": one(-0.03),
+            "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": one(follow),
         },
     }
 
@@ -347,11 +337,14 @@ def test_the_page_says_who_wins_where() -> None:
     tables = _module("fair_tables")
     text = tables.page([_comparison("a", 0.05), _comparison("b", 0.05)])
     assert "## 30% wrong labels, symmetric" in text
-    assert "**wins** +0.050, -0.050; clean +0.051" in text
-    assert "**loses**" in text
+    assert "**wins** +0.051, -0.050; clean +0.051" in text
+    assert "**loses** -0.031, +0.030; clean -0.031" in text
     assert "| a | better | GammaCrossEntropy(gamma=FollowConfidence(0, 0.5)) | +0.051 | -0.050 |" in text
     assert "Over all: 2 wins, 0 equal, 0 undecided, 0 both, 0 loses." in text
-    assert "Over all: 0 wins, 2 equal" in tables.page([_comparison("a", 0.0), _comparison("b", 0.0)])
+    losing = tables.page([_comparison("a", -0.03), _comparison("b", -0.03)])
+    assert "**wins**" not in losing
+    assert "CrossEntropy() | +0.000 | +0.000 |" in losing
+    assert "Over all: 0 wins, 2 equal, 0 undecided, 0 both, 0 loses." in losing
 
 
 def test_outcomes_follow_the_calls() -> None:
