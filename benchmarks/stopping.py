@@ -1,0 +1,325 @@
+"""What each rule for the epoch does to each loss, and what a calibration makes of it, under label noise.
+
+`python -m benchmarks.stopping` trains, keeps one JSON file per condition, and does not train again what is
+there; `--table` prints the Markdown tables of what is there. The observed labels of the training and
+validation rows are noisy, and choose the epoch and the calibration; accuracy and NLL are those of the clean
+labels of the test rows. Differences in brackets are from the reference, over seeds, with a paired 95 %
+interval.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from benchmarks.copies import Recording, halves, parts_of, record
+from benchmarks.datasets import named
+from benchmarks.label_noise import NOISES
+from benchmarks.report import table
+from equipoise import calibration
+from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, GeneralizedCrossEntropy, Loss
+from equipoise.training import Options
+
+DATA = ("digits", "segments", "anes96")
+RATES = (0.2, 0.4, 0.6)
+LOSSES: tuple[Loss, ...] = (
+    CrossEntropy(),
+    Focal(gamma=2.0),
+    GammaCrossEntropy(gamma=0.5),
+    GeneralizedCrossEntropy(q=0.7),
+)
+PATIENCE = 20
+WINDOWS = (3, 10)
+RULES = ("calibrated", "own", "accuracy", "nll", "last", *(f"Label Wave {k}" for k in WINDOWS), "best")
+REFERENCE = "calibrated", "T and noise"
+RESULTS = Path(__file__).parent / "results" / "stopping"
+
+
+@final
+@dataclass(frozen=True)
+class Condition:
+    """What a file of results is about.
+
+    Args:
+        data: Name of a data set.
+        noise: Kind of noise, or "none".
+        rate: Share of wrong labels.
+        loss: Place in `LOSSES`.
+    """
+
+    data: str
+    noise: str
+    rate: float
+    loss: int
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the suffix."""
+        return f"{self.data}-{self.noise}-{self.rate:g}-{type(LOSSES[self.loss]).__name__}"
+
+
+def conditions(data: Sequence[str] = DATA, rates: Sequence[float] = RATES) -> list[Condition]:
+    """Return all of them, clean labels first."""
+    kinds = [("none", 0.0), *((noise, rate) for noise in NOISES for rate in rates)]
+    return [
+        Condition(d, noise, rate, loss) for d in data for noise, rate in kinds for loss in range(len(LOSSES))
+    ]
+
+
+def first_best(values: NDArray[np.float64], patience: int) -> int:
+    """Return the place of the smallest value before `patience` further ones bring none smaller; nan is none.
+
+    Example:
+        >>> first_best(np.array([3.0, 2.0, 2.5, 2.2, 1.0]), patience=2)
+        1
+    """
+    best, at = np.inf, 0
+    for place, value in enumerate(values):
+        if value < best:
+            best, at = value, place
+        if place - at >= patience:
+            break
+    return at
+
+
+def prediction_changes(predictions: Tensor) -> NDArray[np.float64]:
+    """Return how many predictions differ from those of the epoch before.
+
+    Shapes:
+        predictions (E, N); result (E - 1,), the first entry that of the second epoch.
+    """
+    return (predictions[1:] != predictions[:-1]).sum(dim=1).double().numpy()
+
+
+def label_wave(changes: NDArray[np.float64], window: int) -> int:
+    """Return the epoch that Label Wave chooses, from 0: the first local minimum of the mean change.
+
+    The mean over the last `window` epochs of how many predictions on the training rows changed; its first
+    value that the next one exceeds. The last epoch if it never rises. It uses no validation rows, no labels.
+    Yuan, Feng and Liu, ICLR 2024, arXiv 2502.07551, where the window is an option; the windows tried here
+    are our choice.
+
+    Shapes:
+        changes (E - 1,), the first entry that of the second epoch.
+
+    Example:
+        >>> label_wave(np.array([9.0, 5.0, 1.0, 4.0, 4.0, 9.0]), window=1)
+        3
+    """
+    if len(changes) < window + 1:
+        return len(changes)
+    mean = np.convolve(changes, np.full(window, 1 / window), mode="valid")
+    rises = np.flatnonzero(np.diff(mean) > 1e-9)
+    return int(rises[0]) + window if len(rises) else len(changes)
+
+
+def choices(recording: Recording, clean: Sequence[Tensor]) -> dict[str, list[int]]:
+    """Return the epoch, from 0, that each rule chooses for each copy.
+
+    Args:
+        recording: Of K copies.
+        clean: For each, the clean classes of its test rows; only "best" looks at them.
+    """
+    copies, epochs = range(len(clean)), len(recording.test)
+    found = {
+        rule: [
+            first_best(curve, PATIENCE) for curve in (-1 if rule == "accuracy" else 1) * recording.curve(rule)
+        ]
+        for rule in ("calibrated", "own", "accuracy", "nll")
+    }
+    found["last"] = [epochs - 1 for _ in copies]
+    changes = [prediction_changes(recording.predictions[:, k]) for k in copies]
+    for window in WINDOWS:
+        found[f"Label Wave {window}"] = [label_wave(each, window) for each in changes]
+    right = [(recording.test[:, k].argmax(dim=2) == clean[k]).double().mean(dim=1) for k in copies]
+    found["best"] = [int(each.argmax()) for each in right]
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class Seen:
+    """Logits of one copy at one epoch, and what a calibration may look at.
+
+    Args:
+        validation: Logits (V, C).
+        observed: Observed classes (V,).
+        test: Logits (M, C).
+        clean: Clean classes (M,); only "best T" looks at them.
+        rate: Share of wrong labels; only a calibration that is given it looks at it.
+    """
+
+    validation: Tensor
+    observed: Tensor
+    test: Tensor
+    clean: Tensor
+    rate: float
+
+
+TEMPERATURES: Mapping[str, Callable[[Seen], float]] = {
+    "raw": lambda seen: 1.0,
+    "T alone": lambda seen: _temperature(seen.validation, seen.observed, 0),
+    "T and noise": lambda seen: _temperature(seen.validation, seen.observed, "fit"),
+    "T, rate given": lambda seen: _temperature(seen.validation, seen.observed, seen.rate),
+    "best T": lambda seen: _temperature(seen.test, seen.clean, 0),
+}
+CALIBRATIONS = tuple(TEMPERATURES)
+
+
+def _temperature(logits: Tensor, target: Tensor, noise: Any) -> float:
+    return float(calibration.fit(logits.double(), target, noise=noise).temperature)
+
+
+def measure(
+    recording: Recording, observed: Sequence[Tensor], clean: Sequence[Tensor], rate: float
+) -> dict[str, Any]:
+    """Return accuracy and the NLL after each calibration, for each rule and copy.
+
+    Args:
+        recording: Of K copies.
+        observed: For each, the observed classes of its validation rows.
+        clean: For each, the clean classes of its test rows.
+        rate: Share of wrong labels.
+    """
+    found: dict[str, Any] = {}
+    for rule, epochs in choices(recording, clean).items():
+        figures: dict[str, list[float]] = {"accuracy": [], **{name: [] for name in CALIBRATIONS}}
+        for k, epoch in enumerate(epochs):
+            validation, test = recording.validation[epoch, k], recording.test[epoch, k]
+            figures["accuracy"].append(float((test.argmax(dim=1) == clean[k]).double().mean()))
+            seen = Seen(validation, observed[k], test, clean[k], rate)
+            for name, temperature in TEMPERATURES.items():
+                scaled = test.double() / temperature(seen)
+                figures[name].append(float(torch.nn.functional.cross_entropy(scaled, clean[k])))
+        found[rule] = {"epoch": [epoch + 1 for epoch in epochs], **figures}
+    return found
+
+
+def run(condition: Condition, seeds: int, epochs: int) -> dict[str, Any]:
+    """Train one condition over seeds, each with its own noise and split, and return its figures."""
+    dataset = named(condition.data).dataset()
+    parts = []
+    for seed in range(seeds):
+        labels = dataset.labels
+        if condition.noise != "none":
+            labels = NOISES[condition.noise](dataset.features, dataset.labels, condition.rate, seed)
+        parts.append(parts_of(dataset, *halves(dataset.labels, seed), labels, dataset.labels, seed))
+    recording = record(LOSSES[condition.loss], parts, len(dataset.classes), Options(epochs=epochs))
+    observed, clean = ([getattr(each, part).target for each in parts] for part in ("validation", "test"))
+    about = {"data": condition.data, "noise": condition.noise, "rate": condition.rate}
+    return about | {
+        "loss": repr(LOSSES[condition.loss]),
+        "rules": measure(recording, observed, clean, condition.rate),
+    }
+
+
+def paired(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float]:
+    """Return the mean difference over seeds and half the width of its 95 % interval (Student's t).
+
+    Example:
+        >>> paired([3.0, 4.0, 5.0], [2.0, 3.0, 4.0])
+        (1.0, 0.0)
+    """
+    differences = np.subtract(values, reference)
+    if len(differences) < 2:
+        return float(differences.mean()), float("nan")
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(differences.mean()), float(stats.t.ppf(0.975, len(differences) - 1) * error)
+
+
+def rule_table(result: Mapping[str, Any]) -> str:
+    """Return the figures of one condition, a line for each rule, with differences from the reference."""
+    rule, fit = REFERENCE
+    own = result["rules"][rule]
+    lines = []
+    for name, figures in result["rules"].items():
+        cells = [name, f"{np.median(figures['epoch']):.0f}", _cell(figures["accuracy"], own["accuracy"])]
+        cells += [_cell(figures[each], own[fit]) for each in CALIBRATIONS]
+        lines.append(cells)
+    return table(("epoch by", "epoch", "accuracy", *(f"NLL, {each}" for each in CALIBRATIONS)), lines)
+
+
+def _cell(values: Sequence[float], reference: Sequence[float]) -> str:
+    mean, half = paired(values, reference)
+    if not any(np.subtract(values, reference)):
+        return f"{np.mean(values):.3f}"
+    return f"{np.mean(values):.3f} ({mean:+.3f} ± {half:.3f})"
+
+
+def summary_table(results: Sequence[Mapping[str, Any]], data: str, figure: str) -> str:
+    """Return one figure of a data set: a line for each loss and rule, a column for each noise.
+
+    Args:
+        results: Of all conditions.
+        data: Name of the data set.
+        figure: "accuracy", or a calibration for its NLL.
+    """
+    own = [each for each in results if each["data"] == data]
+    kinds = list(dict.fromkeys((each["noise"], each["rate"]) for each in own))
+    found = {(each["loss"], each["noise"], each["rate"]): each["rules"] for each in own}
+    lines = []
+    for loss in dict.fromkeys(each["loss"] for each in own):
+        for rule in RULES:
+            cells = []
+            for kind in kinds:
+                rules = found.get((loss, *kind))
+                cells.append("" if rules is None else f"{np.mean(rules[rule][figure]):.3f}")
+            lines.append((loss, rule, *cells))
+    heads = ["clean" if noise == "none" else f"{noise} {rate:g}" for noise, rate in kinds]
+    return table(("loss", "epoch by", *heads), lines)
+
+
+def tables(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return all tables as Markdown: the summaries, then a table for each condition."""
+    text = []
+    for data in dict.fromkeys(each["data"] for each in results):
+        for figure in ("accuracy", *CALIBRATIONS):
+            what = "Accuracy" if figure == "accuracy" else f"NLL, {figure}"
+            text.append(f"## {data}: {what} on clean test labels\n\n{summary_table(results, data, figure)}")
+    for each in results:
+        title = f"{each['data']}, {each['noise']} noise {each['rate']:g}, {each['loss']}"
+        text.append(f"### {title}\n\n{rule_table(each)}")
+    return "\n".join(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, or print the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping")
+    parser.add_argument("--data", nargs="+", default=list(DATA))
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument(
+        "--shard", default="0/1", help="i/n: every n-th condition from the i-th, for n processes"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    wanted = conditions(options.data, options.rates)
+    paths = [options.out / f"{each.name}.json" for each in wanted]
+    if options.table:
+        print(tables([json.loads(path.read_text()) for path in paths if path.exists()]))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    shard, shards = map(int, options.shard.split("/"))
+    for path, condition in list(zip(paths, wanted, strict=True))[shard::shards]:
+        if not path.exists():
+            result = run(condition, options.seeds, options.epochs)
+            path.with_suffix(".part").write_text(json.dumps(result) + "\n")
+            path.with_suffix(".part").replace(path)
+            print(path.stem, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
