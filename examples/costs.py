@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     print("|---|---|---|---|---|---|---|")
     for line in lines:
         less = [
-            f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})" if found.p < 1 else "0"
+            f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})" if found.low < found.high else "0"
             for found in (line["against"], line["against_free"])
         ]
         print(
