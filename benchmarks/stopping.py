@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from benchmarks.calibration import nts
 from benchmarks.copies import Recording, halves, parts_of, record
 from benchmarks.datasets import named
 from benchmarks.label_noise import NOISES
@@ -169,6 +170,7 @@ TEMPERATURES: Mapping[str, Callable[[Seen], float]] = {
     "raw": lambda seen: 1.0,
     "T alone": lambda seen: _temperature(seen.validation, seen.observed, 0),
     "T and noise": lambda seen: _temperature(seen.validation, seen.observed, "fit"),
+    "NTS, rate given": lambda seen: nts(seen.validation.double().numpy(), seen.observed.numpy(), seen.rate),
     "T, rate given": lambda seen: _temperature(seen.validation, seen.observed, seen.rate),
     "best T": lambda seen: _temperature(seen.test, seen.clean, 0),
 }
