@@ -270,8 +270,14 @@ def test_read_out_has_a_gradient() -> None:
 
 def test_suggestions() -> None:
     noisy_labels = suggest_gamma(noise=0.4, num_classes=10)
-    assert noisy_labels.gamma == gamma_from_noise(0.4, 10)
-    assert "symmetric label noise of 0.4 among 10 classes" in noisy_labels.reason
+    assert noisy_labels.gamma == 0.5 > gamma_from_noise(0.4, 10)
+    assert (
+        "0.074 corrects for symmetric label noise of 0.4 among 10 classes; 0.5 keeps" in noisy_labels.reason
+    )
+    assert suggest_gamma(noise=0.45, num_classes=2).gamma == gamma_from_noise(0.45, 2) > 0.5
+    many = suggest_gamma(noise=0.4, num_classes=101)
+    assert many.gamma == gamma_from_noise(0.4, 101)
+    assert "by heart" not in many.reason
     scratch = suggest_gamma(num_classes=50)
     assert scratch.gamma == 1 / 50
     assert "from scratch" in scratch.reason
@@ -291,6 +297,7 @@ def test_suggestions() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.9])
 def test_suggestions_at_the_ends_of_the_noise(noise: float) -> None:
     assert suggest_gamma(noise=noise, num_classes=10).gamma == pytest.approx(noise / 0.9, rel=1e-14)
+    assert "by heart" not in suggest_gamma(noise=noise, num_classes=10).reason
 
 
 def tailr(logits: Tensor, target: Tensor, gamma: float, least: float) -> Tensor:

@@ -230,6 +230,10 @@ _PUBLISHED = {
 }
 
 
+AGAINST_MEMORISING = 0.5
+MOST_MEASURED = 100  # classes up to which it was tried
+
+
 def suggest_gamma(
     *, noise: float | None = None, num_classes: int | None = None, task: str | None = None
 ) -> Suggestion:
@@ -237,6 +241,13 @@ def suggest_gamma(
 
     Say one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for
     a model trained from scratch; a task with a published value.
+
+    With label noise and up to 100 classes this is 0.5, which is more than `gamma_from_noise` says: that value
+    corrects for the rate, but a network that sees its rows many times learns wrong labels by heart unless it
+    lets go of them sooner. On digits with 20 to 60 % wrong labels every gamma from 0.25 to 0.9 was about as
+    good, and the value from the rate had a quarter of the gain; with 100 classes every gamma from 0.05 to
+    0.9, and the value from the rate had two thirds. For more classes, measured in language models alone, it
+    is the value from the rate.
 
     Args:
         noise: Chance that a label is replaced by one of the others, in [0, (n - 1)/n].
@@ -249,8 +260,8 @@ def suggest_gamma(
     Example:
         >>> suggest_gamma(num_classes=1000).gamma
         0.001
-        >>> round(suggest_gamma(noise=0.4, num_classes=10).gamma, 4)
-        0.0741
+        >>> suggest_gamma(noise=0.4, num_classes=10).gamma
+        0.5
         >>> print(suggest_gamma(task="translation").reason)
         training translation from scratch, as published
 
@@ -267,11 +278,12 @@ def suggest_gamma(
     elif num_classes is None:
         raise ValueError("num_classes must be given unless task is, got None; gamma means little without it")
     elif noise is not None:
-        gamma = gamma_from_noise(noise, num_classes)
-        reason = (
-            f"corrects for symmetric label noise of {noise:g} among {num_classes} classes; a model large "
-            "enough to memorise its labels wants more"
-        )
+        corrects = gamma_from_noise(noise, num_classes)
+        keeps = noise > 0 and num_classes <= MOST_MEASURED
+        gamma = max(corrects, AGAINST_MEMORISING) if keeps else corrects
+        reason = f"{corrects:.2g} corrects for symmetric label noise of {noise:g} among {num_classes} classes"
+        if gamma > corrects:
+            reason += f"; {gamma:g} keeps a network from learning wrong labels by heart, as 0.25 to 0.9 do"
     else:
         _check(0.0, num_classes)
         gamma = 1 / num_classes
