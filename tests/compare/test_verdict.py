@@ -110,6 +110,7 @@ def result(
         one_test=one_test,
         test_ratio=1 / 9,
         out=SimpleNamespace(__truediv__=lambda *_: "x"),
+        matrices={},
     )
     return SimpleNamespace(
         plan=plan,

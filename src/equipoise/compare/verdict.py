@@ -103,7 +103,8 @@ def judge(result: "Result") -> Verdict:
     else:
         nearest = min(candidates, key=lambda each: _distance(result, each))
         sentence, told = _doubt(result, nearest), [nearest]
-    code = spec.paste(winner.candidate.spec, lambda name: str(result.plan.out / f"{name}.npy"))
+    plan = result.plan
+    code = spec.paste(winner.candidate.spec, lambda name: str(plan.out / f"{name}.npy"), plan.matrices)
     names = (result.baseline.candidate.spec, *(each.candidate.spec for each in choice)) if choice else ()
     others = " ".join([*_also(result, told), *_beside(result, winner)])
     return Verdict(said, winner, _against(result), names, f"{sentence} {_data(result)}", others, code)
