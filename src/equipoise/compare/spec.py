@@ -86,8 +86,8 @@ def read(text: str, matrices: Mapping[str, NDArray[Any]] = _NO_MATRICES) -> Spel
         first, half, last = (addresses.get(made, places[address]) for made in (loss, middle, changed))
         if address in found or not math.isclose(2 * half, first + last, rel_tol=1e-9, abs_tol=1e-12):
             raise ValueError(
-                f"a schedule must be a number of the objective but for a factor, got {each} in {text!r}; give "
-                "the number one schedule, with its values at start and end"
+                f"a schedule must be a number of the objective but for a factor, got {each} in {text!r}; "
+                "give the number one schedule, with its values at start and end"
             )
         found[address] = each if (first, last) == (start, end) else _between(each, first, last)
     return Spelled(loss, found)
