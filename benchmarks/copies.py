@@ -121,8 +121,8 @@ def record(loss: Loss, parts: Sequence[Parts], classes: int, options: Options) -
     kept: Mapping[str, list[Tensor]] = {name: [] for name in _PARTS}
 
     @torch.no_grad()
-    def watch(epoch: int, alive: Sequence[int]) -> None:
-        del epoch, alive  # all of them, to the end
+    def watch(epoch: int) -> None:
+        del epoch
         for name, inputs in rows.items():
             logits = model(inputs)
             kept[name].append(logits.argmax(dim=-1) if name == "train" else logits)

@@ -141,6 +141,34 @@ def test_a_copy_that_diverges_stops_and_leaves_the_others_alone() -> None:
         torch.testing.assert_close(trained[copy].state, whole[copy].state, rtol=0, atol=1e-9)
 
 
+def poisoned(options: Options) -> list[Trained]:
+    """Copies of which the second has infinite logits after its second epoch."""
+    model, copies = Copies([network(copy) for copy in range(3)]), range(3)
+
+    def watch(epoch: int) -> None:
+        if epoch == 2:
+            model.biases[-1].data[1] = torch.inf
+
+    return train(
+        model,
+        Objective(CrossEntropy()),
+        [rows(copy, SIZES[copy]) for copy in copies],
+        [rows(100 + copy, 30 + copy) for copy in copies],
+        options,
+        copies,
+        watch,
+    )
+
+
+def test_the_last_epoch_of_a_copy_that_diverges_is_not_an_earlier_one() -> None:
+    last, best = (poisoned(Options(epochs=6, batch_size=16, stop=s)) for s in ("none", "calibrated"))
+    assert last[1].epoch == 0
+    assert not torch.stack([each.isfinite().all() for each in last[1].state]).all()
+    assert best[1].epoch in (1, 2)
+    assert torch.stack([each.isfinite().all() for each in best[1].state]).all()
+    assert last[0].epoch == last[2].epoch == 6
+
+
 def test_what_reads_a_batch_as_a_whole_is_not_shared() -> None:
     follows = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0, 0.5)})
     assert not separable(follows)

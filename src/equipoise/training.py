@@ -2,7 +2,8 @@
 
 Copies of a small network cost little more together than one alone: most of the time of a small step goes to
 calling operations. Each copy has its own rows, initial weights, order of batches and best epoch; no copy sees
-another.
+another. A copy that has stopped stays among them: sums over fewer copies run in another order, and a loss
+against itself would no longer differ by exactly 0.
 """
 
 import math
@@ -50,7 +51,7 @@ class Options:
         stop: What chooses the epoch, on the validation rows: "calibrated", the NLL of the labels after a
             calibration of temperature and noise; "own", the objective's own value; "accuracy"; "nll", without
             calibration; "none", the last epoch.
-        to_the_end: Train for all epochs, whatever the patience; the epoch chosen stays the same.
+        to_the_end: Train for all epochs, even if each copy has stopped; the epochs chosen stay the same.
     """
 
     epochs: int = 100
@@ -67,10 +68,12 @@ class Trained:
     """A copy after training.
 
     Attributes:
-        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits.
+        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits, or the last is to be taken and had
+            not.
         state: Its parameters then, in the order of `parameters()`.
-        last: Its parameters after the last epoch trained.
-        curve: Values on the validation rows, epoch by epoch, from 0, before the first step.
+        last: Its parameters after the last epoch trained, which is that of all copies.
+        curve: Values on the validation rows, epoch by epoch, from 0, before the first step, until it stopped.
+        stopped: Whether it has diverged or its patience has ended; no later epoch is chosen.
     """
 
     epoch: int = 0
@@ -78,6 +81,7 @@ class Trained:
     state: list[Tensor] = field(default_factory=list)
     last: list[Tensor] = field(default_factory=list)
     curve: list[Point] = field(default_factory=list)
+    stopped: bool = False
 
 
 @final
@@ -139,21 +143,20 @@ def train(
     validation: Sequence[Rows],
     options: Options,
     seeds: Sequence[int],
-    watch: Callable[[int, Sequence[int]], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> list[Trained]:
     """Train copies of a network, each until its own best epoch.
 
     A copy whose logits are not finite on its validation rows has diverged, and stops.
 
     Args:
-        model: The copies, in place: those that have stopped are dropped from it on the way.
+        model: The copies, in place.
         objective: What all of them minimise; its schedules take one step with each step of training.
         rows: For each copy, what it is trained on; the same number of batches for each.
         validation: For each copy, what chooses its epoch.
         options: How to train.
         seeds: For each copy, what decides the order of its batches.
-        watch: Called after each epoch with its number and the copies still in training, in their order in
-            the model.
+        watch: Called after each epoch with its number.
 
     Returns:
         For each copy, its weights at the epoch chosen and its curve.
@@ -168,25 +171,22 @@ def train(
     held_out = _Stacked(validation, max(len(each.target) for each in validation))
     orders = [torch.Generator().manual_seed(seed) for seed in seeds]
     found = [Trained() for _ in rows]
-    alive = list(range(len(rows)))
-    _note(model, objective, found, alive, held_out, 0, options)
+    in_order = held_out.all()
+    _note(model, objective, found, in_order, 0, options)
     for epoch in range(1, options.epochs + 1):
-        order = shared.order([orders[place] for place in alive], alive)
-        for batch in shared.batches(order, alive):
+        for batch in shared.batches(shared.order(orders)):
             optimiser.zero_grad()
             _means(objective, model(batch.inputs), batch).sum().backward()
             optimiser.step()
             objective.step()
-        stopped = _note(model, objective, found, alive, held_out, epoch, options)
+        _note(model, objective, found, in_order, epoch, options)
         if watch is not None:
-            watch(epoch, alive)
-        if stopped and not options.to_the_end:
-            alive = _drop(model, optimiser, found, alive, stopped)
-            if not alive:
-                break
-    for place, copy in enumerate(alive):
-        found[copy].last = _state(model, place)
-        found[copy].state = found[copy].state or found[copy].last
+            watch(epoch)
+        if not options.to_the_end and all(copy.stopped for copy in found):
+            break
+    for place, copy in enumerate(found):
+        copy.last = _state(model, place)
+        copy.state = copy.state or copy.last
     return found
 
 
@@ -225,28 +225,27 @@ class _Stacked:
         ]
         self.weight = nn.utils.rnn.pad_sequence(weights, batch_first=True)
 
-    def order(self, generators: Sequence[torch.Generator], copies: Sequence[int]) -> Tensor:
+    def order(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Return (K, N) places of the rows of each copy in a new order, filled up with -1."""
         orders = [
-            torch.randperm(self.sizes[copy], generator=generator)
-            for copy, generator in zip(copies, generators, strict=True)
+            torch.randperm(size, generator=generator)
+            for size, generator in zip(self.sizes, generators, strict=True)
         ]
         return nn.utils.rnn.pad_sequence(orders, batch_first=True, padding_value=-1)
 
-    def batches(self, order: Tensor, copies: Sequence[int]) -> Iterator[_Batch]:
+    def batches(self, order: Tensor) -> Iterator[_Batch]:
         """Yield the batches of an epoch."""
-        which = torch.tensor(copies)[:, None]
+        which = torch.arange(len(order))[:, None]
         for places in order.split(self.batch_size, dim=1):
             kept, places = places >= 0, places.clamp(min=0)
             weight = torch.where(kept, self.weight[which, places], 0.0)
             share = weight / weight.sum(dim=1, keepdim=True)
             yield _Batch(self.inputs[which, places], self.target[which, places], share, self.even)
 
-    def all(self, copies: Sequence[int]) -> _Batch:
-        """Return all rows of some copies, in their order."""
-        in_order = [torch.arange(self.sizes[copy]) for copy in copies]
-        places = nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=-1)
-        return next(self.batches(places, copies))
+    def all(self) -> _Batch:
+        """Return all rows, in their order, as one batch."""
+        in_order = [torch.arange(size) for size in self.sizes]
+        return next(self.batches(nn.utils.rnn.pad_sequence(in_order, batch_first=True, padding_value=-1)))
 
 
 def _means(objective: Objective, logits: Tensor, batch: _Batch) -> Tensor:
@@ -262,34 +261,32 @@ def _note(
     model: nn.Module,
     objective: Objective,
     found: list[Trained],
-    alive: Sequence[int],
-    held_out: _Stacked,
+    batch: _Batch,
     epoch: int,
     options: Options,
-) -> list[int]:
-    """Value each copy on its validation rows, keep its best weights, and return which places are done."""
+) -> None:
+    """Value each copy on its validation rows, keep its best weights, and say which have stopped."""
     model.eval()
     objective.eval()
-    batch = held_out.all(alive)
     scores = _scores(objective, model(batch.inputs), batch)
-    done = []
-    for place, copy in enumerate(alive):
-        kept, at = found[copy], {name: values[place] for name, values in scores.items()}
+    for place, kept in enumerate(found):
+        if kept.stopped and not options.to_the_end:
+            continue
+        at = {name: values[place] for name, values in scores.items()}
         finite = all(map(math.isfinite, at.values()))
         kept.curve.append(
             {"epoch": epoch} | {name: v if math.isfinite(v) else None for name, v in at.items()}
         )
-        value = {"none": -epoch, "accuracy": -at["accuracy"]}.get(
-            options.stop, at.get(options.stop, math.nan)
-        )
-        waited = kept.epoch > 0 and epoch - kept.epoch > options.patience
-        if epoch > 0 and finite and value < kept.best and not waited:
+        if kept.stopped or epoch == 0:
+            continue
+        value = (at | {"none": -epoch, "accuracy": -at["accuracy"]})[options.stop]
+        if finite and value < kept.best:
             kept.best, kept.epoch, kept.state = value, epoch, _state(model, place)
-        if epoch > 0 and (not finite or epoch - kept.epoch >= options.patience):
-            done.append(place)
+        if not finite and options.stop == "none":
+            kept.epoch, kept.state = 0, []  # the last epoch is this one, and no earlier one stands in for it
+        kept.stopped = not finite or epoch - kept.epoch >= options.patience
     model.train()
     objective.train()
-    return done
 
 
 def _scores(objective: Objective, logits: Tensor, batch: _Batch) -> dict[str, list[float]]:
@@ -327,24 +324,3 @@ def _state(model: nn.Module, place: int) -> list[Tensor]:
     """A copy of the parameters of one copy of the network."""
     own = isinstance(model, Copies)
     return [(each[place] if own else each).detach().clone() for each in model.parameters()]
-
-
-def _drop(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    found: list[Trained],
-    alive: Sequence[int],
-    stopped: Sequence[int],
-) -> list[int]:
-    """Take the copies that have stopped out of the network and the optimiser; return those left."""
-    for place in stopped:
-        found[alive[place]].last = _state(model, place)
-        found[alive[place]].state = found[alive[place]].state or found[alive[place]].last
-    left = [place for place in range(len(alive)) if place not in stopped]
-    if left:
-        for parameter in model.parameters():
-            state = optimiser.state[parameter]
-            parameter.data, parameter.grad = parameter.data[left], None
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = state[name][left]
-    return [alive[place] for place in left]

@@ -111,7 +111,7 @@ def _candidate(text: str, settings: Settings) -> Candidate:
     tried = [Setting(text, settings.training.lr * (1 + k), 1e-4, 64) for k in range(max(settings.tune, 1))]
     units = tuple(
         tuple(
-            Unit(f"{text.split('(')[0]}-{repeat}-{k}", spelled, setting, repeat, text == "CrossEntropy()")
+            Unit(f"{text}-{repeat}-{k}", spelled, setting, repeat, text == "CrossEntropy()")
             for k, setting in enumerate(tried)
         )
         for repeat in range(settings.repeats)

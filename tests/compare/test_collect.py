@@ -157,7 +157,40 @@ def test_one_test_part_is_resampled_by_rows_and_averaged_over_repeats(dated, tmp
 
 def test_an_objective_against_itself_is_equal_with_a_difference_of_exactly_zero(blobs, tmp_path):
     same = ("GammaCrossEntropy(gamma=0)", "1 * CrossEntropy()")
-    result = execute(prepare(settings(blobs, tmp_path, objectives=same[1:])))
-    for found in result.outcomes[1].differences.values():
-        assert (found.mean, found.low, found.high) == (0, 0, 0) or found.call is None
-    assert {result.outcomes[1].call(name) for name in result.plan.deciding} == {"equal"}
+    training = Training(epochs=40, width=8, batch_size=32, patience=3)
+    result = execute(prepare(settings(blobs, tmp_path, objectives=same, training=training)))
+    assert len({record.epoch for record in result.baseline.records}) > 1  # copies left at different times
+    for outcome in result.outcomes[1:]:
+        for found in outcome.differences.values():
+            assert (found.mean, found.low, found.high) == (0, 0, 0)
+        assert {outcome.call(name) for name in result.plan.deciding} == {"equal"}
+
+
+def test_a_setting_that_two_candidates_share_is_trained_once(blobs, tmp_path):
+    both = ("GammaCrossEntropy(gamma=0.5)", "GammaCrossEntropy(gamma=0.2)")
+    plan = prepare(settings(blobs, tmp_path, objectives=both, tune=3))
+    assert plan.trials == 3 * (3 * 3 - 2)  # two draws of the second candidate are those of the first
+    seen = []
+    result = execute(plan, lambda done, total: seen.append((done, total)))
+    assert (seen[0], seen[-1]) == ((0, 21), (21, 21))
+    assert result.reused == 0
+    assert [len(outcome.records) for outcome in result.outcomes] == [3, 3, 3]
+
+
+def test_a_measure_that_no_split_has_is_nan_without_a_warning(tmp_path):
+    """Where nothing is mistaken there are no mistakes to be severe; warnings are errors here."""
+    labels = np.repeat([0, 1, 2], 20)
+    np.savez(tmp_path / "apart.npz", X=np.eye(3)[labels] + 1e-3 * np.arange(60)[:, None], y=labels)
+    training = Training(epochs=30, width=8, batch_size=16, lr=0.1)
+    given = settings(tmp_path / "apart.npz", tmp_path / "out", costs="0 | 1, 2", training=training)
+    result = execute(prepare(given))
+    assert result.baseline.mean("accuracy") == 1
+    assert np.isnan(result.baseline.mean("severity"))
+    assert result.outcomes[1].call("decided_cost") == "equal"
+
+
+def test_a_smallest_difference_that_is_left_out_keeps_its_default(blobs):
+    given = settings(blobs, "out", worthwhile=(("accuracy", 0.02),))
+    assert given.worthwhile == (("accuracy", 0.02), ("calibrated_nll", 0.01))
+    assert given == settings(blobs, "out", worthwhile={"accuracy": 0.02})
+    assert "--worthwhile accuracy=0.02 calibrated_nll=0.01" in given.command

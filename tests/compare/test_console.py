@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import sys
 from dataclasses import replace
@@ -99,3 +100,6 @@ def test_the_announcement_counts_trainings(result, capsys):
     assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().out
     console.announce(make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL).plan)
     assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().out
+    same = dataclasses.replace(result.plan, candidates=(*result.plan.candidates, result.plan.candidates[-1]))
+    console.announce(same)
+    assert "6 objectives x 3 splits less 3 that objectives share = 15 trainings" in capsys.readouterr().out

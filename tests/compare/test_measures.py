@@ -361,6 +361,9 @@ def test_messages(wrong, message):
 def test_numbers_are_shown_with_care():
     assert BY_NAME["accuracy"].show(0.9234) == "92.3 %"
     assert BY_NAME["accuracy"].show_difference(-0.0123) == "-1.2"
+    assert BY_NAME["accuracy"].show_difference(-0.0001) == "+0.0"
+    assert BY_NAME["nll"].show_difference(-0.0004) == "+0.000"
+    assert BY_NAME["decided_cost"].show_difference(-0.0004) == "-4e-04"
     assert BY_NAME["nll"].show(0.1) == "0.100"
     assert BY_NAME["nll"].show(3e-12) == "3e-12"
     assert BY_NAME["nll"].show(0) == "0.000"

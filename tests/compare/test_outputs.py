@@ -122,7 +122,7 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
         for split, value in enumerate(values):
             assert float(kept[split, name]["value"]) == value
     assert kept[0, "accuracy"]["better"] == "higher"
-    assert kept[0, "accuracy"]["predictions"] == "trials/GeneralizedCrossEntropy-0-0.npz"
+    assert kept[0, "accuracy"]["predictions"] == "trials/GeneralizedCrossEntropy(q=0.7)-0-0.npz"
     assert not any(row["value"] == "nan" for row in rows)
 
 
@@ -134,12 +134,12 @@ def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_p
         if row["objective"] == DEFAULT[0] and row["measure"] == "accuracy"
     }
     assert found == {
-        ("0", "0"): "trials/GammaCrossEntropy-0-0.npz",
-        ("0", "1"): "trials/GammaCrossEntropy-0-1.npz",
-        ("0", "2"): "trials/GammaCrossEntropy-0-0.npz",
-        ("1", "3"): "trials/GammaCrossEntropy-1-1.npz",
-        ("1", "4"): "trials/GammaCrossEntropy-1-0.npz",
-        ("1", "5"): "trials/GammaCrossEntropy-1-1.npz",
+        ("0", "0"): f"trials/{DEFAULT[0]}-0-0.npz",
+        ("0", "1"): f"trials/{DEFAULT[0]}-0-1.npz",
+        ("0", "2"): f"trials/{DEFAULT[0]}-0-0.npz",
+        ("1", "3"): f"trials/{DEFAULT[0]}-1-1.npz",
+        ("1", "4"): f"trials/{DEFAULT[0]}-1-0.npz",
+        ("1", "5"): f"trials/{DEFAULT[0]}-1-1.npz",
     }
     context = [row for row in rows if row["objective"] == "commonest class"]
     assert {row["repeat"] for row in context} == {"0"}  # trained in the first repeat alone

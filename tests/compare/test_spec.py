@@ -30,8 +30,6 @@ def test_a_bad_text_is_refused_with_the_way_out(text, message):
 
 
 def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
-    import torch
-
     np.save(tmp_path / "costs.npy", COSTS)
     named = "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['ill', 'well']))"
     text = f"GammaCrossEntropy(gamma=0.5) + 0.5*ExpectedCost(costs) + Entropy() / 2 + {named}"
@@ -43,12 +41,22 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
     assert "from equipoise.penalties import Entropy" in code
 
 
+def test_code_to_paste_runs_with_its_schedules():
+    text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) - Cosine(0, 0.1, 0.5) * Entropy()"
+    space = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
+    exec(spec.paste(text, str), space)
+    want = spec.read(text).objective(1000)
+    want.step()
+    assert repr(space["objective"]) == repr(want)
+    assert space["objective"].scheduled() == want.scheduled()
+
+
 def test_a_schedule_changes_one_number_over_the_share_of_training():
     text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(0.2, 0, steps=0.5) * Entropy()"
     objective = spec.read(text).objective(200)
     assert repr(objective) == (
         "Objective(GammaCrossEntropy(gamma=0.0, min_weight=0.0) + 0.2 * Entropy(), "
-        "Entropy: Cosine(start=0.2, end=0, steps=100), gamma: Linear(start=0, end=0.5, steps=200))"
+        "gamma: Linear(start=0, end=0.5, steps=200), Entropy: Cosine(start=0.2, end=0, steps=100))"
     )
     for _ in range(100):
         objective.step()
@@ -61,9 +69,25 @@ def test_an_objective_without_a_schedule_has_none():
     assert read.loss == spec.parse("Focal() + 0.1 * Entropy()")
 
 
-def test_class_weights_go_into_the_objective():
-    weight = torch.tensor([1.0, 2.0])
-    assert spec.read("Focal()").objective(1, weight).weight is weight
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("CrossEntropy() - Linear(0, 0.1) * Entropy()", 0.0, -0.1),
+        ("CrossEntropy() + 2 * (Entropy() * Cosine(0.1, 0.5))", 0.2, 1.0),
+        ("CrossEntropy() + Linear(end=0.2, start=0.1, steps=0.5) / 2 * Entropy()", 0.05, 0.1),
+        ("CrossEntropy() + Linear(0.1, 0.2) * Entropy()", 0.1, 0.2),
+    ],
+)
+def test_a_sign_or_a_factor_in_front_of_a_schedule_counts(text, start, end):
+    objective = spec.read(text).objective(10)
+    assert objective.scheduled()["Entropy"] == pytest.approx(start)
+    objective.seek(10)
+    assert objective.scheduled()["Entropy"] == pytest.approx(end)
+
+
+def test_two_numbers_may_have_the_same_schedule():
+    read = spec.read("GammaCrossEntropy(gamma=Linear(0, 0.5)) + Linear(0, 0.5) * Entropy()")
+    assert read.schedules == {"gamma": "Linear(0, 0.5)", "Entropy": "Linear(0, 0.5)"}
 
 
 BAD_SCHEDULES = [
@@ -77,6 +101,14 @@ BAD_SCHEDULES = [
         "steps must be a share of training in (0, 1], got n",
     ),
     ("GammaCrossEntropy(gamma=Linear(0.5, 0.5))", "a schedule must change one number of the objective, got"),
+    (
+        "CrossEntropy() + Linear(0.1, 0.2) * Linear(0.1, 0.3) * Entropy()",
+        "a schedule must be a number of the objective but for a factor, got Linear(0.1, 0.3) in",
+    ),
+    (
+        "CrossEntropy() + 1 / Linear(1, 2) * Entropy()",
+        "a schedule must be a number of the objective but for a factor, got Linear(1, 2) in",
+    ),
     ("GammaCrossEntropy(gamma=Linear(0, 2))", "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
     ("GammaCrossEntropy(gamma=Linear(0))", "Linear: "),
 ]

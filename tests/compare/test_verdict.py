@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equipoise.compare.measures import Measure
+from equipoise.compare.records import Setting
 from equipoise.compare.statistics import Difference
 from equipoise.compare.verdict import (
     AGAINST,
@@ -53,7 +54,7 @@ class Stub:
     means: dict[str, float]
     differences: dict[str, Difference] = field(default_factory=dict)
     diverged: int = 0
-    records: tuple[int, ...] = (0,) * 10
+    records: tuple[SimpleNamespace, ...] = (SimpleNamespace(flipped=0.4),) * 10
     spread: float = 0.01
 
     @property
@@ -100,7 +101,8 @@ def result(
         repeats=rest.get("repeats", 1),
         noise="0.4",
         worthwhile=(("accuracy", 0.005), ("calibrated_nll", 0.01)),
-        training=SimpleNamespace(stop=stop),
+        tune=rest.get("tune", 0),
+        training=SimpleNamespace(stop=stop, model="mlp"),
     )
     plan = SimpleNamespace(
         deciding=deciding,
@@ -110,6 +112,7 @@ def result(
         one_test=one_test,
         test_ratio=1 / 9,
         out=SimpleNamespace(__truediv__=lambda *_: "x"),
+        matrices={},
     )
     return SimpleNamespace(
         plan=plan,
@@ -260,10 +263,21 @@ def test_noise_that_the_command_put_there_and_one_test_part_are_said():
     said = judge(result(outcome(GAMMA, "better", "better"), noisy=True, one_test=True))
     assert "calibrated NLL of the clean labels" in said.sentence
     assert said.sentence.endswith(
-        "25.5 % wrong labels found (20.1 to 31.0 %), after --noise 0.4 changed about 40 % of the training "
-        "and validation labels. There is one test part: this speaks of these 360 test rows only."
+        "25.5 % wrong labels found (20.1 to 31.0 %), after --noise 0.4 changed 40 % of the training "
+        "labels, validation labels alike. There is one test part: this speaks of these 360 test rows only."
     )
     assert "cross-validation, 5 times." in judge(result(outcome(GAMMA, "equal", "equal"), repeats=5)).sentence
+
+
+def test_what_is_tuned_is_said_and_the_code_is_that_of_the_setting_most_splits_chose():
+    chosen = [Setting(f"GammaCrossEntropy(gamma={gamma})", 0.01, 0.0, 64) for gamma in (0.2, 0.3, 0.3)]
+    best = outcome(GAMMA, "better", "better", records=tuple(SimpleNamespace(setting=each) for each in chosen))
+    said = judge(result(best, tune=8))
+    assert said.against == f"{AGAINST}, tuned alike"
+    assert said.against in said.sentence
+    assert "; 8 settings of each objective tried on validation rows; 10-fold" in said.sentence
+    assert said.code.startswith("# chosen by 2 of 3 splits, with lr 0.01, weight decay 0, width 64\n")
+    assert said.code.endswith("loss = GammaCrossEntropy(gamma=0.3)\nloss(logits, target)")
 
 
 def test_without_early_stopping_the_baseline_is_not_called_its_best_epoch():
@@ -334,4 +348,8 @@ def test_trees_that_beat_the_network_are_mentioned_and_never_chosen():
     assert judge(ahead).winner is judge(behind).winner is best
     # One test part has one value and no interval: the value itself is told.
     single = SimpleNamespace(name=trees, values={"accuracy": np.array([0.93])})
-    assert "accuracy 93.0 % against" in judge(result(best, context=(single,), one_test=True)).others
+    said = judge(result(best, context=(single,), one_test=True, repeats=2)).others
+    assert said == (
+        f"{trees} does better than this network on these test rows in the first repeat: accuracy 93.0 % "
+        f"against {100 * best.values['accuracy'][0]:.1f} %, which is too few splits to say how sure that is."
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from equipoise import calibration
 from equipoise.compare.measures import Predictions
 from equipoise.compare.plan import Candidate, Plan
-from equipoise.compare.records import Record, Setting, value
+from equipoise.compare.records import Record, Setting, mean, value
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
 from equipoise.compare.trial import Unit, measured, values_of
@@ -70,7 +70,7 @@ def _differences(
     for measure in plan.measures:
         name = measure.name
         better = measure.better if name in plan.deciding else None
-        least = worthwhile_difference(dict(settings.worthwhile), name, float(np.nanmean(values[0][name])))
+        least = worthwhile_difference(dict(settings.worthwhile), name, mean(values[0][name]))
         if not plan.one_test:
             numbers = [each[name] for each in values]
             compared = compare_paired(
@@ -91,9 +91,9 @@ def _differences(
                 scores[1:], scores[0], better, worthwhile=least, comparisons=comparisons, groups=groups
             )
         else:
-            means = [float(np.nanmean(each[name])) for each in values]
+            means = [mean(each[name]) for each in values]
             reason = "it is no mean over rows, and there is one test part"
-            compared = [Difference(mean - means[0], np.nan, np.nan, None, reason) for mean in means[1:]]
+            compared = [Difference(each - means[0], np.nan, np.nan, None, reason) for each in means[1:]]
         for place, difference in enumerate(compared, start=1):
             found[place][name] = difference
     return found

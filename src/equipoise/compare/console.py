@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from equipoise.compare.measures import Measure
+from equipoise.compare.records import mean
 from equipoise.compare.sentences import (
     cautions,
     deciding,
@@ -44,7 +43,9 @@ def announce(plan: "Plan") -> None:
         )
     objectives, splits, tried = len(plan.candidates), len(plan.conditions.splits), plan.settings.tune
     tuned = f" x {tried} settings" if tried > 1 else ""
-    print(f"{objectives} objectives x {splits} splits{tuned} = {plan.trials} trainings", flush=True)
+    shared = objectives * splits * max(tried, 1) - plan.trials
+    once = f" less {shared} that objectives share" if shared else ""
+    print(f"{objectives} objectives x {splits} splits{tuned}{once} = {plan.trials} trainings", flush=True)
 
 
 @contextmanager
@@ -150,9 +151,7 @@ def _apart(result: "Result", measures: list[Measure]) -> list[tuple[str, list[st
 
 
 def _value(row: "Outcome | Context", measure: Measure) -> str:
-    values = np.asarray(row.values.get(measure.name, ()), dtype=np.float64)
-    values = values[np.isfinite(values)]
-    return measure.show(float(values.mean()) if len(values) else float("nan"))
+    return measure.show(mean(row.values.get(measure.name, ())))
 
 
 def _cells(outcome: "Outcome", measure: Measure) -> tuple[str, str, str]:

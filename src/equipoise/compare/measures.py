@@ -1,8 +1,8 @@
 """Measures of predictions on test rows: which decide, which are read beside them, and which way is better.
 
-Accuracy and the calibrated NLL decide, and with costs the cost of decisions too. The others are there to be
-read. Raw probabilities are those of the softmax; calibrated ones went through the calibration that the
-validation rows of the split chose.
+Accuracy and the calibrated NLL decide; where costs are given, the cost of decisions alone. The others are
+there to be read. Raw probabilities are those of the softmax; calibrated ones went through the calibration
+that the validation rows of the split chose.
 """
 
 from collections.abc import Callable
@@ -138,7 +138,10 @@ class Measure:
         """A difference as a reader sees it, without its unit."""
         if np.isnan(value):
             return "\u2013"
-        return f"{100 * value:+.1f}" if self.percent else f"{value:+.3f}"
+        if self.needs_costs and 0 < abs(value) < 5e-4:  # the unit of costs is the user's
+            return f"{value:+.0e}"
+        shown = f"{100 * value:+.1f}" if self.percent else f"{value:+.3f}"
+        return shown if float(shown) else shown.replace("-", "+")
 
 
 def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> float:

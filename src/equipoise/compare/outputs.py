@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.compare.sentences import decision_gain_words, last_epoch, last_epoch_name, noise_words
+from equipoise.compare.records import mean
+from equipoise.compare.sentences import (
+    deciding,
+    decision_gain_words,
+    last_epoch,
+    last_epoch_name,
+    noise_words,
+    worthwhile,
+)
 from equipoise.compare.store import write_atomically
 
 if TYPE_CHECKING:
@@ -57,7 +65,7 @@ def _tabled(result: "Result") -> Iterator[tuple[str, Any, list[str]]]:
 def _file(plan: "Plan", outcome: "Outcome", record: "Record") -> str:
     """Return where the predictions of a record are."""
     tried = outcome.candidate.units[_repeat(plan, record.split)]
-    unit = next(each for each in tried if asdict(each.setting) == asdict(record.setting))
+    unit = next(each for each in tried if each.setting == record.setting)
     return plan.store.predictions(unit.key).relative_to(plan.out).as_posix()
 
 
@@ -107,7 +115,7 @@ def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict
         "repeats": settings.repeats,
         "splits": len(plan.conditions.splits),
         "one_test": plan.one_test,
-        "worthwhile": dict(settings.worthwhile),
+        "worthwhile": {each.name: worthwhile(result, each.name) for each in deciding(result)},
         "training": asdict(settings.training),
         "versions": plan.shared["versions"],
         "trials": {"all": result.trials, "reused": result.reused},
@@ -118,7 +126,7 @@ def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict
             {
                 "name": row.name,
                 "measures": {
-                    name: {"mean": _mean(values), "values": list(map(_number, values))}
+                    name: {"mean": _number(mean(values)), "values": list(map(_number, values))}
                     for name, values in row.values.items()
                 },
             }
@@ -154,12 +162,6 @@ def _difference(outcome: "Outcome", measure: str) -> dict[str, Any] | None:
         return None
     found = asdict(outcome.differences[measure])
     return {key: _number(value) if isinstance(value, float) else value for key, value in found.items()}
-
-
-def _mean(values: Any) -> float | None:
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) if len(known) else None
 
 
 def _number(value: float) -> float | None:

@@ -93,13 +93,17 @@ class Plan:
 
     @property
     def units(self) -> list[Unit]:
-        """All units, those of the first repeat first."""
-        return [
-            unit
+        """All units, those of the first repeat first; one that two candidates share is there once.
+
+        Candidates of one family are tuned by the same draws.
+        """
+        found = {
+            unit.key: unit
             for repeat in range(self.settings.repeats)
             for each in self.candidates
             for unit in each.units[repeat]
-        ]
+        }
+        return [*found.values()]
 
     @property
     def context_keys(self) -> list[str]:

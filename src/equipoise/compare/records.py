@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Record", "Setting", "value"]
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["Record", "Setting", "mean", "value"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,10 @@ def value(record: Mapping[str, Any], measure: str) -> float:
     """The value of a measure in a record; nan where there is none."""
     found = record.get(measure)
     return float("nan") if found is None else float(found)
+
+
+def mean(values: ArrayLike) -> float:
+    """The mean of the values that are finite; nan without any."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if known.size else float("nan")

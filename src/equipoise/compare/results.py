@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from equipoise.compare.measures import Predictions
 from equipoise.compare.plan import Candidate, Plan
-from equipoise.compare.records import Record
+from equipoise.compare.records import Record, mean
 from equipoise.compare.statistics import Difference
 
 __all__ = ["Context", "Noise", "Outcome", "Pooled", "Result"]
@@ -60,8 +60,7 @@ class Outcome:
 
     def mean(self, measure: str) -> float:
         """Mean over the splits that have a value."""
-        known = self.values[measure][np.isfinite(self.values[measure])]
-        return float(known.mean()) if len(known) else float("nan")
+        return mean(self.values[measure])
 
     def call(self, measure: str) -> str | None:
         """What the candidate is called in a measure."""
@@ -109,8 +108,7 @@ class Context:
 
     def mean(self, measure: str) -> float:
         """Mean over the splits that have a value."""
-        known = self.values[measure][np.isfinite(self.values[measure])]
-        return float(known.mean()) if len(known) else float("nan")
+        return mean(self.values[measure])
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equipoise.compare.records import mean
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
 from equipoise.losses import LOSSES
 
@@ -75,7 +76,7 @@ def noise_words(result: "Result") -> str:
     """Return what the command did to the labels, and to what share of them."""
     if not result.plan.conditions.noisy:
         return "no labels flipped"
-    share = _mean([record.flipped for record in result.baseline.records])
+    share = mean([record.flipped for record in result.baseline.records])
     return (
         f"{100 * share:.0f} % of the training labels flipped (--noise {result.plan.settings.noise}), "
         "validation labels alike, test labels never"
@@ -146,7 +147,7 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
         (difference,) = compare_paired(
             [cheapest], likeliest, "lower", test_ratio=plan.test_ratio, repeats=plan.settings.repeats
         )
-    return float(np.nanmean(likeliest)), float(np.nanmean(cheapest)), difference
+    return mean(likeliest), mean(cheapest), difference
 
 
 def decision_gain_words(result: "Result") -> str:
@@ -183,7 +184,7 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
         outcome
         for outcome in result.outcomes[1:]
         if not is_proper(outcome.candidate)
-        and _mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
+        and mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
     ]
 
 
@@ -191,10 +192,3 @@ def _by_repeat(outcome: "Outcome", scores: Any) -> Any:
     """Return the scores (R, M) of the rows of one test part, in the order of the rows, by R trainings."""
     order = np.lexsort((outcome.pooled.rows, outcome.pooled.split))
     return scores(outcome.predictions)[order].reshape(len(outcome.records), -1)
-
-
-def _mean(values: Any) -> float:
-    """Return the mean of the values that are finite; nan without any."""
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) if len(known) else math.nan

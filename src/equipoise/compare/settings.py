@@ -83,7 +83,8 @@ class Settings:
         folds: Number of test parts that the rows are divided into.
         repeats: How many times they are divided anew, or trained anew where there is one test part.
         tune: Settings to try for every candidate, the default included; 0 for the default alone.
-        worthwhile: For each deciding measure, the smallest difference worth having.
+        worthwhile: For each deciding measure, the smallest difference worth having; one that is left out
+            keeps its default.
         out: Folder for the report, the results and the trials.
         jobs: Processes; None means one per core.
         training: How every candidate is trained.
@@ -116,7 +117,9 @@ class Settings:
         if self.tune < 0:
             raise ValueError(f"tune must be 0 or more, got {self.tune}; 0 tunes nothing")
         known = [name for name, _ in WORTHWHILE] + ["decided_cost"]
-        for name, least in self.worthwhile:
+        given = tuple((dict(WORTHWHILE) | dict(self.worthwhile)).items())
+        object.__setattr__(self, "worthwhile", given)
+        for name, least in given:
             if name not in known or not (math.isfinite(least) and least >= 0):
                 raise ValueError(
                     f"worthwhile must be {', '.join(known)} with a number of 0 or more, got {name}={least}; "
@@ -159,12 +162,12 @@ def _require_count(name: str, value: int) -> None:
 
 
 def worthwhile(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Read smallest differences worth having, `accuracy=0.005`; those not given keep their default.
+    """Read smallest differences worth having, `accuracy=0.005`.
 
     Raises:
         ValueError: If one is not a name and a number.
     """
-    found = dict(WORTHWHILE)
+    found: dict[str, float] = {}
     for each in given:
         name, _, number = each.partition("=")
         try:

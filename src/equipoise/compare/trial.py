@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -214,28 +213,34 @@ def _run(unit: Unit, conditions: Conditions) -> tuple[list[Record], dict[str, ND
     """The records and the predictions of a unit, split by split."""
     observed = torch.from_numpy(conditions.observed(unit.repeat))
     alone = not separable(unit.spelled.objective(1))
-    together: dict[tuple[int, ...], list[_Prepared]] = {}
-    alike: Counter[tuple[int, int]] = Counter()
+    together: dict[tuple[int, int], list[_Prepared]] = {}
+    found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
     for place in conditions.of_repeat(unit.repeat):
         split = conditions.splits[place]
         inputs = torch.from_numpy(encode(conditions.dataset, split.train))
         prepared = _Prepared(place, split, inputs, observed, _row_weight(observed, split, conditions))
         shape = (inputs.shape[1], -(-len(split.train) // conditions.training.batch_size))
-        most = 1 if alone else max(1, MOST_TOGETHER // inputs.numel())
-        together.setdefault((*shape, alike[shape] // most), []).append(prepared)
-        alike[shape] += 1
-    found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
+        together.setdefault(shape, []).append(prepared)
+        if len(together[shape]) >= (1 if alone else MOST_TOGETHER // inputs.numel()):
+            found |= _finish(unit, conditions, together.pop(shape))  # now, and not all in memory
     for group in together.values():
-        began = time.perf_counter()
-        for prepared, trained, template in _train(unit, conditions, group):
-            found[prepared.place] = _measure(unit, conditions, prepared, trained, template)
-        each = round((time.perf_counter() - began) / len(group), 3)
-        for prepared in group:
-            record, arrays = found[prepared.place]
-            found[prepared.place] = replace(record, seconds=each), arrays
+        found |= _finish(unit, conditions, group)
     ordered = [found[place] for place in sorted(found)]
     arrays = {name: np.concatenate([each[name] for _, each in ordered]) for name in ordered[0][1]}
     return [record for record, _ in ordered], arrays
+
+
+def _finish(
+    unit: Unit, conditions: Conditions, group: Sequence[_Prepared]
+) -> dict[int, tuple[Record, dict[str, NDArray[Any]]]]:
+    """Train and measure some splits together: for each, its record and predictions."""
+    began = time.perf_counter()
+    found = {
+        prepared.place: _measure(unit, conditions, prepared, trained, template)
+        for prepared, trained, template in _train(unit, conditions, group)
+    }
+    each = round((time.perf_counter() - began) / len(group), 3)
+    return {place: (replace(record, seconds=each), arrays) for place, (record, arrays) in found.items()}
 
 
 def _train(

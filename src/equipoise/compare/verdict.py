@@ -1,13 +1,13 @@
 """The answer in words: which objective to use, against what, by how much, how sure, and on what data."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from equipoise.compare import spec
+from equipoise.compare.records import mean
 from equipoise.compare.statistics import (
     BETTER,
     EQUAL,
@@ -103,10 +103,10 @@ def judge(result: "Result") -> Verdict:
     else:
         nearest = min(candidates, key=lambda each: _distance(result, each))
         sentence, told = _doubt(result, nearest), [nearest]
-    code = spec.paste(winner.candidate.spec, lambda name: str(result.plan.out / f"{name}.npy"))
     names = (result.baseline.candidate.spec, *(each.candidate.spec for each in choice)) if choice else ()
     others = " ".join([*_also(result, told), *_beside(result, winner)])
-    return Verdict(said, winner, _against(result), names, f"{sentence} {_data(result)}", others, code)
+    text = f"{sentence} {_data(result)}"
+    return Verdict(said, winner, _against(result), names, text, others, _code(result, winner))
 
 
 def temperature_only(result: "Result") -> list["Outcome"]:
@@ -240,11 +240,13 @@ def _data(result: "Result") -> str:
         ends = f" ({100 * noise.low:.1f} to {100 * noise.high:.1f} %)" if math.isfinite(noise.low) else ""
         found = f"{100 * noise.rate:.1f} % wrong labels found{ends}"
     if plan.conditions.noisy:
-        share = np.mean(1 - np.diagonal(plan.conditions.noise)[dataset.labels])
+        share = mean([record.flipped for record in result.baseline.records])
         found += (
-            f", after --noise {plan.settings.noise} changed about {100 * share:.0f} % of the training and "
-            "validation labels"
+            f", after --noise {plan.settings.noise} changed {100 * share:.0f} % of the training labels, "
+            "validation labels alike"
         )
+    if plan.settings.tune > 1:
+        found += f"; {plan.settings.tune} settings of each objective tried on validation rows"
     if plan.one_test:
         rows = len(plan.conditions.splits[0].test)
         return f"{shown}{found}. There is one test part: this speaks of these {rows:,} test rows only."
@@ -288,14 +290,38 @@ def _beside(result: "Result", winner: "Outcome") -> list[str]:
         )
     if trees is None:
         return lines
+    differences = {
+        each: _against_context(result, winner, trees, each)
+        for each in ("accuracy", "calibrated_nll")
+        if each in trees.values
+    }
     ahead = [
         f"{_plain(result, each)} {_shown(result, winner, trees, each, turned=True)}"
-        for each in ("accuracy", "calibrated_nll")
-        if each in trees.values and _against_context(result, winner, trees, each).call == BETTER
+        for each, found in differences.items()
+        if found.call == BETTER
     ]
     if ahead:
-        lines.append(f"{TREES} does better than this network on these data: {', '.join(ahead)}.")
+        where = "data" if all(math.isfinite(each.low) for each in differences.values()) else "test rows"
+        sure = "" if where == "data" else ", which is too few splits to say how sure that is"
+        first = " in the first repeat" if result.plan.settings.repeats > 1 else ""
+        lines.append(
+            f"{TREES} does better than this network on these {where}{first}: {', '.join(ahead)}{sure}."
+        )
     return lines
+
+
+def _code(result: "Result", winner: "Outcome") -> str:
+    """The winner as code; where it was tuned, in the setting that most splits chose."""
+    plan, text, said = result.plan, winner.candidate.spec, ""
+    if plan.settings.tune > 1:
+        ((setting, times),) = Counter(record.setting for record in winner.records).most_common(1)
+        text = setting.objective
+        width = f", width {setting.width}" if plan.settings.training.model == "mlp" else ""
+        said = (
+            f"# chosen by {times} of {len(winner.records)} splits, with lr {setting.lr:g}, weight decay "
+            f"{setting.weight_decay:g}{width}\n"
+        )
+    return said + spec.paste(text, lambda name: str(plan.out / f"{name}.npy"), plan.matrices)
 
 
 def _context(result: "Result", name: str) -> "Context | None":
@@ -305,11 +331,13 @@ def _context(result: "Result", name: str) -> "Context | None":
 def _against_context(result: "Result", outcome: "Outcome", context: "Context", name: str) -> Difference:
     """A model beside against an outcome, on the splits that it has; by the mean alone if these are few."""
     values, own = context.values[name], outcome.values[name][: len(context.values[name])]
-    better = _measure(result, name).better
-    [found] = compare_paired([values], own, better, test_ratio=result.plan.test_ratio, comparisons=1)
+    better, least = _measure(result, name).better, _worthwhile(result, name)
+    [found] = compare_paired(
+        [values], own, better, test_ratio=result.plan.test_ratio, worthwhile=least, comparisons=1
+    )
     if math.isfinite(found.low) or not math.isfinite(found.mean):
         return found
-    ahead = found.mean > 0 if better == "higher" else found.mean < 0
+    ahead = abs(found.mean) >= least and (found.mean > 0 if better == "higher" else found.mean < 0)
     return Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
 
 
@@ -317,7 +345,7 @@ def _shown(
     result: "Result", outcome: "Outcome", context: "Context", name: str, *, turned: bool = False
 ) -> str:
     measure, count = _measure(result, name), len(context.values[name])
-    pair = [float(np.nanmean(outcome.values[name][:count])), float(np.nanmean(context.values[name]))]
+    pair = [mean(outcome.values[name][:count]), mean(context.values[name])]
     first, second = (measure.show(value) for value in (pair[::-1] if turned else pair))
     return f"{first} against {second}"
 
@@ -337,12 +365,17 @@ def _plain(result: "Result", name: str) -> str:
 
 def _least(result: "Result", name: str) -> str:
     """The smallest difference worth having, with its unit."""
-    measure = _measure(result, name)
+    value = _worthwhile(result, name)
+    return f"{100 * value:g} points" if _measure(result, name).percent else f"{value:.3g}"
+
+
+def _worthwhile(result: "Result", name: str) -> float:
     given = dict(result.plan.settings.worthwhile)
-    value = worthwhile_difference(given, name, result.baseline.mean(name))
-    return f"{100 * value:g} points" if measure.percent else f"{value:.3g}"
+    return worthwhile_difference(given, name, result.baseline.mean(name))
 
 
 def _against(result: "Result") -> str:
     """What the candidates are compared with."""
-    return AGAINST.replace("best", "last") if result.plan.settings.training.stop == "none" else AGAINST
+    settings = result.plan.settings
+    against = AGAINST.replace("best", "last") if settings.training.stop == "none" else AGAINST
+    return f"{against}, tuned alike" if settings.tune > 1 else against
