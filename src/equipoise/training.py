@@ -128,8 +128,7 @@ class Alone(nn.Module):
 
 def separable(objective: Objective) -> bool:
     """Whether rows of several copies may share a call: nothing in the objective reads a batch as a whole."""
-    reads = {schedule.reads for schedule in objective.schedules.values()}
-    return reads <= {"step"} and not any(isinstance(term, BatchLoss) for _, term in objective.loss.terms())
+    return not any(isinstance(term, BatchLoss) for _, term in objective.loss.terms())
 
 
 def train(
@@ -269,7 +268,6 @@ def _note(
 ) -> list[int]:
     """Value each copy on its validation rows, keep its best weights, and return which places are done."""
     model.eval()
-    objective.eval()
     batch = held_out.all(alive)
     scores = _scores(objective, model(batch.inputs), batch)
     done = []
@@ -288,7 +286,6 @@ def _note(
         if epoch > 0 and (not finite or epoch - kept.epoch >= options.patience):
             done.append(place)
     model.train()
-    objective.train()
     return done
 
 
