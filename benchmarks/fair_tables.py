@@ -14,6 +14,7 @@ from equipoise.compare.verdict import decide
 
 DECIDING = {"accuracy": ("higher", 0.005), "calibrated_nll": ("lower", 0.01)}
 OUTCOMES = ("wins", "equal", "undecided", "both", "loses")
+FOLLOW = "FollowConfidence("  # a schedule that the package no longer has; results made with it are still read
 
 Found = Mapping[str, Any]
 
@@ -69,7 +70,8 @@ def page(results: Sequence[Found]) -> str:
         own = [each for each in results if each["kind"] == kind]
         title = "Clean labels" if kind == "clean" else f"{own[0]['wrong']:.0%} wrong labels, {kind}"
         text += [f"## {title}\n\n{kind_table(own)}", summary_table(own), advice_table(own)]
-    text.append(f"## FollowConfidence beside Linear\n\n{follow_table(results)}")
+    if any(_values(each, FOLLOW) for each in results):
+        text.append(f"## FollowConfidence beside Linear\n\n{follow_table(results)}")
     return "\n".join(text)
 
 
@@ -148,7 +150,7 @@ def follow_table(results: Sequence[Found]) -> str:
     """Return the schedule that follows confidence against the straight line, by the command's rule."""
     lines, counted = [], Counter[str]()
     for each in results:
-        both = [_values(each, schedule) for schedule in ("FollowConfidence(", "=Linear(")]
+        both = [_values(each, schedule) for schedule in (FOLLOW, "=Linear(")]
         if None in both:
             continue
         follow, linear = both

@@ -22,7 +22,6 @@ from equipoise.losses import (
 )
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from equipoise.schedules import FollowConfidence
 from linear_cases import BOTH_WAYS
 
 INF, NAN = torch.inf, torch.nan
@@ -281,12 +280,6 @@ class TestMask:
         assert F.cross_entropy(logits[:, one], target) == pytest.approx(plain.item(), rel=1e-6)
         assert Objective(CrossEntropy())(logits, target, mask=one) == plain
 
-    def test_a_scheduled_objective_sees_it(self) -> None:
-        logits, target = torch.randn(6, 3), torch.zeros(6, dtype=torch.long)
-        objective = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0.0, 0.5)})
-        objective(logits, target, mask=torch.tensor([True, False, False]))
-        assert objective.get_buffer("target_prob") == 1
-
     def test_a_mask_of_another_kind_is_refused(self) -> None:
         logits, target = torch.randn(4, 3), torch.arange(4) % 3
         for mask, said in {
@@ -334,34 +327,6 @@ def test_a_run_that_diverges_logs_nan_at_the_same_steps() -> None:
             assert [value != value for value in logged] == expected
     hidden = diverging(lambda h, w: torch.nan_to_num(CrossEntropy()(h @ w.T, target)))
     assert [value != value for value in hidden] != expected
-
-
-def test_a_schedule_that_follows_confidence_shows_a_nan() -> None:
-    objective = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0.0, 0.5)})
-    logits, target = torch.randn(6, 3), torch.zeros(6, dtype=torch.long)
-    objective(logits, target)
-    objective.step()
-    before = objective.scheduled()["gamma"]
-    assert 0 < before < 0.5
-    objective(logits, torch.full((6,), -100))  # a batch in which no row counts says nothing
-    objective.step()
-    assert objective.scheduled()["gamma"] == before
-    ignored = logits.clone()
-    ignored[0] = NAN
-    for count, expected in ((1, before), (0, NAN)):
-        target[:count] = -100
-        for seen in (
-            lambda: objective(ignored, target),
-            lambda: objective.linear(ignored, torch.eye(3), target),
-        ):
-            seen()
-            objective.step()
-            value = objective.scheduled()["gamma"]
-            assert value == pytest.approx(expected, abs=0.1, nan_ok=True)
-        target[:] = 0
-    objective(logits, target)
-    objective.step()
-    assert objective.scheduled()["gamma"] == before
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 1.0])

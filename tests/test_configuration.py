@@ -26,13 +26,13 @@ from equipoise.losses import (
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.rows import Row
-from equipoise.schedules import SCHEDULES, Constant, Cosine, FollowConfidence, Linear, Schedule
+from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
 from equipoise.spelling import names, normalise, parse, parse_schedule, spell
 from equipoise.targets import Matrix
 
 COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
 ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
-TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7), FollowConfidence(0.0, 0.8, low=0.2)]
+TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
 
 
 @pytest.mark.parametrize(

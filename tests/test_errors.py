@@ -47,7 +47,7 @@ from equipoise.losses import (
 from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
 from equipoise.rows import Row, dense
-from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear
+from equipoise.schedules import Constant, Cosine, Linear
 from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
 from equipoise.stats.cpp import CppBlock
 
@@ -523,14 +523,6 @@ SCHEDULES = [
         lambda: Linear(0, 1, 2.5),  # pyright: ignore[reportArgumentType]
         "steps must be an integer of at least 1, got 2.5",
     ),
-    value(
-        lambda: FollowConfidence(0, 1, low=0.9, high=0.1),
-        "low and high must be probabilities with low < high, got 0.9 and 0.1",
-    ),
-    value(
-        lambda: FollowConfidence(0, 1, low=0.0, high=1.5),
-        "low and high must be probabilities with low < high, got 0.0 and 1.5",
-    ),
     kind(
         lambda: Objective(torch.nn.CrossEntropyLoss()),  # pyright: ignore[reportArgumentType]
         "loss must be a loss of equipoise, got CrossEntropyLoss(); for example CrossEntropy()",
@@ -590,7 +582,7 @@ SCHEDULES = [
         "weight must be a list of numbers, one per class, got 2.0",
     ),
     value(lambda: scheduled(GammaCrossEntropy(), gamma=Linear(0, 2, 9)), GAMMA.format(2.0)),
-    value(lambda: scheduled(GammaCrossEntropy(), min_weight=FollowConfidence(-1, 0)), LEAST.format(-1.0)),
+    value(lambda: scheduled(GammaCrossEntropy(), min_weight=Linear(-1, 0, 9)), LEAST.format(-1.0)),
     value(
         lambda: scheduled(LogitRange(width=1.0), width=Cosine(1, -1, 9)),
         "width must be finite and at least 0, got -1.0; it is the range that is free",
@@ -598,10 +590,6 @@ SCHEDULES = [
     value(
         lambda: scheduled(FlooredCrossEntropy(), floor=Linear(0, 0.5, 9))(logits, target),
         "floor must be at most 1/5 = 0.2 for 5 classes, got 0.5; the floors may not sum to more than 1",
-    ),
-    value(
-        lambda: scheduled(CrossEntropy() + Entropy(), Entropy=FollowConfidence(0, 1))(logits),
-        "target must be given where a schedule follows its probability, got None",
     ),
 ]
 
@@ -712,10 +700,6 @@ FUSED = [
     value(
         lambda: rows(hidden, head, stats=[LogSumExp()]).entropy,
         "stats must hold Entropy() for it to be asked, got LogSumExp(scale=1.0); the logits are gone",
-    ),
-    value(
-        lambda: scheduled(CrossEntropy() + Entropy(), Entropy=FollowConfidence(0, 1)).linear(hidden, head),
-        "target must be given where a schedule follows its probability, got None",
     ),
     Case(
         twice,

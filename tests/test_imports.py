@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "schedules": {"losses"},
     "addresses": {"losses"},
     "spelling": {"losses", "naming", "penalties", "schedules", "targets"},
-    "objective": {"reduction", "rows", "linear", "losses", "schedules", "addresses", "spelling", "sharded"},
+    "objective": {"reduction", "losses", "schedules", "addresses", "spelling"},
     "equipoise": {
         "naming",
         "metrics",

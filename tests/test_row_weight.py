@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise import Objective
-from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss
-from equipoise.penalties import PENALTIES, Balance, Entropy
-from equipoise.schedules import FollowConfidence
+from equipoise.losses import LOSSES, CrossEntropy, Loss
+from equipoise.penalties import PENALTIES, Balance
 
 ALL = [entry.at[0] for entry in (*LOSSES, *PENALTIES)]
 C, EPS = 8, torch.finfo(torch.float64).eps
@@ -47,20 +45,3 @@ def test_unreduced() -> None:
     logits, target, times, _ = rows()
     found = CrossEntropy()(logits, target, row_weight=times, reduction="none")
     assert torch.equal(found, times * CrossEntropy()(logits, target, reduction="none"))
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_schedule_that_follows_confidence_counts_alike(fused: bool) -> None:
-    logits, target, times, often = rows()
-    seen = []
-    for index, options in ((slice(None), {"row_weight": times.double()}), (often, {}), (slice(None), {})):
-        schedules = {"gamma": FollowConfidence(0.0, 1.0, low=0.0, high=1.0)}
-        objective = Objective(GammaCrossEntropy() + 0.1 * Entropy(), ignore_index=0, schedules=schedules)
-        if fused:
-            objective.linear(logits[index], torch.eye(C, dtype=torch.float64), target[index], **options)
-        else:
-            objective(logits[index], target[index], **options)
-        objective.step()
-        seen.append(objective.scheduled()["gamma"])
-    assert seen[0] == pytest.approx(seen[1], rel=1e-6)
-    assert seen[0] != pytest.approx(seen[2], rel=1e-3)  # the control: without weights

@@ -1,4 +1,4 @@
-"""Schedules are functions of what they are shown, and stay within their bounds."""
+"""Schedules are functions of the step, and stay within their bounds."""
 
 import copy
 import pickle
@@ -10,32 +10,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import equipoise.schedules
 from equipoise import Objective
 from equipoise.losses import GammaCrossEntropy
-from equipoise.schedules import Constant, Cosine, FollowConfidence, Linear, Schedule
+from equipoise.schedules import Constant, Cosine, Linear, Schedule
 
 VALUE = st.floats(-1e6, 1e6)
 STEPS = st.integers(1, 10_000)
-FOLLOWS = st.builds(
-    lambda start, end, low, width: FollowConfidence(start, end, low, min(1.0, low + width)),
-    VALUE,
-    VALUE,
-    st.floats(0, 0.9),
-    st.floats(0.01, 1),
-)
 SCHEDULES = st.one_of(
     st.builds(Constant, VALUE),
     st.builds(Linear, VALUE, VALUE, STEPS),
     st.builds(Cosine, VALUE, VALUE, STEPS),
-    FOLLOWS,
 )
 
 
-def shown(schedule: Schedule, progress: float) -> float:
-    """Return what the schedule is shown at a share of its way."""
-    if isinstance(schedule, FollowConfidence):
-        return schedule.low + progress * (schedule.high - schedule.low)
+def at(schedule: Schedule, progress: float) -> float:
+    """Return the step at a share of the schedule's way."""
     return progress * (schedule.steps if isinstance(schedule, Linear | Cosine) else 1)
 
 
@@ -44,7 +33,7 @@ def shown(schedule: Schedule, progress: float) -> float:
 def test_values_stay_within_the_bounds(schedule: Schedule, progress: float) -> None:
     low, high = sorted(schedule.bounds())
     slack = 1e-15 * max(abs(low), abs(high))
-    value = schedule(shown(schedule, progress))
+    value = schedule(at(schedule, progress))
     assert isinstance(value, float)
     assert low - slack <= value <= high + slack
 
@@ -53,19 +42,18 @@ def test_values_stay_within_the_bounds(schedule: Schedule, progress: float) -> N
 @given(SCHEDULES)
 def test_the_ends_are_exact_and_hold_beyond(schedule: Schedule) -> None:
     start, end = schedule.bounds()
-    assert schedule(shown(schedule, 0.0)) == start
-    assert schedule(shown(schedule, -1.0)) == start
-    assert schedule(shown(schedule, 2.0)) == end
-    if not isinstance(schedule, FollowConfidence):
-        assert schedule(shown(schedule, 1.0)) == end
-        assert schedule(10**12) == end
+    assert schedule(at(schedule, 0.0)) == start
+    assert schedule(at(schedule, -1.0)) == start
+    assert schedule(at(schedule, 2.0)) == end
+    assert schedule(at(schedule, 1.0)) == end
+    assert schedule(10**12) == end
 
 
 @settings(max_examples=100)
 @given(SCHEDULES, st.lists(st.floats(-0.5, 1.5), min_size=2, max_size=10))
 def test_values_move_one_way(schedule: Schedule, progress: list[float]) -> None:
     start, end = schedule.bounds()
-    values = [schedule(shown(schedule, share)) for share in sorted(progress)]
+    values = [schedule(at(schedule, share)) for share in sorted(progress)]
     slack = 1e-15 * max(abs(start), abs(end))
     for before, after in pairwise(values):
         assert (after - before) * (1 if end >= start else -1) >= -slack
@@ -76,8 +64,6 @@ def test_the_way_between_the_ends() -> None:
         assert Linear(2.0, 7.0, steps=10)(step) == pytest.approx(2 + step / 2, rel=1e-15)
         assert Cosine(2.0, 7.0, steps=10)(step) == pytest.approx(4.5 - 2.5 * cos(pi * step / 10), rel=1e-15)
         assert Constant(0.3)(step) == 0.3
-    follow = FollowConfidence(0.0, 0.8, low=0.25, high=0.75)
-    assert [follow(mean) for mean in (0.0, 0.25, 0.375, 0.5, 0.75, 1.0)] == [0.0, 0.0, 0.2, 0.4, 0.8, 0.8]
 
 
 def test_cosine_is_slow_at_both_ends() -> None:
@@ -87,9 +73,7 @@ def test_cosine_is_slow_at_both_ends() -> None:
     assert moves.index(max(moves)) in (49, 50)
 
 
-@pytest.mark.parametrize(
-    "schedule", [Constant(0.5), Linear(0, 1, 7), Cosine(0, 1, 7), FollowConfidence(0.0, 0.9)], ids=repr
-)
+@pytest.mark.parametrize("schedule", [Constant(0.5), Linear(0, 1, 7), Cosine(0, 1, 7)], ids=repr)
 def test_a_schedule_has_no_state(schedule: Schedule) -> None:
     grid = [0, 3, 7, 1, 0.5, 100, 0.2, 0]
     first = [schedule(point) for point in grid]
@@ -102,20 +86,10 @@ def test_a_schedule_has_no_state(schedule: Schedule) -> None:
         schedule.start = 3.0  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_what_each_schedule_reads() -> None:
-    reads = {schedule.__name__: schedule.reads for schedule in equipoise.schedules.SCHEDULES}
-    assert reads == {
-        "Constant": "step",
-        "Cosine": "step",
-        "FollowConfidence": "target_prob",
-        "Linear": "step",
-    }
-
-
 def test_a_schedule_of_the_users_own_can_be_used() -> None:
     class Stairs(Schedule):
-        def __call__(self, shown: float, /) -> float:
-            return min(0.1 * (shown // 2), 0.3)
+        def __call__(self, step: float, /) -> float:
+            return min(0.1 * (step // 2), 0.3)
 
         def bounds(self) -> tuple[float, float]:
             return 0.0, 0.3
@@ -137,8 +111,6 @@ def test_values_must_be_finite(value: float) -> None:
         lambda x: Linear(0, x, 10),
         lambda x: Cosine(x, 1, 10),
         lambda x: Cosine(0, x, 10),
-        lambda x: FollowConfidence(x, 1),
-        lambda x: FollowConfidence(0, x),
     ):
         with pytest.raises(ValueError, match="must be finite, got"):
             make(value)

@@ -311,7 +311,7 @@ def test_the_second_look_uses_clean_labels_and_the_temperature_of_each_split() -
     assert found["clean_nll"] == pytest.approx([near, (near + far) / 2])
 
 
-def _comparison(data: str, follow: float) -> dict[str, Any]:
+def _comparison(data: str, follow: float | None) -> dict[str, Any]:
     base = np.array([0.80, 0.81, 0.79, 0.80, 0.82])
 
     def one(step: float) -> dict[str, Any]:
@@ -319,6 +319,7 @@ def _comparison(data: str, follow: float) -> dict[str, Any]:
         values = {"accuracy": accuracy.tolist(), "calibrated_nll": nll.tolist()}
         return {"values": values, "clean_accuracy": accuracy.tolist(), "clean_nll": nll.tolist()}
 
+    followed = {} if follow is None else {"GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": one(follow)}
     return {
         "data": data,
         "kind": "symmetric",
@@ -328,8 +329,8 @@ def _comparison(data: str, follow: float) -> dict[str, Any]:
         "objectives": {
             "CrossEntropy()": one(0.0),
             "GammaCrossEntropy(gamma=Linear(0, 0.5))": one(-0.03),
-            "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": one(follow),
-        },
+        }
+        | followed,
     }
 
 
@@ -345,6 +346,10 @@ def test_the_page_says_who_wins_where() -> None:
     assert "**wins**" not in losing
     assert "CrossEntropy() | +0.000 | +0.000 |" in losing
     assert "Over all: 0 wins, 2 equal, 0 undecided, 0 both, 0 loses." in losing
+    without = tables.page([_comparison("a", None)])  # results made since that schedule was removed
+    assert "**loses** -0.031, +0.030; clean -0.031" in without
+    assert "FollowConfidence" not in without
+    assert "FollowConfidence" in losing
 
 
 def test_outcomes_follow_the_calls() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.objective import Objective
 from equipoise.penalties import Balance, Entropy
-from equipoise.schedules import FollowConfidence, Linear
+from equipoise.schedules import Linear
 from equipoise.training import Alone, Copies, Options, Rows, Stop, Trained, predict, separable, train
 
 SIZES = (70, 73, 66)  # the last batch of 16 is full, half full, nearly empty
@@ -170,10 +170,9 @@ def test_the_last_epoch_of_a_copy_that_diverges_is_not_an_earlier_one() -> None:
 
 
 def test_what_reads_a_batch_as_a_whole_is_not_shared() -> None:
-    follows = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0, 0.5)})
-    assert not separable(follows)
     assert not separable(Objective(CrossEntropy() + 0.1 * Balance()))
     assert separable(Objective(CrossEntropy() - 0.1 * Entropy()))
+    assert separable(Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=9)}))
     (alone,) = run([0], Objective(CrossEntropy() + 0.1 * Balance()), Options(epochs=2), alone=True)
     assert alone.epoch == 2
 

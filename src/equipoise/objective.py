@@ -6,12 +6,10 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from equipoise import addresses, linear
-from equipoise.losses.base import Loss, check_loss, rows_of
-from equipoise.reduction import IGNORE_INDEX, Batch, Reduction, check_reduction, left_out, read
-from equipoise.rows import LogOdds
+from equipoise import addresses
+from equipoise.losses.base import Loss, check_loss
+from equipoise.reduction import IGNORE_INDEX, Reduction, check_reduction
 from equipoise.schedules import Schedule
-from equipoise.sharded import whole
 from equipoise.spelling import nearest, parse, parse_schedule, spell
 
 KEYS = ("loss", "weight", "ignore_index", "reduction", "schedules")
@@ -95,8 +93,6 @@ class Objective(nn.Module):
             for bound in schedule.bounds():
                 addresses.put(loss, {self._places[name]: bound})  # raises where the option would not take it
             self.register_buffer(_buffer(name), torch.tensor(schedule(0), dtype=torch.float32))
-        if self._follows:
-            self.register_buffer("target_prob", torch.tensor(0.0, dtype=torch.float32))
 
     @classmethod
     def from_config(cls, loss: Loss | str | None = None, **config: Any) -> Self:
@@ -198,10 +194,7 @@ class Objective(nn.Module):
             mask: Bool, True where a class is allowed, (C,) or the shape of the logits.
             reduction: Instead of the objective's own.
         """
-        loss = self._in_force()
-        if self._follows and self.training:
-            self._look(logits, target, row_weight, mask)
-        value = loss(
+        value = self._in_force()(
             logits,
             target,
             weight=self.weight,
@@ -223,8 +216,6 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return the loss of the logits of a linear layer, without holding them; see `Loss.linear`.
 
-        A schedule that follows the model's confidence makes the logits once more.
-
         Args:
             hidden: (..., D).
             weight: (V, D) of the layer; the class weights are the objective's own.
@@ -236,8 +227,6 @@ class Objective(nn.Module):
             TypeError: As `Loss.linear`.
             ValueError: As `Loss.linear`.
         """
-        if self._follows and self.training:
-            self._look_at_rows(hidden, weight, target, bias, options)
         given = {"class_weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
         value = self._in_force().linear(hidden, weight, target, bias, **{**given, **options})
         self._check(len(weight))
@@ -250,7 +239,8 @@ class Objective(nn.Module):
     def seek(self, step: float) -> None:
         """Set every schedule to a step, which may lie between two."""
         self.steps = step
-        self._fill()
+        for name, schedule in self.schedules.items():
+            self.get_buffer(_buffer(name)).fill_(schedule(step))
 
     def scheduled(self) -> dict[str, float]:
         """Return the scheduled values in force."""
@@ -272,18 +262,11 @@ class Objective(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move with the model, but keep scheduled values in float32: another dtype would change them."""
-        before = {name: self.get_buffer(name) for name in self._values()}
+        before = {name: self.get_buffer(name) for name in map(_buffer, self.schedules)}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
             setattr(self, name, buffer.to(self.get_buffer(name).device))
         return self
-
-    def _values(self) -> list[str]:
-        return [_buffer(name) for name in self.schedules] + ["target_prob"] * self._follows
-
-    @property
-    def _follows(self) -> bool:
-        return any(schedule.reads == "target_prob" for schedule in self.schedules.values())
 
     def _in_force(self) -> Loss:
         """Return the loss with the scheduled values in their places."""
@@ -300,64 +283,6 @@ class Objective(nn.Module):
                 addresses.put(self.loss, {self._places[name]: bound})(row, target)
         if not torch.compiler.is_compiling():  # a trace would be guarded by what it changes, and made again
             self._sizes.add(classes)
-
-    def _fill(self) -> None:
-        for name, schedule in self.schedules.items():
-            shown = self.get_buffer("target_prob").item() if schedule.reads == "target_prob" else self.steps
-            getattr(self, _buffer(name)).fill_(schedule(shown))
-
-    @torch.no_grad()
-    def _look(
-        self, logits: Tensor, target: Tensor | None, row_weight: Tensor | None, mask: Tensor | None
-    ) -> None:
-        """Note the mean target probability of a batch; one in which no row counts says nothing."""
-        if target is None:
-            raise ValueError("target must be given where a schedule follows its probability, got None")
-        self._note(*_target_prob(read(logits, target, self.weight, self.ignore_index, row_weight, mask)))
-
-    @torch.no_grad()
-    def _look_at_rows(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        target: Tensor | None,
-        bias: Tensor | None,
-        options: dict[str, Any],
-    ) -> None:
-        """Note the same of the logits of a linear layer."""
-        if target is None:
-            raise ValueError("target must be given where a schedule follows its probability, got None")
-        given = {"ignore_index": self.ignore_index, **options}
-        passed = {name: given[name] for name in linear.ROW_OPTIONS if name in given}
-        row = linear.rows(hidden, weight, target, bias, stats=[LogOdds()], **passed)
-        classes: Tensor = whole(target).reshape(-1)
-        kept = classes != given["ignore_index"]
-        if (class_weight := whole(options.get("class_weight", self.weight))) is not None:
-            kept &= class_weight[torch.where(kept, classes, 0)] != 0
-        row_weight = whole(options.get("row_weight"))
-        self._note(
-            *_sums(row.log_odds().sigmoid(), kept, None if row_weight is None else row_weight.reshape(-1))
-        )
-
-    def _note(self, summed: Tensor, count: Tensor) -> None:
-        shown = self.get_buffer("target_prob")
-        shown.copy_(torch.where(count == 0, shown, summed / count))
-
-
-def _target_prob(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.soft is not None:
-        return _sums((batch.soft * batch.whole.logits.softmax(1)).sum(1), None, batch.per_row)
-    out = left_out(batch, batch.per_row)
-    kept = None if out is None else ~out
-    return _sums(rows_of(batch, [LogOdds()]).log_odds().sigmoid(), kept, batch.per_row)
-
-
-def _sums(probs: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum over the rows that count, and the sum of their weights."""
-    counts = torch.ones_like(probs) if row_weight is None else row_weight.to(probs)
-    if kept is not None:
-        counts = torch.where(kept, counts, 0.0)
-    return torch.where(counts == 0, 0.0, probs * counts).sum(), counts.sum()
 
 
 def _buffer(name: str) -> str:

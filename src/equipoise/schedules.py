@@ -1,13 +1,13 @@
-"""Schedules: from how far training has come, or how sure the model has become, to the value of an option.
+"""Schedules: from how far training has come to the value of an option.
 
-A schedule has no state of its own: the same step, or the same mean target probability, always gives the same
-value, so a run that resumes needs nothing but its step. `Objective` shows a schedule what it `reads`.
+A schedule has no state of its own: the same step always gives the same value, so a run that resumes needs
+nothing but its step.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar, Literal, final
+from typing import final
 
 from equipoise.losses.options import check_number
 
@@ -18,11 +18,9 @@ class Schedule(ABC):
     A subclass is a frozen dataclass. It may use numbers between the two that `bounds` returns, and no others.
     """
 
-    reads: ClassVar[Literal["step", "target_prob"]] = "step"
-
     @abstractmethod
-    def __call__(self, shown: float, /) -> float:
-        """Return the value at a step, 0 before the first, or at a mean target probability."""
+    def __call__(self, step: float, /) -> float:
+        """Return the value at a step, 0 before the first; it may lie between two."""
 
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
@@ -47,9 +45,9 @@ class Constant(Schedule):
     def __post_init__(self) -> None:
         check_number("value", self.value)
 
-    def __call__(self, shown: float, /) -> float:
+    def __call__(self, step: float, /) -> float:
         """Return the value."""
-        del shown
+        del step
         return float(self.value)
 
     def bounds(self) -> tuple[float, float]:
@@ -82,9 +80,9 @@ class Linear(Schedule):
     def __post_init__(self) -> None:
         _check_line(self)
 
-    def __call__(self, shown: float, /) -> float:
+    def __call__(self, step: float, /) -> float:
         """Return the value at a step."""
-        return _between(self.start, self.end, shown / self.steps)
+        return _between(self.start, self.end, step / self.steps)
 
     def bounds(self) -> tuple[float, float]:
         """Return start and end."""
@@ -116,54 +114,9 @@ class Cosine(Schedule):
     def __post_init__(self) -> None:
         _check_line(self)
 
-    def __call__(self, shown: float, /) -> float:
+    def __call__(self, step: float, /) -> float:
         """Return the value at a step."""
-        return _between(self.start, self.end, (1 - cos(pi * min(max(shown / self.steps, 0.0), 1.0))) / 2)
-
-    def bounds(self) -> tuple[float, float]:
-        """Return start and end."""
-        return float(self.start), float(self.end)
-
-
-@final
-@dataclass(frozen=True)
-class FollowConfidence(Schedule):
-    """Follows the model's own mean target probability: small while it is ignorant, larger as it learns.
-
-    A straight line in the mean probability of the targets, constant outside `low` to `high`. A large gamma
-    before the model knows anything stops it from learning; this raises gamma only as it does.
-
-    Args:
-        start: Value up to a mean target probability of `low`.
-        end: Value from `high` on.
-        low: In [0, 1).
-        high: In (low, 1].
-
-    Raises:
-        ValueError: If not 0 <= low < high <= 1, or a value is not finite.
-
-    Example:
-        >>> [round(FollowConfidence(0.0, 0.8)(mean), 2) for mean in (0.05, 0.5, 0.95)]
-        [0.0, 0.4, 0.8]
-    """
-
-    start: float
-    end: float
-    low: float = 0.1
-    high: float = 0.9
-    reads: ClassVar[Literal["step", "target_prob"]] = "target_prob"
-
-    def __post_init__(self) -> None:
-        check_number("start", self.start)
-        check_number("end", self.end)
-        if not 0 <= self.low < self.high <= 1:
-            raise ValueError(
-                f"low and high must be probabilities with low < high, got {self.low} and {self.high}"
-            )
-
-    def __call__(self, shown: float, /) -> float:
-        """Return the value at a mean target probability."""
-        return _between(self.start, self.end, (shown - self.low) / (self.high - self.low))
+        return _between(self.start, self.end, (1 - cos(pi * min(max(step / self.steps, 0.0), 1.0))) / 2)
 
     def bounds(self) -> tuple[float, float]:
         """Return start and end."""
@@ -184,6 +137,6 @@ def _check_line(schedule: Linear | Cosine) -> None:
         raise ValueError(f"steps must be an integer of at least 1, got {schedule.steps}")
 
 
-SCHEDULES: tuple[type[Schedule], ...] = (Constant, Linear, Cosine, FollowConfidence)
+SCHEDULES: tuple[type[Schedule], ...] = (Constant, Linear, Cosine)
 
-__all__ = ["Constant", "Cosine", "FollowConfidence", "Linear", "Schedule", "SCHEDULES"]
+__all__ = ["Constant", "Cosine", "Linear", "Schedule", "SCHEDULES"]

@@ -132,8 +132,7 @@ class Alone(nn.Module):
 
 def separable(objective: Objective) -> bool:
     """Whether rows of several copies may share a call: nothing in the objective reads a batch as a whole."""
-    reads = {schedule.reads for schedule in objective.schedules.values()}
-    return reads <= {"step"} and not any(isinstance(term, BatchLoss) for _, term in objective.loss.terms())
+    return not any(isinstance(term, BatchLoss) for _, term in objective.loss.terms())
 
 
 def train(
@@ -267,7 +266,6 @@ def _note(
 ) -> None:
     """Value each copy on its validation rows, keep its best weights, and say which have stopped."""
     model.eval()
-    objective.eval()
     scores = _scores(objective, model(batch.inputs), batch)
     for place, kept in enumerate(found):
         if kept.stopped and not options.to_the_end:
@@ -286,7 +284,6 @@ def _note(
             kept.epoch, kept.state = 0, []  # the last epoch is this one, and no earlier one stands in for it
         kept.stopped = not finite or epoch - kept.epoch >= options.patience
     model.train()
-    objective.train()
 
 
 def _scores(objective: Objective, logits: Tensor, batch: _Batch) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ from equipoise import Objective
 from equipoise.integrations.lightning import ConfidenceMonitor, ScheduleCallback
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
 from equipoise.penalties import Entropy
-from equipoise.schedules import Cosine, FollowConfidence, Linear, Schedule
+from equipoise.schedules import Cosine, Linear, Schedule
 
 pytestmark = [  # Lightning's own: advice, and its use of torch
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
@@ -112,7 +112,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-SCHEDULES = [Linear(0.0, 0.5, steps=5), Cosine(0.3, 0.1, steps=9), FollowConfidence(0.0, 0.9, 0.1, 0.5)]
+SCHEDULES = [Linear(0.0, 0.5, steps=5), Cosine(0.3, 0.1, steps=9)]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from equipoise import Objective
 from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss
 from equipoise.penalties import PENALTIES, Entropy
-from equipoise.schedules import FollowConfidence, Linear
+from equipoise.schedules import Linear
 
 LOSS = GammaCrossEntropy(0.1) - 0.05 * Entropy()
 RANKS, MICRO = 2, 2
@@ -133,25 +133,6 @@ def with_lightning(mine: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, dict[str,
     return moved, seen | {"steps": module.net.loss.steps}
 
 
-def confidences(mine: list[tuple[Tensor, Tensor]]) -> list[float]:
-    """Return gamma after a step: each rank with its own confidence, with that of all, and within DDP."""
-    found = []
-    for way in ("alone", "shared", "wrapped"):
-        schedule = FollowConfidence(0.0, 1.0, low=0.0, high=1.0)
-        objective = Objective(GammaCrossEntropy(), schedules={"gamma": schedule})
-        inputs, target = mine[-1]
-        objective(inputs.movedim(2, 1), target.clamp(max=5))
-        if way == "shared":
-            dist.all_reduce(objective.target_prob)
-            objective.target_prob /= RANKS
-        objective.step()
-        if way == "wrapped":
-            model = DistributedDataParallel(Net(objective))
-            model(*mine[-1])
-        found += objective.scheduled().values()
-    return found
-
-
 def work(rank: int, port: int, folder: Path) -> None:
     """Run every case as one of two processes, and keep what came out."""
     where = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": RANKS, "RANK": rank}
@@ -165,7 +146,7 @@ def work(rank: int, port: int, folder: Path) -> None:
         for reduction in ("sum", "mean")
     }
     found |= {f"accelerate {fused}": with_accelerate(mine, fused) for fused in (False, True)}
-    found |= {"confidences": confidences(mine), "lightning": with_lightning(mine)}
+    found["lightning"] = with_lightning(mine)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -195,15 +176,6 @@ def test_two_ranks_of_two_micro_batches_are_one_batch(ranks: list[dict[str, Any]
         assert steps == 1
         wrong = (found[f"ddp {fused} mean"] - wanted).norm() / wanted.norm()
         assert wrong > 0.1  # control: a mean for each micro-batch is another thing
-
-
-def test_ranks_agree_on_a_confidence_that_was_averaged(ranks: list[dict[str, Any]]) -> None:
-    (alone, shared, wrapped), (alone_there, shared_there, wrapped_there) = (
-        found["confidences"] for found in ranks
-    )
-    assert shared == shared_there == pytest.approx((alone + alone_there) / 2, rel=1e-5)
-    assert wrapped == wrapped_there == alone  # of rank 0
-    assert abs(alone - alone_there) > 0.01  # control
 
 
 def test_lightning_takes_the_same_step_and_logs_the_rows_of_all_ranks(ranks: list[dict[str, Any]]) -> None:

@@ -32,7 +32,7 @@ from equipoise.losses import (
     SimilarityCrossEntropy,
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from equipoise.schedules import FollowConfidence, Linear
+from equipoise.schedules import Linear
 from equipoise.targets import Matrix
 
 NAMES = np.array(["cat", "dog", "eel"])
@@ -254,7 +254,7 @@ def test_weights_and_classes_weigh(data: Any) -> None:
 def test_weights_count_with_schedules_and_penalties_on_the_batch(data: Any) -> None:
     rows, labels = data
     times = np.arange(90) % 3
-    schedules = {"gamma": FollowConfidence(0.0, 0.9, low=0.0, high=1.0)}
+    schedules = {"gamma": Linear(0.0, 0.9, steps=15)}
     model = quick("GammaCrossEntropy() + 0.3 * Balance()", schedules=schedules)
     weighted = model.fit(rows, labels, sample_weight=times).predict_proba(rows)
     repeated = model.fit(rows.repeat(times, 0), labels.repeat(times)).predict_proba(rows)
@@ -288,7 +288,7 @@ CHANGES: list[dict[str, Any]] = [
     {"objective": "Focal()"},
     {"objective": Focal() + 0.1 * Balance()},
     {"schedules": {"gamma": "Constant(0.9)"}},
-    {"schedules": {"gamma": FollowConfidence(0.0, 0.9, low=0.0, high=0.5)}},
+    {"schedules": {"gamma": Linear(0.0, 0.9, steps=5)}},
     {"learning_rate_init": 0.1},
     {"batch_size": 30},
     {"class_weight": {"eel": 5.0}},
@@ -341,8 +341,8 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
     assert model.objective_.steps == 4
     assert model.objective_.scheduled() == {"gamma": 0.4, "min_weight": 0.1}
     assert np.array_equal(model.predict(rows), NAMES[(model.predict_proba(rows) @ COSTS).argmin(1)])
-    follow = {"gamma": FollowConfidence(0.0, 0.9, low=0.0, high=1.0)}
-    one, two = (quick("GammaCrossEntropy()", schedules=follow) for _ in range(2))
+    rising = {"gamma": Linear(0.0, 0.9, steps=9)}
+    one, two = (quick("GammaCrossEntropy()", schedules=rising) for _ in range(2))
     for model in (one, two):
         for _ in range(3):
             model.partial_fit(rows, labels, classes=NAMES)

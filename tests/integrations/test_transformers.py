@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,7 @@ from equipoise.integrations.transformers import (
 )
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Entropy
-from equipoise.schedules import FollowConfidence, Linear
+from equipoise.schedules import Cosine, Linear
 from trainer_options import OPTIONS
 
 LOSS = GammaCrossEntropy(gamma=0.2) + 0.1 * Entropy()
@@ -372,7 +371,7 @@ def test_a_schedule_in_percent_of_the_training(tmp_path: Path) -> None:
     assert logged(trainer, "gamma") == pytest.approx([0, 0.2, 0.4, 0.6, 0.6, 0.6])
 
 
-@pytest.mark.parametrize("schedule", [Linear(0, 0.6, steps=6), FollowConfidence(0, 0.9, 0.015, 0.025)])
+@pytest.mark.parametrize("schedule", [Linear(0, 0.6, steps=6), Cosine(0.6, 0, steps=6)])
 def test_a_run_that_resumes_is_the_run_that_was_not_interrupted(schedule: Any, tmp_path: Path) -> None:
     whole, expected = run(tmp_path / "whole", schedule)
     run(tmp_path / "part", schedule, stop=3)
@@ -383,14 +382,6 @@ def test_a_run_that_resumes_is_the_run_that_was_not_interrupted(schedule: Any, t
     assert logged(resumed, "gamma") == logged(whole, "gamma")
     assert len(set(logged(whole, "gamma"))) > 3
     assert found.scheduled() == expected.scheduled()
-    state = json.loads((tmp_path / "part" / "checkpoint-3" / "trainer_state.json").read_text())
-    if "equipoise.Objective" in state["stateful_callbacks"]:  # what resuming exactly hangs on
-        state["stateful_callbacks"]["equipoise.Objective"]["target_prob"] = 0.0
-        (tmp_path / "part" / "checkpoint-3" / "trainer_state.json").write_text(json.dumps(state))
-        other, _ = run(
-            tmp_path / "part", schedule, resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-3")
-        )
-        assert not torch.equal(parameters(other.model), parameters(whole.model))
 
 
 # compute_loss_func
@@ -450,22 +441,6 @@ def test_encoder_decoders_are_not_shifted() -> None:
     tokens, labels = batch()
     output = model(input_ids=tokens, labels=labels)
     assert torch.isclose(compute_loss_func(CrossEntropy(), model)(output, labels), output.loss)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_schedule_that_follows_looks_in_training_alone(fused: bool) -> None:
-    objective = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0, 0.5)})
-    model, (tokens, labels) = make(), batch()
-    func = compute_loss_func(objective, model)
-    if fused:
-        fuse_lm_head(model, objective)
-    for train in (False, True):
-        model.train(train)
-        if fused:
-            model(input_ids=tokens, labels=labels)
-        else:
-            func(model(input_ids=tokens), labels)
-        assert bool(objective.get_buffer("target_prob") > 0) == train
 
 
 # What is refused

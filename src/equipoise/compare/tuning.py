@@ -70,9 +70,7 @@ _MADE: dict[str, Any] = {entry.name: entry.make for entry in (*LOSSES, *PENALTIE
     made.__name__: made for made in (*WEIGHTS, *SCHEDULES)
 }
 _PENALTIES = {entry.name for entry in PENALTIES}
-_ENDS = {"Constant": ("value",), "Linear": ("end", "start"), "Cosine": ("end", "start")} | {
-    "FollowConfidence": ("end", "start")
-}
+_ENDS = {"Constant": ("value",), "Linear": ("end", "start"), "Cosine": ("end", "start")}
 
 
 def draw(candidate: str, training: Training, count: int, classes: int, seed: int) -> tuple[Setting, ...]:

@@ -287,8 +287,7 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
                     "a clone"
                 )
         objective, self.costs_ = self._settings(self.classes_)
-        objective.load_state_dict(self.objective_.state_dict(), strict=False)  # schedules may be others
-        objective.seek(objective.steps)
+        objective.seek(self.objective_.steps)
         self.objective_ = objective
         self._optimizer.param_groups[0]["lr"] = self.learning_rate_init
 

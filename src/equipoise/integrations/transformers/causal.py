@@ -233,10 +233,9 @@ class FusedHead:
             )
         hidden, target = hidden.to(weight.device), target.to(weight.device)
         count = count.to(weight.device) if isinstance(count, Tensor) else count
-        training = self._model.training
-        if not training:
+        if not self._model.training:
             self._statistics = _statistics(hidden, weight, target, bias, lora=lora, **options)
-        objective = self.objective.to(hidden.device).train(training)
+        objective = self.objective.to(hidden.device)
         return objective.linear(hidden, weight, target, bias, lora=lora, denominator=count, **options)
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> Any:

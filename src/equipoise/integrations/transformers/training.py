@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 
@@ -77,7 +76,7 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
         if labels is None:
             raise ValueError("labels must be given, got None; add them to the batches")
         logits, target = head.rows(outputs, labels)
-        read.to(logits.device).train(model.training)
+        read.to(logits.device)
         per_item = target.shape[1:].numel()  # of probabilities the Trainer counts every number
         count = (target != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
         total = read(logits, target, reduction="sum")
@@ -133,26 +132,10 @@ class ObjectiveCallback(TrainerCallback):
                     f"{name} must be left out with an objective, got {value}; the Trainer would not use both"
                 )
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the confidence that a schedule follows, where a run resumes."""
-        del args, control, kwargs
-        saved, shown = state.stateful_callbacks.get(_SAVED), self._shown()
-        if saved is not None and shown is not None:
-            shown.fill_(saved["target_prob"])
-
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the schedules."""
         del args, control, kwargs
         self._seek(state)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep the confidence that a schedule follows, the mean over the processes, for a checkpoint."""
-        del args, control, kwargs
-        if (shown := self._shown()) is not None:
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(shown)
-                shown /= dist.get_world_size()
-            state.stateful_callbacks[_SAVED] = {"target_prob": shown.item()}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the schedules where the training ended."""
@@ -167,21 +150,12 @@ class ObjectiveCallback(TrainerCallback):
         if logs is None or "loss" not in logs:
             return
         found = self.objective.scheduled()
-        if (shown := self._shown()) is not None:
-            found["target_prob"] = shown.item()
         logs |= found
         state.log_history[-1] |= found
 
     def _seek(self, state: Any) -> None:
         step = state.global_step
         self.objective.seek(step if self.length is None else self.length * step / state.max_steps)
-
-    def _shown(self) -> Tensor | None:
-        return dict(self.objective.named_buffers()).get("target_prob")
-
-
-# Among the states of callbacks in a checkpoint; not a class's name, as the Trainer rebuilds those itself.
-_SAVED = "equipoise.Objective"
 
 
 def read_objective(objective: Loss | Objective) -> Objective:

@@ -1,4 +1,4 @@
-"""A Lightning run on digits with wrong labels, in which gamma follows the model's own confidence.
+"""A Lightning run on digits with wrong labels, in which gamma rises with the steps.
 
 600 rows to train, a share of them with a wrong label; the others, with true labels, to test. Prints what the
 monitor logged, and the accuracy beside that of plain cross entropy from the same start.
@@ -23,7 +23,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from equipoise import Objective
 from equipoise.integrations.lightning import ConfidenceMonitor, ScheduleCallback
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
-from equipoise.schedules import FollowConfidence
+from equipoise.schedules import Linear
+
+ROWS = 600  # to train
+BATCH = 64
 
 
 class Classifier(LightningModule):
@@ -49,11 +52,11 @@ def run(objective: Objective, noise: float, epochs: int, seed: int) -> tuple[flo
     """Return the accuracy on true labels, and the log."""
     digits: Any = load_digits()
     inputs = torch.tensor(digits.data / 16, dtype=torch.float32)
-    rows, test = train_test_split(range(len(inputs)), train_size=600, random_state=seed)
+    rows, test = train_test_split(range(len(inputs)), train_size=ROWS, random_state=seed)
     target = torch.tensor(digits.target)
     seed_everything(seed, verbose=False)
-    wrong = torch.rand(600) < noise
-    labels = torch.where(wrong, (target[rows] + torch.randint(1, 10, (600,))) % 10, target[rows])
+    wrong = torch.rand(ROWS) < noise
+    labels = torch.where(wrong, (target[rows] + torch.randint(1, 10, (ROWS,))) % 10, target[rows])
     module = Classifier(objective)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -66,7 +69,7 @@ def run(objective: Objective, noise: float, epochs: int, seed: int) -> tuple[flo
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        batches = DataLoader(TensorDataset(inputs[rows], labels), batch_size=64, shuffle=True)
+        batches = DataLoader(TensorDataset(inputs[rows], labels), batch_size=BATCH, shuffle=True)
         trainer.fit(module, batches)
         log = pd.read_csv(Path(folder) / "metrics.csv")
     with torch.no_grad():
@@ -83,9 +86,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     given = parser.parse_args(argv)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    following = Objective(GammaCrossEntropy(), schedules={"gamma": FollowConfidence(0.0, 0.8)})
+    steps = given.epochs * -(-ROWS // BATCH)
+    rising = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0.0, 0.8, steps=steps)})
     found = {}
-    for name, objective in (("cross entropy", Objective(CrossEntropy())), ("gamma follows", following)):
+    for name, objective in (("cross entropy", Objective(CrossEntropy())), ("gamma rises", rising)):
         found[name], log = run(objective, given.noise, given.epochs, given.seed)
     shown = log[[name for name in log if name.startswith("objective/")]]
     print(shown.iloc[:: max(1, len(shown) // 10)].round(3).to_string(index=False))
