@@ -2,7 +2,8 @@
 
 300 rows of noisy digits to train, the others to test. Missing an 8 or a 1 costs 20, any other mistake 1.
 In each seed every method has the same split and initial weights. Each is read twice: by its likeliest class,
-and by the class of smallest expected cost.
+and by the class of smallest expected cost. All seeds split the same 1797 digits, and intervals are
+corrected for that (`compare_paired`). With so few rows to train the correction makes them wide.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from equipoise.losses import (
 from equipoise.metrics import expected_cost, severity
 from equipoise.targets import Matrix, from_groups, nested, unmix
 
-TRAIN, NOISE, DEAR = 300, 0.35, (1, 8)
+ROWS, TRAIN, NOISE, DEAR = 1797, 300, 0.35, (1, 8)
+OVERLAP = (ROWS - TRAIN) / TRAIN  # test rows over training rows
 GROUPS = "0, 6 | 1, 7 | 2, 3 | 4, 9 | 5, 8"  # digits that are written alike
 NAMES = [str(digit) for digit in range(10)]
 
@@ -88,17 +90,18 @@ def measured(seed: int, epochs: int) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def table(runs: list[dict[tuple[str, str], dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row per method and way of reading: means over seeds, and its cost against the first row's."""
+    """A row per method and way of reading: means over seeds, and its cost against the first two rows'."""
     values = {key: {name: [run[key][name] for run in runs] for name in runs[0][key]} for key in runs[0]}
-    spent = [each["cost"] for each in values.values()]
-    against = [
-        compare_paired(spent, values["cross entropy", read]["cost"], "lower")
-        for read in ("likeliest", "cheapest")
-    ]
+    spent = np.array([each["cost"] for each in values.values()])
+    both = [values["cross entropy", read]["cost"] for read in ("likeliest", "cheapest")]
+    others = len(spent) - 1  # the one that is compared with itself does not count
+    against = [compare_paired(spent, one, "lower", test_ratio=OVERLAP, comparisons=others) for one in both]
+    lower = [(spent < one).sum(axis=1).tolist() for one in both]
     lines = []
-    for (method, read), plain, free in zip(values, *against, strict=True):
+    for (method, read), *found in zip(values, *against, *lower, strict=True):
         means = {name: float(np.nanmean(of)) for name, of in values[method, read].items()}
-        lines.append({"method": method, "read": read, **means, "against": plain, "against_free": free})
+        named = dict(zip(("against", "against_free", "lower", "lower_free"), found, strict=True))
+        lines.append({"method": method, "read": read, **means, **named})
     return lines
 
 
@@ -115,7 +118,7 @@ def draw(lines: list[dict[str, Any]], out: Path) -> None:
         axes.plot(found.mean, k, "o", color=colour)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(lines)), [f"{line['method']}, {line['read']}" for line in lines[::-1]])
-    axes.set_xlabel("mean cost less that of the first, 95 % interval")
+    axes.set_xlabel("mean cost less that of the first, simultaneous 95 % intervals")
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
     plt.close(figure)
 
@@ -128,12 +131,15 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, default=Path("costs.svg"))
     options = parser.parse_args(argv)
     lines = table([measured(seed, options.epochs) for seed in range(options.seeds)])
-    print("| method | class taken | accuracy | severity | cost | less the first | less the second |")
+    against = "less the first, lower in | less the second, lower in"
+    print(f"| method | class taken | accuracy | severity | cost | {against} |")
     print("|---|---|---|---|---|---|---|")
     for line in lines:
         less = [
-            f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})" if found.low < found.high else "0"
-            for found in (line["against"], line["against_free"])
+            f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), {lower}"
+            if found.low < found.high
+            else "0"
+            for found, lower in ((line["against"], line["lower"]), (line["against_free"], line["lower_free"]))
         ]
         print(
             f"| {line['method']} | {line['read']} | {100 * line['accuracy']:.1f} % | {line['severity']:.2f} "

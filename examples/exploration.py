@@ -95,7 +95,7 @@ def cartpole(name: str, seed: int, steps: int) -> pd.DataFrame:
 
 
 def table(found: pd.DataFrame, means: dict[str, int]) -> str:
-    """Return means, paired differences from the first policy with 95 % intervals, and extremes."""
+    """Return means, paired differences from the first policy (no two runs share data), and extremes."""
     lines = {name: f"| {name} |" for name in found.policy.unique()}
     for column, k in means.items():
         plain, *others = found.pivot_table(column, "seed", "policy")[list(lines)].T.to_numpy()

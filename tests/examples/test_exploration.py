@@ -8,6 +8,7 @@ import pytest
 import torch
 
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
+stats = pytest.importorskip("scipy.stats", reason="the example needs the extra compare")
 pytest.importorskip("matplotlib", reason="the example needs the extra compare")
 pytest.importorskip("joblib", reason="the example needs the extra compare")
 pytest.importorskip("stable_baselines3", reason="the example needs the extra rl")
@@ -107,6 +108,18 @@ def test_runs_are_paired(exploration: ModuleType, monkeypatch: pytest.MonkeyPatc
     assert plain.before.corr(other.before.sample(frac=1, random_state=0).reset_index(drop=True)) < 0.8
     again = exploration.bandit("hinge", 5, 50, 0.1)[0]
     pd.testing.assert_frame_equal(again, exploration.bandit("hinge", 5, 50, 0.1)[0])
+
+
+def test_intervals_are_those_of_independent_runs(exploration: ModuleType) -> None:
+    spread = np.random.default_rng(0).normal(size=(3, 8))
+    rows = [(str(k), seed, v) for k, of in enumerate(spread) for seed, v in enumerate(of)]
+    found = pd.DataFrame(rows, columns=["policy", "seed", "after"])
+    found = found.assign(**dict.fromkeys(exploration.EXTREMES, 1.0))
+    [line] = [line for line in exploration.table(found, {"after": 3}).splitlines() if line.startswith("| 1")]
+    low, high = map(float, line.split("(")[1].split(")")[0].split(" to "))
+    alone = (spread[1] - spread[0]).std(ddof=1) / np.sqrt(8)
+    assert (high - low) / 2 == pytest.approx(stats.t.isf(0.05 / 2 / 2, 7) * alone, abs=1e-3)
+    assert (high - low) / 2 > 1.1 * stats.t.isf(0.05 / 2, 7) * alone  # the control: each by itself
 
 
 def test_ppo_keeps_the_floor_through_saving_and_loading(exploration: ModuleType) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("entmax", reason="the example needs the extra entmax")
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
+stats = pytest.importorskip("scipy.stats", reason="the example needs the extra compare")
 
 PATH = Path(__file__).parents[2] / "examples" / "routing.py"
 
@@ -53,6 +55,18 @@ def test_small_run(routing: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
     for name in routing.GATES:
         assert name in drawn
     assert "z / T, which softmax sees" in drawn
+
+
+def test_intervals_are_corrected_for_splits_of_the_same_rows(routing: ModuleType) -> None:
+    spread = np.random.default_rng(0).normal(size=(len(routing.GATES), 8))
+    rows = [(gate, k, v) for gate, of in zip(routing.GATES, spread, strict=True) for k, v in enumerate(of)]
+    found = pd.DataFrame(rows, columns=["gate", "seed", "accuracy"])
+    found = found.assign(**{name: found.accuracy for name in routing.MEASURES})
+    [line] = [line for line in routing.table(found).splitlines() if line.startswith("| colder")]
+    low, high = map(float, line.split("(")[1].split(")")[0].split(" to "))
+    alone = stats.t.isf(0.05 / 9 / 2, 7) * (spread[1] - spread[0]).std(ddof=1)  # nine gates
+    assert (high - low) / 2 == pytest.approx(alone * np.sqrt(1 / 8 + 719 / 1078), abs=0.06)
+    assert (high - low) / 2 > 2 * alone * np.sqrt(1 / 8)  # the control: splits that are independent
 
 
 def test_tuning_uses_other_seeds_and_rows(
