@@ -16,6 +16,15 @@ DECIDING = {"accuracy": ("higher", 0.005), "calibrated_nll": ("lower", 0.01)}
 OUTCOMES = ("wins", "equal", "undecided", "both", "loses")
 FOLLOW = "FollowConfidence("  # a schedule that the package no longer has; results made with it are still read
 
+SHORT = {
+    "GammaCrossEntropy(gamma=0.5)": "gamma 0.5",
+    "GeneralizedCrossEntropy(q=0.7)": "GCE 0.7",
+    "SymmetricCrossEntropy(alpha=0.1, beta=1.0)": "symmetric",
+    "CrossEntropy(label_smoothing=0.1)": "smoothing 0.1",
+    "GammaCrossEntropy(gamma=Linear(0, 0.5))": "gamma 0 to 0.5",
+    "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": "gamma follows",
+}
+
 Found = Mapping[str, Any]
 
 
@@ -78,27 +87,27 @@ def page(results: Sequence[Found]) -> str:
 def kind_table(results: Sequence[Found]) -> str:
     """Return a line for each data set, a column for each candidate.
 
-    A cell has the outcome, the differences in accuracy and in calibrated NLL of the labels as they are, and
-    that in accuracy on the clean labels.
+    A cell has the differences in accuracy, in points, and in calibrated NLL of the labels as they are; then
+    the accuracy on the clean labels; and the outcome, unless it is undecided.
     """
     lines = []
     for each in results:
         plain, noise = next(iter(each["objectives"].values())), each["noise"]
         cells = [
             each["data"],
-            f"{np.mean(plain['clean_accuracy']):.3f}",
-            f"{noise['rate']:.2f} ({noise['low']:.2f} to {noise['high']:.2f})",
+            f"{np.mean(plain['clean_accuracy']):.1%}",
+            f"{noise['rate']:.0%} ({noise['low']:.0%} to {noise['high']:.0%})",
         ]
         for spec, said in differences(each).items():
             own = each["objectives"][spec]
             word = outcome([said[name].call for name in DECIDING])
             accuracy, nll = (said[name].mean for name in DECIDING)
             clean = np.mean(np.subtract(own["clean_accuracy"], plain["clean_accuracy"]))
-            bold = f"**{word}**" if word in ("wins", "loses", "both") else word
-            cells.append(f"{bold} {accuracy:+.3f}, {nll:+.3f}; clean {clean:+.3f}")
+            cell = f"{100 * accuracy:+.1f}, {nll:+.3f}; {100 * clean:+.1f}"
+            cells.append(cell if word == "undecided" else f"{cell} **{word}**")
         lines.append(cells)
-    specs = [*results[0]["objectives"]][1:]
-    return table(("data", "clean accuracy, cross entropy", "noise found", *specs), lines)
+    specs = [SHORT.get(spec, spec) for spec in results[0]["objectives"]][1:]
+    return table(("data", "clean accuracy, plain", "noise found", *specs), lines)
 
 
 def summary_table(results: Sequence[Found]) -> str:
@@ -107,7 +116,7 @@ def summary_table(results: Sequence[Found]) -> str:
     for spec in said[0]:
         own = [(each["objectives"][spec], next(iter(each["objectives"].values()))) for each in results]
         counted = Counter(outcome([each[spec][name].call for name in DECIDING]) for each in said)
-        cells = [spec, *(str(counted[word]) for word in OUTCOMES)]
+        cells = [SHORT.get(spec, spec), *(str(counted[word]) for word in OUTCOMES)]
         cells += [_mean([each[spec][name].mean for each in said]) for name in DECIDING]
         for name in ("clean_accuracy", "clean_nll"):
             cells.append(_mean([float(np.mean(np.subtract(one[name], plain[name]))) for one, plain in own]))
@@ -124,11 +133,11 @@ def _values(result: Found, schedule: str) -> Any:
 def _mean(values: Sequence[float]) -> str:
     mean, low, high = interval(values)
     above = sum(value > 0 for value in values)
-    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f}), {above} of {len(values)} above 0"
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f}), {above} of {len(values)} above 0"
 
 
 def advice_table(results: Sequence[Found]) -> str:
-    """Return what the command advised on each data set, and what that is worth by the clean labels."""
+    """Return what the command advised where that is not cross entropy, and its worth by clean labels."""
     lines = []
     for each in results:
         said = differences(each)
@@ -136,6 +145,8 @@ def advice_table(results: Sequence[Found]) -> str:
         calls = [[said[spec][name].call for name in DECIDING] for spec in specs]
         ranks = [(float(np.mean(objectives[spec]["values"]["calibrated_nll"])), spec) for spec in specs]
         call, place, choice = decide(calls, ranks)
+        if place is None and not choice:
+            continue
         plain = next(iter(objectives.values()))
         winner = plain if place is None else objectives[specs[place]]
         advice = next(iter(objectives)) if place is None else specs[place]
