@@ -280,6 +280,7 @@ SLIPS = [
     ("maps", "softmax", "did you mean Softmax?"),
     ("schedules", "Liner", "did you mean Linear?"),
     ("targets", "from_group", "did you mean from_groups?"),
+    ("calibration", "Calibrate", "did you mean Calibration?"),
     ("decisions", "deciding", "did you mean decide?"),
     ("distributions", "categorical", "did you mean Categorical?"),
     ("gamma", "readout", "did you mean read_out?"),
