@@ -388,3 +388,9 @@ def test_ten_thousand_rows_of_a_hundred_classes_take_a_second() -> None:
     found = fit(logits, target)
     assert time.process_time() - started < 1.0
     assert found.noise == pytest.approx(0.3, abs=0.03)
+
+
+def test_where_every_temperature_is_as_good_it_stays_1() -> None:
+    found = fit(np.zeros((1, 3)), np.array([1]), noise=0)
+    assert found.temperature == 1
+    assert found.notes[0] == "only 1 row"

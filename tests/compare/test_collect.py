@@ -194,3 +194,22 @@ def test_a_smallest_difference_that_is_left_out_keeps_its_default(blobs):
     assert given.worthwhile == (("accuracy", 0.02), ("calibrated_nll", 0.01))
     assert given == settings(blobs, "out", worthwhile={"accuracy": 0.02})
     assert "--worthwhile accuracy=0.02 calibrated_nll=0.01" in given.command
+
+
+@pytest.mark.parametrize("option", ["folds", "repeats", "jobs", "tune"])
+def test_numbers_of_things_are_whole(option):
+    with pytest.raises(ValueError, match=f"{option} must be an integer, . or more, got 2.5"):
+        Settings(**{option: 2.5})
+
+
+def test_lists_and_single_texts_become_tuples(blobs):
+    given = settings(blobs, "out", objectives=["Focal()"], drop="a")
+    assert (given.objectives, given.drop) == (("Focal()",), ("a",))
+    assert "--objective 'Focal()'" in given.command
+    assert settings(blobs, "out", objectives="Focal()").objectives == ("Focal()",)
+
+
+def test_an_objective_that_is_spelled_twice_is_one_candidate(blobs):
+    twice = ("Focal()", "Focal(gamma=2)", "CrossEntropy(label_smoothing=0)", "Focal(gamma=Linear(0, 2))")
+    plan = prepare(settings(blobs, "out", objectives=twice))
+    assert [each.spec for each in plan.candidates] == ["CrossEntropy()", "Focal()", twice[-1]]

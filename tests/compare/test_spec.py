@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
 
 def test_code_to_paste_runs_with_its_schedules():
     text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) - Cosine(0, 0.1, 0.5) * Entropy()"
-    space = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
+    space: dict[str, Any] = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
     exec(spec.paste(text, str), space)
     want = spec.read(text).objective(1000)
     want.step()

@@ -370,7 +370,7 @@ def _notes(
     counts = np.bincount(hard, weight, logits.shape[1]) if target.ndim == 1 else weight @ target
     if weight.sum() < FEW:
         said = "" if interval is None else f": noise anywhere from {interval[0]:.2g} to {interval[1]:.2g}"
-        notes.append(f"only {weight.sum():g} rows{said}")
+        notes.append(f"only {weight.sum():g} row{'' if weight.sum() == 1 else 's'}{said}")
     if (counts == 0).any():
         absent = np.flatnonzero(counts == 0)
         shown = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")

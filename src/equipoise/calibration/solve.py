@@ -14,7 +14,7 @@ from equipoise.calibration.likelihood import Array, Bools, Floats, Likelihood, S
 
 LOG_TEMPERATURE = 10.0  # log T is kept in [-10, 10], as scikit-learn's
 LOGIT = 14.0  # and logit s in [-14, 14]
-START_A = (-1.5, 0.0, 1.5, 3.0)
+START_A = (0.0, -1.5, 1.5, 3.0)  # T = 1 first: where every temperature is as good, it stays
 START_S = (0.03, 0.15, 0.4, 0.7)
 
 

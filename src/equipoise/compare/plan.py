@@ -28,7 +28,6 @@ from equipoise.compare.splits import splits
 from equipoise.compare.store import Store, digest
 from equipoise.compare.trial import Conditions, Unit, shared_key, unit_key
 from equipoise.compare.tuning import draw
-from equipoise.losses import CrossEntropy
 from equipoise.losses.costs import in_order
 
 __all__ = ["BASELINE", "Candidate", "Plan", "prepare"]
@@ -158,7 +157,8 @@ def prepare(settings: Settings) -> Plan:
     conditions = Conditions(dataset, parts, settings.repeats, settings.training, noise, costs)
     shared = shared_key(conditions)
     texts = settings.objectives or default_objectives(matrices)
-    candidates = []
+    candidates: list[Candidate] = []
+    known: list[Spelled] = []
     for text in dict.fromkeys([BASELINE, *(spelling.normalise(text) for text in texts)]):
         spelled = spec.read(text, matrices)
         loss = spelled.loss
@@ -167,8 +167,9 @@ def prepare(settings: Settings) -> Plan:
                 f"objective must name the classes in their order, {', '.join(classes)}, got {text!r}; give "
                 "the matrix as --costs or --similarity, which are matched by name"
             )
-        if text != BASELINE and loss == CrossEntropy() and not spelled.schedules:
+        if spelled in known:  # Focal() is Focal(gamma=2), and one more interval would make all of them wider
             continue
+        known.append(spelled)
         _try(text, spelled, len(classes))
         candidates.append(_candidate(text, spelled, matrices, shared, settings, len(classes)))
     if len(candidates) == 1:

@@ -110,12 +110,15 @@ class Settings:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
+        for name in ("drop", "objectives"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         for name in ("folds", "repeats"):
             _require_count(name, getattr(self, name))
         if self.folds < 2:
             raise ValueError(f"folds must be 2 or more, got {self.folds}; the default is 10")
-        if self.tune < 0:
-            raise ValueError(f"tune must be 0 or more, got {self.tune}; 0 tunes nothing")
+        if not isinstance(self.tune, int) or self.tune < 0:
+            raise ValueError(f"tune must be an integer, 0 or more, got {self.tune}; 0 tunes nothing")
         known = [name for name, _ in WORTHWHILE] + ["decided_cost"]
         given = tuple((dict(WORTHWHILE) | dict(self.worthwhile)).items())
         object.__setattr__(self, "worthwhile", given)
@@ -157,8 +160,8 @@ class Settings:
 
 
 def _require_count(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, got {value}; leave it out for the default")
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer, 1 or more, got {value}; leave it out for the default")
 
 
 def worthwhile(given: Sequence[str]) -> tuple[tuple[str, float], ...]:
