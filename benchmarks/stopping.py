@@ -257,36 +257,46 @@ def _cell(values: Sequence[float], reference: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ({mean:+.3f} ± {half:.3f})"
 
 
-def summary_table(results: Sequence[Mapping[str, Any]], data: str, figure: str) -> str:
-    """Return one figure of a data set: a line for each loss and rule, a column for each noise.
+def summary_table(results: Sequence[Mapping[str, Any]], data: str) -> str:
+    """Return clean accuracy on a data set: a line for each loss and rule, a column for each noise."""
 
-    Args:
-        results: Of all conditions.
-        data: Name of the data set.
-        figure: "accuracy", or a calibration for its NLL.
-    """
+    def cells(rules: Mapping[str, Any]) -> dict[str, str]:
+        return {rule: f"{100 * np.mean(rules[rule]['accuracy']):.1f}" for rule in RULES}
+
+    return _summary(results, data, "epoch by", cells)
+
+
+def calibration_table(results: Sequence[Mapping[str, Any]], data: str) -> str:
+    """Return clean NLL at the epoch of the reference: a line for each loss and calibration."""
+
+    def cells(rules: Mapping[str, Any]) -> dict[str, str]:
+        return {name: f"{np.mean(rules[REFERENCE[0]][name]):.3f}" for name in CALIBRATIONS}
+
+    return _summary(results, data, "calibration", cells)
+
+
+def _summary(
+    results: Sequence[Mapping[str, Any]], data: str, head: str, cells: Callable[[Any], Mapping[str, str]]
+) -> str:
     own = [each for each in results if each["data"] == data]
     kinds = list(dict.fromkeys((each["noise"], each["rate"]) for each in own))
-    found = {(each["loss"], each["noise"], each["rate"]): each["rules"] for each in own}
+    found = {(each["loss"], each["noise"], each["rate"]): cells(each["rules"]) for each in own}
     lines = []
     for loss in dict.fromkeys(each["loss"] for each in own):
-        for rule in RULES:
-            cells = []
-            for kind in kinds:
-                rules = found.get((loss, *kind))
-                cells.append("" if rules is None else f"{np.mean(rules[rule][figure]):.3f}")
-            lines.append((loss, rule, *cells))
-    heads = ["clean" if noise == "none" else f"{noise} {rate:g}" for noise, rate in kinds]
-    return table(("loss", "epoch by", *heads), lines)
+        columns = [found.get((loss, *kind)) for kind in kinds]
+        names = next(each for each in columns if each is not None)
+        lines += [(loss, name, *("" if each is None else each[name] for each in columns)) for name in names]
+    heads = ["clean" if noise == "none" else f"{noise} {rate:.0%}" for noise, rate in kinds]
+    return table(("loss", head, *heads), lines)
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> str:
     """Return all tables as Markdown: the summaries, then a table for each condition."""
     text = []
     for data in dict.fromkeys(each["data"] for each in results):
-        for figure in ("accuracy", *CALIBRATIONS):
-            what = "Accuracy" if figure == "accuracy" else f"NLL, {figure}"
-            text.append(f"## {data}: {what} on clean test labels\n\n{summary_table(results, data, figure)}")
+        text.append(f"## {data}: accuracy on clean test labels, in %\n\n{summary_table(results, data)}")
+        title = f"## {data}: NLL of clean test labels, epoch by {REFERENCE[0]}"
+        text.append(f"{title}\n\n{calibration_table(results, data)}")
     for each in results:
         title = f"{each['data']}, {each['noise']} noise {each['rate']:g}, {each['loss']}"
         text.append(f"### {title}\n\n{rule_table(each)}")
