@@ -36,12 +36,12 @@ def execute(plan: Plan, watch: Watch | None = None) -> Result:
     total, reused = plan.trials, plan.trials - each * len(waiting)
     if watch is not None:
         watch(reused, total)
-    jobs = [delayed(run_unit)(unit, plan.conditions, plan.store.folder) for unit in waiting]
-    jobs += [
+    jobs = [  # first, as they are no part of the progress shown
         delayed(run_beside)(key, place, plan.conditions, plan.store.folder)
         for place, key in enumerate(plan.context_keys)
         if plan.store.read(key) is None
     ]
+    jobs += [delayed(run_unit)(unit, plan.conditions, plan.store.folder) for unit in waiting]
     workers = Parallel(
         n_jobs=min(plan.settings.processes, max(len(jobs), 1)), return_as="generator_unordered"
     )

@@ -361,7 +361,7 @@ def _more(gap: float, half: float, rows: int | None, unit: str) -> str:
     factor = (half / gap) ** 2 if gap > 0 else math.inf
     if not factor < 1e6:
         return f"no number of {unit} would settle it while the difference stays as it is"
-    amount = f"{factor:.2g} times as many" if rows is None else f"{_rounded_up(factor * rows):,}"
+    amount = f"{_rounded_up(factor):,} times as many" if rows is None else f"{_rounded_up(factor * rows):,}"
     return f"about {amount} {unit} would settle it if the difference stays as it is"
 
 
