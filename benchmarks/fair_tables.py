@@ -19,7 +19,7 @@ FOLLOW = "FollowConfidence("  # a schedule that the package no longer has; resul
 SHORT = {
     "GammaCrossEntropy(gamma=0.5)": "gamma 0.5",
     "GeneralizedCrossEntropy(q=0.7)": "GCE 0.7",
-    "SymmetricCrossEntropy(alpha=0.1, beta=1.0)": "symmetric",
+    "SymmetricCrossEntropy(alpha=0.1, beta=1.0)": "SCE 0.1, 1",
     "CrossEntropy(label_smoothing=0.1)": "smoothing 0.1",
     "GammaCrossEntropy(gamma=Linear(0, 0.5))": "gamma 0 to 0.5",
     "GammaCrossEntropy(gamma=FollowConfidence(0, 0.5))": "gamma follows",
