@@ -85,7 +85,7 @@ def _differences(
             )
         elif measure.rows is not None:
             rows = np.unique(pooled[0]().rows)
-            scores = [_by_repeat(each(), measure.rows) for each in pooled]
+            scores = [each().by_training(measure.rows) for each in pooled]
             groups = None if dataset.groups is None else dataset.groups[rows]
             compared = compare_rows(
                 scores[1:], scores[0], better, worthwhile=least, comparisons=comparisons, groups=groups
@@ -97,12 +97,6 @@ def _differences(
         for place, difference in enumerate(compared, start=1):
             found[place][name] = difference
     return found
-
-
-def _by_repeat(pooled: Pooled, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The scores (R, M) of the rows of one test part, in the order of the rows, by each of R trainings."""
-    order = np.lexsort((pooled.rows, pooled.split))
-    return score(pooled.predictions)[order].reshape(len(np.unique(pooled.split)), -1)
 
 
 def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Pooled]:

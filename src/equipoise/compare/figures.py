@@ -79,8 +79,12 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
             share, stated = calibration_curve(right, confidence, n_bins=ECE_BINS, strategy="uniform")
             counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
             counts = counts[counts > 0]
-            told = counts >= min(FEWEST_ROWS, counts.max())
-            share, stated, sizes = share[told], stated[told], 8 + 60 * np.sqrt(counts[told] / counts.max())
+            enough = counts >= min(FEWEST_ROWS, counts.max())
+            share, stated, sizes = (
+                share[enough],
+                stated[enough],
+                8 + 60 * np.sqrt(counts[enough] / counts.max()),
+            )
             above.plot(stated, share, color=colour, linewidth=1.2)
             hollow = {"facecolors": _PAGE} if marker == "s" else {}
             above.scatter(

@@ -29,6 +29,11 @@ class Pooled:
     rows: NDArray[np.int64]
     split: NDArray[np.int64]
 
+    def by_training(self, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Scores (R, M) of the rows of one test part, in the order of the rows, by each of R trainings."""
+        order = np.lexsort((self.rows, self.split))
+        return score(self.predictions)[order].reshape(len(np.unique(self.split)), -1)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -138,8 +138,8 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
         return None
     likeliest, cheapest = (plain.values[name] for name in ("cost", "decided_cost"))
     if plan.one_test:
-        rows = {measure.name: measure.rows for measure in plan.measures}
-        before, after = (_by_repeat(plain, rows[name]) for name in ("cost", "decided_cost"))
+        rows = {each.name: each.rows for each in plan.measures if each.rows is not None}
+        before, after = (plain.pooled.by_training(rows[name]) for name in ("cost", "decided_cost"))
         groups = plan.conditions.dataset.groups
         grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
         (difference,) = compare_rows([after], before, "lower", groups=grouped)
@@ -186,9 +186,3 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
         if not is_proper(outcome.candidate)
         and mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
     ]
-
-
-def _by_repeat(outcome: "Outcome", scores: Any) -> Any:
-    """Return the scores (R, M) of the rows of one test part, in the order of the rows, by R trainings."""
-    order = np.lexsort((outcome.pooled.rows, outcome.pooled.split))
-    return scores(outcome.predictions)[order].reshape(len(outcome.records), -1)

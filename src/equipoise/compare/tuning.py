@@ -97,7 +97,7 @@ def draw(candidate: str, training: Training, count: int, classes: int, seed: int
         Optuna's quasi-random sampler, of a scrambled Halton sequence: a few draws spread over each range, and
         those of the first numbers do not depend on how many others there are. Drawn numbers are rounded to
         three digits, so that their text is short. The first setting is put in front and not enqueued in the
-        study, which has no room for one outside the ranges, such as a weight decay of 0.
+        study, which cannot hold one outside the ranges, such as a weight decay of 0.
 
     Example:
         >>> settings = draw("Focal()", Training(), count=3, classes=10, seed=0)

@@ -95,16 +95,16 @@ def judge(result: "Result") -> Verdict:
     winner = result.baseline if place is None else candidates[place]
     choice = [candidates[each] for each in mixed]
     if place is not None:
-        sentence, told = _praise(result, winner), [winner]
+        sentence, named = _praise(result, winner), [winner]
     elif choice:
-        sentence, told = _leave(result, choice), choice[:1]
+        sentence, named = _leave(result, choice), choice[:1]
     elif said == EQUAL:
-        sentence, told = _keep(result), []
+        sentence, named = _keep(result), []
     else:
         nearest = min(candidates, key=lambda each: _distance(result, each))
-        sentence, told = _doubt(result, nearest), [nearest]
+        sentence, named = _doubt(result, nearest), [nearest]
     names = (result.baseline.candidate.spec, *(each.candidate.spec for each in choice)) if choice else ()
-    others = " ".join([*_also(result, told), *_beside(result, winner)])
+    others = " ".join([*_also(result, named), *_beside(result, winner)])
     text = f"{sentence} {_data(result)}"
     return Verdict(said, winner, _against(result), names, text, others, _code(result, winner))
 
@@ -254,10 +254,10 @@ def _data(result: "Result") -> str:
     return f"{shown}{found}; {plan.settings.folds}-fold cross-validation{times}."
 
 
-def _also(result: "Result", told: Sequence["Outcome"]) -> list[str]:
-    """What is to be said of the candidates that the sentence has not told of."""
+def _also(result: "Result", named: Sequence["Outcome"]) -> list[str]:
+    """What is to be said of the candidates that the sentence does not name."""
     deciding, lines = result.plan.deciding, []
-    rest = [each for each in result.outcomes[1:] if not any(each is other for other in told)]
+    rest = [each for each in result.outcomes[1:] if not any(each is other for other in named)]
     better = [each for each in rest if any(each.call(name) == BETTER for name in deciding)]
     mixed = [each for each in better if any(each.call(name) == WORSE for name in deciding)]
     clean = [each.candidate.spec for each in better if not any(each is other for other in mixed)]
