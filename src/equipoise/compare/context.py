@@ -3,14 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from equipoise.calibration import Calibration
-from equipoise.calibration.solve import fit_batch
+from equipoise.compare.calibrated import calibrated_probs, fitted
 from equipoise.compare.measures import SMALLEST, Predictions
 
 if TYPE_CHECKING:
@@ -60,11 +58,10 @@ def run_context(
     train, test = split.train, split.test
     prior = DummyClassifier(strategy="prior").fit(inputs[train], observed[train])
     shares = _probs(prior, inputs[test], classes)
-    fitted = _trees(inputs, observed, split, class_weight)
-    probs = _probs(fitted, inputs[test], classes)
-    calibrated = _calibrated(
-        _probs(fitted, inputs[split.validation], classes), observed[split.validation], probs, nll_of
-    )
+    model = _trees(inputs, observed, split, class_weight)
+    probs = _probs(model, inputs[test], classes)
+    fit = fitted(_logits(_probs(model, inputs[split.validation], classes)), observed[split.validation])
+    calibrated = probs if fit is None else calibrated_probs(fit, _logits(probs), nll_of)
     return {
         COMMONEST: Predictions(shares, shares, target[test], costs),
         TREES: Predictions(probs, calibrated, target[test], costs),
@@ -97,12 +94,6 @@ def _probs(model: Any, inputs: NDArray[np.float32], classes: int) -> NDArray[np.
     return probs
 
 
-def _calibrated(
-    validation: NDArray[np.float64], labels: NDArray[np.int64], probs: NDArray[np.float64], nll_of: str
-) -> NDArray[np.float64]:
-    """Return probabilities (M, C) after a calibration fitted to those of validation rows and their labels."""
-    logits = np.log(np.maximum(validation, SMALLEST))
-    fit = fit_batch(logits[None], labels[None])
-    found = Calibration(float(fit.temperature[0]), float(fit.noise[0]), None, probs.shape[1])
-    rows = torch.from_numpy(np.log(np.maximum(probs, SMALLEST)))
-    return (found.probs if nll_of == "clean" else found.observed_probs)(rows).numpy()
+def _logits(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return logits whose softmax the probabilities are."""
+    return np.log(np.maximum(probs, SMALLEST))

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from equipoise.compare import figures, forest
-from equipoise.compare.measures import Measure, confusion
+from equipoise.compare.measures import Measure, confusion, recall_per_class
 from equipoise.compare.report_words import settings_words, statistics_words
 from equipoise.compare.sentences import (
     calibration_words,
@@ -307,7 +307,8 @@ def _stated(probs: NDArray[np.float64], target: NDArray[np.int64]) -> figures.St
 def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
     """Return the confusion matrix with the recall of each class, or the lowest recalls of many classes."""
     classes = result.plan.conditions.dataset.classes
-    counts, plain = confusion(verdict.winner.predictions), confusion(result.baseline.predictions)
+    counts = confusion(verdict.winner.predictions)
+    recalls, plain = (recall_per_class(each.predictions) for each in (verdict.winner, result.baseline))
     rows = []
     for place, name in enumerate(classes):
         total = counts[place].sum()
@@ -318,8 +319,8 @@ def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
             {
                 "name": name,
                 "rows": int(total),
-                "recall": counts[place, place] / total if total else math.nan,
-                "plain": plain[place, place] / plain[place].sum() if plain[place].sum() else math.nan,
+                "recall": recalls[place],
+                "plain": plain[place],
                 "taken": f"{classes[often]} ({mistakes[often]})" if mistakes[often] > 0 else "\u2013",
                 "cells": [
                     {"count": int(count), "depth": depth if count else 0, "right": at == place}

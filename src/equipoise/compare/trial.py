@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import equipoise
 from equipoise.calibration import Calibration
-from equipoise.calibration.solve import crossfit_nll_batch, fit_batch
+from equipoise.calibration.solve import crossfit_nll_batch
+from equipoise.compare.calibrated import calibrated_probs, fitted
 from equipoise.compare.context import run_context
 from equipoise.compare.data import Dataset, encode
 from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
@@ -282,7 +283,9 @@ def build(model: str, width: int, features: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
 
 
-def measured(logits: Tensor, target: NDArray[np.int64], conditions: Conditions, fit: Any) -> Predictions:
+def measured(
+    logits: Tensor, target: NDArray[np.int64], conditions: Conditions, fit: Calibration | None
+) -> Predictions:
     """Predictions of test rows.
 
     Args:
@@ -292,10 +295,7 @@ def measured(logits: Tensor, target: NDArray[np.int64], conditions: Conditions, 
         fit: A `Calibration`, or None to take raw probabilities for calibrated ones.
     """
     probs = logits.double().softmax(dim=1)
-    if fit is None:
-        calibrated = probs
-    else:
-        calibrated = (fit.probs if conditions.nll_of == "clean" else fit.observed_probs)(logits.double())
+    calibrated = probs if fit is None else calibrated_probs(fit, logits.double(), conditions.nll_of)
     return Predictions(probs.numpy(), calibrated.numpy(), target, conditions.costs)
 
 
@@ -308,7 +308,7 @@ def _measure(
     labels = prepared.observed[split.validation]
     target = conditions.dataset.target[split.test]
     logits = predict(template, trained.state, inputs[split.test])
-    fit, score = _calibrated(validation, labels, logits.shape[1])
+    fit = fitted(validation, labels)
     arrays = {
         "logits": logits.numpy(),
         "target": target,
@@ -336,7 +336,7 @@ def _measure(
         epoch=trained.epoch,
         temperature=1.0 if fit is None else fit.temperature,
         noise=0.0 if fit is None else fit.noise,
-        score=score,
+        score=float(crossfit_nll_batch(validation[None], labels[None])[0]),
         curve=trained.curve,
         measures=measures,
         finite=finite,
@@ -352,15 +352,6 @@ def values_of(predictions: Predictions) -> dict[str, float | None]:
     wanted = [each for each in MEASURES if predictions.costs is not None or not each.needs_costs]
     found = {each.name: each.of(predictions) for each in wanted}
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
-
-
-def _calibrated(logits: Tensor, labels: Tensor, classes: int) -> tuple[Calibration | None, float]:
-    """The calibration of validation rows, None if a logit is not finite, and what settings are chosen by."""
-    fit = fit_batch(logits[None], labels[None])
-    if not np.isfinite(fit.temperature[0]):
-        return None, float("nan")
-    found = Calibration(float(fit.temperature[0]), float(fit.noise[0]), None, classes)
-    return found, float(crossfit_nll_batch(logits[None], labels[None])[0])
 
 
 def _row_weight(observed: Tensor, split: Split, conditions: Conditions) -> Tensor | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from equipoise.compare import spec
+from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.records import mean
 from equipoise.compare.statistics import (
     BETTER,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
 
 AGAINST = "plain cross entropy, best epoch, calibrated"
-COMMONEST = "commonest class"
-TREES = "HistGradientBoostingClassifier"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+"""Probabilities after a calibration on validation rows: the same for candidates and for the models beside."""
+
+from typing import Any
+
+import numpy as np
+
+from equipoise.calibration import Calibration
+from equipoise.calibration.solve import fit_batch
+
+__all__ = ["calibrated_probs", "fitted"]
+
+
+def fitted(logits: Any, labels: Any) -> Calibration | None:
+    """Return the calibration of validation rows, without an interval; None if a logit is not finite.
+
+    Shapes:
+        logits (V, C); labels (V,).
+    """
+    fit = fit_batch(logits[None], labels[None])
+    if not np.isfinite(fit.temperature[0]):
+        return None
+    return Calibration(float(fit.temperature[0]), float(fit.noise[0]), None, logits.shape[1])
+
+
+def calibrated_probs(fit: Calibration, logits: Any, nll_of: str) -> Any:
+    """Return probabilities (M, C) of the labels that test rows are held against, "observed" or "clean"."""
+    return (fit.probs if nll_of == "clean" else fit.observed_probs)(logits)
