@@ -28,7 +28,7 @@ from equipoise.compare.tuning import draw
 from equipoise.losses.costs import in_order
 from equipoise.training import separable
 
-__all__ = ["BASELINE", "Plan", "prepare"]
+__all__ = ["BASELINE", "Plan", "prepare", "shared_key", "units_of"]
 
 BASELINE = "CrossEntropy()"
 FORMAT = 1  # of what is kept of a training; another one makes every training anew
@@ -141,9 +141,9 @@ def prepare(
     candidates = _candidates(objectives or _default_objectives(matrices), matrices, classes)
     if out is not None:
         _require_keys(settings, candidates)
-    shared = _shared_key(conditions)
+    shared = shared_key(conditions)
     units = [
-        unit for of, each in enumerate(candidates) for unit in _units(of, each, conditions, matrices, shared)
+        unit for of, each in enumerate(candidates) for unit in units_of(of, each, conditions, matrices, shared)
     ]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
@@ -244,7 +244,7 @@ def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
             )
 
 
-def _units(
+def units_of(
     of: int,
     candidate: Candidate,
     conditions: Conditions,
@@ -271,7 +271,7 @@ def _units(
     return found
 
 
-def _shared_key(conditions: Conditions) -> dict[str, Any]:
+def shared_key(conditions: Conditions) -> dict[str, Any]:
     """What decides the result of every training: data, splits, settings, and the version of this package."""
     costs = conditions.costs
     first = conditions.splits[: len(conditions.of_repeat(0))]
