@@ -141,7 +141,9 @@ def test_the_winner_is_fitted_anew_with_its_calibration(of_images, images):
 
 
 def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
-    frame = pd.DataFrame({"a": arrays[0][:, 0], "b": arrays[0][:, 1], "c": np.where(arrays[0][:, 2] > 1, "x", "y")})
+    frame = pd.DataFrame(
+        {"a": arrays[0][:, 0], "b": arrays[0][:, 1], "c": np.where(arrays[0][:, 2] > 1, "x", "y")}
+    )
     labels = np.array(["ape", "bee", "cat"])[arrays[1]]
     comparison = compare(PAIR, frame, labels, costs="ape, bee | cat", noise=0.2, **FAST)
     fitted = comparison.fit(frame, labels)
@@ -149,7 +151,9 @@ def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
     assert pickle.loads(pickle.dumps(fitted)).predict(frame).tolist() == fitted.predict(frame).tolist()
     with pytest.raises(ValueError, match="'c'"):
         fitted.predict(frame.drop(columns="c"))
-    with pytest.raises(ValueError, match="y must have the classes of the comparison, ape, bee, cat, got ape, bee"):
+    with pytest.raises(
+        ValueError, match="y must have the classes of the comparison, ape, bee, cat, got ape, bee"
+    ):
         comparison.fit(frame[:100], labels[:100])
 
 
@@ -183,7 +187,10 @@ def test_candidates_are_losses_texts_objectives_and_named(arrays, tmp_path):
     assert names == ["CrossEntropy()", "mine", "later", "text"]
     assert scheduled.steps == 0
     alone = compare(Mine(1.5), *arrays, **FAST)
-    assert alone.result.outcomes[1].values["nll"].tolist() == comparison.result.outcomes[1].values["nll"].tolist()
+    assert (
+        alone.result.outcomes[1].values["nll"].tolist()
+        == comparison.result.outcomes[1].values["nll"].tolist()
+    )
 
 
 def test_parts_are_given_as_arrays(arrays):
@@ -205,7 +212,9 @@ def test_parts_are_given_as_arrays(arrays):
 def test_a_file_is_read_into_rows(blobs, found):
     rows = read(str(blobs))
     assert timeless(compare(PAIR, rows, **FAST))["objectives"] == timeless(found)["objectives"]
-    with pytest.raises(ValueError, match="y must be left out where X was read from a file, got list; name it"):
+    with pytest.raises(
+        ValueError, match="y must be left out where X was read from a file, got list; name it"
+    ):
         compare(PAIR, rows, [1, 2], **FAST)
 
 
@@ -266,7 +275,9 @@ def test_what_has_no_name_is_not_kept_on_disk(arrays, tmp_path):
     def make(features, classes):
         return nn.Linear(features, classes)
 
-    with pytest.raises(ValueError, match="model_name must be given with out and a model of your own, got None"):
+    with pytest.raises(
+        ValueError, match="model_name must be given with out and a model of your own, got None"
+    ):
         compare(PAIR, *arrays, model=make, out=tmp_path, **FAST)
     assert compare(PAIR, *arrays, model=make, **FAST).call
 
@@ -296,7 +307,9 @@ def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
 
 
 def test_a_baseline_that_diverges_is_refused(arrays):
-    with pytest.raises(FloatingPointError, match="plain cross entropy must stay finite .* lower lr from 1e\\+30"):
+    with pytest.raises(
+        FloatingPointError, match="plain cross entropy must stay finite .* lower lr from 1e\\+30"
+    ):
         compare(PAIR, *arrays, **(FAST | {"lr": 1e30}))
 
 

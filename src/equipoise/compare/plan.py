@@ -143,7 +143,9 @@ def prepare(
         _require_keys(settings, candidates)
     shared = shared_key(conditions)
     units = [
-        unit for of, each in enumerate(candidates) for unit in units_of(of, each, conditions, matrices, shared)
+        unit
+        for of, each in enumerate(candidates)
+        for unit in units_of(of, each, conditions, matrices, shared)
     ]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
@@ -155,7 +157,11 @@ def prepare(
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, given[name], matrix, classes, counts)
     ]
-    warnings = (*dataset.warnings, *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]), *transposed)
+    warnings = (
+        *dataset.warnings,
+        *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]),
+        *transposed,
+    )
     return Plan(
         settings,
         conditions,
@@ -165,7 +171,8 @@ def prepare(
         tuple(candidates),
         tuple(units),
         tuple(digest([shared, "context", place])[:24] for place in conditions.of_repeat(0)),
-        {name: version(name) for name in ("torch", "numpy", "scikit-learn")} | {"equipoise": equipoise.__version__},
+        {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+        | {"equipoise": equipoise.__version__},
         out,
         warnings,
     )
@@ -189,7 +196,9 @@ def _candidates(
         if any(candidate.same(other) for other in found):  # one more interval would make all of them wider
             continue
         if any(candidate.name == other.name for other in found):
-            raise ValueError(f"objectives must have names of their own, got {candidate.name!r} twice; rename one")
+            raise ValueError(
+                f"objectives must have names of their own, got {candidate.name!r} twice; rename one"
+            )
         _try(candidate, len(classes))
         found.append(candidate)
     if len(found) == 1:
