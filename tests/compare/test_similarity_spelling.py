@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equipoise.compare.matrices import looks_transposed, read_costs, read_similarity
+from equipoise.compare.matrices import looks_transposed, as_costs, as_similarity
 
 CLASSES = ("horse", "shark", "whale", "zebra")
 GROUPS = "horse, zebra | whale, shark"
@@ -85,13 +85,13 @@ def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, a
 
 def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
     expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
-    np.testing.assert_allclose(read_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
-    np.testing.assert_array_equal(read_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
+    np.testing.assert_allclose(as_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
+    np.testing.assert_array_equal(as_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
     path = tmp_path / "costs.toml"
     path.write_text("\n".join(f"[{name}]\notherwise = {1 + (name == 'zebra')}" for name in reversed(CLASSES)))
-    np.testing.assert_array_equal(read_costs(str(path), CLASSES)[3], [2, 2, 2, 0])
+    np.testing.assert_array_equal(as_costs(path, CLASSES)[3], [2, 2, 2, 0])
     path.write_text(f"groups = {GROUPS!r}\nwithin = 0.2\n")
-    np.testing.assert_allclose(read_similarity(str(path), CLASSES)[0, 3], 0.2)
+    np.testing.assert_allclose(as_similarity(path, CLASSES)[0, 3], 0.2)
 
 
 @pytest.mark.parametrize(

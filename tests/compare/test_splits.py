@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from equipoise.compare import data
 from equipoise.compare.data import UNKNOWN, Dataset
-from equipoise.compare.matrices import read_noise
+from equipoise.compare.matrices import as_noise
 from equipoise.compare.splits import Split, flip, splits
 
 DIGITS = data.load(None, None)
@@ -211,7 +211,7 @@ def test_a_class_that_is_in_two_groups_only_is_refused_where_it_cannot_validate(
 
 
 def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
-    noise = read_noise("0.4", DIGITS.classes)
+    noise = as_noise("0.4", DIGITS.classes)
     observed = flip(DIGITS.labels, noise, 0)
     wrong = observed != DIGITS.labels
     assert wrong.mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / 1797))
@@ -219,7 +219,7 @@ def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
         for part in (split.train, split.validation):
             assert wrong[part].mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / len(part)))
     assert chisquare(np.bincount(observed[wrong], minlength=10)).pvalue > 0.001
-    assert (flip(DIGITS.labels, read_noise("0", DIGITS.classes), 0) == DIGITS.labels).all()
+    assert (flip(DIGITS.labels, as_noise("0", DIGITS.classes), 0) == DIGITS.labels).all()
     np.testing.assert_array_equal(flip(DIGITS.labels, noise, 0), observed)
     assert (observed != flip(DIGITS.labels, noise, 1)).any()
     assert observed.dtype == np.int64
