@@ -81,14 +81,15 @@ def test_noise_of_a_file(tmp_path):
         (as_costs, "0,1,1,1\n1,0,1\n", "costs must have rows of one length, got 3 cells in line 2 and 4"),
         (as_costs, "0,1,1,1\n1,0,1,1\n1,1,0,one\n1,1,1,0\n", "costs must hold numbers, got 'one' in"),
         (as_costs, "0,1,1,1\n1,0,1,1\n1,1,0,nan\n1,1,1,0\n", "costs must be finite, got nan or infinity"),
-        (as_costs, "0,1,1,1\n1,0,1,1\n1,1,0,-1\n1,1,1,0\n", "costs must be 0 or more, got -1 in"),
-        (as_costs, "3,1,1,1\n1,3,1,1\n1,1,3,1\n1,1,1,3\n", "costs must be smallest where [true,"),
-        (as_similarity, "1,1,0,0\n0,1,0,0\n0,0,1,0\n0,0,0,1\n", "similarity must have rows that sum to"),
-        (as_noise, "2,-1,0,0\n0,1,0,0\n0,0,1,0\n0,0,0,1\n", "noise must be 0 or more, got -1"),
+        (as_costs, "0,1,1,1\n1,0,1,1\n1,1,0,-1\n1,1,1,0\n", "costs[true, predicted] must be smallest where a"),
+        (as_costs, "-1,1,1,1\n1,0,1,1\n1,1,0,1\n1,1,1,0\n", "costs must be 0 or more, got -1 in"),
+        (as_costs, "3,1,1,1\n1,3,1,1\n1,1,3,1\n1,1,1,3\n", "costs[true, predicted] must be smallest where a"),
+        (as_similarity, "1,1,0,0\n0,1,0,0\n0,0,1,0\n0,0,0,1\n", "similarity[true, class] must have rows that sum"),
+        (as_noise, "2,-1,0,0\n0,1,0,0\n0,0,1,0\n0,0,0,1\n", "noise must not be negative, got -1"),
         (as_costs, named_by("horse", "shark", "whale", "zebar"),
-         "costs must name the classes of the data, got 'zebar' in"),
+         "costs must have the same names across and down, got 'zebar' in one only in"),
         (as_costs, named_by("horse", "shark", "whale", "whale"),
-         "costs must name every class once, got none for 'zebra'"),
+         "costs: classes must have different names, got 'whale' twice in"),
     ],
 )  # fmt: skip
 def test_bad_files_are_refused(read, content, message, tmp_path):
@@ -101,7 +102,7 @@ def test_bad_files_are_refused(read, content, message, tmp_path):
 
 def test_the_nearest_class_is_named(tmp_path):
     path = tmp_path / "matrix.csv"
-    path.write_text("t,a,bb\na,0,1\nbc,1,0\n")
+    path.write_text("t,a,bc\na,0,1\nbc,1,0\n")
     with pytest.raises(ValueError, match=re.escape("did you mean bb?")):
         as_costs(path, ("a", "bb"))
 

@@ -205,7 +205,7 @@ def test_a_class_that_is_in_two_groups_only_is_refused_where_it_cannot_validate(
     require_parts(dataset, splits(dataset, 5))  # one of them tests, the other trains: validation does without
     two = replace(dataset, groups=np.repeat([0, 1, 2, 3], [45, 45, 5, 5]))
     with pytest.raises(
-        ValueError, match=r"group must leave every class rows to train .* got 2 groups beside"
+        ValueError, match=r"groups must leave every class rows to train .* got 2 groups beside"
     ):
         splits(two, 2)
 

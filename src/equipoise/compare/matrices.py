@@ -3,24 +3,22 @@
 import os
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.naming import nearest
 from equipoise.targets import Matrix, from_groups, read
 from equipoise.targets.files import NUMBER, corner_is_predicted, matrix_cells, number
+from equipoise.targets.matrix import Kind, labelled
 
 __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "lost_similarity"]
 
 Floats = NDArray[np.float64]
-Kind = Literal["similarity", "costs"]
 # Of the largest cost: differences below 1e-12 count as rounding, and squares overflow in float32
 SMALLEST, LARGEST = 1e-6, 1e15
-TEXTS = (".npy", ".toml")  # suffixes of files that are not tables of text
 
 
 def as_costs(given: Any, classes: tuple[str, ...], where: str = "costs") -> Floats:
@@ -33,35 +31,12 @@ def as_costs(given: Any, classes: tuple[str, ...], where: str = "costs") -> Floa
             f"{where} must have a largest entry from {SMALLEST:g} to {LARGEST:g}, got {costs.max():g}{at}; "
             "count costs in another unit"
         )
-    true, wrong = np.unravel_index((costs - costs.diagonal()[:, None]).argmin(), costs.shape)
-    if costs[true, wrong] < costs[true, true]:
-        way = "are they gains? take the largest gain minus each"
-        if (costs >= costs.diagonal()).all():
-            way = "each is smallest in its column, so it looks transposed: exchange rows and columns"
-        raise ValueError(
-            f"{where} must be smallest where [true, predicted] agree, got {costs[true, true]:g} for "
-            f"{classes[true]!r} as itself and {costs[true, wrong]:g} as {classes[wrong]!r}{at}; {way}"
-        )
     return costs
 
 
 def as_similarity(given: Any, classes: tuple[str, ...], where: str = "similarity") -> Floats:
     """Return similarities [true, class], (C, C), whose rows sum to one."""
-    shares, at = _matrix(given, classes, "similarity", where)
-    if (shares < 0).any():
-        raise ValueError(f"{where} must be 0 or more, got {shares.min():g}{at}; its rows are shares")
-    with np.errstate(over="ignore"):
-        sums, columns = shares.sum(axis=1), shares.sum(axis=0)
-    worst = int(np.abs(sums - 1).argmax())
-    if abs(sums[worst] - 1) > 1e-6:
-        way = "divide each row by its sum"
-        if np.abs(columns - 1).max() <= 1e-6:
-            way = "its columns do, so it looks transposed: exchange rows and columns"
-        raise ValueError(
-            f"{where} must have rows that sum to one, got {sums[worst]:g} for class {classes[worst]!r}{at}; "
-            f"{way}"
-        )
-    return shares / sums[:, None]
+    return _matrix(given, classes, "similarity", where)[0]
 
 
 def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
@@ -86,33 +61,26 @@ def lost_similarity(similarity: Floats) -> Floats:
 def looks_transposed(
     name: str, given: Any, matrix: Floats, classes: tuple[str, ...], counts: NDArray[np.int64]
 ) -> tuple[str, ...]:
-    """Return warnings if a matrix may have its rows and columns the wrong way round.
+    """Return warnings if the matrix made of what was given may have its rows and columns the wrong way round.
 
     It may if its corner says so; and costs may if confusions get dearer the commoner the missed class is and
-    the rarer the class it is taken for, where it is the rare class that is usually dear to miss.
-
-    Args:
-        name: "costs" or "similarity".
-        given: What the matrix was made from.
-        matrix: Indexed [true, class].
-        classes: Names of the classes.
-        counts: Rows of each class, (C,).
+    the rarer the class it is taken for (`counts` (C,)), where it is the rare class that is usually dear to
+    miss.
     """
     found = []
-    corner, at = "", "it"
+    corner, at = "", "the table"
     if isinstance(given, pd.DataFrame):
         corner = str(given.index.name or "")
-    elif _is_file(given) and Path(given).suffix.lower() not in TEXTS:
-        corner, at = matrix_cells(given, name)[1][0][0], _printable(given)
+    elif _suffix(given) not in (None, ".npy", ".toml"):
+        corner, at = matrix_cells(given, name)[1][0][0], str(given)
     if corner_is_predicted(corner):
         found.append(
             f"{name} may be transposed: {at} has {corner!r} in its corner, and its rows are read as "
             "true classes; if they are predictions, exchange rows and columns"
         )
-    if name == "costs" and len(classes) > 1 and counts.max() >= 1.5 * counts.min():
+    if name == "costs" and counts.max() >= 1.5 * counts.min():
         others = matrix * (1 - np.eye(len(classes)))
-        missed, taken = _slope(others.sum(axis=1), counts), _slope(others.sum(axis=0), counts)
-        if missed > 0.5 and taken < -0.5:
+        if _slope(others.sum(axis=1), counts) > 0.5 and _slope(others.sum(axis=0), counts) < -0.5:
             found.append(
                 f"costs may be transposed: read as [true, predicted], it is dearer to miss the common "
                 f"{classes[counts.argmax()]!r} than the rare {classes[counts.argmin()]!r}; if it should be "
@@ -129,35 +97,40 @@ def _slope(costs: Floats, counts: NDArray[np.int64]) -> float:
 
 
 def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tuple[Floats, str]:
-    """Return finite numbers (C, C) in the order of the classes, and where they are from: " in FILE" or ""."""
+    """Return a matrix of its kind in the order of the classes, and where it is from: " in FILE" or ""."""
     count, at = len(classes), ""
     if isinstance(given, str | os.PathLike):
-        given, at = _from_text(os.fspath(given), kind, name, count), f" in {_printable(given)}"
-    if isinstance(given, Matrix):
-        if given.kind != kind:
-            raise ValueError(f"{name} must be a matrix of kind {kind!r}, got {given!r}; build it as {kind}")
-        given = pd.DataFrame(given.array, given.classes, given.classes)
-    values = _numbers(given, name, at)
-    # As in Matrix, names that are the numbers of the classes say nothing, unless they are their names
-    numbers = [str(place) for place in range(count)]
-    if isinstance(given, pd.DataFrame):
-        axes = [[str(label).strip() for label in axis] for axis in given.axes]
-        if at or axes != [numbers] * 2 or set(classes) == set(numbers):
-            values = values[np.ix_(*[_places(names, classes, name, at) for names in axes])]
-    if values.shape != (count, count):
-        got = " x ".join(map(str, values.shape)) or "one value"
-        raise ValueError(
-            f"{name} must be {count} x {count}, a row and a column for each class, got {got}{at}; "
-            "class names around it are allowed"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got nan or infinity{at}; fill in every entry")
-    return values, at
+        at = f" in {given}" if str(given).isprintable() else f" in {str(given)!r}"
+        given = _from_text(os.fspath(given), kind, name, count)
+    if isinstance(given, Matrix) and given.kind != kind:
+        raise ValueError(f"{name} must be of kind {kind!r}, got {given!r}; build it as {kind}")
+    try:
+        named = isinstance(given, Matrix | pd.DataFrame)
+        values, names = labelled(given, kind) if named else (given, None)
+        values = _numbers(values, kind)
+        if names is None:
+            # Names that are the numbers of the classes say nothing, unless the classes are called so
+            numbers = [str(place) for place in range(count)]
+            names = numbers if named and {*numbers} == {*classes} else classes
+            if values.shape != (count, count):
+                got = " x ".join(map(str, values.shape)) or "one value"
+                raise ValueError(
+                    f"{kind} must be {count} x {count}, a row and a column for each class, got {got}; class "
+                    "names around it are allowed"
+                )
+        with np.errstate(over="ignore"):
+            return np.array(Matrix(values, kind, names).ordered(classes)), at
+    except ValueError as error:
+        rule, _, way = " ".join(str(error).split()).partition("; ")
+        rule = rule.replace(kind, name, 1) if rule.startswith(kind) else f"{name}: {rule}"
+        way = way.replace("pass its .T", "exchange rows and columns")
+        way = way.replace("pass its negative", "take the largest gain minus each")
+        raise ValueError(f"{rule}{at}; {way}") from error
 
 
 def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
     """Return the matrix that groups or a file hold, a table if classes are named in it."""
-    suffix = Path(text).suffix.lower() if _is_file(text) else None
+    suffix = _suffix(text)
     if suffix is None and "|" not in text:
         what, way = "groups such as 'a, b | c' or a CSV, TOML or NPY file", "check the path"
         if name == "noise":
@@ -180,10 +153,12 @@ def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
         [number(f"{text}, line {line}", name, cell) for cell in row[named:]]
         for line, row in zip(lines[named:], rows[named:], strict=True)
     ]
-    return pd.DataFrame(cells, [row[0] for row in rows[1:]], rows[0][1:]) if named else cells or np.zeros((0, 0))
+    return (
+        pd.DataFrame(cells, [row[0] for row in rows[1:]], rows[0][1:]) if named else cells or np.zeros((0, 0))
+    )
 
 
-def _numbers(given: Any, name: str, at: str) -> Floats:
+def _numbers(given: Any, name: str) -> Floats:
     """Return an array of floats of anything that holds real numbers; nan where they are masked."""
     try:
         if isinstance(given, Tensor):
@@ -196,30 +171,14 @@ def _numbers(given: Any, name: str, at: str) -> Floats:
             return np.asarray(values.astype(np.float64).filled(np.nan))
     except Exception as error:  # numpy, pandas and torch raise many kinds
         raise ValueError(
-            f"{name} must hold numbers, got {type(given).__name__}{at}; {_first_line(error)}"
+            f"{name} must hold numbers, got {type(given).__name__}; {_first_line(error)}"
         ) from error
 
 
-def _places(names: list[str], classes: tuple[str, ...], name: str, at: str) -> list[int]:
-    """Return where each class is among the names along an axis of a table."""
-    for given in names:
-        if given not in classes:
-            raise ValueError(
-                f"{name} must name the classes of the data, got {given!r}{at}; {nearest(given, classes)}"
-            )
-    for wanted in sorted(classes, key=names.count):  # missing ones first
-        if names.count(wanted) != 1:
-            got = f"{wanted!r} {names.count(wanted)} times" if wanted in names else f"none for {wanted!r}"
-            raise ValueError(f"{name} must name every class once, got {got}{at}; name each in both directions")
-    return [names.index(wanted) for wanted in classes]
-
-
-def _is_file(given: Any) -> bool:
-    return isinstance(given, str | os.PathLike) and os.path.isfile(given)  # False for a path too long, too
-
-
-def _printable(path: Any) -> str:
-    return str(path) if str(path).isprintable() else repr(str(path))
+def _suffix(given: Any) -> str | None:
+    """Return the suffix of a file that is there, else None."""
+    found = isinstance(given, str | os.PathLike) and os.path.isfile(given)  # False for too long a path, too
+    return Path(given).suffix.lower() if found else None
 
 
 def _first_line(error: BaseException) -> str:
