@@ -106,17 +106,17 @@ def test_constant_columns_are_named_in_one_line():
     frame = pd.DataFrame({"x": NAMES[NOISY], "a b": 1.0, "c": np.full(ROWS, np.nan), "d": "same"})
     frame["x"] = SPREAD.normal(size=ROWS)
     assert warn_of_columns(frame, LABELS, tuple(NAMES)) == [
-        "'a b', 'c', 'd' are the same in every row and tell nothing of the class; check the data, or leave "
-        "them out"
+        "the same value in every row tells nothing of the class, got that in 'a b', 'c', 'd'; check the data, "
+        "or leave such columns out"
     ]
     numbers = SPREAD.normal(size=(ROWS, 9))
     assert warn_of_columns(numbers, LABELS, tuple(NAMES)) == []
     numbers[:, 3] = 7
     (warning,) = warn_of_columns(numbers, LABELS, tuple(NAMES))
-    assert warning.startswith("column 4 of X is the same in every row and tells nothing of the class; ")
+    assert "tells nothing of the class, got that in column 4 of X; " in warning
     numbers[:, 1:8] = 7
     (warning,) = warn_of_columns(numbers, LABELS, tuple(NAMES))
-    assert "column 6 of X and 2 more are the same in every row" in warning
+    assert "column 6 of X and 2 more; " in warning
     nearly = np.zeros(ROWS)
     nearly[5] = 1
     assert warned(nearly) == []
@@ -200,13 +200,15 @@ def test_classes_that_test_parts_lack_are_named():
     features = np.random.default_rng(0).normal(size=(63, 2))
     dataset = Dataset("made", features, labels, ("a", "b", "c"))
     (warning,) = warn_of_parts(dataset, splits(dataset, 10))
-    assert warning.startswith("classes 'c', 'b' have no row in up to 4 of 10 test parts; lower folds, or ")
+    assert warning.startswith("up to 4 of 10 test parts lack rows of 'c', 'b', and cannot say ")
+    assert warning.endswith("merge or remove such classes, or lower folds")
     (warning,) = warn_of_parts(dataset, splits(dataset, 7))
-    assert warning.startswith("class 'c' has no row in 1 of 7 test parts; ")
+    assert warning.startswith("up to 1 of 7 test parts lack rows of 'c', and ")
     assert warn_of_parts(dataset, splits(dataset, 6)) == []
     late = Dataset("made", features, np.sort(labels)[::-1].copy(), ("a", "b", "c"), time=np.arange(63.0))
     (warning,) = warn_of_parts(late, splits(late))
-    assert warning.startswith("classes 'b', 'c' have no row in the test part")
+    assert warning.startswith("the test part lacks rows of 'b', 'c', and ")
+    assert warning.endswith("; merge or remove such classes")
 
 
 @pytest.mark.parametrize("kind", ["normal", "imbalanced", "words", "hundred classes"])

@@ -42,53 +42,42 @@ def warn_of_columns(
 
     A column looks like the class if it alone predicts it with a balanced accuracy of `LEAK` in rows that were
     not used to learn how, or if its values are names of classes and agree with the labels with a kappa of
-    `LABEL`. Columns of real measurements can do that too, where the classes are that far apart.
-
-    Args:
-        features: Columns of numbers, or of words with nan where missing; an array (N, ...) of more
-            dimensions than two has no columns.
-        labels: Classes (N,) as places in `classes`.
-        classes: Names of the classes.
-        different: Number of different values of each column, as they were in the file; None to count them.
+    `LABEL`. Columns of real measurements can do that too, where the classes are that far apart. Words have
+    nan where missing; an array of more than two dimensions has no columns; `different` is the number of
+    different values of each column as they were in the file.
     """
     if features.ndim > 2 or not len(labels):
         return []
-    if isinstance(features, pd.DataFrame):
-        titles, whole = [repr(str(title)) for title in features], ""
-    else:
-        titles, whole = [f"column {place + 1} of X" for place in range(features.shape[1])], " of X"
     found: list[str] = []
     constant: list[str] = []
     sample = _balanced_sample(labels)
-    for place, (title, column) in enumerate(zip(titles, pd.DataFrame(features).items(), strict=True)):
-        values = column[1].to_numpy()
+    for place, (name, column) in enumerate(pd.DataFrame(features).items()):
+        title = repr(str(name)) if isinstance(features, pd.DataFrame) else f"column {place + 1} of X"
+        values: NDArray[Any] = column.to_numpy()
         codes, levels = pd.factorize(values, use_na_sentinel=False)
         count = len(levels) if different is None else different[place]
         if what := _looks_like_identifier(title, values, count):
-            said = f"may be an identifier or a row number: it has {what}; if it is, leave it out{whole}"
+            found.append(
+                f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out"
+            )
         elif len(levels) == 1:
             constant.append(title)
-            continue
         elif (accuracy := _accuracy_alone(values, codes, len(levels), labels, sample)) >= LEAK:
-            said = (
-                "may be the class in another form: alone it tells the classes apart with a balanced accuracy "
-                f"of {100 * accuracy:.3g} %; if it is made from the class, or known only after it, "
-                f"leave it out{whole}"
+            found.append(
+                f"{title} may be the class in another form: alone it tells the classes apart with a balanced "
+                f"accuracy of {100 * accuracy:.3g} %; if it is made from the class, or known only after it, "
+                "leave it out"
             )
         elif agreement := _agreement(levels, codes, labels, classes):
-            said = (
-                "may be another label: all its values are classes, those of the target in "
-                f"{agreement:.0%} of the rows; if it is one, leave it out{whole}, or give the better of the "
-                "two as clean"
+            found.append(
+                f"{title} may be another label: all its values are classes, those of the target in "
+                f"{agreement:.0%} of the rows; if it is one, leave it out, or give the better of the two as "
+                "clean"
             )
-        else:
-            continue
-        found.append(f"{title} {said}")
     if constant:
-        them = "it" if len(constant) == 1 else "them"
-        same = "is the same in every row and tells" if them == "it" else "are the same in every row and tell"
         found.append(
-            f"{_some(constant)} {same} nothing of the class; check the data, or leave {them} out{whole}"
+            f"the same value in every row tells nothing of the class, got that in {_some(constant)}; check "
+            "the data, or leave such columns out"
         )
     return found
 
@@ -171,7 +160,7 @@ def _accuracy_alone(
         if 2 * levels > len(values):
             return 0.0
         # The commonest class of the other rows with the same value
-        table = contingency_matrix(labels, codes)
+        table: Any = contingency_matrix(labels, codes)
         second, first = np.sort(table, axis=0)[-2:]
         right = (table == first) & (table - 1 > second)
         return float(((right * table).sum(axis=1) / table.sum(axis=1)).mean())
@@ -189,10 +178,9 @@ def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, .
     """Return the share of rows whose class a column names, if it names three and kappa is `LABEL`; else 0."""
     if not 3 <= len(levels) <= len(classes) + 1:
         return 0.0
-    names = pd.Series(classes)
+    places: dict[Any, int] = {name: place for place, name in enumerate(classes)}
     if np.asarray(levels).dtype.kind in "biuf":
-        names = pd.to_numeric(names, errors="coerce").dropna().drop_duplicates()
-    places = dict(zip(names, names.index, strict=True))
+        places = {float(name): place for name, place in places.items() if NUMBER.fullmatch(name)}
     known = [-1 if pd.isna(level) else places.get(level) for level in levels]
     if None in known or len({*known} - {-1}) < 3:
         return 0.0
@@ -203,24 +191,21 @@ def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, .
 def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     every = np.arange(len(dataset.classes))
     empty = np.sum([~np.isin(every, dataset.labels[split.test]) for split in splits], axis=0)
-    lacking = [f"{dataset.classes[place]!r}" for place in np.argsort(-empty, kind="stable") if empty[place]]
+    lacking = [repr(dataset.classes[place]) for place in np.argsort(-empty, kind="stable") if empty[place]]
     if not lacking:
         return []
-    several = len(lacking) > 1
-    names = f"{'classes' if several else 'class'} {_some(lacking)} {'have' if several else 'has'}"
-    if len(splits) == 1:
-        return [f"{names} no row in the test part, so it says nothing of them; merge or remove such classes"]
-    return [
-        f"{names} no row in {'up to ' if several else ''}{empty.max()} of {len(splits)} test parts; "
-        "lower folds, or merge or remove such classes"
-    ]
+    most = (
+        f"up to {empty.max()} of {len(splits)} test parts lack" if len(splits) > 1 else "the test part lacks"
+    )
+    way = "merge or remove such classes" + ("" if dataset.one_test else ", or lower folds")
+    return [f"{most} rows of {_some(lacking)}, and cannot say how well they are told apart; {way}"]
 
 
 def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     features: Any = dataset.features
     if isinstance(features, pd.DataFrame):
         features = np.transpose([pd.factorize(column)[0] for _, column in features.items()])
-    features = features.reshape(len(features), -1)
+    features = features.reshape(len(features), -1) + 0  # 0 and -0 are equal
     rows = sum(len(split.test) for split in splits)
     equal, contradicted = _count_copied(features, dataset.labels, splits)
     if equal < COPIED * rows:

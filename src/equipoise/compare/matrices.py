@@ -168,7 +168,7 @@ def _numbers(given: Any, name: str) -> Floats:
         if values.dtype.kind not in "biufO":
             raise TypeError(f"it holds {values.dtype}")
         with np.errstate(over="ignore"):
-            return np.asarray(values.astype(np.float64).filled(np.nan))
+            return np.ma.filled(values.astype(np.float64), np.nan)
     except Exception as error:  # numpy, pandas and torch raise many kinds
         raise ValueError(
             f"{name} must hold numbers, got {type(given).__name__}; {_first_line(error)}"

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,8 @@ Places = NDArray[np.int64]
 class Split:
     """Places of the rows of each part, sorted.
 
-    Attributes:
-        train: Rows whose labels the model learns.
-        validation: Rows that choose the epoch and the setting, and that fit the calibration.
-        test: Rows that decide nothing, by which the model is judged.
+    The model learns the labels of `train`; `validation` chooses the epoch and the setting, and fits the
+    calibration; `test` decides nothing, and judges the model.
     """
 
     train: Places
@@ -46,25 +43,6 @@ def splits(dataset: Dataset, folds: int = 10, repeats: int = 1, random_state: in
     one part; with given test rows, validation is drawn anew in each repeat. Rows whose better label is
     unknown in data that has better labels never test: in cross-validation they train and validate, unless
     a row of their group tests; of the latest fifth, and of given test rows, they are left out.
-
-    Args:
-        dataset: Rows with classes.
-        folds: Parts of a cross-validation, 2 or more; of no account where there is one test part.
-        repeats: How often, 1 or more.
-        random_state: Decides what is drawn; of no account with times.
-
-    Returns:
-        folds x repeats splits, or one for each repeat.
-
-    Raises:
-        ValueError: If there are fewer rows, groups or times than that takes, or a class would have no
-            training row.
-
-    Example:
-        >>> labels = np.repeat([0, 1], 50)
-        >>> found = splits(Dataset("made", np.zeros((100, 1)), labels, ("a", "b")), folds=5, repeats=2)
-        >>> len(found), [len(part) for part in vars(found[0]).values()]
-        (10, [72, 8, 20])
     """
     for name, value, least, usual in (("folds", folds, 2, 10), ("repeats", repeats, 1, 1)):
         if value < least:
@@ -102,52 +80,50 @@ def _drawn(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
 
 
 def _validated(dataset: Dataset, rest: Places, test: Places, parts: list[Places]) -> Split:
-    """Return the split whose validation part is nearest to a tenth of the rest and leaves all classes to train."""
+    """Return the split whose validation is nearest to a tenth of the rest and leaves all classes to train."""
     for validation in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
         train = np.setdiff1d(rest, validation, assume_unique=True)
-        if len(validation) and not _untrained(dataset, train):
+        if len(validation) and not len(_missing(dataset, train)):
             return Split(train, validation, test)
     # Not reached without groups, where no fold takes more of a class than its share
-    groups = rest if dataset.groups is None else dataset.groups[rest]
+    count = len(np.unique(rest if dataset.groups is None else dataset.groups[rest]))
     raise ValueError(
-        f"groups must leave every class rows to train beside those that validate, got "
-        f"{len(np.unique(groups))} groups beside a test part of {dataset.name}; merge small classes, or "
-        "give other groups"
+        f"groups must leave every class rows to train beside those that validate, got {count} groups beside "
+        f"a test part of {dataset.name}; merge small classes, or give other groups"
     )
 
 
-def _untrained(dataset: Dataset, train: Places) -> list[str]:
-    """Return the classes without a training row."""
-    counts = np.bincount(dataset.labels[train], minlength=len(dataset.classes))
-    return [dataset.classes[place] for place in np.flatnonzero(counts == 0)]
+def _missing(dataset: Dataset, train: Places) -> Places:
+    return np.setdiff1d(np.arange(len(dataset.classes)), dataset.labels[train])
 
 
 def _require_classes(dataset: Dataset, train: Places) -> None:
-    for name in _untrained(dataset, train):
+    for place in _missing(dataset, train):
         why = "merge or remove small classes"
         if dataset.groups is not None:
             why = "its rows are in too few groups: merge or remove it, or give other groups"
         if dataset.time is not None:
             why = "all its rows are late: merge or remove it, or leave out time"
         raise ValueError(
-            f"every class must have training rows, got none of class {name!r} in {dataset.name}; {why}"
+            f"every class must have training rows, got none of class {dataset.classes[place]!r} in "
+            f"{dataset.name}; {why}"
         )
 
 
 def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list[Places]:
     """Return the parts of stratified, shuffled cross-validation; folds None for ten, or what there can be."""
-    labels = dataset.labels[rows]
-    most, what = int(np.bincount(labels).max()), "rows of the commonest class"
-    groups = None
+    labels, splitter = dataset.labels[rows], StratifiedKFold
+    groups, what = None, "rows of the commonest class"
+    most = int(np.bincount(labels, minlength=1).max())
     if dataset.groups is not None:
-        groups = dataset.groups[rows]
-        most, what = min(most, len(np.unique(groups))), "groups, or rows of the commonest class"
+        groups, what = dataset.groups[rows], "groups, or rows of the commonest class"
+        most, splitter = min(most, len(np.unique(groups))), StratifiedGroupKFold
     folds = folds or max(min(VALIDATION, most), 2)
     if folds > most:
         raise ValueError(
-            f"folds must be at most the number of {what}, got {folds} for {most} in {dataset.name}; lower folds"
+            f"folds must be at most the number of {what}, got {folds} for {most} in {dataset.name}; "
+            "lower folds"
         )
-    splitter: Any = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes rarer than folds; ours are in checks.py
         parts = splitter(folds, shuffle=True, random_state=seed % 2**32).split(rows, labels, groups)
