@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from equipoise.compare.checks import warn_of_columns, warn_of_parts
-from equipoise.compare.data import Dataset
+from equipoise.compare.dataset import Dataset
 from equipoise.compare.splits import Split, splits
 
 ROWS = 300
@@ -106,8 +106,8 @@ def test_constant_columns_are_named_in_one_line():
     frame = pd.DataFrame({"x": NAMES[NOISY], "a b": 1.0, "c": np.full(ROWS, np.nan), "d": "same"})
     frame["x"] = SPREAD.normal(size=ROWS)
     assert warn_of_columns(frame, LABELS, tuple(NAMES)) == [
-        "the same value in every row tells nothing of the class, got that in 'a b', 'c', 'd'; check the data, "
-        "or leave such columns out"
+        "the same value in every row tells nothing of the class, got that in 'a b', 'c', 'd'; check the "
+        "data, or leave such columns out"
     ]
     numbers = SPREAD.normal(size=(ROWS, 9))
     assert warn_of_columns(numbers, LABELS, tuple(NAMES)) == []
@@ -209,6 +209,51 @@ def test_classes_that_test_parts_lack_are_named():
     (warning,) = warn_of_parts(late, splits(late))
     assert warning.startswith("the test part lacks rows of 'b', 'c', and ")
     assert warning.endswith("; merge or remove such classes")
+
+
+@pytest.mark.parametrize("shape", [(200, 1, 8, 8), (200, 5, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_copied_images_are_found_and_their_pixels_are_no_columns(shape, dtype):
+    features = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    features[..., 0] = 7
+    features[100:104] = features[:4]
+    labels = np.arange(200) % 2
+    dataset = Dataset("made", features, labels, ("a", "b"))
+    assert warn_of_columns(features, labels, ("a", "b")) == []
+    (warning,) = warn_of_parts(dataset, [parts(200, range(100, 200))])
+    assert warning.startswith(
+        "4 of 100 test rows (4.0%) have the features of a row that was trained on, 0 of"
+    )
+    features[100:104] += np.arange(4).reshape(4, *[1] * (features.ndim - 1)).astype(dtype)
+    assert warn_of_parts(dataset, [parts(200, range(100, 200))]) == []  # 1 of 100 is left
+
+
+def test_zero_with_either_sign_is_the_same_feature():
+    features = np.where(np.random.default_rng(0).random((200, 40)) < 0.5, 0.0, 1.0)
+    features[100:] = np.where(features[:100] == 0, -0.0, 1.0)
+    dataset = Dataset("made", features, np.arange(200) % 2, ("a", "b"))
+    (warning,) = warn_of_parts(dataset, [parts(200, range(100, 200))])
+    assert warning.startswith("100 of 100 test rows")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, np.uint16])
+def test_numbers_of_any_kind_are_looked_at_alike(dtype):
+    kinds = {
+        "row numbers": (np.arange(ROWS) % 251 if dtype == np.int8 else np.arange(ROWS), dtype != np.int8),
+        "the class": (LABELS * 3, True),
+        "another label": (NOISY, True),
+        "a count": (SPREAD.integers(0, 50, ROWS), False),
+        "the same": (np.full(ROWS, 3), True),
+    }
+    for values, expected in kinds.values():
+        given = np.stack([SPREAD.integers(0, 9, ROWS), values % 128], 1).astype(dtype)
+        if values is kinds["row numbers"][0] and expected:
+            given[:, 1] = np.arange(ROWS)
+        found = warn_of_columns(given, LABELS, tuple("0123"))
+        assert len(found) == expected
+        assert all("column 2 of X" in warning for warning in found)
+        frame = pd.DataFrame(given, columns=["a", "column 2 of X"])
+        assert [each.replace("'", "") for each in warn_of_columns(frame, LABELS, tuple("0123"))] == found
 
 
 @pytest.mark.parametrize("kind", ["normal", "imbalanced", "words", "hundred classes"])

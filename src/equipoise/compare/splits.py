@@ -49,7 +49,7 @@ def splits(dataset: Dataset, folds: int = 10, repeats: int = 1, random_state: in
             raise ValueError(f"{name} must be {least} or more, got {value}; {usual} is the default")
     if dataset.time is not None:
         return (_by_time(dataset, dataset.time),) * repeats
-    seeds = [repeat + SPREAD * random_state for repeat in range(repeats)]
+    seeds = [repeat + SPREAD * int(random_state) for repeat in range(repeats)]
     return tuple(split for seed in seeds for split in _drawn(dataset, folds, seed))
 
 
