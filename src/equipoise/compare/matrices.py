@@ -19,6 +19,11 @@ __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "lost_si
 Floats = NDArray[np.float64]
 # Of the largest cost: differences below 1e-12 count as rounding, and squares overflow in float32
 SMALLEST, LARGEST = 1e-6, 1e15
+WORDS = {  # of equipoise.targets, and what they are here, where a matrix may be a file
+    "the classes asked for": "the classes of the data",
+    "pass its .T": "exchange rows and columns",
+    "pass its negative": "take the largest gain minus each",
+}
 
 
 def as_costs(given: Any, classes: tuple[str, ...], where: str = "costs") -> Floats:
@@ -100,7 +105,8 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
     """Return a matrix of its kind in the order of the classes, and where it is from: " in FILE" or ""."""
     count, at = len(classes), ""
     if isinstance(given, str | os.PathLike):
-        at = f" in {given}" if str(given).isprintable() else f" in {str(given)!r}"
+        text = str(given)
+        at = f" in {text}" if _suffix(given) and text.isprintable() else f" in {text!r}"
         given = _from_text(os.fspath(given), kind, name, count)
     if isinstance(given, Matrix) and given.kind != kind:
         raise ValueError(f"{name} must be of kind {kind!r}, got {given!r}; build it as {kind}")
@@ -121,10 +127,11 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
         with np.errstate(over="ignore"):
             return np.array(Matrix(values, kind, names).ordered(classes)), at
     except ValueError as error:
-        rule, _, way = " ".join(str(error).split()).partition("; ")
+        said = " ".join(str(error).split())
+        for theirs, ours in WORDS.items():
+            said = said.replace(theirs, ours)
+        rule, _, way = said.partition("; ")
         rule = rule.replace(kind, name, 1) if rule.startswith(kind) else f"{name}: {rule}"
-        way = way.replace("pass its .T", "exchange rows and columns")
-        way = way.replace("pass its negative", "take the largest gain minus each")
         raise ValueError(f"{rule}{at}; {way}") from error
 
 
