@@ -134,7 +134,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
             "--costs",
             "turned_costs.csv",
             "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'horse' as "
-            "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks transposed",
+            "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks",
         ),
         (
             "--objective",

@@ -194,11 +194,11 @@ def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     lacking = [repr(dataset.classes[place]) for place in np.argsort(-empty, kind="stable") if empty[place]]
     if not lacking:
         return []
-    most = (
+    who = (
         f"up to {empty.max()} of {len(splits)} test parts lack" if len(splits) > 1 else "the test part lacks"
     )
     way = "merge or remove such classes" + ("" if dataset.one_test else ", or lower folds")
-    return [f"{most} rows of {_some(lacking)}, and cannot say how well they are told apart; {way}"]
+    return [f"{who} rows of {_some(lacking)}, and cannot say how well they are told apart; {way}"]
 
 
 def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:

@@ -109,7 +109,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
         at = f" in {text}" if _suffix(given) and text.isprintable() else f" in {text!r}"
         given = _from_text(os.fspath(given), kind, name, count)
     if isinstance(given, Matrix) and given.kind != kind:
-        raise ValueError(f"{name} must be of kind {kind!r}, got {given!r}; build it as {kind}")
+        raise ValueError(f"{name} must be of kind {kind!r}, got {given.kind!r}; build the Matrix as {kind}")
     try:
         named = isinstance(given, Matrix | pd.DataFrame)
         values, names = labelled(given, kind) if named else (given, None)
@@ -160,9 +160,9 @@ def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
         [number(f"{text}, line {line}", name, cell) for cell in row[named:]]
         for line, row in zip(lines[named:], rows[named:], strict=True)
     ]
-    return (
-        pd.DataFrame(cells, [row[0] for row in rows[1:]], rows[0][1:]) if named else cells or np.zeros((0, 0))
-    )
+    if named:
+        return pd.DataFrame(cells, [row[0] for row in rows[1:]], rows[0][1:])
+    return cells or np.zeros((0, 0))
 
 
 def _numbers(given: Any, name: str) -> Floats:
