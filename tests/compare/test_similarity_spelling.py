@@ -102,7 +102,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--similarity",
             "horse, zebar | whale, shark",
-            "similarity must name the classes of the data, got 'zebar' in 'horse, zebar | ",
+            "similarity must name the classes asked for, got 'zebar' in 'horse, zebar | ",
         ),
         (
             "--similarity",

@@ -19,11 +19,6 @@ __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "lost_si
 Floats = NDArray[np.float64]
 # Of the largest cost: differences below 1e-12 count as rounding, and squares overflow in float32
 SMALLEST, LARGEST = 1e-6, 1e15
-WORDS = {  # of equipoise.targets, and what they are here, where a matrix may be a file
-    "the classes asked for": "the classes of the data",
-    "pass its .T": "exchange rows and columns",
-    "pass its negative": "take the largest gain minus each",
-}
 
 
 def as_costs(given: Any, classes: tuple[str, ...], where: str = "costs") -> Floats:
@@ -127,10 +122,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
         with np.errstate(over="ignore"):
             return np.array(Matrix(values, kind, names).ordered(classes)), at
     except ValueError as error:
-        said = " ".join(str(error).split())
-        for theirs, ours in WORDS.items():
-            said = said.replace(theirs, ours)
-        rule, _, way = said.partition("; ")
+        rule, _, way = " ".join(str(error).split()).partition("; ")
         rule = rule.replace(kind, name, 1) if rule.startswith(kind) else f"{name}: {rule}"
         raise ValueError(f"{rule}{at}; {way}") from error
 
