@@ -58,13 +58,12 @@ def require_right(read, path, text):
         assert (found >= found.diagonal()[:, None]).all()
     else:
         np.testing.assert_allclose(found.sum(1), 1)
-    rows = [row for row in csv.reader(io.StringIO(text.decode("utf-8-sig"))) if "".join(row).strip()]
-    separator = next((mark for mark in ";\t|" if len(rows[0]) == 1 and mark in rows[0][0]), ",")
-    rows = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(io.StringIO(text.decode("utf-8-sig")), delimiter=separator)
-        if "".join(row).strip()
-    ]
+    lines = io.StringIO(text.decode("utf-8-sig"), newline="")
+    first = next(line for line in lines if line.strip())
+    separator = max(",;\t|", key=first.count)
+    lines.seek(0)
+    found_rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    rows = [[cell.strip() for cell in row] for row in found_rows if "".join(row).strip()]
     if len(rows) == 5:
         entry = {(row[0], name): row[1 + k] for row in rows[1:] for k, name in enumerate(rows[0][1:])}
         rows = [[entry[true, other] for other in CLASSES] for true in CLASSES]
