@@ -17,6 +17,7 @@ __all__ = [
     "UNDECIDED",
     "LEVEL",
     "FEWEST_SPLITS",
+    "WORTHWHILE",
     "Difference",
     "call",
     "compare_paired",
@@ -28,6 +29,7 @@ BETTER, EQUAL, WORSE, UNDECIDED = "better", "equal", "worse", "undecided"
 LEVEL = 0.05
 FEWEST_SPLITS = 3
 MOST_REPEATS = 100  # more is not proposed
+WORTHWHILE = {"accuracy": 0.005, "calibrated_nll": 0.01}  # smallest differences worth having
 COST_SHARE = 0.02  # smallest difference worth having of a cost, as a share of the baseline's
 ROUNDING = 1e-12  # differences of accuracies such as 0.915 - 0.91 are off by less
 STEPS = 64  # steps of the grid per standard deviation of a row's difference
@@ -161,7 +163,7 @@ def compare_rows(
         about the bootstrap, The American Statistician 69(4), 2015.
     """
     differences = _differences(candidates, baseline, np.atleast_2d, "repeats and rows, (R, M)", "score")
-    total = differences[0].shape[1] if differences else 0
+    total = np.shape(baseline)[-1]
     if groups is not None and np.shape(groups) != (total,):
         raise ValueError(
             f"groups must have one entry for each row, got {np.shape(groups)} for {total} rows; leave them "
