@@ -69,9 +69,10 @@ class Paired:
         """Return a row for each candidate and measure.
 
         The columns are candidate, measure, runs, mean, baseline_mean, difference, low, high, call and reason:
-        the number of pairs, both means over them, and the difference with its interval and call.
+        the number of pairs, both means over them, and the difference with its interval and call; reason is
+        empty where the interval is all there is to say.
         """
-        return pd.DataFrame([dict(each) for each in self._rows])
+        return pd.DataFrame([{**each, "reason": each["reason"] or ""} for each in self._rows])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it for JSON: None where a number is not known."""
@@ -186,6 +187,7 @@ def paired(
         rows.append(row | {"call": difference.call, "reason": difference.reason})
     sign = 1 if better[measures[0]] == "lower" else -1
     ranks = [(float(sign * each[measures[0]].mean()), name) for name, each in runs.items()]
+    ranks = [(math.inf if math.isnan(value) else value, name) for value, name in ranks]
     call, winner, sentence = _verdict(baseline, found, better, least, ranks)
     if ratio is None:
         sure = "taken as independent; if they split the same rows, give test_size and train_size"
@@ -207,12 +209,14 @@ def _known(measure: str) -> tuple[str, str | None]:
 def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
     """For each measure, "higher" or "lower"."""
     ways = {name: _known(name)[1] for name in measures}
-    if isinstance(given, Mapping):
-        told = {str(name): way for name, way in given.items()}
-    elif given is None:
-        told = {}
-    else:
-        told = {name: given for name, way in ways.items() if way is None} or dict.fromkeys(measures, given)
+    told = {} if given is None else given
+    if not isinstance(told, Mapping):
+        told = {name: given for name, way in ways.items() if way is None}
+        if not told:
+            raise ValueError(
+                f"higher_is_better must be a mapping where all measures are known by name, got {given!r}; "
+                f"leave it out, or write {{{measures[0]!r}: {given!r}}}"
+            )
     for name, way in told.items():
         if name not in ways:
             raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(name, ways)}")
@@ -236,8 +240,8 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
         return None
     if test_size is None or train_size is None:
         raise ValueError(
-            f"test_size and train_size must be given together, got {test_size} and {train_size}; give neither "
-            "if every run has data of its own"
+            f"test_size and train_size must be given together, got {test_size} and {train_size}; give "
+            "neither if every run has data of its own"
         )
     for name, size in (("test_size", test_size), ("train_size", train_size)):
         if isinstance(size, bool) or not isinstance(size, Real) or not 0 < size < math.inf:
@@ -254,8 +258,8 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
 
 def _worthwhile(given: Mapping[str, float] | None, plain: Any) -> dict[str, float]:
     """For each measure, the smallest difference worth having."""
-    told = {str(name): least for name, least in (given or {}).items()}
-    for name, least in told.items():
+    given = given or {}
+    for name, least in given.items():
         if name not in plain:
             raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
         if not isinstance(least, Real) or not 0 <= least < math.inf:
@@ -267,7 +271,7 @@ def _worthwhile(given: Mapping[str, float] | None, plain: Any) -> dict[str, floa
         known = _known(name)[0]
         percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
         least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
-        found[name] = float(told.get(name, least if math.isfinite(least) else 0.0))
+        found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
 
 
@@ -302,7 +306,7 @@ def _verdict(
             needed = [
                 f"For {_text(key)}, {each.needed}." for key, each in found[named].items() if each.needed
             ]
-    order = (BETTER, WORSE, EQUAL, UNDECIDED)
+    order = [BETTER, WORSE, EQUAL, UNDECIDED]
     shown = sorted(found[named].items(), key=lambda item: order.index(str(item[1].call)))
     *first, last = (_difference(name, each, least[name]) for name, each in shown)
     link = " but " if {BETTER, WORSE} <= {each.call for _, each in shown} else " and "

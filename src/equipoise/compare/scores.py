@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["by_candidate", "read_scores"]
 
+MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "NULL"]  # cells without a value
 LARGEST = 1e150  # squares of larger scores are infinite
 
 
@@ -23,16 +24,9 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
     Raises:
         ValueError: If the file cannot be read; the message is one line.
     """
-    table = partial(
-        pd.read_csv,
-        converters={"candidate": str.strip},  # a candidate may be called "none"
-        skipinitialspace=True,
-        float_precision="round_trip",
-        index_col=False,
-    )
     read_json: Any = pd.read_json  # its annotations do not know dtype=False
-    lines = partial(read_json, lines=True, dtype=False, convert_dates=False, precise_float=True)
-    readers: dict[str, Any] = {".csv": table, ".tsv": partial(table, sep="\t"), ".parquet": pd.read_parquet}
+    lines = partial(read_json, lines=True, dtype=False, precise_float=True)
+    readers: dict[str, Any] = {".csv": _table, ".tsv": partial(_table, sep="\t"), ".parquet": pd.read_parquet}
     readers |= {".jsonl": lines, ".ndjson": lines}
     reader = readers.get(Path(path).suffix.lower())
     if reader is None:
@@ -44,6 +38,13 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
+
+
+def _table(path: Any, sep: str = ",") -> pd.DataFrame:
+    """A CSV file; a candidate may be called 007 or NA, and is not a number or missing then."""
+    read = partial(pd.read_csv, sep=sep, skipinitialspace=True, index_col=False, keep_default_na=False)
+    others = [name for name in read(path, nrows=0) if name != "candidate"]
+    return read(path, dtype={"candidate": str}, na_values=dict.fromkeys(others, MISSING))
 
 
 def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
@@ -97,7 +98,7 @@ def _frame(scores: Any) -> pd.DataFrame:
                 f"scores must have a column {name!r}, got {', '.join(columns) or 'none'}; rename the "
                 f"one that {means}"
             )
-        missing = np.flatnonzero(frame[name].isna())
+        missing = np.flatnonzero(frame[name].isna() | (frame[name].map(str) == ""))
         if missing.size:
             raise ValueError(f"{name} must be given for each run, got none in row {missing[0]}; fill it in")
     if frame.empty:
