@@ -6,7 +6,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+)
+from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification.calibration_error import _ce_compute
 
 from equipoise import metrics
 from equipoise.compare.measures import (
@@ -260,6 +268,43 @@ def test_a_confidence_of_one_counts():
                 assert error == pytest.approx(by_definition(nearly, target), abs=2e-6)
 
 
+def by_torchmetrics(probs, target):
+    """The number of torchmetrics, whose sums are float32, and that of its formula in float64."""
+    # It drops a confidence of exactly 1, and the largest float32 below 1 is 6e-8 away.
+    given, labels = torch.from_numpy(probs).float().clamp(max=1 - 2**-24).double(), torch.from_numpy(target)
+    public = multiclass_calibration_error(given, labels, probs.shape[1], n_bins=15, norm="l1")
+    confidence, guess = given.max(dim=1)
+    edges = torch.linspace(0, 1, 16).double()
+    return float(public), float(_ce_compute(confidence, (guess == labels).double(), edges, norm="l1"))
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(20, 2), (180, 10), (899, 3), (2000, 100)])
+def test_the_calibration_error_is_that_of_torchmetrics(rows, classes):
+    for seed, sharpness in enumerate((0.05, 0.3, 1.0, 10.0)):
+        probs, target = drawn(rows, classes, seed, sharpness)
+        sure = np.random.default_rng(seed).random(rows) < 0.2
+        edges = np.linspace(0, 1, 16, dtype=np.float32)[[5, 9, 11, 12]]  # where a bin ends
+        for kind in ("drawn", "sure", "edges"):
+            if kind == "sure":
+                probs[sure] = np.eye(classes)[probs[sure].argmax(axis=1)]
+            if kind == "edges" and classes == 2:
+                own = edges[np.arange(rows) % len(edges)].astype(np.float64)
+                probs = np.stack([own, 1 - own], axis=1)
+            public, exact = by_torchmetrics(probs, target)
+            assert calibration_error(probs, target) == pytest.approx(exact, abs=1e-7)
+            assert calibration_error(probs, target) == pytest.approx(public, abs=1e-6)
+
+
+def test_measures_that_are_means_over_rows_are_those_of_scikit_learn():
+    for classes in (2, 5):
+        probs, target = drawn(400, classes)
+        values = measured(None, probs, target)
+        labels = range(classes)
+        assert values["nll"] == pytest.approx(log_loss(target, probs, labels=labels), rel=1e-13)
+        brier = brier_score_loss(target, probs, labels=labels, scale_by_half=False)
+        assert values["brier"] == pytest.approx(brier, rel=1e-13)
+
+
 @pytest.mark.parametrize(
     "row", [[np.nan, 0.5, 0.5], [0.5, 0.5, np.nan], [np.nan] * 3, [np.inf, 0.5, 0.5], [0.5, 0.5, -np.inf]]
 )
@@ -368,3 +413,17 @@ def test_numbers_are_shown_with_care():
     assert BY_NAME["nll"].show(3e-12) == "3e-12"
     assert BY_NAME["nll"].show(0) == "0.000"
     assert BY_NAME["nll"].show(float("nan")) == "\u2013"
+    assert BY_NAME["cost"].show(123456.7) == "123456.700"
+    assert BY_NAME["cost"].show(1.234e150) == "1.23e+150"
+    assert BY_NAME["cost"].show_difference(-1.234e150) == "-1.23e+150"
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e150])
+def test_costs_of_any_size_give_numbers(size):
+    probs, target = drawn(200, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, value in measured(size * COSTS, probs, target).items():
+            assert np.isfinite(value), name
+            if BY_NAME[name].needs_costs:
+                assert value == pytest.approx(size * measured(COSTS, probs, target)[name], rel=1e-12)
