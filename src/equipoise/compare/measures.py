@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from equipoise.decisions import decide
 from equipoise.metrics import area_under_risk_coverage, severity
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 ECE_BINS = 15
+LONG = 1e6  # a number as large as this is shown with three digits and an exponent
 SMALLEST = float(np.finfo(np.float64).eps)  # what scikit-learn's log_loss takes a smaller probability for
 
 
@@ -38,14 +39,11 @@ class Predictions:
     """Probabilities of test rows, raw and calibrated, against their classes.
 
     Attributes:
-        probs: Softmax of the logits.
+        probs: Softmax of the logits, (M, C).
         calibrated: The same after the calibration of the split: probabilities of the observed label, or of
             the clean one where the test labels are known to be better than those trained on.
-        target: Classes of the test rows, the clean ones where they are known.
-        costs: Costs [true, predicted], if any.
-
-    Shapes:
-        probs (M, C) float64; calibrated (M, C) float64; target (M,) int64; costs (C, C) float64.
+        target: Classes (M,) of the test rows, the clean ones where they are known.
+        costs: Costs (C, C) [true, predicted], if any.
     """
 
     probs: NDArray[np.float64]
@@ -94,26 +92,34 @@ class Measure:
         name: As in the results.
         title: As a reader sees it.
         meaning: One line for someone who has not met it.
-        formula: From finite predictions to a number.
+        formula: From finite predictions to a number, or to scores (M,) whose mean is the measure.
         better: "higher" or "lower"; None for what is described and never called better or worse.
         needs_costs: Whether it can only be had with costs.
         percent: Whether it is shown in per cent.
-        rows: From predictions to scores (M,) whose mean is the measure, all nan where a probability is not
-            finite; None where the measure is no mean over rows.
+        by_row: Whether the formula gives scores.
     """
 
     name: str
     title: str
     meaning: str
-    formula: Callable[[Predictions], float]
+    formula: Callable[[Predictions], Any]
     better: str | None
     needs_costs: bool = False
     percent: bool = False
-    rows: Callable[[Predictions], NDArray[np.float64]] | None = None
+    by_row: bool = False
 
     def of(self, predictions: Predictions) -> float:
         """Return the measure of predictions; nan if a probability, raw or calibrated, is not finite."""
-        return float(self.formula(predictions)) if predictions.finite else float("nan")
+        return float(np.mean(self.formula(predictions))) if predictions.finite else float("nan")
+
+    @property
+    def rows(self) -> Callable[[Predictions], NDArray[np.float64]] | None:
+        """From predictions to scores (M,) whose mean is the measure, nan as in `of`; else None."""
+
+        def scores(seen: Predictions) -> NDArray[np.float64]:
+            return self.formula(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
+
+        return scores if self.by_row else None
 
     def show(self, value: float) -> str:
         """A value as a reader sees it."""
@@ -137,18 +143,11 @@ class Measure:
         return shown if float(shown) else shown.replace("-", "+")
 
 
-LONG = 1e6  # a number as large as this is shown with three digits and an exponent
-
-
 def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> float:
     """Return the expected calibration error of the top label: 15 bins, absolute differences.
 
-    Shapes:
-        probabilities (N, C), never logits; target (N,).
-
-    Numerics:
-        The number of torchmetrics' `multiclass_calibration_error`, which is not used because it takes
-        seconds to import and drops a confidence of exactly 1 from the last bin.
+    Probabilities are (N, C), never logits. It is torchmetrics' `multiclass_calibration_error`, which takes
+    seconds to import and drops a confidence of exactly 1 from the last bin.
     """
     if not np.isfinite(probabilities).all():
         return float("nan")
@@ -161,11 +160,6 @@ def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, se
     The calibration error of the top label depends on whether the likeliest class is right, and under the
     model's own probabilities it is so with a chance of its confidence. So hits are drawn, not labels, and the
     bins, which all draws share, are found once.
-
-    Args:
-        probabilities: As in `calibration_error`, (N, C).
-        draws: How many times to draw all labels: the number of errors returned.
-        seed: Decides the draws.
     """
     if not np.isfinite(probabilities).all():
         return [float("nan")] * draws
@@ -199,11 +193,9 @@ def confusion(predictions: Predictions) -> NDArray[np.int64]:
 
     A row with a probability that is not finite has no likeliest class and is not counted.
     """
-    finite = np.isfinite(predictions.probs).all(axis=1)
-    classes = np.arange(predictions.probs.shape[1])
-    if not finite.any():  # scikit-learn has no matrix of no rows
-        return np.zeros((len(classes), len(classes)), dtype=np.int64)
-    return confusion_matrix(predictions.target[finite], predictions.likeliest[finite], labels=classes)
+    finite, classes = np.isfinite(predictions.probs).all(axis=1), predictions.probs.shape[1]
+    pairs = classes * predictions.target[finite] + predictions.likeliest[finite]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 # Averages over classes take those that the test rows have: the same ones for every candidate, whatever it
@@ -230,45 +222,29 @@ def _nll(probs: NDArray[np.float64], seen: Predictions) -> NDArray[np.float64]:
     return -np.log(np.clip(true, SMALLEST, 1 - SMALLEST))
 
 
-def _mean_over_rows(
-    name: str,
-    title: str,
-    meaning: str,
-    score: Callable[[Predictions], NDArray[Any]],
-    better: str,
-    **options: Any,
-) -> Measure:
-    """Return a measure that is the mean of a score of each row."""
-
-    def rows(seen: Predictions) -> NDArray[np.float64]:
-        return score(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
-
-    return Measure(name, title, meaning, lambda seen: rows(seen).mean(), better, rows=rows, **options)
-
-
 MEASURES = (
-    _mean_over_rows(
+    Measure(
         "accuracy", "Accuracy", "share of test rows whose likeliest class is right",
-        lambda seen: seen.likeliest == seen.target, "higher", percent=True,
+        lambda seen: seen.likeliest == seen.target, "higher", percent=True, by_row=True,
     ),
-    _mean_over_rows(
+    Measure(
         "calibrated_nll", "NLL, calibrated",
         "negative log likelihood of the test labels after a calibration fitted to the validation rows",
-        lambda seen: _nll(seen.calibrated, seen), "lower",
+        lambda seen: _nll(seen.calibrated, seen), "lower", by_row=True,
     ),
-    _mean_over_rows(
+    Measure(
         "decided_cost", "Cost, decided",
         "mean cost when the class of smallest expected cost is taken, by calibrated probabilities",
-        lambda seen: seen.given_costs[seen.target, seen.cheapest], "lower", needs_costs=True,
+        lambda seen: seen.given_costs[seen.target, seen.cheapest], "lower", needs_costs=True, by_row=True,
     ),
-    _mean_over_rows(
+    Measure(
         "nll", "NLL, raw", "negative log likelihood of the test labels by the probabilities as they are",
-        lambda seen: _nll(seen.probs, seen), "lower",
+        lambda seen: _nll(seen.probs, seen), "lower", by_row=True,
     ),
-    _mean_over_rows(
+    Measure(
         "brier", "Brier, raw",
         "mean squared distance of the probabilities as they are from the test labels, 0 to 2",
-        lambda seen: ((seen.probs - seen.one_hot) ** 2).sum(axis=1), "lower",
+        lambda seen: ((seen.probs - seen.one_hot) ** 2).sum(axis=1), "lower", by_row=True,
     ),
     Measure(
         "ece", "ECE, raw",
@@ -301,9 +277,9 @@ MEASURES = (
         "rows have",
         _ranked(average_precision_score), "higher",
     ),
-    _mean_over_rows(
+    Measure(
         "cost", "Cost, likeliest", "mean cost when the likeliest class is taken",
-        lambda seen: seen.given_costs[seen.target, seen.likeliest], "lower", needs_costs=True,
+        lambda seen: seen.given_costs[seen.target, seen.likeliest], "lower", needs_costs=True, by_row=True,
     ),
     Measure(
         "severity", "Severity", "mean cost of the mistakes alone, likeliest class taken",
