@@ -92,6 +92,17 @@ def test_sizes_widen_the_interval_by_nadeau_and_bengio_as_compare_paired_does():
     assert row(shares).low == pytest.approx(row(wide).low)
 
 
+def test_candidates_without_an_effect_are_rarely_called_in_any_measure():
+    """Two candidates, two measures: the share of data sets with any false alarm is the level at most."""
+    generator, count, wrong = np.random.default_rng(0), 200, 0
+    frame = runs(8, gains={"ce": (0, 0), "a": (0, 0), "b": (0, 0)})
+    for _ in range(count):
+        frame[["accuracy", "nll"]] = generator.normal(size=(24, 2))
+        found = paired(frame, baseline="ce", worthwhile={"accuracy": 0})
+        wrong += bool({"better", "worse"} & {*found.table()["call"]})
+    assert 0 < wrong / count <= LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / count)
+
+
 def test_the_interval_by_hand():
     found = paired({"ce": {"f1": [0.5, 0.6, 0.7]}, "mine": {"f1": [0.6, 0.8, 1.0]}}, baseline="ce")
     ours = row(

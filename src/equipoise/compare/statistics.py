@@ -69,15 +69,10 @@ def compare_paired(
     rows: int | None = None,
     unit: str = "splits",
 ) -> list[Difference]:
-    r"""Compare candidates with a baseline over splits of the same data, in one measure.
+    """Compare candidates with a baseline over splits of the same data, in one measure.
 
-    With S differences d of mean :math:`\bar d` and variance :math:`s^2` (divisor S - 1) the interval is
-
-    .. math:: \bar d \pm t_{1 - \alpha / 2,\, S - 1}\; s \sqrt{\frac{1}{S} + \frac{n_{test}}{n_{train}}},
-        \qquad \alpha = 0.05 / m.
-
-    The second term under the root is there because training sets overlap: the differences are correlated, and
-    no number of splits makes the interval narrower than that term.
+    The interval is that of t, wider because training sets overlap, and holds together with others; see
+    `equipoise.compare.paired` for the formula. No number of splits makes it narrower than its second term.
 
     Args:
         candidates: For each, its values over splits (S,); nan where there is none.
@@ -85,8 +80,8 @@ def compare_paired(
         better: "higher", "lower", or None to call nothing.
         test_ratio: Test rows over the rows trained and validated on; 0 where every run has data of its own.
         worthwhile: Smallest difference worth having, 0 or more.
-        comparisons: m, the number of intervals that hold together: candidates times deciding measures. The
-            number of candidates if None.
+        comparisons: How many intervals hold together: candidates times deciding measures. The number of
+            candidates if None.
         repeats: How often the folds were made anew: S is folds times repeats.
         rows: Rows of the data, to say how many would settle it; None says how many times as many.
         unit: What the values are called in a reason.
@@ -94,14 +89,6 @@ def compare_paired(
     Returns:
         A difference for each candidate. A pair of values of which one is not finite is left out, `reason`
         says so, and what is left is not called better or equal: runs that diverge must not be forgiven.
-
-    Raises:
-        ValueError: If the shapes do not fit or an option is out of its range.
-
-    Example:
-        >>> [found] = compare_paired([[0.92, 0.95, 0.91, 0.93]], [0.81, 0.85, 0.82, 0.80], "higher")
-        >>> found.call, round(found.low, 3), round(found.high, 3)
-        ('better', 0.08, 0.135)
 
     Source:
         Nadeau and Bengio, Machine Learning 52, 2003; for repeated cross-validation Bouckaert and Frank,
@@ -115,9 +102,8 @@ def compare_paired(
     for each in differences:
         kept, reason, needed = each[np.isfinite(each)], None, None
         count, mean, half = len(kept), _mean(kept), math.nan
-        lost = (
-            f"{len(each) - count} of {len(each)} {unit} have no value to pair" if count < len(each) else None
-        )
+        gone = len(each) - count
+        lost = f"{gone} of {len(each)} {unit} have no value to pair" if gone else None
         if count < FEWEST_SPLITS:
             lost, reason = None, f"{count} paired {unit}, and fewer than {FEWEST_SPLITS} show nothing"
         elif np.ptp(kept) <= _rounding(kept):
@@ -321,9 +307,9 @@ def _runs(
 
 def _more(half: float, rows: int | None, unit: str, gap: float) -> str:
     """How many rows would settle a difference, its variance falling as one over their number."""
-    factor = (half / gap) ** 2 if half < 1e3 * gap else math.inf
-    if not factor < 1e6:
+    if half >= 1e3 * gap:
         return f"no number of {unit} would settle it while the difference stays as it is"
+    factor = (half / gap) ** 2
     amount = f"{_rounded_up(factor):,} times as many" if rows is None else f"{_rounded_up(factor * rows):,}"
     return f"about {amount} {unit} would settle it if the difference stays as it is"
 
