@@ -268,7 +268,11 @@ def test_a_mapping_of_lists_is_paired_by_place():
         name: {measure: values(scores, name, measure).tolist() for measure in ("accuracy", "nll")}
         for name in GAINS
     }
-    pd.testing.assert_frame_equal(paired(lists, baseline="ce").table(), paired(scores, baseline="ce").table())
+    indexed = scores.set_index(["seed", "candidate"])
+    for given in (lists, {name: pd.DataFrame(each) for name, each in lists.items()}, indexed):
+        found, expected = paired(given, baseline="ce"), paired(scores, baseline="ce")
+        pd.testing.assert_frame_equal(found.table(), expected.table())
+        assert found.verdict == expected.verdict
 
 
 def test_numbers_may_be_of_any_type():

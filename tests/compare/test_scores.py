@@ -78,6 +78,8 @@ REFUSED = [
      "map each candidate to a mapping from meas"),
     (lambda: paired({"ce": {"nll": [1, 2], "f1": [1]}}, baseline="ce"),
      "must map each candidate to a mapping"),
+    (lambda: paired(SCORES, baseline="ce", worthwhile=0.1), "must map measures to numbers, got 0.1; write {"),  # pyright: ignore
+    (lambda: paired(SCORES.to_dict("list"), baseline="ce"), "got a value that is none; write {'mine': {"),  # pyright: ignore
     (lambda: paired({}, baseline="ce"), "must map each candidate to a mapping from measure to values, got"),
     (lambda: read_scores("runs.xlsx"),
      "must be a file ending in .csv, .tsv, .parquet, .jsonl, .ndjson, got runs"),
@@ -174,3 +176,36 @@ def test_any_table_is_answered_or_refused_in_one_line(rows, name, options):
             return
     assert found.call in ("better", "equal", "undecided")
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+pieces = st.sampled_from(
+    [
+        *"ab,;\t\"'\n\r\x00\\{}[]:0-1.e",
+        "candidate",
+        "seed",
+        "nll",
+        "ce",
+        "nan",
+        "1e999",
+        "\ufeff",
+        "\n{",
+        "\u00e9",
+    ]
+)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(pieces, max_size=30), encoding=st.sampled_from(["utf-8", "utf-16", "latin-1"]))
+def test_any_file_is_answered_or_refused_in_one_line(tmp_path_factory, suffix, texts, encoding):
+    path = tmp_path_factory.mktemp("fuzz") / f"runs{suffix}"
+    path.write_bytes("".join(texts).encode(encoding, "replace"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = paired(read_scores(path), baseline="ce")
+        except ValueError as error:
+            refused = str(error)
+            assert refused.splitlines() == [refused], refused
+        else:
+            assert found.call in ("better", "equal", "undecided")

@@ -5,14 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from equipoise.compare.measures import MEASURES
-from equipoise.compare.scores import by_candidate, read_scores
+from equipoise.compare.scores import by_candidate, printable, read_scores
 from equipoise.compare.statistics import (
     BETTER,
     EQUAL,
@@ -164,7 +163,7 @@ def paired(
         )
     measures = list(plain)
     better, ratio = _better(measures, higher_is_better), _ratio(test_size, train_size)
-    least = _worthwhile(worthwhile, plain)
+    least = _worthwhile({} if worthwhile is None else worthwhile, plain)
     found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
     rows: list[dict[str, Any]] = []
     for name, measure in product(runs, measures):
@@ -244,7 +243,7 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
             "neither if every run has data of its own"
         )
     for name, size in (("test_size", test_size), ("train_size", train_size)):
-        if isinstance(size, bool) or not isinstance(size, Real) or not 0 < size < math.inf:
+        if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
             raise ValueError(
                 f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
             )
@@ -256,13 +255,16 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
     return test_size / train_size
 
 
-def _worthwhile(given: Mapping[str, float] | None, plain: Any) -> dict[str, float]:
+def _worthwhile(given: Any, plain: Any) -> dict[str, float]:
     """For each measure, the smallest difference worth having."""
-    given = given or {}
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"worthwhile must map measures to numbers, got {given!r}; write {{{next(iter(plain))!r}: 0.01}}"
+        )
     for name, least in given.items():
         if name not in plain:
             raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
-        if not isinstance(least, Real) or not 0 <= least < math.inf:
+        if not isinstance(least, int | float | np.number) or not 0 <= least < math.inf:
             raise ValueError(
                 f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
             )
@@ -286,25 +288,27 @@ def _verdict(
     names, count = list(found), len(found) * len(least)
     call, place, mixed = decide([[each.call for each in found[name].values()] for name in names], ranks)
     sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
-    against, winner, needed = _text(baseline), baseline, []
+    against, winner, needed = printable(baseline), baseline, []
     if place is not None:
         winner = named = names[place]
-        head = f"Use {_text(named)}: against {against},"
+        head = f"Use {printable(named)}: against {against},"
     elif mixed:
         named = names[mixed[0]]
-        *first, last = map(_text, [baseline, *(names[each] for each in mixed)])
-        head = f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {_text(named)},"
+        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
+        head = (
+            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {printable(named)},"
+        )
     else:
         named = min(names, key=lambda name: _distance(found[name], better))
         none = f"none of {len(names)} candidates is" if len(names) > 1 else "with"
         if call == EQUAL:
             none = f"{none} better; with" if len(names) > 1 else none
-            head = f"Keep {against}: {none} {_text(named)},"
+            head = f"Keep {against}: {none} {printable(named)},"
         else:
             none = f"{none} shown to be better. Nearest is" if len(names) > 1 else none
-            head = f"Undecided, so keep {against}: {none} {_text(named)},"
+            head = f"Undecided, so keep {against}: {none} {printable(named)},"
             needed = [
-                f"For {_text(key)}, {each.needed}." for key, each in found[named].items() if each.needed
+                f"For {printable(key)}, {each.needed}." for key, each in found[named].items() if each.needed
             ]
     order = [BETTER, WORSE, EQUAL, UNDECIDED]
     shown = sorted(found[named].items(), key=lambda item: order.index(str(item[1].call)))
@@ -317,7 +321,7 @@ def _verdict(
         calls = [each.call for each in found[name].values()]
         if BETTER in calls and place is not None:
             lines.append(
-                f"{_text(name)} is better too{', but worse in a measure' if WORSE in calls else ''}."
+                f"{printable(name)} is better too{', but worse in a measure' if WORSE in calls else ''}."
             )
     return call, winner, " ".join(lines)
 
@@ -337,12 +341,7 @@ def _difference(name: str, found: Difference, least: float) -> str:
     between = f"{found.low:+.3g} to {found.high:+.3g}" if math.isfinite(found.low) else ""
     why = ", ".join(filter(None, (between, found.reason)))
     if found.call == EQUAL:
-        return f"{_text(name)} is equal within {least:.3g} ({why})"
+        return f"{printable(name)} is equal within {least:.3g} ({why})"
     if found.call == UNDECIDED:
-        return f"{_text(name)} is undecided ({why})"
-    return f"{_text(name)} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"
-
-
-def _text(name: str) -> str:
-    """A name as it is, or with its special characters written out."""
-    return name if name.isprintable() else repr(name)
+        return f"{printable(name)} is undecided ({why})"
+    return f"{printable(name)} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"

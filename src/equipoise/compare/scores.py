@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["by_candidate", "read_scores"]
+__all__ = ["by_candidate", "printable", "read_scores"]
 
 MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "NULL"]  # cells without a value
 LARGEST = 1e150  # squares of larger scores are infinite
@@ -75,29 +75,30 @@ def _frame(scores: Any) -> pd.DataFrame:
     """The table, once it has rows and the columns candidate and seed without gaps."""
     if isinstance(scores, Mapping):  # the places of values are the seeds
         try:
+            if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
+                raise TypeError("a value that is none")
             tables = [pd.DataFrame(each).assign(candidate=name) for name, each in scores.items()]
             scores = pd.concat([each.rename_axis("seed").reset_index() for each in tables], ignore_index=True)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"scores must map each candidate to a mapping from measure to values, got {error}; write "
-                "{'mine': {'accuracy': [0.9, 0.8]}}"
+                "{'mine': {'accuracy': [0.9, 0.8]}}, or pass pandas.DataFrame(scores)"
             ) from None
     if not isinstance(scores, pd.DataFrame):
         raise TypeError(
             "scores must be a DataFrame with columns candidate, seed and one for each measure, got "
             f"{type(scores).__name__}; pandas.DataFrame makes one"
         )
-    frame = scores.rename(columns=str)
+    indexed = {"candidate", "seed"} & {*scores.index.names}
+    frame = (scores.reset_index() if indexed else scores).rename(columns=str)
     columns = list(frame.columns)
     if len(set(columns)) < len(columns):
         twice = max(columns, key=columns.count)
         raise ValueError(f"columns of scores must have different names, got {twice!r} twice; rename one")
     for name, means in (("candidate", "names what was run"), ("seed", "runs that belong together share")):
         if name not in frame:
-            raise ValueError(
-                f"scores must have a column {name!r}, got {', '.join(columns) or 'none'}; rename the "
-                f"one that {means}"
-            )
+            there = ", ".join(map(printable, columns[:10])) + ", ..." * (len(columns) > 10) or "none"
+            raise ValueError(f"scores must have a column {name!r}, got {there}; rename the one that {means}")
         missing = np.flatnonzero(frame[name].isna() | (frame[name].map(str) == ""))
         if missing.size:
             raise ValueError(f"{name} must be given for each run, got none in row {missing[0]}; fill it in")
@@ -142,3 +143,8 @@ def _numbers(name: Any, column: Any) -> NDArray[np.float64]:
             f"measures must be below {LARGEST:g} in size, got {largest:g} in column {name!r}; rescale it"
         )
     return numbers
+
+
+def printable(name: str) -> str:
+    """A name as it is, or with its special characters written out."""
+    return name if name.isprintable() else repr(name)
