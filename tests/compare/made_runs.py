@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from equipoise.compare.paired import Paired
+from equipoise.compare.runs import Paired
 
 COLUMNS = ["candidate", "measure", "runs", "mean", "baseline_mean"]
 COLUMNS += ["difference", "low", "high", "call", "reason"]

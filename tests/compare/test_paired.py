@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from compare.made_runs import COLUMNS, GAINS, row, runs, values
-from equipoise.compare.paired import paired
+from equipoise.compare.runs import paired
 from equipoise.compare.statistics import LEVEL, compare_paired
 
 # --- the numbers ---

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compare.made_runs import row, runs
-from equipoise.compare.paired import paired, read_scores
+from equipoise.compare.runs import paired, read_scores
 
 
 def twice(scores):

@@ -17,7 +17,6 @@ __all__ = [
     "UNDECIDED",
     "LEVEL",
     "FEWEST_SPLITS",
-    "WORTHWHILE",
     "Difference",
     "call",
     "compare_paired",
@@ -29,7 +28,6 @@ BETTER, EQUAL, WORSE, UNDECIDED = "better", "equal", "worse", "undecided"
 LEVEL = 0.05
 FEWEST_SPLITS = 3
 MOST_REPEATS = 100  # more is not proposed
-WORTHWHILE = {"accuracy": 0.005, "calibrated_nll": 0.01}  # smallest differences worth having
 COST_SHARE = 0.02  # smallest difference worth having of a cost, as a share of the baseline's
 ROUNDING = 1e-12  # differences of accuracies such as 0.915 - 0.91 are off by less
 STEPS = 64  # steps of the grid per standard deviation of a row's difference

@@ -12,13 +12,13 @@ import pandas as pd
 
 from equipoise.compare.measures import MEASURES
 from equipoise.compare.scores import by_candidate, printable, read_scores
+from equipoise.compare.settings import WORTHWHILE
 from equipoise.compare.statistics import (
     BETTER,
     EQUAL,
     LEVEL,
     UNDECIDED,
     WORSE,
-    WORTHWHILE,
     Difference,
     compare_paired,
     worthwhile_difference,
@@ -272,7 +272,7 @@ def _worthwhile(given: Any, plain: Any) -> dict[str, float]:
     for name, values in plain.items():
         known = _known(name)[0]
         percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
-        least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
+        least = percent * worthwhile_difference(dict(WORTHWHILE), known, float(values.mean()))
         found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
 
