@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import warnings
 
 import pandas as pd
@@ -117,6 +118,14 @@ def test_files_are_read_as_they_were_written(tmp_path, suffix):
     read = read_scores(written(scores, path if suffix != ".CSV" else tmp_path / "a.csv").rename(path))
     pd.testing.assert_frame_equal(read, scores, check_dtype=False, rtol=1e-14)
     assert paired(read, baseline="none").winner == "mine"
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    path = written(runs(), tmp_path / "runs.parquet")
+    for name in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"runs\.parquet needs pyarrow; pip install 'equipoise\[parquet\]'"):
+        read_scores(path)
 
 
 def test_candidates_keep_their_names_and_gaps_are_missing_runs(tmp_path):

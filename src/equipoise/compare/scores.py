@@ -23,6 +23,7 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
 
     Raises:
         ValueError: If the file cannot be read; the message is one line.
+        ImportError: If a Parquet file is given and pyarrow is missing.
     """
     read_json: Any = pd.read_json  # its annotations do not know dtype=False
     lines = partial(read_json, lines=True, dtype=False, precise_float=True)
@@ -35,6 +36,8 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             return reader(path)
+    except ImportError:
+        raise ImportError(f"{path} needs pyarrow; pip install 'equipoise[parquet]'") from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
