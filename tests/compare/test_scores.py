@@ -5,6 +5,7 @@ import math
 import sys
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,7 @@ REFUSED = [
      "must be numbers, got 'good' in row 0 of column"),
     (lambda: paired(SCORES.assign(on=pd.Timestamp(0)), baseline="ce"),
      "leave the column out with scores.drop("),
+    (lambda: paired(SCORES.assign(nll=10**400), baseline="ce"), "measures must be numbers, got 1000"),
     (lambda: paired(SCORES.assign(nll=1j), baseline="ce"), "measures must be numbers, got 1j in row 0"),
     (lambda: paired(SCORES.assign(nll=math.nan), baseline="ce"),
      "must have values, got none in column 'nll'"),
@@ -118,6 +120,22 @@ def test_files_are_read_as_they_were_written(tmp_path, suffix):
     read = read_scores(written(scores, path if suffix != ".CSV" else tmp_path / "a.csv").rename(path))
     pd.testing.assert_frame_equal(read, scores, check_dtype=False, rtol=1e-14)
     assert paired(read, baseline="none").winner == "mine"
+
+
+def test_a_damaged_parquet_file_is_read_or_refused(tmp_path):
+    path = written(runs(), tmp_path / "runs.parquet")
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in generator.integers(len(whole) // 2, len(whole), size=3):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_scores(path)
+        except ValueError:
+            refused += 1
+    assert refused > 100
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
             return reader(path)
     except ImportError:
         raise ImportError(f"{path} needs pyarrow; pip install 'equipoise[parquet]'") from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+    except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
 
@@ -132,7 +132,7 @@ def _numbers(name: Any, column: Any) -> NDArray[np.float64]:
     for row, value in enumerate(column):
         try:
             numbers[row] = math.nan if value is None or value is pd.NA else float(value)
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise ValueError(
                 f"measures must be numbers, got {value!r} in row {row} of column {name!r}; leave the column "
                 f"out with scores.drop(columns={name!r})"
