@@ -1,86 +1,76 @@
 """What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from equipoise.compare.records import mean
-from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
+from equipoise.compare.statistics import Difference, compare_paired, compare_rows
+from equipoise.compare.views import features, least, measures, number, worthwhile
 from equipoise.losses import LOSSES
 
 if TYPE_CHECKING:
-    from equipoise.compare.measures import Measure
-    from equipoise.compare.plan import Candidate
+    from equipoise.compare.objectives import Candidate
     from equipoise.compare.results import Outcome, Result
     from equipoise.compare.verdict import Verdict
 
 __all__ = [
-    "calibration_words",
+    "PROBS",
+    "SIMILARITY_COSTS",
     "cautions",
-    "deciding",
     "decision_gain",
     "decision_gain_words",
+    "flipped_words",
     "found_words",
     "is_proper",
-    "last_epoch",
-    "last_epoch_name",
+    "model_name",
     "nll_words",
     "noise_words",
+    "settings_words",
     "sharper_than_the_data",
     "splits_words",
-    "worthwhile",
+    "statistics_words",
 ]
 
-
-def deciding(result: "Result") -> tuple["Measure", ...]:
-    """Return the measures in which candidates are called better, equal, worse or undecided."""
-    return tuple(measure for measure in result.plan.measures if measure.name in result.plan.deciding)
-
-
-def worthwhile(result: "Result", measure: str) -> float:
-    """Return the smallest difference worth having in a measure; 0 where none was given."""
-    given = dict(result.plan.settings.worthwhile)
-    return worthwhile_difference(given, measure, result.baseline.mean(measure))
-
-
-def last_epoch_name(result: "Result") -> str:
-    """Return what the row of plain cross entropy at its last epoch is called."""
-    return f"{result.last_epoch.candidate.spec}, last epoch, not calibrated"
-
-
-def last_epoch(result: "Result") -> "Outcome":
-    """Return plain cross entropy at its last epoch, with that epoch and no calibration in its records."""
-    last = result.last_epoch
-    records = [
-        replace(record, epoch=int(record.curve[-1]["epoch"] or 0), temperature=1.0, noise=0.0, chance_ece=[])
-        for record in last.records
-    ]
-    return replace(last, records=tuple(records))
+PROBS = (
+    "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
+    "Where labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: "
+    "there use `observed_probs`"
+)
+SIMILARITY_COSTS = (
+    "made from the similarity: how much less alike the predicted class is than the true one, "
+    "similarity[true, true] - similarity[true, predicted]"
+)
+MOST_CLASSES_SHOWN = 24
+_STOPS = {
+    "calibrated": "the smallest calibrated NLL",
+    "own": "the smallest value of the objective itself",
+    "accuracy": "the highest accuracy",
+    "nll": "the smallest raw NLL",
+}
 
 
 def is_proper(candidate: "Candidate") -> bool:
     """Return whether a loss is smallest at the true probabilities; False where that is not known."""
-    if any(unit.spelled.schedules for units in candidate.units for unit in units):
-        return False
     table = {entry.make: entry for entry in LOSSES}
-    for coefficient, term in candidate.loss.terms():
-        entry = table.get(type(term))
-        if entry is None or not float(coefficient) > 0 or not entry.proper(term):
-            return False
-    return True
+    found = [(float(factor), term, table.get(type(term))) for factor, term in candidate.loss.terms()]
+    known = all(factor > 0 and entry is not None and entry.proper(term) for factor, term, entry in found)
+    return known and not candidate.schedules
+
+
+def flipped_words(result: "Result") -> tuple[str, str]:
+    """Return the share of training labels that the comparison itself changed, and what it was told."""
+    share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
+    return f"{100 * share:.0f} % of the training labels", given if " " in given else f"noise={given}"
 
 
 def noise_words(result: "Result") -> str:
-    """Return what the command did to the labels, and to what share of them."""
+    """Return what the comparison did to the labels, and to what share of them."""
     if not result.plan.conditions.noisy:
         return "no labels flipped"
-    share = mean([record.flipped for record in result.baseline.records])
-    return (
-        f"{100 * share:.0f} % of the training labels flipped (--noise {result.plan.settings.noise}), "
-        "validation labels alike, test labels never"
-    )
+    share, given = flipped_words(result)
+    return f"{share} flipped ({given}), validation labels alike, test labels never"
 
 
 def found_words(result: "Result") -> str:
@@ -88,13 +78,10 @@ def found_words(result: "Result") -> str:
     found = result.noise
     if not math.isfinite(found.rate):
         return "wrong labels found: unknown"
-    ends = (
-        f" (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %)"
-        if math.isfinite(found.low) and math.isfinite(found.high)
-        else ""
-    )
+    ends = f" (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %)"
     flipped = ", flipped ones included" if result.plan.conditions.noisy else ""
-    return f"wrong labels found: {100 * found.rate:.1f} %{ends}{flipped}"
+    known = math.isfinite(found.low) and math.isfinite(found.high)
+    return f"wrong labels found: {100 * found.rate:.1f} %{ends if known else ''}{flipped}"
 
 
 def nll_words(result: "Result") -> str:
@@ -112,20 +99,10 @@ def nll_words(result: "Result") -> str:
 
 def splits_words(result: "Result") -> str:
     """Return how the rows were shared out."""
-    plan, settings = result.plan, result.plan.settings
-    times = f", {settings.repeats} times" if settings.repeats > 1 else ""
-    if plan.one_test:
-        return f"one test part, {settings.repeats} trainings" if settings.repeats > 1 else "one test part"
-    return f"{settings.folds}-fold cross-validation{times}"
-
-
-def calibration_words() -> str:
-    """Return when probabilities of the clean label may be used."""
-    return (
-        "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
-        "Where labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: "
-        "there use `observed_probs`"
-    )
+    settings, repeats = result.plan.settings, result.plan.settings.repeats
+    if result.plan.one_test:
+        return f"one test part, {repeats} trainings" if repeats > 1 else "one test part"
+    return f"{settings.folds}-fold cross-validation" + (f", {repeats} times" if repeats > 1 else "")
 
 
 def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
@@ -155,27 +132,12 @@ def decision_gain_words(result: "Result") -> str:
     found = decision_gain(result)
     if found is None:
         return ""
-    before, after, difference = found
-    sure = (
-        f", 95 % interval of the difference {difference.low:+.3f} to {difference.high:+.3f}"
-        if math.isfinite(difference.low)
-        else ""
-    )
+    low, high = (measures(result)["cost"].show_difference(end) for end in (found[2].low, found[2].high))
+    sure = f", 95 % interval of the difference {low} to {high}" if math.isfinite(found[2].low) else ""
     return (
-        "Without another training: plain cross entropy costs "
-        f"{before:.3f} when its likeliest class is taken and {after:.3f} when the class of smallest expected "
-        f"cost is{sure}."
+        f"Without another training: plain cross entropy costs {number(found[0])} when its likeliest class is "
+        f"taken and {number(found[1])} when the class of smallest expected cost is{sure}."
     )
-
-
-def cautions(result: "Result", verdict: "Verdict") -> list[str]:
-    """Return what a reader has to know before using the winner, a sentence without its full stop each."""
-    if not any(verdict.winner is each for each in sharper_than_the_data(result)):
-        return []
-    return [
-        f"the calibration of {verdict.winner.candidate.spec} finds more noise than the data have, which is "
-        f"its sharpness. {calibration_words()}"
-    ]
 
 
 def sharper_than_the_data(result: "Result") -> list["Outcome"]:
@@ -185,4 +147,82 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
         for outcome in result.outcomes[1:]
         if not is_proper(outcome.candidate)
         and mean([record.noise for record in outcome.records]) > result.noise.high + 0.05
+    ]
+
+
+def cautions(result: "Result", verdict: "Verdict") -> list[str]:
+    """Return what a reader has to know before using the winner, a sentence without its full stop each."""
+    if not any(verdict.winner is each for each in sharper_than_the_data(result)):
+        return []
+    return [
+        f"the calibration of {verdict.winner.candidate.name} finds more noise than the data have, which is "
+        f"its sharpness. {PROBS}"
+    ]
+
+
+def model_name(settings: Any) -> str:
+    """Return the name of the model, a built-in one or a function of the user's own."""
+    model = settings.model
+    return model if isinstance(model, str) else getattr(model, "__qualname__", type(model).__name__)
+
+
+def settings_words(result: "Result") -> list[tuple[str, str]]:
+    """Return what was done, as terms and descriptions."""
+    plan, settings, dataset = result.plan, result.plan.settings, result.plan.conditions.dataset
+    parts, model = plan.conditions.splits[0], model_name(settings)
+    more = len(dataset.classes) - MOST_CLASSES_SHOWN
+    classes = ", ".join(dataset.classes[:MOST_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    lines = {
+        "Data": f"{dataset.name}: {len(dataset.labels)} rows, {features(dataset)}",
+        "Notes": ". ".join(dataset.notes),
+        "Classes": f"{len(dataset.classes)}: {classes}",
+        "Splits": f"{splits_words(result)}; in each {len(parts.train)} rows to train, {len(parts.validation)} "
+        f"to choose epoch, calibration and setting, {len(parts.test)} to test",
+        "Label noise": noise_words(result),
+        "Training": (f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else model)
+        + f"; at most {settings.epochs} epochs, batches of {settings.batch_size}, AdamW with learning rate "
+        f"{settings.lr:g} and weight decay {settings.weight_decay:g}",
+        "Epoch": f"the epoch of {_STOPS[settings.stop]} on the validation rows is kept, training ends after "
+        f"{settings.patience} epochs without a better one"
+        if settings.stop in _STOPS
+        else f"the last epoch is kept (stop={settings.stop!r})",
+        "Tuning": f"{settings.tune} settings of each objective, the baseline's included, chosen on validation "
+        "rows"
+        if settings.tune
+        else "none: one setting of each objective",
+        "Pairing": "in each split every objective has the same rows, flipped labels, initial weights and order "
+        "of batches",
+        "Trials": f"{result.trials}, of which {result.reused} were there from before",
+        "Class weights": f"{settings.class_weight}, for every objective" if settings.class_weight else "",
+        "Costs": {
+            "costs": "given as a matrix, indexed [true, predicted]",
+            "similarity": SIMILARITY_COSTS,
+        }.get(plan.costs_from or "", ""),
+    }
+    return [(term, said) for term, said in lines.items() if said]
+
+
+def statistics_words(result: "Result") -> list[str]:
+    """Return how candidates were judged, a sentence without its full stop each."""
+    titles = {name: measures(result)[name].title for name in result.plan.deciding}
+    count = (len(result.outcomes) - 1) * len(titles)
+    how = (
+        "intervals are paired bootstrap intervals over the test rows, scores averaged over trainings; they "
+        "speak of these test rows only"
+        if result.plan.one_test
+        else "differences are paired by split; their variance is corrected for training sets that overlap "
+        "(Nadeau and Bengio 2003)"
+    )
+    sizes = [f"{least(result, name)} of {title}" for name, title in titles.items() if worthwhile(result, name)]
+    return [
+        f"Deciding measures are {' and '.join(titles.values())}; the others are there to be read",
+        how,
+        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / "
+        f"{count}, and so are those of the other measures, in which nothing is called",
+        "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
+        "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
+        "undecided: the rest, which is not the same as no difference",
+        *([f"smallest difference worth having (worthwhile): {', '.join(sizes)}"] if sizes else []),
+        f"the winner is better in a deciding measure and worse in none, and best in "
+        f"{[*titles.values()][-1]} among these",
     ]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from equipoise.compare import spec
 from equipoise.compare.context import COMMONEST, TREES
-from equipoise.compare.records import mean
+from equipoise.compare.objectives import draw
+from equipoise.compare.sentences import flipped_words, splits_words
 from equipoise.compare.statistics import (
     BETTER,
     EQUAL,
@@ -16,11 +16,10 @@ from equipoise.compare.statistics import (
     WORSE,
     Difference,
     compare_paired,
-    worthwhile_difference,
 )
+from equipoise.compare.views import cell, least, measures, worthwhile
 
 if TYPE_CHECKING:
-    from equipoise.compare.measures import Measure
     from equipoise.compare.results import Context, Outcome, Result
 
 __all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
@@ -88,24 +87,31 @@ def decide(
 
 def judge(result: "Result") -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
-    deciding, candidates = result.plan.deciding, result.outcomes[1:]
-    calls = [[each.call(name) for name in deciding] for each in candidates]
-    said, place, mixed = decide(calls, [_rank(each, deciding[-1]) for each in candidates])
+    names, candidates = result.plan.deciding, result.outcomes[1:]
+    calls = [[each.call(name) for name in names] for each in candidates]
+    said, place, mixed = decide(calls, [_rank(each, names[-1]) for each in candidates])
     winner = result.baseline if place is None else candidates[place]
     choice = [candidates[each] for each in mixed]
+    against, sure = _against(result), _sure(result)
+    told: Outcome | None = None  # the candidate that the sentence is of
     if place is not None:
-        sentence, named = _praise(result, winner), [winner]
+        told = winner
+        sentence = f"Use {_name(told)}: against {against}, {_differences(result, told)}; {sure}."
     elif choice:
-        sentence, named = _leave(result, choice), choice[:1]
+        told = choice[0]
+        *first, last = map(_name, (result.baseline, *choice))
+        sentence = (
+            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {_name(told)}, "
+            f"against {against}, {_differences(result, told)}; {sure}."
+        )
     elif said == EQUAL:
-        sentence, named = _keep(result), []
+        sentence = f"Keep {against}: {_equal(result)}; {sure}."
     else:
-        nearest = min(candidates, key=lambda each: _distance(result, each))
-        sentence, named = _doubt(result, nearest), [nearest]
-    names = (result.baseline.candidate.spec, *(each.candidate.spec for each in choice)) if choice else ()
-    others = " ".join([*_also(result, named), *_beside(result, winner)])
-    text = f"{sentence} {_data(result)}"
-    return Verdict(said, winner, _against(result), names, text, others, _code(result, winner))
+        told = min(candidates, key=lambda each: _distance(result, each))
+        sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
+    left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
+    others = " ".join([*_also(result, told), *_beside(result, winner)])
+    return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", others, _code(result, winner))
 
 
 def temperature_only(result: "Result") -> list["Outcome"]:
@@ -125,104 +131,82 @@ def temperature_only(result: "Result") -> list["Outcome"]:
 
 def no_better_than_commonest(result: "Result", outcome: "Outcome") -> bool:
     """Return whether a model is not shown to be more accurate than always naming the commonest class."""
-    context = _context(result, COMMONEST)
-    if context is None:
+    commonest = _context(result, COMMONEST)
+    if commonest is None:
         return False
-    ahead = _against_context(result, outcome, context, "accuracy")
+    ahead = _against_context(result, outcome, commonest, "accuracy")
     return not (ahead.high < 0 if math.isfinite(ahead.high) else ahead.mean < 0)
+
+
+def _name(outcome: "Outcome") -> str:
+    return outcome.candidate.name
 
 
 def _rank(outcome: "Outcome", measure: str) -> tuple[float, str]:
     """Smaller is better: the last deciding measure, one where lower is better."""
     value = outcome.mean(measure)
-    return (value if math.isfinite(value) else math.inf), outcome.candidate.spec
+    return (value if math.isfinite(value) else math.inf), _name(outcome)
 
 
 def _distance(result: "Result", outcome: "Outcome") -> tuple[bool, float, str]:
     """How far a candidate is from being called better; smaller is nearer."""
-    reached = -math.inf
+    reached = [math.inf]
     for name in result.plan.deciding:
-        found = outcome.differences[name]
-        half = (found.high - found.low) / 2
-        if half > 0:
-            reached = max(
-                reached, found.mean / half * (1 if _measure(result, name).better == "higher" else -1)
-            )
-    return any(outcome.call(name) == WORSE for name in result.plan.deciding), -reached, outcome.candidate.spec
+        found, better = outcome.differences[name], measures(result)[name].better
+        if found.high > found.low:
+            reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
+    worse = any(outcome.call(name) == WORSE for name in result.plan.deciding)
+    return worse, min(reached), _name(outcome)
 
 
-def _praise(result: "Result", winner: "Outcome") -> str:
-    return (
-        f"Use {winner.candidate.spec}: against {_against(result)}, {_differences(result, winner)}"
-        f"; {_sure(result)}."
-    )
-
-
-def _leave(result: "Result", choice: Sequence["Outcome"]) -> str:
-    *first, last = (each.candidate.spec for each in (result.baseline, *choice))
-    names = f"{', '.join(first)} and {last}"
-    return (
-        f"Undecided, the choice between {names} is yours: with {choice[0].candidate.spec}, against "
-        f"{_against(result)}, {_differences(result, choice[0])}; {_sure(result)}."
-    )
-
-
-def _keep(result: "Result") -> str:
+def _equal(result: "Result") -> str:
+    """Why no candidate is better where all calls are equal or worse."""
     candidates, names = result.outcomes[1:], result.plan.deciding
     if len(candidates) == 1:
-        shown = f"with {candidates[0].candidate.spec}, {_differences(result, candidates[0])}"
-    else:
-        worse = any(each.call(name) == WORSE for each in candidates for name in names)
-        least = ", ".join(f"{_plain(result, name)} {_least(result, name)}" for name in names)
-        shown = (
-            f"none of {len(candidates)} candidates is better, each is equal"
-            f"{' or worse' if worse else ''} (equal: within {least})"
-        )
-    return f"Keep {_against(result)}: {shown}; {_sure(result)}."
+        return f"with {_name(candidates[0])}, {_differences(result, candidates[0])}"
+    worse = " or worse" if any(each.call(name) == WORSE for each in candidates for name in names) else ""
+    within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
+    return f"none of {len(candidates)} candidates is better, each is equal{worse} (equal: within {within})"
 
 
 def _doubt(result: "Result", nearest: "Outcome") -> str:
-    head = f"Undecided, so keep {_against(result)}: "
-    unknown = [nearest.differences[name] for name in result.plan.deciding]
-    if not any(math.isfinite(found.low) for found in unknown):
+    """What the nearest candidate reaches, and what would settle the question."""
+    found = {name: nearest.differences[name] for name in result.plan.deciding}
+    if not any(math.isfinite(each.low) for each in found.values()):
         lost = any(each.diverged for each in result.outcomes)
-        more = "" if lost or result.plan.one_test else "; use --folds 10"
-        return f"{head}{unknown[0].reason}{more}."
+        reason = next(iter(found.values())).reason
+        return f"{reason}{'' if lost or result.plan.one_test else '; use folds=10'}."
     count = len(result.outcomes) - 1
-    tried = f"none of {count} candidates is shown to be better. Nearest is " if count > 1 else "with "
-    needed = [
-        f" For {_plain(result, name)}, {nearest.differences[name].needed}."
-        for name in result.plan.deciding
-        if nearest.differences[name].needed
-    ]
-    link = ":" if count > 1 else ","
-    return (
-        f"{head}{tried}{nearest.candidate.spec}{link} {_differences(result, nearest)}; {_sure(result)}."
-        + "".join(needed)
-    )
+    shown = f"with {_name(nearest)},"
+    if count > 1:
+        shown = f"none of {count} candidates is shown to be better. Nearest is {_name(nearest)}:"
+    needed = [f" For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
+    return f"{shown} {_differences(result, nearest)}; {_sure(result)}.{''.join(needed)}"
 
 
 def _differences(result: "Result", outcome: "Outcome") -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
     order = (BETTER, WORSE, EQUAL, UNDECIDED)
-    names = sorted(result.plan.deciding, key=lambda name: order.index(outcome.call(name) or UNDECIDED))
-    *first, last = [_difference(result, name, outcome.differences[name]) for name in names]
-    opposed = {BETTER, WORSE} <= {outcome.call(name) for name in names}
-    return f"{', '.join(first)}{' but ' if opposed else ' and '}{last}" if first else last
+    calls = {name: outcome.call(name) or UNDECIDED for name in result.plan.deciding}
+    *first, last = [
+        _difference(result, name, outcome.differences[name])
+        for name in sorted(calls, key=lambda name: order.index(calls[name]))
+    ]
+    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
+    return f"{', '.join(first)}{link}{last}" if first else last
 
 
 def _difference(result: "Result", name: str, found: Difference) -> str:
-    measure = _measure(result, name)
-    mean, low, high = (measure.show_difference(value) for value in (found.mean, found.low, found.high))
-    unit = " points" if measure.percent else ""
-    between = f"{low} to {high}" if math.isfinite(found.low) else str(found.reason)
+    """A call with its numbers."""
+    shown, known, plain = cell(measures(result)[name], (), found), math.isfinite(found.low), _plain(result, name)
+    between = shown.interval if known else str(found.reason)
     if found.call in (BETTER, WORSE):
         way = "higher" if found.mean > 0 else "lower"
-        return f"{_plain(result, name)} is {mean.lstrip('+-')}{unit} {way} ({between})"
+        return f"{plain} is {shown.difference.lstrip('+-')}{shown.unit} {way} ({between})"
     if found.call == EQUAL:
-        return f"{_plain(result, name)} is equal within {_least(result, name)} ({between})"
-    why = f", {found.reason}" if found.reason and math.isfinite(found.low) else ""
-    return f"{_plain(result, name)} is undecided ({between}{unit if math.isfinite(found.low) else ''}{why})"
+        return f"{plain} is equal within {least(result, name)} ({between})"
+    why = f"{shown.unit}{f', {found.reason}' if found.reason else ''}" if known else ""
+    return f"{plain} is undecided ({between}{why})"
 
 
 def _sure(result: "Result") -> str:
@@ -239,88 +223,95 @@ def _data(result: "Result") -> str:
         ends = f" ({100 * noise.low:.1f} to {100 * noise.high:.1f} %)" if math.isfinite(noise.low) else ""
         found = f"{100 * noise.rate:.1f} % wrong labels found{ends}"
     if plan.conditions.noisy:
-        share = mean([record.flipped for record in result.baseline.records])
-        found += (
-            f", after --noise {plan.settings.noise} changed {100 * share:.0f} % of the training labels, "
-            "validation labels alike"
-        )
+        share, given = flipped_words(result)
+        found += f", after {given} changed {share}, validation labels alike"
     if plan.settings.tune > 1:
         found += f"; {plan.settings.tune} settings of each objective tried on validation rows"
     if plan.one_test:
         rows = len(plan.conditions.splits[0].test)
         return f"{shown}{found}. There is one test part: this speaks of these {rows:,} test rows only."
-    times = f", {plan.settings.repeats} times" if plan.settings.repeats > 1 else ""
-    return f"{shown}{found}; {plan.settings.folds}-fold cross-validation{times}."
+    return f"{shown}{found}; {splits_words(result)}."
 
 
-def _also(result: "Result", named: Sequence["Outcome"]) -> list[str]:
+def _also(result: "Result", told: "Outcome | None") -> list[str]:
     """What is to be said of the candidates that the sentence does not name."""
-    deciding, lines = result.plan.deciding, []
-    rest = [each for each in result.outcomes[1:] if not any(each is other for other in named)]
-    better = [each for each in rest if any(each.call(name) == BETTER for name in deciding)]
-    mixed = [each for each in better if any(each.call(name) == WORSE for name in deciding)]
-    clean = [each.candidate.spec for each in better if not any(each is other for other in mixed)]
-    if clean:
-        lines.append(f"Also better: {', '.join(clean)}.")
-    lines += [f"With {each.candidate.spec}, {_differences(result, each)}." for each in mixed]
+    rest = [each for each in result.outcomes[1:] if each is not told]
+    calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
+    clean = [_name(each) for each, said in zip(rest, calls, strict=True) if BETTER in said and WORSE not in said]
+    lines = [f"Also better: {', '.join(clean)}."] if clean else []
+    lines += [
+        f"With {_name(each)}, {_differences(result, each)}."
+        for each, said in zip(rest, calls, strict=True)
+        if {BETTER, WORSE} <= said
+    ]
     for each in temperature_only(result):
-        raw = _measure(result, "nll").show_difference(each.differences["nll"].mean)
+        raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
         lines.append(
-            f"{each.candidate.spec} does only what a temperature does: its raw NLL differs by {raw}, and "
-            "once both are calibrated it is no better."
+            f"{_name(each)} does only what a temperature does: its raw NLL differs by {raw}, and once both are "
+            "calibrated it is no better."
         )
-    for each in result.outcomes:
-        if each.diverged:
-            lines.append(
-                f"{each.candidate.spec} diverged on {each.diverged} of {len(each.records)} splits, which are "
-                "left out of its numbers; it is not called better or equal."
-            )
+    lines += [
+        f"{_name(each)} diverged on {each.diverged} of {len(each.records)} splits, which are left out of its "
+        "numbers; it is not called better or equal."
+        for each in result.outcomes
+        if each.diverged
+    ]
     return lines
 
 
 def _beside(result: "Result", winner: "Outcome") -> list[str]:
     """What the models beside say of the winner."""
-    lines, name = [], winner.candidate.spec
+    lines: list[str] = []
     commonest, trees = _context(result, COMMONEST), _context(result, TREES)
     if commonest is not None and no_better_than_commonest(result, winner):
+        pair = " against ".join(_values(result, winner, commonest, "accuracy"))
         lines.append(
-            f"Warning: {name} is not shown to be more accurate than always naming the commonest class "
-            f"({_shown(result, winner, commonest, 'accuracy')})."
+            f"Warning: {_name(winner)} is not shown to be more accurate than always naming the commonest class "
+            f"({pair})."
         )
-    if trees is None:
-        return lines
-    differences = {
-        each: _against_context(result, winner, trees, each)
-        for each in ("accuracy", "calibrated_nll")
-        if each in trees.values
+    found = {
+        name: _against_context(result, winner, trees, name)
+        for name in ("accuracy", "calibrated_nll")
+        if trees is not None and name in trees.values
     }
     ahead = [
-        f"{_plain(result, each)} {_shown(result, winner, trees, each, turned=True)}"
-        for each, found in differences.items()
-        if found.call == BETTER
+        f"{_plain(result, name)} {' against '.join(_values(result, winner, trees, name)[::-1])}"
+        for name, each in found.items()
+        if trees is not None and each.call == BETTER
     ]
     if ahead:
-        where = "data" if all(math.isfinite(each.low) for each in differences.values()) else "test rows"
-        sure = "" if where == "data" else ", which is too few splits to say how sure that is"
+        sure = all(math.isfinite(each.low) for each in found.values())
+        where = "data" if sure else "test rows"
         first = " in the first repeat" if result.plan.settings.repeats > 1 else ""
+        doubt = "" if sure else ", which is too few splits to say how sure that is"
         lines.append(
-            f"{TREES} does better than this network on these {where}{first}: {', '.join(ahead)}{sure}."
+            f"{TREES} does better than this network on these {where}{first}: {', '.join(ahead)}{doubt}."
         )
     return lines
 
 
 def _code(result: "Result", winner: "Outcome") -> str:
     """The winner as code; where it was tuned, in the setting that most splits chose."""
-    plan, text, said = result.plan, winner.candidate.spec, ""
-    if plan.settings.tune > 1:
-        ((setting, times),) = Counter(record.setting for record in winner.records).most_common(1)
-        text = setting.objective
-        width = f", width {setting.width}" if plan.settings.training.model == "mlp" else ""
-        said = (
-            f"# chosen by {times} of {len(winner.records)} splits, with lr {setting.lr:g}, weight decay "
-            f"{setting.weight_decay:g}{width}\n"
+    plan, candidate, lines = result.plan, winner.candidate, ""
+    settings = plan.settings
+    if settings.tune > 1:
+        ((chosen, times),) = Counter(record.setting for record in winner.records).most_common(1)
+        drawn = draw(candidate, settings, settings.tune, len(plan.conditions.dataset.classes))
+        candidate = next((tried for tried, setting in drawn if setting == chosen), candidate)
+        width = f", width {chosen.width}" if settings.model == "mlp" else ""
+        lines = (
+            f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
+            f"{chosen.weight_decay:g}{width}\n"
         )
-    return said + spec.paste(text, lambda name: str(plan.out / f"{name}.npy"), plan.matrices)
+    paths = {name: f"{name}.npy" for name in plan.matrices}
+    if plan.out is not None:
+        paths = {name: str(plan.out / "trials" / path) for name, path in paths.items()}
+    code = candidate.code(paths)
+    if plan.out is None:
+        lines += "".join(
+            f"# save the matrix {name} as {path}: numpy.save\n" for name, path in paths.items() if path in code
+        )
+    return lines + code
 
 
 def _context(result: "Result", name: str) -> "Context | None":
@@ -329,28 +320,21 @@ def _context(result: "Result", name: str) -> "Context | None":
 
 def _against_context(result: "Result", outcome: "Outcome", context: "Context", name: str) -> Difference:
     """A model beside against an outcome, on the splits that it has; by the mean alone if these are few."""
-    values, own = context.values[name], outcome.values[name][: len(context.values[name])]
-    better, least = _measure(result, name).better, _worthwhile(result, name)
+    values, better = context.values[name], measures(result)[name].better
+    own, enough = outcome.values[name][: len(values)], worthwhile(result, name)
     [found] = compare_paired(
-        [values], own, better, test_ratio=result.plan.test_ratio, worthwhile=least, comparisons=1
+        [values], own, better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
     )
     if math.isfinite(found.low) or not math.isfinite(found.mean):
         return found
-    ahead = abs(found.mean) >= least and (found.mean > 0 if better == "higher" else found.mean < 0)
+    ahead = abs(found.mean) >= enough and (found.mean > 0 if better == "higher" else found.mean < 0)
     return Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
 
 
-def _shown(
-    result: "Result", outcome: "Outcome", context: "Context", name: str, *, turned: bool = False
-) -> str:
-    measure, count = _measure(result, name), len(context.values[name])
-    pair = [mean(outcome.values[name][:count]), mean(context.values[name])]
-    first, second = (measure.show(value) for value in (pair[::-1] if turned else pair))
-    return f"{first} against {second}"
-
-
-def _measure(result: "Result", name: str) -> "Measure":
-    return next(measure for measure in result.plan.measures if measure.name == name)
+def _values(result: "Result", outcome: "Outcome", context: "Context", name: str) -> list[str]:
+    """The values of an outcome and of a model beside, on the splits that this one has."""
+    pair = (outcome.values[name][: len(context.values[name])], context.values[name])
+    return [cell(measures(result)[name], values).value for values in pair]
 
 
 def _plain(result: "Result", name: str) -> str:
@@ -362,19 +346,8 @@ def _plain(result: "Result", name: str) -> str:
     }[name]
 
 
-def _least(result: "Result", name: str) -> str:
-    """The smallest difference worth having, with its unit."""
-    value = _worthwhile(result, name)
-    return f"{100 * value:g} points" if _measure(result, name).percent else f"{value:.3g}"
-
-
-def _worthwhile(result: "Result", name: str) -> float:
-    given = dict(result.plan.settings.worthwhile)
-    return worthwhile_difference(given, name, result.baseline.mean(name))
-
-
 def _against(result: "Result") -> str:
     """What the candidates are compared with."""
     settings = result.plan.settings
-    against = AGAINST.replace("best", "last") if settings.training.stop == "none" else AGAINST
+    against = AGAINST.replace("best", "last") if settings.stop == "none" else AGAINST
     return f"{against}, tuned alike" if settings.tune > 1 else against
