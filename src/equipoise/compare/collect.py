@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from equipoise import calibration
 from equipoise.compare.measures import Predictions
-from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.objectives import Candidate
+from equipoise.compare.plan import Plan
 from equipoise.compare.records import Record, Setting, mean, value
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
@@ -30,11 +31,11 @@ class _Chosen:
 
 def collect(plan: Plan, reused: int) -> Result:
     """The result, from what the trainings kept."""
-    chosen = [_choose(plan, candidate) for candidate in plan.candidates]
+    chosen = [_choose(plan, place) for place in range(len(plan.candidates))]
     if not all(record.finite for record in chosen[0].records):
         raise FloatingPointError(
-            f"plain cross entropy must stay finite to compare with, got infinite logits; lower --lr from "
-            f"{plan.settings.training.lr:g}"
+            f"plain cross entropy must stay finite to compare with, got infinite logits; lower lr from "
+            f"{plan.settings.lr:g}"
         )
     values = [
         {m.name: np.array([value(r.measures, m.name) for r in each.records]) for m in plan.measures}
@@ -42,22 +43,24 @@ def collect(plan: Plan, reused: int) -> Result:
     ]
     pooled = [_pool(plan, each) for each in chosen]
     differences = _differences(plan, values, pooled)
-    outcomes = tuple(map(Outcome, plan.candidates, (c.records for c in chosen), values, differences, pooled))
+    files = [tuple(_file(plan, unit) for unit in each.units) for each in chosen]
+    records = [each.records for each in chosen]
+    outcomes = tuple(map(Outcome, plan.candidates, records, values, differences, pooled, files))
     last = _last_epoch(plan, chosen[0])
     return Result(plan, outcomes, last, _context(plan), _noise(plan, chosen[0]), reused)
 
 
-def _choose(plan: Plan, candidate: Candidate) -> _Chosen:
+def _choose(plan: Plan, place: int) -> _Chosen:
     """Take, on every split, the setting that its own validation rows score best."""
-    records: list[Record] = []
-    units: list[Unit] = []
-    for tried in candidate.units:
-        read = [_read(plan, unit) for unit in tried]
-        best = choose(np.array([[record.score for record in each] for each in read]))
-        for place, setting in enumerate(best):
-            records.append(read[setting][place])
-            units.append(tried[setting])
-    return _Chosen(candidate, tuple(records), tuple(units))
+    units = [unit for unit in plan.units if unit.of == place]
+    tried = max(unit.tried for unit in units) + 1
+    found = {
+        (unit.tried, record.split): (record, unit) for unit in units for record in _read(plan, unit.key)
+    }
+    splits = range(len(plan.conditions.splits))
+    best = choose(np.array([[found[each, split][0].score for split in splits] for each in range(tried)]))
+    records, chosen = zip(*(found[int(best[split]), split] for split in splits), strict=True)
+    return _Chosen(plan.candidates[place], records, chosen)
 
 
 def _differences(
@@ -70,7 +73,7 @@ def _differences(
     for measure in plan.measures:
         name = measure.name
         better = measure.better if name in plan.deciding else None
-        least = worthwhile_difference(dict(settings.worthwhile), name, mean(values[0][name]))
+        least = worthwhile_difference(settings.worthwhile, name, mean(values[0][name]))
         if not plan.one_test:
             numbers = [each[name] for each in values]
             compared = compare_paired(
@@ -106,8 +109,7 @@ def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Po
         probs, calibrated, target, rows, places = [], [], [], [], []
         costs = plan.conditions.costs
         for key in dict.fromkeys(unit.key for unit in chosen.units):
-            with np.load(plan.store.predictions(key)) as kept:
-                arrays = dict(kept)
+            arrays = plan.store.arrays(key)
             for record, own in zip(chosen.records, chosen.units, strict=True):
                 if own.key != key:
                     continue
@@ -159,11 +161,11 @@ def _noise(plan: Plan, baseline: _Chosen) -> Noise:
     """The share of wrong labels: a fit to the validation rows of all splits, every row counted once."""
     logits, labels, rows = [], [], []
     for record, unit in zip(baseline.records, baseline.units, strict=True):
-        with np.load(plan.store.predictions(unit.key)) as kept:
-            at = kept["validation_split"] == record.split
-            logits.append(kept["validation_logits"][at].astype(np.float64) / record.temperature)
-            labels.append(kept["validation_target"][at])
-            rows.append(kept["validation_row"][at])
+        kept = plan.store.arrays(unit.key)
+        at = kept["validation_split"] == record.split
+        logits.append(kept["validation_logits"][at].astype(np.float64) / record.temperature)
+        labels.append(kept["validation_target"][at])
+        rows.append(kept["validation_row"][at])
     counts = np.bincount(np.concatenate(rows))
     weight = 1 / counts[np.concatenate(rows)]
     fit = calibration.fit(
@@ -175,11 +177,16 @@ def _noise(plan: Plan, baseline: _Chosen) -> Noise:
     return Noise(fit.noise, low, high)
 
 
-def _read(plan: Plan, unit: Unit) -> list[Record]:
-    kept = plan.store.read(unit.key)
+def _read(plan: Plan, key: str) -> list[Record]:
+    kept = plan.store.read(key)
     if kept is None:
         raise OSError(
-            f"a trial just written must be readable, got a damaged {plan.store.record(unit.key)}; "
-            "run it again"
+            f"a training just kept must be readable, got a damaged {plan.store.path(key)}; run it again"
         )
     return [Record(**(each | {"setting": Setting(**each["setting"])})) for each in kept["records"]]
+
+
+def _file(plan: Plan, unit: Unit) -> str:
+    """Where the predictions of a unit are, relative to the folder."""
+    path = plan.store.path(unit.key)
+    return "" if plan.out is None or path is None else path.relative_to(plan.out).as_posix()

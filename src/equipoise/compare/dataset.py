@@ -42,6 +42,7 @@ class Dataset:
     groups: NDArray[np.int64] | None = None
     time: NDArray[np.float64] | None = None
     test: NDArray[np.bool_] | None = None
+    weight: NDArray[np.float64] | None = None
 
     @property
     def one_test(self) -> bool:

@@ -212,3 +212,15 @@ def _require_size(name: str, path: str, shape: tuple[int, ...], count: int) -> N
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def as_costs(given, classes, where="costs"):
+    return read_costs(given, classes) if isinstance(given, str) else np.asarray(given, dtype=float)
+
+
+def as_similarity(given, classes, where="similarity"):
+    return read_similarity(given, classes) if isinstance(given, str) else np.asarray(given, dtype=float)
+
+
+def as_noise(given, classes):
+    return read_noise(str(given), classes)

@@ -1,8 +1,9 @@
-"""What a comparison is going to do: everything is read and checked before anything is written or trained."""
+"""What a comparison is going to do: everything is checked before anything is written or trained."""
 
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +11,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equipoise import spelling
-from equipoise.compare import spec
+import equipoise
 from equipoise.compare.checks import warn_of_parts
-from equipoise.compare.data import load
-from equipoise.compare.matrices import (
-    looks_transposed,
-    lost_similarity,
-    read_costs,
-    read_noise,
-    read_similarity,
-)
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.matrices import as_costs, as_noise, as_similarity, looks_transposed, lost_similarity
 from equipoise.compare.measures import MEASURES, Measure
+from equipoise.compare.networks import require_memory, try_network
+from equipoise.compare.objectives import Candidate, read_objective
+from equipoise.compare.records import Setting
+from equipoise.compare.runner import Task
 from equipoise.compare.settings import Settings
-from equipoise.compare.spec import Spelled
 from equipoise.compare.splits import splits
 from equipoise.compare.store import Store, digest
-from equipoise.compare.trial import Conditions, Unit, shared_key, unit_key
+from equipoise.compare.trial import Conditions, Unit, run_beside, run_unit
 from equipoise.compare.tuning import draw
 from equipoise.losses.costs import in_order
+from equipoise.training import separable
 
-__all__ = ["BASELINE", "Candidate", "Plan", "prepare"]
+__all__ = ["BASELINE", "Plan", "prepare"]
 
 BASELINE = "CrossEntropy()"
+FORMAT = 1  # of what is kept of a training; another one makes every training anew
 MOST = 6  # candidates unless they are named
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An objective to train.
-
-    Attributes:
-        spec: Its normalised spelling.
-        loss: The objective itself, scheduled numbers at their start.
-        units: For each repeat, a unit for each setting to try.
-    """
-
-    spec: str
-    loss: Any
-    units: tuple[tuple[Unit, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -56,13 +40,16 @@ class Plan:
     """A comparison whose input is known to be good.
 
     Attributes:
-        settings: As given.
+        settings: How candidates are trained and judged.
         conditions: What all trainings share.
         matrices: Those that an objective may name.
         costs_from: "costs", "similarity" or None: what the costs are made from.
+        noise_name: How the label noise was given.
         candidates: Plain cross entropy first.
-        shared: What decides the result of every training.
-        out: Folder for everything that is written.
+        units: All units, candidate by candidate; equal ones have the same key.
+        context_keys: Names of what is kept of the models beside, one per split of the first repeat.
+        versions: Of the libraries that decide a result.
+        out: Folder for everything that is written, or None.
         warnings: What looks wrong in the input without being certainly wrong.
     """
 
@@ -70,15 +57,18 @@ class Plan:
     conditions: Conditions
     matrices: Mapping[str, NDArray[Any]]
     costs_from: str | None
+    noise_name: str
     candidates: tuple[Candidate, ...]
-    shared: Mapping[str, Any]
-    out: Path
+    units: tuple[Unit, ...]
+    context_keys: tuple[str, ...]
+    versions: Mapping[str, str]
+    out: Path | None
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def store(self) -> Store:
-        """The finished units."""
-        return Store(self.out / "trials")
+        """The finished trainings."""
+        return Store(None if self.out is None else self.out / "trials")
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -91,28 +81,22 @@ class Plan:
         return ("decided_cost",) if self.costs_from == "costs" else ("accuracy", "calibrated_nll")
 
     @property
-    def units(self) -> list[Unit]:
-        """All units, those of the first repeat first; one that two candidates share is there once.
-
-        Candidates of one family are tuned by the same draws.
-        """
-        found = {
-            unit.key: unit
-            for repeat in range(self.settings.repeats)
-            for each in self.candidates
-            for unit in each.units[repeat]
-        }
-        return [*found.values()]
-
-    @property
-    def context_keys(self) -> list[str]:
-        """Names of what is kept of the models beside, one per split of the first repeat."""
-        return [digest([dict(self.shared), "context", place])[:24] for place in self.conditions.of_repeat(0)]
+    def tasks(self) -> list[Task]:
+        """Everything to run, each once: the models beside first, which are no part of the progress shown."""
+        beside = [
+            Task(key, partial(run_beside, place, self.conditions), 0)
+            for place, key in enumerate(self.context_keys)
+        ]
+        units = {unit.key: unit for unit in self.units}
+        return beside + [
+            Task(key, partial(run_unit, unit, self.conditions), len(unit.places))
+            for key, unit in units.items()
+        ]
 
     @property
     def trials(self) -> int:
         """Number of trainings."""
-        return len(self.units) * len(self.conditions.of_repeat(0))
+        return sum(task.trainings for task in self.tasks)
 
     @property
     def one_test(self) -> bool:
@@ -122,76 +106,101 @@ class Plan:
     @property
     def test_ratio(self) -> float:
         """Test rows for each row of the training and validation parts, on average over splits."""
-        return float(
-            np.mean([len(s.test) / (len(s.train) + len(s.validation)) for s in self.conditions.splits])
-        )
+        parts = self.conditions.splits
+        return float(np.mean([len(s.test) / (len(s.train) + len(s.validation)) for s in parts]))
 
 
-def prepare(settings: Settings) -> Plan:
-    """Read and check all input, writing nothing.
+def prepare(
+    dataset: Dataset,
+    objectives: Sequence[Any] | Mapping[str, Any],
+    settings: Settings,
+    *,
+    costs: Any = None,
+    similarity: Any = None,
+    noise: Any = 0.0,
+    out: Path | None = None,
+) -> Plan:
+    """Check all input and lay out the work, writing nothing.
 
     Raises:
         ValueError: If any of it is bad.
     """
-    dataset = load(
-        settings.data,
-        settings.target,
-        settings.drop,
-        test=settings.test,
-        clean=settings.clean,
-        group=settings.group,
-        time=settings.time,
-    )
     classes = dataset.classes
     matrices: dict[str, NDArray[Any]] = {}
-    if settings.costs is not None:
-        matrices["costs"] = read_costs(settings.costs, classes)
-    if settings.similarity is not None:
-        matrices["similarity"] = read_similarity(settings.similarity, classes)
+    if costs is not None:
+        matrices["costs"] = as_costs(costs, classes)
+    if similarity is not None:
+        matrices["similarity"] = as_similarity(similarity, classes)
     costs_from = next(iter(matrices), None)
-    costs = None
+    weighed = None
     if costs_from is not None:
-        costs = matrices["costs"] if costs_from == "costs" else lost_similarity(matrices["similarity"])
-    noise = read_noise(settings.noise, classes)
-    parts = splits(dataset, settings.folds, settings.repeats)
-    conditions = Conditions(dataset, parts, settings.repeats, settings.training, noise, costs)
-    shared = shared_key(conditions)
-    texts = settings.objectives or default_objectives(matrices)
-    candidates: list[Candidate] = []
-    known: list[Spelled] = []
-    for text in dict.fromkeys([BASELINE, *(spelling.normalise(text) for text in texts)]):
-        spelled = spec.read(text, matrices)
-        loss = spelled.loss
-        if repr(in_order(loss, classes)) != repr(loss):  # the code to paste has the order of the text
-            raise ValueError(
-                f"objective must name the classes in their order, {', '.join(classes)}, got {text!r}; give "
-                "the matrix as --costs or --similarity, which are matched by name"
-            )
-        if spelled in known:  # Focal() is Focal(gamma=2), and one more interval would make all of them wider
-            continue
-        known.append(spelled)
-        _try(text, spelled, len(classes))
-        candidates.append(_candidate(text, spelled, matrices, shared, settings, len(classes)))
-    if len(candidates) == 1:
-        raise ValueError(
-            "objective must name a candidate beside plain cross entropy, got only CrossEntropy(); "
-            "leave it out for one setting of each family"
-        )
+        weighed = matrices["costs"] if costs_from == "costs" else lost_similarity(matrices["similarity"])
+    parts = splits(dataset, settings.folds, settings.repeats, settings.random_state)
+    conditions = Conditions(dataset, parts, settings, as_noise(noise, classes), weighed)
+    try_network(settings, dataset, parts[0].train)
+    candidates = _candidates(objectives or _default_objectives(matrices), matrices, classes)
+    if out is not None:
+        _require_keys(settings, candidates)
+    shared = _shared_key(conditions)
+    units = [
+        unit for of, each in enumerate(candidates) for unit in _units(of, each, conditions, matrices, shared)
+    ]
+    columns = int(np.prod(dataset.features.shape[1:]))
+    widest = max(unit.setting.width for unit in units)
+    require_memory(settings, widest, columns, len(classes), max(len(unit.places) for unit in units))
     counts = np.bincount(dataset.labels, minlength=len(classes))
+    given = {"costs": costs, "similarity": similarity}
     transposed = [
         warning
         for name, matrix in matrices.items()
-        for warning in looks_transposed(name, str(getattr(settings, name)), matrix, classes, counts)
+        for warning in looks_transposed(name, given[name], matrix, classes, counts)
     ]
-    first = parts[: len(parts) // settings.repeats]
-    warnings = (*dataset.warnings, *warn_of_parts(dataset, first), *transposed)
-    out = Path(settings.out)
-    plan = Plan(settings, conditions, matrices, costs_from, tuple(candidates), shared, out, warnings)
-    _require_writable(plan.out)
-    return plan
+    warnings = (*dataset.warnings, *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]), *transposed)
+    return Plan(
+        settings,
+        conditions,
+        matrices,
+        costs_from,
+        str(noise) if isinstance(noise, str | int | float) else "a matrix",
+        tuple(candidates),
+        tuple(units),
+        tuple(digest([shared, "context", place])[:24] for place in conditions.of_repeat(0)),
+        {name: version(name) for name in ("torch", "numpy", "scikit-learn")} | {"equipoise": equipoise.__version__},
+        out,
+        warnings,
+    )
 
 
-def default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+def _candidates(
+    objectives: Sequence[Any] | Mapping[str, Any],
+    matrices: Mapping[str, NDArray[Any]],
+    classes: tuple[str, ...],
+) -> list[Candidate]:
+    """Plain cross entropy and the candidates, each once."""
+    named = objectives.items() if isinstance(objectives, Mapping) else [(None, each) for each in objectives]
+    found = [read_objective(BASELINE, matrices)]
+    for name, given in named:
+        candidate = read_objective(given, matrices, name)
+        if repr(in_order(candidate.loss, classes)) != repr(candidate.loss):  # code to paste has this order
+            raise ValueError(
+                f"objectives must have the classes in their order, {', '.join(classes)}, got "
+                f"{candidate.name!r}; give the matrix as costs or similarity, which are matched by name"
+            )
+        if any(candidate.same(other) for other in found):  # one more interval would make all of them wider
+            continue
+        if any(candidate.name == other.name for other in found):
+            raise ValueError(f"objectives must have names of their own, got {candidate.name!r} twice; rename one")
+        _try(candidate, len(classes))
+        found.append(candidate)
+    if len(found) == 1:
+        raise ValueError(
+            "objectives must have a candidate beside plain cross entropy, got only CrossEntropy(); "
+            "leave them out for one setting of each family"
+        )
+    return found
+
+
+def _default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     """One sensible setting of each family."""
     families = (
         "GammaCrossEntropy(gamma=0.5)",
@@ -210,52 +219,71 @@ def default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     return (*families[: MOST - len(named)], *named)
 
 
-def _candidate(
-    text: str,
-    spelled: Spelled,
-    matrices: Mapping[str, NDArray[Any]],
-    shared: Mapping[str, Any],
-    settings: Settings,
-    classes: int,
-) -> Candidate:
-    """The candidate with the units that it takes."""
-    drawn = draw(text, settings.training, max(settings.tune, 1), classes, 0)
-    units = tuple(
-        tuple(
-            Unit(
-                unit_key(shared, setting, matrices, repeat),
-                spec.read(setting.objective, matrices),
-                setting,
-                repeat,
-                text == BASELINE,
-            )
-            for setting in drawn
-        )
-        for repeat in range(settings.repeats)
-    )
-    return Candidate(text, spelled.loss, units)
-
-
-def _try(text: str, spelled: Spelled, classes: int) -> None:
+def _try(candidate: Candidate, classes: int) -> None:
     """Call the objective once, so that a matrix or an option that does not fit the classes is found now."""
     logits = torch.linspace(-1, 1, 2 * classes).reshape(2, classes).requires_grad_()
     try:
-        spelled.objective(1)(logits, torch.tensor([0, classes - 1])).backward()
+        candidate.objective(1)(logits, torch.tensor([0, classes - 1])).backward()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{text} must fit {classes} classes, got an error; {reason}") from error
+        raise ValueError(f"{candidate.name} must fit {classes} classes, got an error; {reason}") from error
 
 
-def _require_writable(out: Path) -> None:
-    """Find out whether the folder can be written, and leave nothing behind."""
-    nearest = next(path for path in [out, *out.absolute().parents] if path.exists())
-    try:
-        if not nearest.is_dir():
-            raise NotADirectoryError(20, "Not a directory", str(nearest))
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
+    """Raise where something has no name that could find its trainings again."""
+    if settings.own_model and settings.model_name is None:
         raise ValueError(
-            f"out must be a folder that can be written, got {str(out)!r}; {reason.lower()}"
-        ) from error
+            f"model_name must be given with out and a model of your own, got None for {settings.title}; it "
+            "stands for the model in the names of kept trainings: change it when the model changes"
+        )
+    for candidate in candidates:
+        if not candidate.stable:
+            raise ValueError(
+                f"objectives must print as the code that makes them where out is given, got {candidate.name}; "
+                "make the loss a frozen dataclass, or give no out"
+            )
+
+
+def _units(
+    of: int,
+    candidate: Candidate,
+    conditions: Conditions,
+    matrices: Mapping[str, NDArray[Any]],
+    shared: Mapping[str, Any],
+) -> list[Unit]:
+    """The units of a candidate: a setting on all splits of a repeat, or on one where it trains alone."""
+    settings = conditions.settings
+    alone = settings.own_model or not separable(candidate.objective(1))
+    drawn = draw(candidate, settings, max(settings.tune, 1), len(conditions.dataset.classes))
+    found = []
+    for repeat in range(settings.repeats):
+        places = tuple(conditions.of_repeat(repeat))
+        groups = [(place,) for place in places] if alone else [places]
+        for tried, (numbered, setting) in enumerate(drawn):
+            used = {
+                name: digest(np.ascontiguousarray(matrix).tobytes())
+                for name, matrix in matrices.items()
+                if name in setting.objective
+            }
+            for group in groups:
+                key = digest([dict(shared), asdict(setting), used, group, of == 0])[:24]
+                found.append(Unit(key, of, tried, numbered, setting, group))
+    return found
+
+
+def _shared_key(conditions: Conditions) -> dict[str, Any]:
+    """What decides the result of every training: data, splits, settings, and the version of this package."""
+    costs = conditions.costs
+    first = conditions.splits[: len(conditions.of_repeat(0))]
+    parts = [
+        [digest(np.ascontiguousarray(part).tobytes()) for part in (each.train, each.validation, each.test)]
+        for each in first
+    ]
+    return {
+        "version": [equipoise.__version__, FORMAT],
+        "data": conditions.dataset.fingerprint(),
+        "splits": digest(parts),
+        "settings": conditions.settings.of_training,
+        "noise": digest(conditions.noise.tobytes()),
+        "costs": None if costs is None else digest(costs.tobytes()),
+    }

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.compare.measures import Predictions
-from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.objectives import Candidate
+from equipoise.compare.plan import Plan
 from equipoise.compare.records import Record, mean
 from equipoise.compare.statistics import Difference
 
@@ -45,6 +46,7 @@ class Outcome:
         values: For each measure, its values over splits (S,); nan where there is none.
         differences: For each measure, the difference from plain cross entropy; empty for itself.
         load: Reads the predictions when they are first asked for.
+        files: For each record, the file of its predictions relative to the folder; "" where there is none.
     """
 
     candidate: Candidate
@@ -52,6 +54,7 @@ class Outcome:
     values: Mapping[str, NDArray[np.float64]]
     differences: Mapping[str, Difference]
     load: Callable[[], Pooled] = field(repr=False)
+    files: tuple[str, ...] = ()
 
     @cached_property
     def pooled(self) -> Pooled:

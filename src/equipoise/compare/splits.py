@@ -34,7 +34,7 @@ class Split:
     test: Places
 
 
-def splits(dataset: Dataset, folds: int = 10, repeats: int = 1) -> tuple[Split, ...]:
+def splits(dataset: Dataset, folds: int = 10, repeats: int = 1, random_state: int = 0) -> tuple[Split, ...]:
     """Return the parts of the rows for every fold of every repeat, repeat by repeat.
 
     By default the test parts are those of stratified k-fold cross-validation, shuffled anew in each repeat,

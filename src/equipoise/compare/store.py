@@ -69,6 +69,13 @@ class Store:
             pass
         return None
 
+    def arrays(self, key):
+        with np.load(self.predictions(key)) as kept:
+            return dict(kept)
+
+    def path(self, key):
+        return self.predictions(key)
+
     def tidy(self) -> None:
         """Remove what a killed run was in the middle of writing."""
         for leftover in self.folder.glob("*.tmp"):

@@ -1,38 +1,32 @@
-"""One unit of work: a candidate in one setting, trained on all splits of a repeat, measured and kept."""
+"""One unit of work: a candidate in one setting, trained on some splits, and measured."""
 
-import hashlib
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-import equipoise
 from equipoise.calibration import Calibration
 from equipoise.calibration.solve import crossfit_nll_batch
 from equipoise.compare.calibrated import calibrated_probs, fitted
 from equipoise.compare.context import run_context
-from equipoise.compare.data import Dataset, encode
+from equipoise.compare.dataset import Dataset
 from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
+from equipoise.compare.networks import inputs_of, network
+from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import Record, Setting
-from equipoise.compare.settings import Training
-from equipoise.compare.spec import Spelled
+from equipoise.compare.settings import Settings
 from equipoise.compare.splits import Split, flip
-from equipoise.compare.store import Store, digest
-from equipoise.training import Alone, Copies, Options, Rows, Trained, predict, separable, train
+from equipoise.training import Alone, Copies, Options, Rows, Trained, predict, train
 
-__all__ = ["Conditions", "Unit", "measured", "run_beside", "run_unit", "shared_key", "unit_key"]
+__all__ = ["Conditions", "Unit", "measured", "options", "row_weight", "run_beside", "run_unit", "values_of"]
 
 CHANCE_DRAWS = 50
 MOST_TOGETHER = 2**27  # numbers in the features of the copies that are trained together
-_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "pandas", "torchmetrics", "optuna")
 
 
 @dataclass(frozen=True)
@@ -42,20 +36,21 @@ class Conditions:
     Attributes:
         dataset: Rows with classes.
         splits: Parts of the rows, all those of a repeat one after another.
-        repeats: Number of repeats.
-        training: How to train.
+        settings: How to train.
         noise: Transition matrix [true, observed] of the training and validation labels.
         costs: Costs [true, predicted], or None.
-        seed: Decides label noise, initial weights and batches.
     """
 
     dataset: Dataset
     splits: tuple[Split, ...]
-    repeats: int
-    training: Training
+    settings: Settings
     noise: NDArray[np.float64]
     costs: NDArray[np.float64] | None
-    seed: int = 0
+
+    @property
+    def repeats(self) -> int:
+        """How often the splits were made anew."""
+        return self.settings.repeats
 
     @property
     def noisy(self) -> bool:
@@ -72,127 +67,73 @@ class Conditions:
         each = len(self.splits) // self.repeats
         return range(repeat * each, (repeat + 1) * each)
 
+    def repeat_of(self, place: int) -> int:
+        """The repeat that a split belongs to."""
+        return place // (len(self.splits) // self.repeats)
+
+    def seed(self, place: int) -> int:
+        """What decides the initial weights and the order of batches on a split."""
+        return 1000 * self.settings.random_state + place
+
     def observed(self, repeat: int) -> NDArray[np.int64]:
         """Labels (N,) as training and validation rows have them."""
-        return (
-            flip(self.dataset.labels, self.noise, self.seed + repeat) if self.noisy else self.dataset.labels
-        )
+        labels = self.dataset.labels
+        return flip(labels, self.noise, self.settings.random_state + repeat) if self.noisy else labels
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A candidate in one setting on the splits of one repeat.
+    """A candidate in one setting on splits that are trained together.
 
     Attributes:
         key: Name of its record.
-        spelled: The objective.
+        of: Place of its candidate in the plan.
+        tried: Place of the setting among those of the candidate.
+        candidate: The objective with the numbers of the setting.
         setting: The setting.
-        repeat: Which repeat.
-        baseline: Whether to keep what only plain cross entropy is asked: its last epoch and its validation
-            logits.
+        places: The splits, all of one repeat.
     """
 
     key: str
-    spelled: Spelled
+    of: int
+    tried: int
+    candidate: Candidate
     setting: Setting
-    repeat: int
-    baseline: bool
+    places: tuple[int, ...]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is plain cross entropy, of which the last epoch and the validation logits are kept."""
+        return self.of == 0
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that has a hand in a result."""
-    found = {name: version(name) for name in _LIBRARIES}
-    return {"equipoise": equipoise.__version__, "python": platform.python_version(), **found}
-
-
-def sources() -> str:
-    """Digest of this package's code, so that a result does not outlive the code that made it."""
-    root = Path(str(equipoise.__file__)).parent
-    files = sorted(root.rglob("*.py"))
-    return digest(
-        [[str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()] for file in files]
-    )
-
-
-def shared_key(conditions: Conditions) -> dict[str, Any]:
-    """What decides the result of every training of a comparison."""
-    costs = conditions.costs
-    parts = [
-        [digest(np.ascontiguousarray(part).tobytes()) for part in (each.train, each.validation, each.test)]
-        for each in conditions.splits[: len(conditions.splits) // conditions.repeats]
-    ]
-    return {
-        "versions": versions(),
-        "sources": sources(),
-        "data": conditions.dataset.fingerprint(),
-        "splits": digest(parts),
-        "training": asdict(conditions.training),
-        "noise": digest(conditions.noise.tobytes()),
-        "costs": None if costs is None else digest(costs.tobytes()),
-        "seed": conditions.seed,
-    }
-
-
-def unit_key(
-    shared: Mapping[str, Any], setting: Setting, matrices: Mapping[str, NDArray[Any]], repeat: int
-) -> str:
-    """Name of a unit: a digest of everything that decides its result.
-
-    Args:
-        shared: From `shared_key`.
-        setting: The objective, in its normalised spelling, and how it is trained.
-        matrices: Those the objective names.
-        repeat: Decides splits, noise, initial weights and batch order.
-    """
-    used = {
-        name: digest(np.ascontiguousarray(matrix).tobytes())
-        for name, matrix in matrices.items()
-        if name in setting.objective
-    }
-    return digest([dict(shared), asdict(setting), used, repeat])[:24]
-
-
-def run_unit(unit: Unit, conditions: Conditions, folder: Path) -> int:
-    """Train, measure and keep one unit.
-
-    Args:
-        unit: What to train.
-        conditions: What all trainings share.
-        folder: Where to keep it.
-
-    Returns:
-        The number of trainings.
-    """
+def run_unit(unit: Unit, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Train and measure one unit; return its records and its predictions, split by split."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would make the result depend on the number of jobs
     try:
         with torch.random.fork_rng(devices=[]):
-            records, arrays = _run(unit, conditions)
-        Store(folder).write(unit.key, {"records": [asdict(each) for each in records]}, arrays)
+            found = _run(unit, conditions)
     finally:
         torch.set_num_threads(threads)
-    return len(records)
+    arrays = {name: np.concatenate([each[name] for _, each in found]) for name in found[0][1]}
+    return {"records": [asdict(record) for record, _ in found]}, arrays
 
 
-def run_beside(key: str, place: int, conditions: Conditions, folder: Path) -> int:
-    """Train, measure and keep the models that are shown beside the candidates, on one split.
-
-    Returns:
-        0, as none of them is a training of the comparison.
-    """
-    split = conditions.splits[place]
+def run_beside(place: int, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Train and measure the models that are shown beside the candidates, on one split."""
+    split, dataset = conditions.splits[place], conditions.dataset
     found = run_context(
-        encode(conditions.dataset, split.train),
+        inputs_of(dataset, split.train, "mlp").numpy(),
         conditions.observed(0),
-        conditions.dataset.target,
+        dataset.target,
         split,
-        len(conditions.dataset.classes),
+        len(dataset.classes),
         nll_of=conditions.nll_of,
         costs=conditions.costs,
-        class_weight=conditions.training.class_weight,
+        class_weight=conditions.settings.class_weight,
     )
-    Store(folder).write(key, {name: values_of(each) for name, each in found.items()}, {})
-    return 0
+    return {name: values_of(each) for name, each in found.items()}, {}
 
 
 @dataclass(frozen=True)
@@ -206,107 +147,108 @@ class _Prepared:
     weight: Tensor | None
 
     def rows(self, part: NDArray[np.int64]) -> Rows:
-        weight = None if self.weight is None else self.weight[part]
-        return Rows(self.inputs[part], self.observed[part], weight)
+        return Rows(self.inputs[part], self.observed[part], None if self.weight is None else self.weight[part])
 
 
-def _run(unit: Unit, conditions: Conditions) -> tuple[list[Record], dict[str, NDArray[Any]]]:
+_Kept = tuple[Record, dict[str, NDArray[Any]]]
+
+
+def _run(unit: Unit, conditions: Conditions) -> list[_Kept]:
     """The records and the predictions of a unit, split by split."""
-    observed = torch.from_numpy(conditions.observed(unit.repeat))
-    alone = not separable(unit.spelled.objective(1))
-    together: dict[tuple[int, int], list[_Prepared]] = {}
-    found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
-    for place in conditions.of_repeat(unit.repeat):
+    settings, dataset = conditions.settings, conditions.dataset
+    observed = torch.from_numpy(conditions.observed(conditions.repeat_of(unit.places[0])))
+    together: dict[tuple[int, ...], list[_Prepared]] = {}
+    found: dict[int, _Kept] = {}
+    for place in unit.places:
         split = conditions.splits[place]
-        inputs = torch.from_numpy(encode(conditions.dataset, split.train))
-        prepared = _Prepared(place, split, inputs, observed, _row_weight(observed, split, conditions))
-        shape = (inputs.shape[1], -(-len(split.train) // conditions.training.batch_size))
-        together.setdefault(shape, []).append(prepared)
-        if len(together[shape]) >= (1 if alone else MOST_TOGETHER // inputs.numel()):
+        inputs = inputs_of(dataset, split.train, settings.model)
+        weight = row_weight(observed, split.train, dataset, settings.class_weight)
+        shape = (inputs.shape[1], -(-len(split.train) // settings.batch_size))
+        group = together.setdefault(shape, [])
+        group.append(_Prepared(place, split, inputs, observed, weight))
+        if len(group) >= MOST_TOGETHER // inputs.numel():
             found |= _finish(unit, conditions, together.pop(shape))  # now, and not all in memory
     for group in together.values():
         found |= _finish(unit, conditions, group)
-    ordered = [found[place] for place in sorted(found)]
-    arrays = {name: np.concatenate([each[name] for _, each in ordered]) for name in ordered[0][1]}
-    return [record for record, _ in ordered], arrays
+    return [found[place] for place in sorted(found)]
 
 
-def _finish(
-    unit: Unit, conditions: Conditions, group: Sequence[_Prepared]
-) -> dict[int, tuple[Record, dict[str, NDArray[Any]]]]:
+def _finish(unit: Unit, conditions: Conditions, group: Sequence[_Prepared]) -> dict[int, _Kept]:
     """Train and measure some splits together: for each, its record and predictions."""
     began = time.perf_counter()
-    found = {
-        prepared.place: _measure(unit, conditions, prepared, trained, template)
-        for prepared, trained, template in _train(unit, conditions, group)
-    }
-    each = round((time.perf_counter() - began) / len(group), 3)
-    return {place: (replace(record, seconds=each), arrays) for place, (record, arrays) in found.items()}
-
-
-def _train(
-    unit: Unit, conditions: Conditions, group: Sequence[_Prepared]
-) -> list[tuple[_Prepared, Trained, Copies | Alone]]:
-    """Train the networks of some splits together."""
-    training, setting = conditions.training, unit.setting
-    features, classes = group[0].inputs.shape[1], len(conditions.dataset.classes)
-    models = []
-    for prepared in group:
-        torch.manual_seed(1000 * conditions.seed + prepared.place)
-        models.append(build(training.model, setting.width, features, classes))
-    steps = -(-len(group[0].split.train) // training.batch_size)
-    options = Options(
-        training.epochs,
-        training.batch_size,
-        setting.lr,
-        setting.weight_decay,
-        training.patience,
-        training.stop,  # pyright: ignore[reportArgumentType]
-        to_the_end=unit.baseline,
-    )
+    settings, setting = conditions.settings, unit.setting
+    seeds = [conditions.seed(each.place) for each in group]
+    networks = [network(settings, setting.width, conditions.dataset, each.inputs, seed)
+                for each, seed in zip(group, seeds, strict=True)]  # fmt: skip
+    together = Alone(networks[0]) if settings.own_model else Copies(networks)
+    template = together if settings.own_model else Copies(networks[:1])
+    batches = -(-len(group[0].split.train) // settings.batch_size)
     trained = train(
-        Copies(models),
-        unit.spelled.objective(training.epochs * steps),
-        [prepared.rows(prepared.split.train) for prepared in group],
-        [prepared.rows(prepared.split.validation) for prepared in group],
-        options,
-        [1000 * conditions.seed + prepared.place for prepared in group],
+        together,
+        unit.candidate.objective(settings.epochs * batches),
+        [each.rows(each.split.train) for each in group],
+        [each.rows(each.split.validation) for each in group],
+        options(settings, setting, to_the_end=unit.baseline),
+        seeds,
     )
-    template = Copies(models[:1])
-    return [(prepared, each, template) for prepared, each in zip(group, trained, strict=True)]
+    found = {
+        each.place: _measure(unit, conditions, each, one, template)
+        for each, one in zip(group, trained, strict=True)
+    }
+    seconds = round((time.perf_counter() - began) / len(group), 3)
+    return {place: (replace(record, seconds=seconds), arrays) for place, (record, arrays) in found.items()}
 
 
-def build(model: str, width: int, features: int, classes: int) -> nn.Module:
-    """An untrained model, its weights drawn from torch's generator."""
-    if model == "linear":
-        return nn.Linear(features, classes)
-    return nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, classes))
+def options(settings: Settings, setting: Setting, *, to_the_end: bool) -> Options:
+    """How to train a candidate in a setting."""
+    return Options(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=setting.lr,
+        weight_decay=setting.weight_decay,
+        patience=settings.patience,
+        stop=settings.stop,  # pyright: ignore[reportArgumentType]
+        to_the_end=to_the_end,
+        # device=settings.device,
+    )
 
 
 def measured(
     logits: Tensor, target: NDArray[np.int64], conditions: Conditions, fit: Calibration | None
 ) -> Predictions:
-    """Predictions of test rows.
-
-    Args:
-        logits: (M, C).
-        target: (M,) classes.
-        conditions: What all trainings share.
-        fit: A `Calibration`, or None to take raw probabilities for calibrated ones.
-    """
+    """Predictions of test rows from their logits (M, C); calibrated ones are the raw ones without a fit."""
     probs = logits.double().softmax(dim=1)
     calibrated = probs if fit is None else calibrated_probs(fit, logits.double(), conditions.nll_of)
     return Predictions(probs.numpy(), calibrated.numpy(), target, conditions.costs)
 
 
+def values_of(predictions: Predictions) -> dict[str, float | None]:
+    """The value of each measure; None where JSON has no word for it."""
+    wanted = [each for each in MEASURES if predictions.costs is not None or not each.needs_costs]
+    found = {each.name: each.of(predictions) for each in wanted}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def row_weight(
+    observed: Tensor, train: NDArray[np.int64], dataset: Dataset, class_weight: str | None
+) -> Tensor | None:
+    """Weights (N,) of rows in the loss: their own, times those that let classes count alike; or None."""
+    weight = None if dataset.weight is None else torch.from_numpy(dataset.weight).float()
+    if class_weight is None:
+        return weight
+    own = torch.ones(len(observed)) if weight is None else weight
+    sums = torch.zeros(len(dataset.classes)).index_add(0, observed[train], own[train])
+    return own * (sums.sum() / (len(sums) * sums.clamp(min=1e-30)))[observed]
+
+
 def _measure(
     unit: Unit, conditions: Conditions, prepared: _Prepared, trained: Trained, template: Copies | Alone
-) -> tuple[Record, dict[str, NDArray[Any]]]:
+) -> _Kept:
     """The record and the predictions of one training."""
-    split, inputs = prepared.split, prepared.inputs
+    split, inputs, dataset = prepared.split, prepared.inputs, conditions.dataset
     validation = predict(template, trained.state, inputs[split.validation])
     labels = prepared.observed[split.validation]
-    target = conditions.dataset.target[split.test]
+    target = dataset.target[split.test]
     logits = predict(template, trained.state, inputs[split.test])
     fit = fitted(validation, labels)
     arrays = {
@@ -341,28 +283,7 @@ def _measure(
         measures=measures,
         finite=finite,
         chance_ece=chance,
-        flipped=_flipped(conditions, prepared),
+        flipped=float((prepared.observed.numpy()[split.train] != dataset.labels[split.train]).mean()),
         seconds=0.0,
     )
     return record, arrays
-
-
-def values_of(predictions: Predictions) -> dict[str, float | None]:
-    """The value of each measure; None where JSON has no word for it."""
-    wanted = [each for each in MEASURES if predictions.costs is not None or not each.needs_costs]
-    found = {each.name: each.of(predictions) for each in wanted}
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
-
-
-def _row_weight(observed: Tensor, split: Split, conditions: Conditions) -> Tensor | None:
-    """Weights (N,) that let all classes count alike, or None."""
-    if conditions.training.class_weight is None:
-        return None
-    counts = torch.bincount(observed[split.train], minlength=len(conditions.dataset.classes)).clamp(min=1)
-    return (len(split.train) / (len(counts) * counts))[observed].float()
-
-
-def _flipped(conditions: Conditions, prepared: _Prepared) -> float:
-    """Share of training labels that the comparison has changed."""
-    train = prepared.split.train
-    return float((prepared.observed.numpy()[train] != conditions.dataset.labels[train]).mean())

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from equipoise import spelling
 from equipoise.compare.records import Setting
-from equipoise.compare.settings import Training
 from equipoise.losses import LOSSES, WEIGHTS
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES
@@ -73,7 +72,7 @@ _PENALTIES = {entry.name for entry in PENALTIES}
 _ENDS = {"Constant": ("value",), "Linear": ("end", "start"), "Cosine": ("end", "start")}
 
 
-def draw(candidate: str, training: Training, count: int, classes: int, seed: int) -> tuple[Setting, ...]:
+def draw_texts(candidate: str, training: Any, count: int, classes: int, seed: int) -> tuple[Setting, ...]:
     """Draw the settings that a candidate is tried with, its own text with the given training first.
 
     Every split of a candidate tries the same settings, and each picks its own by the score of its validation
@@ -275,3 +274,9 @@ class _Replace(ast.NodeTransformer):
             return self.new
         self.generic_visit(node)
         return node
+
+
+def draw(candidate, settings, count, classes):
+    from equipoise.compare.objectives import read_objective
+    found = draw_texts(candidate.name, settings, count, classes, 0)
+    return tuple((read_objective(s.objective, {}) if count > 1 else candidate, s) for s in found)

@@ -1,0 +1,115 @@
+"""The winner of a comparison, trained once more for use."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from equipoise.calibration import Calibration, fit
+from equipoise.compare.arrays import features_of, from_arrays
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.networks import Inputs, network
+from equipoise.compare.results import Result
+from equipoise.compare.splits import validation_part
+from equipoise.compare.trial import options, row_weight
+from equipoise.compare.verdict import Verdict
+from equipoise.decisions import decide
+from equipoise.training import Alone, Rows, predict, train
+
+__all__ = ["Refitted", "refit"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """A trained classifier with its calibration.
+
+    Attributes:
+        module: The network at its best epoch, from inputs to logits.
+        calibration: Temperature and share of wrong labels, fitted to the validation rows.
+        classes: The classes, in the order of the logits.
+        epoch: The epoch chosen, from 1.
+        nll_of: Whether probabilities are of the "clean" label or of the "observed" one.
+        costs: Costs [true, predicted] that decide the class, or None for the likeliest.
+    """
+
+    module: nn.Module
+    calibration: Calibration
+    classes: NDArray[Any]
+    epoch: int
+    nll_of: str
+    costs: NDArray[np.float64] | None
+    _inputs: Inputs
+    _like: Dataset
+
+    def logits(self, X: Any) -> torch.Tensor:  # noqa: N803
+        """Return logits (M, C) of rows like those it was trained on."""
+        model = Alone(self.module)
+        state = [each.detach().clone() for each in (*self.module.parameters(), *self.module.buffers())]
+        return predict(model, state, self._inputs(features_of(X, self._like)))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+        """Return calibrated probabilities (M, C) in the order of `classes`."""
+        logits = self.logits(X).double()
+        of = self.calibration.probs if self.nll_of == "clean" else self.calibration.observed_probs
+        return of(logits).numpy()
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Return the class (M,) of each row: of smallest expected cost where costs decide, else the likeliest."""
+        probs = self.predict_proba(X)
+        return self.classes[probs.argmax(axis=1) if self.costs is None else decide(probs, self.costs)]
+
+
+def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -> Refitted:  # noqa: N803
+    """Train the winner on all rows but a validation part; see `Comparison.fit`."""
+    plan, settings = result.plan, result.plan.settings
+    compared = plan.conditions.dataset
+    dataset = X if isinstance(X, Dataset) else from_arrays(X, y, sample_weight=sample_weight)
+    if dataset.classes != compared.classes:
+        raise ValueError(
+            f"y must have the classes of the comparison, {', '.join(compared.classes)}, got "
+            f"{', '.join(dataset.classes)}; give rows of each"
+        )
+    setting = Counter(record.setting for record in judged.winner.records).most_common(1)[0][0]
+    place = result.outcomes.index(judged.winner)
+    unit = next(unit for unit in plan.units if unit.of == place and unit.setting == setting)
+    training, validation = validation_part(dataset, settings.random_state)
+    inputs = Inputs(dataset, training, settings.model)
+    rows, labels = inputs(features_of(dataset.features, compared)), torch.from_numpy(dataset.labels)
+    weight = row_weight(labels, training, dataset, settings.class_weight)
+    batches = -(-len(training) // settings.batch_size)
+
+    def part(places: NDArray[np.int64]) -> Rows:
+        return Rows(rows[places], labels[places], None if weight is None else weight[places])
+
+    with torch.random.fork_rng(devices=[]):
+        made = network(settings, setting.width, dataset, rows, settings.random_state)
+        model = Alone(made)
+        (trained,) = train(
+            model,
+            unit.candidate.objective(settings.epochs * batches),
+            [part(training)],
+            [part(validation)],
+            options(settings, setting, to_the_end=False),
+            [settings.random_state],
+        )
+    logits = predict(model, trained.state, rows[validation])  # and leaves these weights in the module
+    if not logits.isfinite().all():
+        raise FloatingPointError(
+            f"{judged.winner.candidate.name} must stay finite in training, got infinite logits; lower lr from "
+            f"{setting.lr:g} and compare again"
+        )
+    return Refitted(
+        made,
+        fit(logits, labels[validation]),
+        dataset.labels_as_given,
+        trained.epoch,
+        result.nll_of,
+        plan.conditions.costs if plan.costs_from == "costs" else None,
+        inputs,
+        dataset,
+    )
