@@ -43,7 +43,7 @@ def test_a_pipe_gets_a_line_for_each_row(result, shown):
         next(m for m in result.plan.measures if m.name == n) for n in ("accuracy", "calibrated_nll")
     )
     for outcome in result.outcomes[1:]:
-        line = rows[outcome.candidate.spec]
+        line = rows[outcome.candidate.name]
         for measure in (accuracy, nll):
             found = outcome.differences[measure.name]
             mean, low, high = map(measure.show_difference, (found.mean, found.low, found.high))

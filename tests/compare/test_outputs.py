@@ -41,7 +41,7 @@ def test_the_summary_is_json_and_has_its_keys(result):
         assert key in said, key  # as before
     assert "free_rule" not in said
     verdict = judge(result)
-    assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.spec)
+    assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.name)
     assert said["against"] == "plain cross entropy, best epoch, calibrated"
     assert (said["choice"], said["nll_of"]) == (list(verdict.choice), "clean")
     assert set(said["data"]["noise"]) == {"rate", "low", "high"}
@@ -54,12 +54,12 @@ def test_the_summary_is_json_and_has_its_keys(result):
 def test_an_objective_has_its_fit_and_its_measures(result):
     said = summary(result, judge(result), FILES)
     for outcome, objective in zip(result.outcomes, said["objectives"], strict=True):
-        assert objective["objective"] == outcome.candidate.spec
+        assert objective["objective"] == outcome.candidate.name
         assert objective["epoch"] == [record.epoch for record in outcome.records]
         assert objective["temperature"] == [record.temperature for record in outcome.records]
         assert objective["noise"] == [record.noise for record in outcome.records]
         assert objective["settings"][0] == {
-            "objective": outcome.candidate.spec,
+            "objective": outcome.candidate.name,
             "lr": 0.02,
             "weight_decay": 1e-4,
             "width": 64,
@@ -110,13 +110,13 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
     assert tuple(rows[0]) == COLUMNS == (
         "objective", "repeat", "split", "measure", "value", "better", "predictions",
     )  # fmt: skip
-    names = [*(each.candidate.spec for each in result.outcomes), sentences.last_epoch_name(result)]
+    names = [*(each.candidate.name for each in result.outcomes), sentences.last_epoch_name(result)]
     names += [each.name for each in result.context]
     assert len(rows) == len(names) * 3 * len(result.plan.measures)
     assert list(dict.fromkeys(row["objective"] for row in rows)) == names
     outcome = result.outcomes[2]
     kept = {
-        (int(row["split"]), row["measure"]): row for row in rows if row["objective"] == outcome.candidate.spec
+        (int(row["split"]), row["measure"]): row for row in rows if row["objective"] == outcome.candidate.name
     }
     for name, values in outcome.values.items():
         for split, value in enumerate(values):
@@ -195,7 +195,7 @@ def test_what_is_proper(text, proper):
 
 def test_sharpness_is_told_from_noise(result):
     clean = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
-    names = [each.candidate.spec for each in sentences.sharper_than_the_data(clean)]
+    names = [each.candidate.name for each in sentences.sharper_than_the_data(clean)]
     assert names == list(DEFAULT[:4])
     assert sentences.sharper_than_the_data(replace(result, noise=replace(result.noise, high=0.9))) == []
 

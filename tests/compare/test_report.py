@@ -6,7 +6,7 @@ import pytest
 
 from compare.made_result import DEFAULT, make
 from compare.report_pages import Page, axe_is_missing, external, judged_by_axe
-from equipoise.compare import figures, forest
+from equipoise.compare import figures
 from equipoise.compare.measures import Predictions
 from equipoise.compare.report import write_report
 from equipoise.compare.results import Pooled
@@ -160,7 +160,7 @@ def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
     assert verdict.sentence in Page(first).text
     assert Page(first).text.index("Use GeneralizedCrossEntropy(q=0.7)") < first.index("forest")
     for outcome in result.outcomes[1:]:
-        [item] = [each for each in Page(first).items if each.startswith(outcome.candidate.spec)]
+        [item] = [each for each in Page(first).items if each.startswith(outcome.candidate.name)]
         for name in ("accuracy", "calibrated_nll"):
             measure = next(each for each in result.plan.measures if each.name == name)
             found = outcome.differences[name]
@@ -172,17 +172,17 @@ def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
 
 def test_the_best_calibrated_nll_is_first(page, result):
     ranked = sorted(result.outcomes[1:], key=lambda outcome: outcome.mean("calibrated_nll"))
-    specs = [each.candidate.spec for each in ranked]
+    specs = [each.candidate.name for each in ranked]
     listed = [spec for item in Page(page).items for spec in specs if item.startswith(spec)]
     assert listed == specs
 
 
 def test_a_call_is_told_by_its_shape_as_well(page, result):
-    assert len(set(forest.SYMBOLS.values())) == 4
+    assert len(set(figures.SYMBOLS.values())) == 4
     first = page[: page.index("<h2>")]
     strips = re.findall(r'<svg class="strip".*?class="mark" d="([^"]+)"', first)
     wanted = [
-        forest.SYMBOLS[each.differences[name].call]
+        figures.SYMBOLS[each.differences[name].call]
         for each in sorted(result.outcomes[1:], key=lambda o: o.mean("calibrated_nll"))
         for name in ("accuracy", "calibrated_nll")
     ]
@@ -332,7 +332,7 @@ def test_control_axe_finds_a_planted_fault(page, tmp_path, dark):
 def test_good_lies_on_the_right():
     differences = [Difference(-0.05, -0.1, 0.02, "undecided"), Difference(0.01, 0.0, 0.02, "undecided")]
     for better, sign in (("higher", 1), ("lower", -1)):
-        along = forest.axis(differences, better, 0.01)
+        along = figures.axis(differences, better, 0.01)
         places = [along.place(sign * value) for value in (-0.1, -0.01, 0.0, 0.01, 0.02)]
         assert places == sorted(places)
         assert all(along.holds(end) for each in differences for end in (each.low, each.high, 0.01, -0.01))
@@ -341,21 +341,21 @@ def test_good_lies_on_the_right():
 def test_a_long_interval_does_not_flatten_the_others():
     short = [Difference(0.01, 0.0, 0.02, "undecided")] * 4
     long = Difference(5.0, -40.0, 50.0, "undecided")
-    along = forest.axis([*short, long], "lower", 0.01)
+    along = figures.axis([*short, long], "lower", 0.01)
     assert along.place(0.0) - along.place(0.02) > 5
-    marks = forest.strip(along, long)
+    marks = figures.strip(along, long)
     assert "M7-5L0 0L7 5" in marks  # an arrow where the interval goes on
     assert "M-7-5L0 0L-7 5" in marks
     assert 'class="mark"' not in marks  # the mean lies outside
-    assert "L7 5" not in forest.strip(along, short[0])
+    assert "L7 5" not in figures.strip(along, short[0])
 
 
 def test_a_strip_without_numbers_has_no_marks():
     unknown = Difference(NAN, NAN, NAN, "undecided")
-    along = forest.axis([unknown], "higher", 0.0)
-    assert 'class="zero"' in forest.strip(along, unknown)
-    assert "mark" not in forest.strip(along, unknown)
-    assert "nan" not in forest.strip(along, unknown)
+    along = figures.axis([unknown], "higher", 0.0)
+    assert 'class="zero"' in figures.strip(along, unknown)
+    assert "mark" not in figures.strip(along, unknown)
+    assert "nan" not in figures.strip(along, unknown)
 
 
 def test_pictures_follow_the_colours_of_the_page():

@@ -1,7 +1,7 @@
 """What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,6 @@ __all__ = [
     "flipped_words",
     "found_words",
     "is_proper",
-    "model_name",
     "nll_words",
     "noise_words",
     "settings_words",
@@ -160,16 +159,10 @@ def cautions(result: "Result", verdict: "Verdict") -> list[str]:
     ]
 
 
-def model_name(settings: Any) -> str:
-    """Return the name of the model, a built-in one or a function of the user's own."""
-    model = settings.model
-    return model if isinstance(model, str) else getattr(model, "__qualname__", type(model).__name__)
-
-
 def settings_words(result: "Result") -> list[tuple[str, str]]:
     """Return what was done, as terms and descriptions."""
     plan, settings, dataset = result.plan, result.plan.settings, result.plan.conditions.dataset
-    parts, model = plan.conditions.splits[0], model_name(settings)
+    parts = plan.conditions.splits[0]
     more = len(dataset.classes) - MOST_CLASSES_SHOWN
     classes = ", ".join(dataset.classes[:MOST_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
     lines = {
@@ -179,7 +172,7 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
         "Splits": f"{splits_words(result)}; in each {len(parts.train)} rows to train, {len(parts.validation)} "
         f"to choose epoch, calibration and setting, {len(parts.test)} to test",
         "Label noise": noise_words(result),
-        "Training": (f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else model)
+        "Training": (f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else settings.title)
         + f"; at most {settings.epochs} epochs, batches of {settings.batch_size}, AdamW with learning rate "
         f"{settings.lr:g} and weight decay {settings.weight_decay:g}",
         "Epoch": f"the epoch of {_STOPS[settings.stop]} on the validation rows is kept, training ends after "

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from equipoise.compare.context import COMMONEST, TREES
-from equipoise.compare.objectives import draw
 from equipoise.compare.sentences import flipped_words, splits_words
 from equipoise.compare.statistics import (
     BETTER,
@@ -293,12 +292,11 @@ def _beside(result: "Result", winner: "Outcome") -> list[str]:
 def _code(result: "Result", winner: "Outcome") -> str:
     """The winner as code; where it was tuned, in the setting that most splits chose."""
     plan, candidate, lines = result.plan, winner.candidate, ""
-    settings = plan.settings
-    if settings.tune > 1:
+    if plan.settings.tune > 1:
         ((chosen, times),) = Counter(record.setting for record in winner.records).most_common(1)
-        drawn = draw(candidate, settings, settings.tune, len(plan.conditions.dataset.classes))
-        candidate = next((tried for tried, setting in drawn if setting == chosen), candidate)
-        width = f", width {chosen.width}" if settings.model == "mlp" else ""
+        tried = [unit for unit in plan.units if plan.candidates[unit.of] is winner.candidate]
+        candidate = next(unit.candidate for unit in tried if unit.setting == chosen)
+        width = f", width {chosen.width}" if plan.settings.model == "mlp" else ""
         lines = (
             f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
             f"{chosen.weight_decay:g}{width}\n"

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 NONE = "\u2013"
+_NO_FIT = {"ece": NONE, "chance": "", "epoch": NONE, "temperature": NONE, "noise": NONE}
 _LONG = 1e6  # a number as large as this is shown with three digits and an exponent
 # Controls, escapes of a terminal, and what turns the direction of writing; lone halves of surrogate pairs.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -82,7 +83,7 @@ class Row:
     note: str
     of: "Outcome | Context"
     cells: Mapping[str, Cell]
-    fit: Mapping[str, str] = field(default_factory=dict[str, str])
+    fit: Mapping[str, str]
     beside: bool = False
 
 
@@ -96,7 +97,7 @@ def rows(result: "Result") -> Iterator[Row]:
     note = "last epoch, not calibrated"
     yield Row(last.candidate.name, note, last, _cells(result, last), _fit(last), beside=True)
     for each in result.context:
-        yield Row(each.name, "context", each, _cells(result, each), beside=True)
+        yield Row(each.name, "context", each, _cells(result, each), _NO_FIT, beside=True)
 
 
 def last_epoch(result: "Result") -> "Outcome":
@@ -170,7 +171,7 @@ def number(value: float, digits: int = 3) -> str:
 
 def share(value: float) -> str:
     """Return a share in per cent."""
-    return f"{100 * value:.1f} %" if math.isfinite(value) else NONE
+    return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else NONE
 
 
 def visible(text: str, keep: str = "") -> str:
