@@ -39,7 +39,7 @@ from benchmarks.datasets import named
 from benchmarks.label_noise import symmetric
 from equipoise.calibration import Calibration
 from equipoise.calibration.solve import fit_batch
-from equipoise.compare.data import Dataset
+from equipoise.compare.dataset import Dataset
 from equipoise.compare.splits import splits
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
 from equipoise.training import Options

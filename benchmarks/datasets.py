@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.report import table
-from equipoise.compare.data import Dataset
+from equipoise.compare.dataset import Dataset
 
 Loaded = tuple[pd.DataFrame | NDArray[np.float64], NDArray[Any]]
 

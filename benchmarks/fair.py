@@ -1,8 +1,7 @@
 """Where each family of losses wins, ties and loses: all data sets, clean and with wrong labels of two kinds.
 
-`python -m benchmarks.fair` writes each data set as a user would have it, wrong labels in all rows, runs the
-command's comparison on it, and keeps one JSON file per comparison; what is there is not run again. Calls are
-made from the values when the page is.
+`python -m benchmarks.fair` gives each data set wrong labels in all rows, runs `compare` on it, and keeps one
+JSON file per comparison; what is there is not run again. Calls are made from the values when the page is.
 `--table` prints the Markdown page. The clean labels are kept for a second look, at accuracy and NLL; nothing
 is chosen by them.
 """
@@ -17,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.datasets import SOURCES, named
 from benchmarks.label_noise import NOISES
-from equipoise.compare.data import Dataset
-from equipoise.compare.plan import prepare
-from equipoise.compare.runner import execute
-from equipoise.compare.settings import Settings
+from equipoise import compare
+from equipoise.compare.dataset import Dataset
 
 RATE = 0.3
 KINDS = ("clean", "symmetric", "instance-dependent")
@@ -50,47 +46,33 @@ def observed(dataset: Dataset, kind: str, seed: int = 0) -> NDArray[np.int64]:
     return NOISES[kind](dataset.features, dataset.labels, RATE, seed)
 
 
-def write(dataset: Dataset, labels: NDArray[np.int64], folder: Path) -> tuple[Path, str | None]:
-    """Write a data set with some labels as the command reads it; return the file and the target column."""
-    names = np.array(dataset.classes)[labels]
-    if isinstance(dataset.features, pd.DataFrame):
-        path = folder / f"{dataset.name}.parquet"
-        dataset.features.assign(observed=names).to_parquet(path, index=False)
-        return path, "observed"
-    path = folder / f"{dataset.name}.npz"
-    np.savez(path, X=dataset.features, y=names)
-    return path, None
-
-
-def compare(
+def run(
     name: str, kind: str, folds: int, tune: int, work: Path, candidates: Sequence[str] = CANDIDATES
 ) -> dict[str, Any]:
-    """Run the command's comparison on one data set and return what to keep of it.
+    """Compare on one data set and return what to keep of it.
 
     Args:
         name: Of the data set.
         kind: Of its labels.
-        folds: As the command has them.
-        tune: As the command has it.
-        work: Folder for the file of data and the trainings; a comparison that was stopped goes on from there.
+        folds: As `compare` has them.
+        tune: As `compare` has it.
+        work: Folder for the trainings; a comparison that was stopped goes on from there.
         candidates: Beside plain cross entropy.
     """
     dataset = named(name).dataset()
     labels = observed(dataset, kind)
     began = time.perf_counter()
-    work.mkdir(parents=True, exist_ok=True)
-    path, target = write(dataset, labels, work)
-    settings = Settings(
-        data=str(path),
-        target=target,
-        objectives=tuple(candidates),
+    result = compare.compare(
+        candidates,
+        dataset.features,
+        np.array(dataset.classes)[labels],
         folds=folds,
         tune=tune,
-        out=str(work / "out"),
+        out=work / "out",
         jobs=1,
-    )
-    result = execute(prepare(settings))
-    found = {each.candidate.spec: _kept(each, dataset.labels) for each in result.outcomes}
+        progress=False,
+    ).result
+    found = {each.candidate.name: _kept(each, dataset.labels) for each in result.outcomes}
     beside = {each.name: float(each.mean("accuracy")) for each in result.context}
     return {
         "data": name,
@@ -166,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (name, kind), path in list(zip(wanted, paths, strict=True))[shard::shards]:
         if not path.exists():
             work = options.out / "work" / path.stem
-            found = compare(name, kind, options.folds, options.tune, work)
+            found = run(name, kind, options.folds, options.tune, work)
             path.with_suffix(".part").write_text(json.dumps(found) + "\n")
             path.with_suffix(".part").replace(path)
             shutil.rmtree(work)

@@ -22,5 +22,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name not in _LAZY:
-        raise AttributeError(f"module 'equipoise.compare' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'equipoise.compare' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(import_module(f"equipoise.compare.{_LAZY[name]}"), name)

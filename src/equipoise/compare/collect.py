@@ -1,18 +1,16 @@
 """From what the trainings of a plan kept to its result: settings chosen, values, differences, noise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from equipoise import calibration
 from equipoise.compare.measures import Predictions
-from equipoise.compare.objectives import Candidate
 from equipoise.compare.plan import Plan
 from equipoise.compare.records import Record, Setting, mean, value
-from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
+from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result, Values
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows, worthwhile_difference
 from equipoise.compare.trial import Unit, measured, values_of
 from equipoise.compare.tuning import choose
@@ -24,7 +22,6 @@ __all__ = ["collect"]
 class _Chosen:
     """A candidate's records, and the unit of each."""
 
-    candidate: Candidate
     records: tuple[Record, ...]
     units: tuple[Unit, ...]
 
@@ -34,37 +31,37 @@ def collect(plan: Plan, reused: int) -> Result:
     chosen = [_choose(plan, place) for place in range(len(plan.candidates))]
     if not all(record.finite for record in chosen[0].records):
         raise FloatingPointError(
-            f"plain cross entropy must stay finite to compare with, got infinite logits; lower lr from "
+            "plain cross entropy must stay finite to compare with, got infinite logits; lower lr from "
             f"{plan.settings.lr:g}"
         )
-    values = [
-        {m.name: np.array([value(r.measures, m.name) for r in each.records]) for m in plan.measures}
-        for each in chosen
-    ]
+    values = [_values(plan, [record.measures for record in each.records]) for each in chosen]
     pooled = [_pool(plan, each) for each in chosen]
     differences = _differences(plan, values, pooled)
     files = [tuple(_file(plan, unit) for unit in each.units) for each in chosen]
     records = [each.records for each in chosen]
     outcomes = tuple(map(Outcome, plan.candidates, records, values, differences, pooled, files))
-    last = _last_epoch(plan, chosen[0])
-    return Result(plan, outcomes, last, _context(plan), _noise(plan, chosen[0]), reused)
+    return Result(
+        plan, outcomes, _last_epoch(plan, chosen[0]), _context(plan), _noise(plan, chosen[0]), reused
+    )
 
 
 def _choose(plan: Plan, place: int) -> _Chosen:
     """Take, on every split, the setting that its own validation rows score best."""
     units = [unit for unit in plan.units if unit.of == place]
     tried = max(unit.tried for unit in units) + 1
-    found = {
-        (unit.tried, record.split): (record, unit) for unit in units for record in _read(plan, unit.key)
-    }
+    found = {(unit.tried, record.split): (record, unit) for unit in units for record in _read(plan, unit.key)}
     splits = range(len(plan.conditions.splits))
     best = choose(np.array([[found[each, split][0].score for split in splits] for each in range(tried)]))
     records, chosen = zip(*(found[int(best[split]), split] for split in splits), strict=True)
-    return _Chosen(plan.candidates[place], records, chosen)
+    return _Chosen(records, chosen)
+
+
+def _values(plan: Plan, found: Sequence[dict[str, float | None]]) -> Values:
+    return {m.name: np.array([value(each, m.name) for each in found]) for m in plan.measures}
 
 
 def _differences(
-    plan: Plan, values: Sequence[Mapping[str, NDArray[np.float64]]], pooled: Sequence[Callable[[], Pooled]]
+    plan: Plan, values: Sequence[Values], pooled: Sequence[Callable[[], Pooled]]
 ) -> list[dict[str, Difference]]:
     """For each candidate and measure, the difference from plain cross entropy."""
     found: list[dict[str, Difference]] = [{} for _ in values]
@@ -106,29 +103,21 @@ def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Po
     """How to read the test predictions of all splits."""
 
     def load() -> Pooled:
-        probs, calibrated, target, rows, places = [], [], [], [], []
-        costs = plan.conditions.costs
-        for key in dict.fromkeys(unit.key for unit in chosen.units):
-            arrays = plan.store.arrays(key)
-            for record, own in zip(chosen.records, chosen.units, strict=True):
-                if own.key != key:
-                    continue
-                at = arrays["split"] == record.split
-                logits = torch.from_numpy(arrays["last_logits" if last else "logits"][at])
-                fit = (
-                    None
-                    if last
-                    else calibration.Calibration(
-                        record.temperature, record.noise, None, len(plan.conditions.dataset.classes)
-                    )
-                )
-                found = measured(logits, arrays["target"][at], plan.conditions, fit)
-                probs.append(found.probs)
-                calibrated.append(found.calibrated)
-                target.append(found.target)
-                rows.append(arrays["row"][at])
-                places.append(arrays["split"][at])
-        seen = Predictions(np.concatenate(probs), np.concatenate(calibrated), np.concatenate(target), costs)
+        kept = {key: plan.store.arrays(key) for key in {unit.key for unit in chosen.units}}
+        parts, rows, places = [], [], []
+        for record, unit in zip(chosen.records, chosen.units, strict=True):
+            arrays = kept[unit.key]
+            at = arrays["split"] == record.split
+            logits = torch.from_numpy(arrays["last_logits" if last else "logits"][at])
+            fit = calibration.Calibration(record.temperature, record.noise, None, logits.shape[1])
+            parts.append(measured(logits, arrays["target"][at], plan.conditions, None if last else fit))
+            rows.append(arrays["row"][at])
+            places.append(arrays["split"][at])
+        probs, calibrated, target = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("probs", "calibrated", "target")
+        )
+        seen = Predictions(probs, calibrated, target, plan.conditions.costs)
         return Pooled(seen, np.concatenate(rows), np.concatenate(places))
 
     return load
@@ -140,41 +129,33 @@ def _last_epoch(plan: Plan, baseline: _Chosen) -> Outcome:
     pooled = load()
     found = []
     for record in baseline.records:
-        own = pooled.split == record.split
-        seen = pooled.predictions
-        part = Predictions(seen.probs[own], seen.calibrated[own], seen.target[own], seen.costs)
-        found.append(values_of(part))
-    values = {m.name: np.array([value(each, m.name) for each in found]) for m in plan.measures}
-    return Outcome(baseline.candidate, baseline.records, values, {}, load)
+        own, seen = pooled.split == record.split, pooled.predictions
+        found.append(
+            values_of(Predictions(seen.probs[own], seen.calibrated[own], seen.target[own], seen.costs))
+        )
+    return Outcome(plan.candidates[0], baseline.records, _values(plan, found), {}, load)
 
 
 def _context(plan: Plan) -> tuple[Context, ...]:
     """The models beside."""
     records = [plan.store.read(key) or {} for key in plan.context_keys]
-    return tuple(
-        Context(name, {m.name: np.array([value(r[name], m.name) for r in records]) for m in plan.measures})
-        for name in records[0]
-    )
+    return tuple(Context(name, _values(plan, [each[name] for each in records])) for name in records[0])
 
 
 def _noise(plan: Plan, baseline: _Chosen) -> Noise:
     """The share of wrong labels: a fit to the validation rows of all splits, every row counted once."""
     logits, labels, rows = [], [], []
+    kept = {key: plan.store.arrays(key) for key in {unit.key for unit in baseline.units}}
     for record, unit in zip(baseline.records, baseline.units, strict=True):
-        kept = plan.store.arrays(unit.key)
-        at = kept["validation_split"] == record.split
-        logits.append(kept["validation_logits"][at].astype(np.float64) / record.temperature)
-        labels.append(kept["validation_target"][at])
-        rows.append(kept["validation_row"][at])
-    counts = np.bincount(np.concatenate(rows))
-    weight = 1 / counts[np.concatenate(rows)]
-    fit = calibration.fit(
-        torch.from_numpy(np.concatenate(logits)),
-        torch.from_numpy(np.concatenate(labels)),
-        sample_weight=torch.from_numpy(weight),
-    )
-    low, high = fit.noise_interval or (fit.noise, fit.noise)
-    return Noise(fit.noise, low, high)
+        arrays = kept[unit.key]
+        at = arrays["validation_split"] == record.split
+        logits.append(arrays["validation_logits"][at].astype(np.float64) / record.temperature)
+        labels.append(arrays["validation_target"][at])
+        rows.append(arrays["validation_row"][at])
+    weight = 1 / np.bincount(np.concatenate(rows))[np.concatenate(rows)]
+    joined = [torch.from_numpy(np.concatenate(each)) for each in (logits, labels)]
+    fit = calibration.fit(*joined, sample_weight=torch.from_numpy(weight))
+    return Noise(fit.noise, *(fit.noise_interval or (fit.noise, fit.noise)))
 
 
 def _read(plan: Plan, key: str) -> list[Record]:

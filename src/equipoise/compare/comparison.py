@@ -231,7 +231,7 @@ def compare(
         Nadeau and Bengio, Machine Learning 52, 2003, for the variance of overlapping training sets.
     """
     require_libraries()
-    from equipoise.compare import outputs, runner
+    from equipoise.compare import folder, runner
     from equipoise.compare.collect import collect
     from equipoise.compare.console import progress as shown
     from equipoise.compare.plan import prepare
@@ -257,7 +257,7 @@ def compare(
     )
     dataset = _dataset(X, y, test, clean, groups, time, sample_weight)
     if out is not None:
-        outputs.require_ours(Path(out))
+        folder.require(Path(out))
     plan = prepare(
         dataset,
         _listed(objectives),
@@ -275,7 +275,7 @@ def compare(
     result = collect(plan, reused)
     found = Comparison(result, judge(result))
     if out is not None:
-        outputs.write(result, found.judged, found.files)
+        folder.write(result, found.judged, Path(out))
     return found
 
 

@@ -28,7 +28,7 @@ from equipoise.compare.tuning import draw
 from equipoise.losses.costs import in_order
 from equipoise.training import separable
 
-__all__ = ["BASELINE", "Plan", "prepare"]
+__all__ = ["BASELINE", "Plan", "prepare", "shared_key", "units_of"]
 
 BASELINE = "CrossEntropy()"
 FORMAT = 1  # of what is kept of a training; another one makes every training anew
@@ -141,9 +141,11 @@ def prepare(
     candidates = _candidates(objectives or _default_objectives(matrices), matrices, classes)
     if out is not None:
         _require_keys(settings, candidates)
-    shared = _shared_key(conditions)
+    shared = shared_key(conditions)
     units = [
-        unit for of, each in enumerate(candidates) for unit in _units(of, each, conditions, matrices, shared)
+        unit
+        for of, each in enumerate(candidates)
+        for unit in units_of(of, each, conditions, matrices, shared)
     ]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
@@ -155,7 +157,11 @@ def prepare(
         for name, matrix in matrices.items()
         for warning in looks_transposed(name, given[name], matrix, classes, counts)
     ]
-    warnings = (*dataset.warnings, *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]), *transposed)
+    warnings = (
+        *dataset.warnings,
+        *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]),
+        *transposed,
+    )
     return Plan(
         settings,
         conditions,
@@ -165,7 +171,8 @@ def prepare(
         tuple(candidates),
         tuple(units),
         tuple(digest([shared, "context", place])[:24] for place in conditions.of_repeat(0)),
-        {name: version(name) for name in ("torch", "numpy", "scikit-learn")} | {"equipoise": equipoise.__version__},
+        {name: version(name) for name in ("torch", "numpy", "scikit-learn")}
+        | {"equipoise": equipoise.__version__},
         out,
         warnings,
     )
@@ -189,7 +196,9 @@ def _candidates(
         if any(candidate.same(other) for other in found):  # one more interval would make all of them wider
             continue
         if any(candidate.name == other.name for other in found):
-            raise ValueError(f"objectives must have names of their own, got {candidate.name!r} twice; rename one")
+            raise ValueError(
+                f"objectives must have names of their own, got {candidate.name!r} twice; rename one"
+            )
         _try(candidate, len(classes))
         found.append(candidate)
     if len(found) == 1:
@@ -244,7 +253,7 @@ def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
             )
 
 
-def _units(
+def units_of(
     of: int,
     candidate: Candidate,
     conditions: Conditions,
@@ -271,7 +280,7 @@ def _units(
     return found
 
 
-def _shared_key(conditions: Conditions) -> dict[str, Any]:
+def shared_key(conditions: Conditions) -> dict[str, Any]:
     """What decides the result of every training: data, splits, settings, and the version of this package."""
     costs = conditions.costs
     first = conditions.splits[: len(conditions.of_repeat(0))]

@@ -15,16 +15,12 @@ from equipoise.compare.statistics import Difference
 
 __all__ = ["Context", "Noise", "Outcome", "Pooled", "Result"]
 
+Values = Mapping[str, NDArray[np.float64]]  # for each measure, its values over splits (S,), nan for none
+
 
 @dataclass(frozen=True)
 class Pooled:
-    """Predictions of the test rows of all splits.
-
-    Attributes:
-        predictions: Of M rows.
-        rows: (M,) row of the data set of each.
-        split: (M,) split of each.
-    """
+    """Predictions of the test rows of all splits: M rows, the row of the data and the split of each."""
 
     predictions: Predictions
     rows: NDArray[np.int64]
@@ -37,13 +33,25 @@ class Pooled:
 
 
 @dataclass(frozen=True)
+class Context:
+    """A model that is shown beside the candidates and never compared."""
+
+    name: str
+    values: Values
+
+    def mean(self, measure: str) -> float:
+        """Mean over the splits that have a value."""
+        return mean(self.values[measure])
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A candidate after all its trainings.
 
     Attributes:
         candidate: Which one.
         records: One per split.
-        values: For each measure, its values over splits (S,); nan where there is none.
+        values: Of each measure.
         differences: For each measure, the difference from plain cross entropy; empty for itself.
         load: Reads the predictions when they are first asked for.
         files: For each record, the file of its predictions relative to the folder; "" where there is none.
@@ -51,7 +59,7 @@ class Outcome:
 
     candidate: Candidate
     records: tuple[Record, ...]
-    values: Mapping[str, NDArray[np.float64]]
+    values: Values
     differences: Mapping[str, Difference]
     load: Callable[[], Pooled] = field(repr=False)
     files: tuple[str, ...] = ()
@@ -76,10 +84,8 @@ class Outcome:
 
     def chance_ece(self) -> tuple[float, float]:
         """Median and 95 % value of the calibration error of a perfectly calibrated model of this size."""
-        pooled = [value for record in self.records for value in record.chance_ece]
-        if not pooled:
-            return float("nan"), float("nan")
-        return float(np.median(pooled)), float(np.quantile(pooled, 0.95))
+        drawn = [value for record in self.records for value in record.chance_ece]
+        return tuple(np.quantile(drawn, (0.5, 0.95)).tolist()) if drawn else (float("nan"),) * 2
 
     @property
     def diverged(self) -> int:
@@ -89,34 +95,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Noise:
-    """The share of wrong labels in the data, found by the baseline.
-
-    Attributes:
-        rate: The share.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-    """
+    """The share of wrong labels in the data, found by the baseline, with the ends of its 95 % interval."""
 
     rate: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Context:
-    """A model that is shown beside the candidates and never compared.
-
-    Attributes:
-        name: What it is.
-        values: For each measure, its values over splits (S,).
-    """
-
-    name: str
-    values: Mapping[str, NDArray[np.float64]]
-
-    def mean(self, measure: str) -> float:
-        """Mean over the splits that have a value."""
-        return mean(self.values[measure])
 
 
 @dataclass(frozen=True)

@@ -108,5 +108,9 @@ def _name(model: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else f"a number of {value.bit_length()} bits"
+    text = (
+        repr(value)
+        if not isinstance(value, int) or abs(value) < 10**30
+        else f"a number of {value.bit_length()} bits"
+    )
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -147,7 +147,9 @@ class _Prepared:
     weight: Tensor | None
 
     def rows(self, part: NDArray[np.int64]) -> Rows:
-        return Rows(self.inputs[part], self.observed[part], None if self.weight is None else self.weight[part])
+        return Rows(
+            self.inputs[part], self.observed[part], None if self.weight is None else self.weight[part]
+        )
 
 
 _Kept = tuple[Record, dict[str, NDArray[Any]]]

@@ -278,5 +278,6 @@ class _Replace(ast.NodeTransformer):
 
 def draw(candidate, settings, count, classes):
     from equipoise.compare.objectives import read_objective
+
     found = draw_texts(candidate.name, settings, count, classes, 0)
     return tuple((read_objective(s.objective, {}) if count > 1 else candidate, s) for s in found)

@@ -1,0 +1,57 @@
+"""The folder of a comparison: whether it may be written, and what is left there."""
+
+import io
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from equipoise.compare import outputs, report, study
+from equipoise.compare.store import write_atomically
+
+if TYPE_CHECKING:
+    from equipoise.compare.results import Result
+    from equipoise.compare.verdict import Verdict
+
+__all__ = ["FILES", "require", "write"]
+
+# What is written, and how its first lines tell that a comparison has written it
+FILES = {
+    "report.html": b'name="generator" content="equipoise',
+    "results.csv": b"objective,repeat,split,measure",
+    "study.toml": b"# A study of equipoise",
+}
+
+
+def require(out: Path) -> None:
+    """Raise unless a folder can be written and nothing of somebody else's would be; leave nothing behind."""
+    nearest = next(path for path in [out, *out.absolute().parents] if path.exists())
+    try:
+        if not nearest.is_dir():
+            raise NotADirectoryError(20, "Not a directory", str(nearest))
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+        heads = {name: (out / name).open("rb").read(4096) for name in FILES if (out / name).exists()}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(
+            f"out must be a folder that can be written, got {str(out)!r}; {reason.lower()}"
+        ) from error
+    for name, head in heads.items():
+        if FILES[name] not in head:
+            raise ValueError(
+                f"out must hold nothing that a comparison would overwrite, got {str(out / name)!r}, which no "
+                "comparison has written; name another folder"
+            )
+
+
+def write(result: "Result", verdict: "Verdict", out: Path) -> None:
+    """Write the report, the table of results, the study, and the matrices in the order of the classes."""
+    for name, matrix in result.plan.matrices.items():
+        buffer = io.BytesIO()
+        np.save(buffer, matrix)
+        write_atomically(out / "trials" / f"{name}.npy", buffer.getvalue())
+    write_atomically(out / "study.toml", study.dumps(result.plan).encode())
+    outputs.write_table(result, out / "results.csv")
+    report.write_report(result, verdict, out / "report.html")

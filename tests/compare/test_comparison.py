@@ -1,0 +1,332 @@
+"""`compare` as a user calls it: tensors, losses, models of one's own, and what comes back."""
+
+import json
+import pickle
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from equipoise import Objective
+from equipoise.compare import compare, read
+from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, RowLoss
+from equipoise.schedules import Linear
+from equipoise.targets import Matrix
+
+FAST = {"folds": 3, "epochs": 4, "width": 8, "batch_size": 32, "jobs": 1, "progress": False}
+PAIR = [GammaCrossEntropy(0.5), "Focal(gamma=2)"]
+
+
+@pytest.fixture(scope="module")
+def arrays(blobs):
+    with np.load(blobs) as kept:
+        return kept["X"], kept["y"]
+
+
+@pytest.fixture(scope="module")
+def found(arrays):
+    return compare(PAIR, torch.tensor(arrays[0]), torch.tensor(arrays[1]), **FAST)
+
+
+def timeless(comparison):
+    said = comparison.to_dict()
+    return {key: value for key, value in said.items() if key not in ("trials", "files")}
+
+
+def test_the_answer_is_a_word_a_sentence_and_a_loss(found):
+    assert found.call in ("better", "equal", "undecided")
+    assert "plain cross entropy" in found.verdict
+    assert found.winner in (CrossEntropy(), *PAIR[:1], Focal(gamma=2.0))
+    assert found.call in repr(found)
+    assert found.files == {}
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_table_and_the_predictions_are_data_frames(found, arrays):
+    table, rows = found.table(), found.predictions()
+    accuracy = table[table["measure"] == "accuracy"].groupby("objective")["value"].mean()
+    for name, part in rows.groupby("candidate"):
+        assert sorted(part["row"]) == list(range(150))
+        assert (part["true"] == part["predicted"]).mean() == pytest.approx(accuracy[name], abs=1e-9)
+        assert part["true"].tolist() == [str(label) for label in arrays[1][part["row"]]]
+    assert set(rows["candidate"]) == {outcome.candidate.name for outcome in found.result.outcomes}
+
+
+def test_the_same_call_gives_the_same_numbers_and_another_seed_others(found, arrays):
+    frame = pd.DataFrame(arrays[0], columns=list("abcd"))
+    again = compare(PAIR, frame, pd.Series(arrays[1]), **FAST)
+    assert timeless(again)["objectives"] == timeless(found)["objectives"]
+    other = compare(PAIR, *arrays, random_state=1, **FAST)
+    assert timeless(other)["objectives"] != timeless(found)["objectives"]
+
+
+def test_processes_change_nothing(found, arrays):
+    both = compare(PAIR, *arrays, **(FAST | {"jobs": 2}))
+    assert timeless(both)["objectives"] == timeless(found)["objectives"]
+
+
+def test_a_report_can_be_written_anywhere(found, tmp_path):
+    found.report(tmp_path / "mine.html")
+    assert "GammaCrossEntropy" in (tmp_path / "mine.html").read_text(encoding="utf-8")
+
+
+def test_progress_is_told_to_a_function(arrays):
+    seen = []
+    compare(PAIR, *arrays, **(FAST | {"progress": lambda *counts: seen.append(counts)}))
+    assert (seen[0], seen[-1]) == ((0, 9), (9, 9))
+
+
+class Net(nn.Module):
+    """Normalisation and dropout, so that buffers and modes count."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(shape[0], 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(),
+            nn.LazyLinear(classes),
+        )  # fmt: skip
+
+    def forward(self, images):
+        return self.body(images)
+
+
+@pytest.fixture(scope="module")
+def images():
+    rows, labels = load_digits(return_X_y=True)
+    return torch.tensor(rows[:600] / 16).float().reshape(-1, 1, 8, 8), torch.tensor(labels[:600])
+
+
+@pytest.fixture(scope="module")
+def of_images(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("images") / "out"
+    options = FAST | {"epochs": 12, "lr": 0.01}
+    return compare(PAIR[:1], *images, model=Net, model_name="net 1", out=out, **options), out, options
+
+
+def test_a_model_of_ones_own_sees_images_as_they_are(of_images, images):
+    comparison, _, options = of_images
+    assert comparison.result.baseline.mean("accuracy") > 0.8
+    data = torch.utils.data.TensorDataset(*images)
+    again = compare(PAIR[:1], data, model=Net, **options)
+    assert timeless(again)["objectives"] == timeless(comparison)["objectives"]
+
+
+def test_a_model_of_ones_own_resumes_by_its_name(of_images, images):
+    _, out, options = of_images
+    seen = []
+    options = options | {"progress": lambda *counts: seen.append(counts)}
+    compare(PAIR[:1], *images, model=Net, model_name="net 1", out=out, **options)
+    assert seen == [(6, 6)]
+    seen.clear()
+    compare(PAIR[:1], *images, model=Net, model_name="net 2", out=out, **options)
+    assert (seen[0], seen[-1]) == ((0, 6), (6, 6))
+
+
+def test_the_winner_is_fitted_anew_with_its_calibration(of_images, images):
+    comparison, _, _ = of_images
+    fitted = comparison.fit(*images)
+    probs = fitted.predict_proba(images[0][:50])
+    np.testing.assert_allclose(probs.sum(1), 1)
+    assert (fitted.predict(images[0]) == images[1].numpy()).mean() > 0.85
+    assert fitted.calibration.temperature > 0
+    assert fitted.epoch >= 1
+    logits = fitted.logits(images[0][:50])
+    fitted.module.eval()
+    torch.testing.assert_close(logits, fitted.module(images[0][:50]).detach())
+    np.testing.assert_allclose(probs, fitted.calibration.observed_probs(logits.double()).numpy())
+
+
+def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
+    frame = pd.DataFrame(
+        {"a": arrays[0][:, 0], "b": arrays[0][:, 1], "c": np.where(arrays[0][:, 2] > 1, "x", "y")}
+    )
+    labels = np.array(["ape", "bee", "cat"])[arrays[1]]
+    comparison = compare(PAIR, frame, labels, costs="ape, bee | cat", noise=0.2, **FAST)
+    fitted = comparison.fit(frame, labels)
+    assert set(fitted.predict(frame)) <= {"ape", "bee", "cat"}
+    assert pickle.loads(pickle.dumps(fitted)).predict(frame).tolist() == fitted.predict(frame).tolist()
+    with pytest.raises(ValueError, match="'c'"):
+        fitted.predict(frame.drop(columns="c"))
+    with pytest.raises(
+        ValueError, match="y must have the classes of the comparison, ape, bee, cat, got ape, bee"
+    ):
+        comparison.fit(frame[:100], labels[:100])
+
+
+def test_matrices_are_arrays_frames_or_named(arrays):
+    names = ["2", "0", "1"]
+    matrix = np.array([[0, 1, 5], [1, 0, 1], [1, 1, 0]], dtype=float)
+    turned = matrix[np.ix_([2, 0, 1], [2, 0, 1])]
+    given = [matrix, torch.tensor(matrix), pd.DataFrame(turned, names, names), Matrix(turned, "costs", names)]
+    said = [compare(["ExpectedCost(costs)"], *arrays, costs=each, **FAST) for each in given]
+    assert len({json.dumps(each.to_dict()["objectives"]) for each in said}) == 1
+    assert said[0].result.plan.deciding == ("decided_cost",)
+
+
+@dataclass(frozen=True)
+class Mine(RowLoss):
+    """A loss that no table has."""
+
+    power: float = 1.0
+
+    def per_row(self, row, /):
+        return torch.nn.functional.softplus(-row.log_odds()) ** self.power
+
+
+def test_candidates_are_losses_texts_objectives_and_named(arrays, tmp_path):
+    scheduled = Objective(GammaCrossEntropy(0.0), schedules={"gamma": Linear(0.0, 0.5, steps=10)})
+    comparison = compare(
+        {"mine": Mine(1.5), "later": scheduled, "text": "CrossEntropy() - Linear(0, 0.1) * Entropy()"},
+        *arrays, out=tmp_path, **FAST,
+    )  # fmt: skip
+    names = [outcome.candidate.name for outcome in comparison.result.outcomes]
+    assert names == ["CrossEntropy()", "mine", "later", "text"]
+    assert scheduled.steps == 0
+    alone = compare(Mine(1.5), *arrays, **FAST)
+    assert (
+        alone.result.outcomes[1].values["nll"].tolist()
+        == comparison.result.outcomes[1].values["nll"].tolist()
+    )
+
+
+def test_parts_are_given_as_arrays(arrays):
+    rows, labels = arrays
+    test = rows + 0.01, labels
+    apart = compare(PAIR, rows, labels, test=test, clean=labels, groups=np.arange(300), **FAST)
+    assert apart.result.one_test
+    assert apart.result.nll_of == "clean"
+    grouped = compare(PAIR, rows, labels, groups=np.arange(150) // 3, **FAST)
+    for split in grouped.result.plan.conditions.splits:
+        assert not set(split.train // 3) & set(split.test // 3)
+    order = np.random.default_rng(0).permutation(150)
+    timed = compare(PAIR, rows[order], labels[order], time=pd.date_range("2024-01-01", periods=150), **FAST)
+    assert timed.result.plan.conditions.splits[0].test.tolist() == list(range(120, 150))
+    weighed = compare(PAIR, rows, labels, sample_weight=np.where(np.arange(150) % 10, 1.0, 0.0), **FAST)
+    assert len(weighed.result.plan.conditions.dataset.labels) == 135
+
+
+def test_a_file_is_read_into_rows(blobs, found):
+    rows = read(str(blobs))
+    assert timeless(compare(PAIR, rows, **FAST))["objectives"] == timeless(found)["objectives"]
+    with pytest.raises(
+        ValueError, match="y must be left out where X was read from a file, got list; name it"
+    ):
+        compare(PAIR, rows, [1, 2], **FAST)
+
+
+def nothing(*ignored):
+    return None
+
+
+def narrow(features, classes):
+    return nn.Linear(features, classes - 1)
+
+
+def pair(features, classes):
+    return nn.LSTM(features, classes, batch_first=True)
+
+
+def strict(features, classes):
+    return nn.Linear(features + 1, classes)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"model": nothing}, TypeError, "model must be a function from .* got NoneType from nothing; return"),
+        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two rows, got \(2, 2\) from narrow"),
+        ({"model": pair}, ValueError, r"model must return logits \(2, 3\) of two rows, got tuple from pair"),
+        ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error from strict"),
+        ({"width": 10**9}, ValueError, "width must fit in memory, got 1000000000: 3 networks would take .* GiB"),
+        ({"device": "abacus"}, ValueError, "device must be .* got 'abacus'"),
+        ({"jobs": 0}, ValueError, "jobs must be .* got 0"),
+        ({"folds": 200}, ValueError, "folds must be at most .* got 200"),
+        ({"costs": "0 | 1, 3"}, ValueError, "costs must name .* got '3'"),
+        ({"noise": 1.5}, ValueError, "noise must be a share in .* got 1.5"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_path, given, error, says):
+    with pytest.raises(error, match=says):
+        compare(PAIR, *arrays, **(FAST | {"out": tmp_path / "out", "model_name": "mine"} | given))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "says"),
+    [
+        (["CrossEntropy()"], "objectives must have a candidate beside plain cross entropy, got only"),
+        (["Focal(gama=2)"], "Focal must be given an option it has, got 'gama'; did you mean gamma"),
+        ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"names of their own, got 'CrossEntropy\(\)' twice"),
+        ([torch.nn.CrossEntropyLoss()], "CrossEntropyLoss"),
+        ([Focal], "Focal"),
+        ([3], "3"),
+    ],
+)
+def test_objectives_that_cannot_be_used_are_named(arrays, objectives, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        compare(objectives, *arrays, **FAST)
+
+
+def test_what_has_no_name_is_not_kept_on_disk(arrays, tmp_path):
+    def make(features, classes):
+        return nn.Linear(features, classes)
+
+    with pytest.raises(
+        ValueError, match="model_name must be given with out and a model of your own, got None"
+    ):
+        compare(PAIR, *arrays, model=make, out=tmp_path, **FAST)
+    assert compare(PAIR, *arrays, model=make, **FAST).call
+
+
+def test_somebody_elses_files_are_not_overwritten(arrays, tmp_path):
+    out = tmp_path / "out"
+    compare(PAIR, *arrays, out=out, **FAST)
+    for name in ("report.html", "results.csv", "study.toml"):
+        own = (out / name).read_bytes()
+        (out / name).write_text("my own")
+        with pytest.raises(ValueError, match=f"out must hold nothing .* got '.*{name}', which no comparison"):
+            compare(PAIR, *arrays, out=out, **FAST)
+        assert (out / name).read_text() == "my own"
+        (out / name).write_bytes(own)
+    compare(PAIR, *arrays, out=out, **FAST)
+
+
+def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
+    class Fragile(nn.Linear):
+        def forward(self, rows):
+            if self.training:
+                raise RuntimeError("my own words")
+            return super().forward(rows)
+
+    with pytest.raises(RuntimeError, match="my own words"):
+        compare(PAIR, *arrays, model=lambda features, classes: Fragile(features, classes), **FAST)
+
+
+def test_a_baseline_that_diverges_is_refused(arrays):
+    with pytest.raises(
+        FloatingPointError, match="plain cross entropy must stay finite .* lower lr from 1e\\+30"
+    ):
+        compare(PAIR, *arrays, **(FAST | {"lr": 1e30}))
+
+
+def test_what_looks_wrong_in_the_data_is_warned_of(arrays):
+    rows = np.column_stack([arrays[0], arrays[1]])
+    with pytest.warns(UserWarning, match="column 5 of X may be the class in another form"):
+        compare(PAIR, rows, arrays[1], **FAST)
+
+
+def test_a_missing_library_is_named(arrays, monkeypatch):
+    monkeypatch.setattr("equipoise.compare.comparison.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"compare needs scikit-learn; pip install 'equipoise\[compare\]'"):
+        compare(PAIR, *arrays, **FAST)
+
+
+def test_the_settings_of_a_tuned_winner_are_those_most_splits_chose(arrays):
+    comparison = compare(PAIR, *arrays, tune=3, **FAST)
+    assert comparison.fit(*arrays).epoch >= 1
+    assert comparison.result.trials == 3 * 3 * 3
+    assert replace(comparison.result.plan.settings, tune=0).tune == 0

@@ -1,0 +1,47 @@
+"""Every number of a comparison is checked before anything is read or trained."""
+
+import pytest
+
+from equipoise.compare.settings import COUNTS, Settings
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [-1, 2.5, "3", None, True, 10**22, float("nan")], ids=str)
+def test_counts_are_whole_and_not_absurd(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be an integer from \d+ to \d+, got .*; the default"):
+        Settings(**{name: value})
+
+
+def test_a_huge_number_is_not_written_out():
+    with pytest.raises(ValueError, match="got a number of 1329 bits") as caught:
+        Settings(width=10**400)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", 0), ("lr", -1.0), ("weight_decay", -1e-9)])
+@pytest.mark.parametrize("other", [None, float("nan"), float("inf"), "0.1", True], ids=str)
+def test_rates_are_finite_numbers(name, value, other):
+    for each in (value, other):
+        with pytest.raises(ValueError, match=f"^{name} must be a finite number .*; the default is "):
+            Settings(**{name: each})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"model": "cnn"}, "model must be 'mlp', 'linear' or a function .* got 'cnn'; the default is 'mlp'"),
+        ({"model": 3}, "model must be .* got 3"),
+        ({"stop": "early"}, "stop must be one of calibrated, own, .* got 'early'; the default is"),
+        ({"class_weight": "equal"}, "class_weight must be 'balanced' or None, got 'equal'; .* sample_weight"),
+        ({"worthwhile": {"f1": 1.0}}, "worthwhile must give accuracy, .* got 1.0 for 'f1'; write"),
+        ({"worthwhile": {"accuracy": -1.0}}, "worthwhile must .* got -1.0 for 'accuracy'"),
+    ],
+)
+def test_what_is_wrong_is_named(given, says):
+    with pytest.raises(ValueError, match=says):
+        Settings(**given)
+
+
+def test_a_smallest_difference_that_is_left_out_keeps_its_default():
+    given = Settings(worthwhile={"accuracy": 0.02})
+    assert given.worthwhile == {"accuracy": 0.02, "calibrated_nll": 0.01}
