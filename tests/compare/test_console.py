@@ -97,9 +97,9 @@ def test_a_sharp_winner_is_warned_of(result, shown):
 
 def test_the_announcement_counts_trainings(result, capsys):
     console.announce(result.plan)
-    assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().out
+    assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().err
     console.announce(make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL).plan)
-    assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().out
+    assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().err
     same = dataclasses.replace(result.plan, candidates=(*result.plan.candidates, result.plan.candidates[-1]))
     console.announce(same)
-    assert "6 objectives x 3 splits less 3 that objectives share = 15 trainings" in capsys.readouterr().out
+    assert "6 objectives x 3 splits less 3 that objectives share = 15 trainings" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 
 from compare.made_result import DEFAULT, make
 from equipoise.compare import sentences
-from equipoise.compare.outputs import COLUMNS, summary, write_matrices, write_table
+from equipoise.compare.outputs import COLUMNS, predictions, summary, table, write_table
 from equipoise.compare.statistics import compare_paired
 from equipoise.compare.verdict import judge
 
@@ -35,11 +35,13 @@ def written(result, path):
 def test_the_summary_is_json_and_has_its_keys(result):
     said = json.loads(json.dumps(summary(result, judge(result), FILES), allow_nan=False))
     for key in (
-        "verdict", "others", "winner", "code", "command", "data", "noise", "warnings", "costs_from",
+        "verdict", "others", "winner", "code", "data", "noise", "warnings", "costs_from",
         "training", "versions", "trials", "files", "objectives",
     ):  # fmt: skip
         assert key in said, key  # as before
     assert "free_rule" not in said
+    assert "command" not in said
+    assert said["files"] == FILES
     verdict = judge(result)
     assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.name)
     assert said["against"] == "plain cross entropy, best epoch, calibrated"
@@ -110,7 +112,7 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
     assert tuple(rows[0]) == COLUMNS == (
         "objective", "repeat", "split", "measure", "value", "better", "predictions",
     )  # fmt: skip
-    names = [*(each.candidate.name for each in result.outcomes), sentences.last_epoch_name(result)]
+    names = [*(each.candidate.name for each in result.outcomes), "CrossEntropy(), last epoch, not calibrated"]
     names += [each.name for each in result.context]
     assert len(rows) == len(names) * 3 * len(result.plan.measures)
     assert list(dict.fromkeys(row["objective"] for row in rows)) == names
@@ -144,11 +146,6 @@ def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_p
     context = [row for row in rows if row["objective"] == "commonest class"]
     assert {row["repeat"] for row in context} == {"0"}  # trained in the first repeat alone
     assert {row["predictions"] for row in context} == {""}
-
-
-def test_matrices_are_written_in_the_order_of_the_classes(tuned, tmp_path):
-    write_matrices(replace(tuned.plan, out=tmp_path))
-    assert np.array_equal(np.load(tmp_path / "costs.npy"), tuned.plan.matrices["costs"])
 
 
 def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
@@ -207,4 +204,4 @@ def test_words_of_the_noise(result):
     assert sentences.found_words(result).endswith("flipped ones included")
     unknown = replace(result, noise=replace(result.noise, rate=math.nan))
     assert sentences.found_words(unknown) == "wrong labels found: unknown"
-    assert "--noise 0.4" in sentences.noise_words(result)
+    assert "(noise=0.4)" in sentences.noise_words(result)

@@ -3,28 +3,18 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from equipoise.compare.sentences import (
-    SIMILARITY_COSTS,
-    cautions,
-    decision_gain_words,
-    found_words,
-    nll_words,
-    noise_words,
-    splits_words,
-)
-from equipoise.compare.views import features, measures, rows, visible
-
-if TYPE_CHECKING:
-    from equipoise.compare.plan import Plan
-    from equipoise.compare.results import Result
-    from equipoise.compare.verdict import Verdict
+from equipoise.compare import sentences
+from equipoise.compare.plan import Plan
+from equipoise.compare.results import Result
+from equipoise.compare.verdict import Verdict
+from equipoise.compare.views import Cell, features, rows, visible
 
 __all__ = ["announce", "progress", "show"]
 
@@ -33,7 +23,7 @@ REPORTS = 10  # how often a run without a terminal says how far it is
 WIDEST = 10**6  # columns of what is no terminal: a line is never broken, and a cell never cut
 
 
-def announce(plan: "Plan") -> None:
+def announce(plan: Plan) -> None:
     """Say on stderr what is about to be done."""
     dataset, tried = plan.conditions.dataset, plan.settings.tune
     objectives, splits = len(plan.candidates), len(plan.conditions.splits)
@@ -44,7 +34,7 @@ def announce(plan: "Plan") -> None:
         sys.stderr,
         f"{dataset.name}: {len(dataset.labels)} rows, {features(dataset)}, {len(dataset.classes)} classes",
         *(f"note: {note}" for note in dataset.notes),
-        *([f"note: costs are {SIMILARITY_COSTS}"] if plan.costs_from == "similarity" else []),
+        *([f"note: costs are {sentences.SIMILARITY_COSTS}"] if plan.costs_from == "similarity" else []),
         f"{objectives} objectives x {splits} splits{tuned}{once} = {plan.trials} trainings",
     )
 
@@ -75,23 +65,23 @@ def _say(done: int, total: int) -> None:
         _print(sys.stderr, f"{done} of {total} trainings")
 
 
-def show(result: "Result", verdict: "Verdict", report: str | None = None) -> None:
+def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
     """Print the table, the verdict, what to beware of, and where the report is, if there is one."""
     _print(
         sys.stdout,
-        noise_words(result),
-        found_words(result),
+        sentences.noise_words(result),
+        sentences.found_words(result),
         _table(result, terminal=sys.stdout.isatty()),
-        f"differences from {verdict.against}; intervals are simultaneous; {splits_words(result)}",
-        nll_words(result),
-        *filter(None, (decision_gain_words(result), verdict.sentence, verdict.others)),
-        *(f"warning: {caution}" for caution in cautions(result, verdict)),
+        f"differences from {verdict.against}; intervals are simultaneous; {sentences.splits_words(result)}",
+        sentences.nll_words(result),
+        *filter(None, (sentences.decision_gain_words(result), verdict.sentence, verdict.others)),
+        *(f"warning: {caution}" for caution in sentences.cautions(result, verdict)),
         *([] if report is None else [f"report: {report}"]),
     )
 
 
 def _print(stream: TextIO, *lines: str | Table) -> None:
-    """Print lines and tables; what the stream cannot encode is replaced, and control characters are spelled."""
+    """Print lines and tables: control characters spelled, what the stream cannot encode replaced."""
     terminal, encoding = stream.isatty(), getattr(stream, "encoding", None) or "utf-8"
     console = Console(file=stream, width=None if terminal else WIDEST, soft_wrap=True)
     with console.capture() as got:
@@ -102,31 +92,33 @@ def _print(stream: TextIO, *lines: str | Table) -> None:
     stream.flush()
 
 
-def _table(result: "Result", *, terminal: bool) -> Table:
-    """Return a row for each objective: a terminal has one column for a measure, with two lines in a cell."""
+def _table(result: Result, *, terminal: bool) -> Table:
+    """Return a row for each objective: on a terminal a column for each measure, elsewhere three columns."""
     names = {*result.plan.deciding, "accuracy", "calibrated_nll"}
     shown = [measure for measure in result.plan.measures if measure.name in names]
-    table = Table("objective") if terminal else Table("objective", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for measure in shown:
-        for head in (measure.title, "difference (interval)", "called")[: 1 if terminal else None]:
-            table.add_column(head)
-    for column in table.columns:
-        column.overflow, column.no_wrap = "fold", not terminal
-    listed = list(rows(result))
-    for place, row in enumerate(listed):
-        name = visible(row.name)
-        if row.beside:
-            name = f"context: {name}" if row.note == "context" else f"{name}, {row.note}"
-        cells: list[Any] = [Text(f"{name}\nnot compared" if row.beside and terminal else name)]
-        for measure in shown:
-            cell = row.cells[measure.name]
-            call = "not compared" if row.beside else cell.call
-            change = f"{cell.difference} ({cell.interval})" if cell.found else ""
-            if terminal:
-                said = "" if row.beside else call
-                cells.append(Text.assemble(cell.value, " ", (said, _STYLES.get(said, "")), "\n" * bool(change), change))
-            else:
-                cells += [cell.value, change, call]
-        last = place == len(result.outcomes) - 1
-        table.add_row(*cells, style="dim" if row.beside else None, end_section=place == 0 or last)
+    table = Table() if terminal else Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    more = () if terminal else ("difference (interval)", "called")
+    for head in ("objective", *(head for measure in shown for head in (measure.title, *more))):
+        table.add_column(head, overflow="fold", no_wrap=not terminal)
+    for place, row in enumerate(rows(result), start=1):
+        name = Text(f"context: {visible(row.name)}" if row.note == "context" else visible(row.title))
+        apart = "not compared" if row.beside else ""
+        cells = [row.cells[measure.name] for measure in shown]
+        texts = [_stacked(each) for each in cells] if terminal else [
+            text for each in cells for text in (Text(each.value), _difference(each), Text(apart or each.call))
+        ]  # fmt: skip
+        if terminal and apart:
+            name.append(f"\n{apart}")
+        end = place in (1, len(result.outcomes))
+        table.add_row(name, *texts, style="dim" if apart else None, end_section=end)
     return table
+
+
+def _difference(cell: Cell) -> Text:
+    return Text(f"{cell.difference} ({cell.interval})" if cell.found else "")
+
+
+def _stacked(cell: Cell) -> Text:
+    """Return a value with its call, and the difference below them."""
+    said = Text.assemble(cell.value, " ", (cell.call, _STYLES.get(cell.call, "")))
+    return Text("\n").join([said, _difference(cell)] if cell.found else [said])

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
 from equipoise.compare.measures import ECE_BINS, Measure
-
-if TYPE_CHECKING:
-    from equipoise.compare.statistics import Difference
+from equipoise.compare.statistics import Difference
 
 __all__ = ["SYMBOLS", "Axis", "axis", "curves", "reliability", "scale", "strip"]
 
@@ -40,30 +38,17 @@ SYMBOLS = {
 Stated = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 # Colours that stand for a variable of the page's style, so that a picture is right in dark and in light.
-_VARIABLES = {f"#0{k}0{k}0{k}": name for k, name in enumerate(("ink", "muted", "grid", "accent", "wrong", "page"), 1)}
+_VARIABLES = {
+    f"#0{k}0{k}0{k}": name for k, name in enumerate(("ink", "muted", "grid", "accent", "wrong", "page"), 1)
+}
 _INK, _MUTED, _GRID, _ACCENT, _WRONG, _PAGE = _VARIABLES
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "svg.fonttype"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.6},
+    **{"font.family": "sans-serif", "font.size": 8, "legend.fontsize": 7.5},
 }
 
 
@@ -90,7 +75,7 @@ class Axis:
         return min(self.left, self.right) <= value <= max(self.left, self.right)
 
 
-def axis(differences: "Sequence[Difference]", better: str | None, band: float) -> Axis:
+def axis(differences: Sequence[Difference], better: str | None, band: float) -> Axis:
     """Return an axis with zero, the band and all differences on it; very long intervals are cut."""
     ends = np.array([end for each in differences for end in (each.low, each.mean, each.high)])
     ends = ends[np.isfinite(ends)]
@@ -101,7 +86,7 @@ def axis(differences: "Sequence[Difference]", better: str | None, band: float) -
     return Axis(high, low, band) if better == "lower" else Axis(low, high, band)
 
 
-def strip(along: Axis, difference: "Difference") -> Markup:
+def strip(along: Axis, difference: Difference) -> Markup:
     """Return a difference and its interval as marks on the axis; the words beside it say the same."""
     mean, low, high = difference.mean, difference.low, difference.high
     left, right = sorted((along.place(-along.band), along.place(along.band)))

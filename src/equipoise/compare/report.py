@@ -4,43 +4,30 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
 
 import equipoise
 from equipoise.compare import figures, sentences
 from equipoise.compare.measures import confusion, recall_per_class
+from equipoise.compare.results import Outcome, Result
 from equipoise.compare.store import write_atomically
+from equipoise.compare.verdict import Verdict
 from equipoise.compare.views import Row, least, measures, number, rows, share, visible, worthwhile
 
-if TYPE_CHECKING:
-    from equipoise.compare.results import Outcome, Result
-    from equipoise.compare.verdict import Verdict
-
-__all__ = ["is_ours", "write_report"]
+__all__ = ["write_report"]
 
 KEY_MEASURES = ("accuracy", "calibrated_nll", "decided_cost", "balanced_accuracy", "nll")
 MOST_IN_MATRIX = 12  # classes of a confusion matrix; with more the recall of each is listed
 LONGEST_HEAD = 8  # letters of a class above a column; with more, columns are numbered
 MOST_RECALLS = 24
 MOST_PICTURES = 8  # candidates beside baseline and winner whose pictures are kept
-_OURS = re.compile(rb'<meta name="generator" content="equipoise |<title>equipoise compare: ')
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether a file is a report that this package wrote."""
-    try:
-        with path.open("rb") as file:
-            return _OURS.search(file.read(1000)) is not None
-    except OSError:
-        return False
-
-
-def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
+def write_report(result: Result, verdict: Verdict, path: Path) -> None:
     """Write the report as one HTML file."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("equipoise", "compare"),
@@ -49,7 +36,7 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown, listed = list(rows(result)), measures(result)
+    shown, listed = rows(result), measures(result)
     environment.filters |= {
         "code": _with_code([row.name for row in shown]),
         "breakable": _breakable,
@@ -73,7 +60,9 @@ def write_report(result: "Result", verdict: "Verdict", path: Path) -> None:
         panels=[_panel(result, name, candidates) for name in result.plan.deciding],
         symbols=figures.SYMBOLS,
         strip=figures.strip,
-        heads=[listed[name] for name in dict.fromkeys((*result.plan.deciding, *KEY_MEASURES)) if name in listed],
+        heads=[
+            listed[name] for name in dict.fromkeys((*result.plan.deciding, *KEY_MEASURES)) if name in listed
+        ],
         measures=listed.values(),
         rows=shown,
         candidates=sorted(candidates, key=lambda row: _smallest(row.of.mean(result.plan.deciding[-1]))),
@@ -120,7 +109,7 @@ def _smallest(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def _panel(result: "Result", name: str, candidates: Sequence[Row]) -> dict[str, Any]:
+def _panel(result: Result, name: str, candidates: Sequence[Row]) -> dict[str, Any]:
     """Return the axis of a deciding measure."""
     measure, band = measures(result)[name], worthwhile(result, name)
     found = [each for row in candidates if (each := row.cells[name].found) is not None]
@@ -129,7 +118,7 @@ def _panel(result: "Result", name: str, candidates: Sequence[Row]) -> dict[str, 
     return {"measure": measure, "axis": along, "scale": figures.scale(along, measure), "band": size}
 
 
-def _pictured(result: "Result", verdict: "Verdict") -> tuple[list[Any], list[Any]]:
+def _pictured(result: Result, verdict: Verdict) -> tuple[list[Any], list[Any]]:
     """Return those shown side by side, baseline and winner or the best candidate, and the others."""
     listed = list(enumerate(result.outcomes))
     ranked = [each for each in listed[1:] if math.isfinite(each[1].mean("calibrated_nll"))]
@@ -138,7 +127,7 @@ def _pictured(result: "Result", verdict: "Verdict") -> tuple[list[Any], list[Any
     return shown, [each for each in listed[1:] if each[0] != shown[-1][0]]
 
 
-def _card(outcome: "Outcome", place: int) -> dict[str, Any]:
+def _card(outcome: Outcome, place: int) -> dict[str, Any]:
     """Return the pictures of an objective."""
     name, seen = outcome.candidate.name, outcome.predictions
     raw, calibrated = (_stated(probs, seen.target) for probs in (seen.probs, seen.calibrated))
@@ -167,19 +156,22 @@ def _card(outcome: "Outcome", place: int) -> dict[str, Any]:
     return {"name": name, "role": role, "summary": summary, "reliability": picture, "curves": drawn}
 
 
-def _stated(probs: NDArray[np.float64], target: NDArray[np.int64]) -> figures.Stated:
+def _stated(probs: Any, target: Any) -> figures.Stated:
     """Return the confidence of the likeliest class and whether it was right, of the rows that have one."""
     finite = np.isfinite(probs).all(axis=1)
     return np.minimum(probs[finite].max(axis=1), 1.0), probs[finite].argmax(axis=1) == target[finite]
 
 
-def _matrix(result: "Result", verdict: "Verdict") -> dict[str, Any]:
+def _matrix(result: Result, verdict: Verdict) -> dict[str, Any]:
     """Return the confusion matrix with the recall of each class, or the lowest recalls of many classes."""
     classes = result.plan.conditions.dataset.classes
     counts = confusion(verdict.winner.predictions)
     recalls, plain = (recall_per_class(each.predictions) for each in (verdict.winner, result.baseline))
     mistakes = counts - np.diag(np.diag(counts) + 1)
-    often, depths = mistakes.argmax(axis=1), np.rint(4 + 30 * counts / counts.sum(axis=1, keepdims=True).clip(1))
+    often, depths = (
+        mistakes.argmax(axis=1),
+        np.rint(4 + 30 * counts / counts.sum(axis=1, keepdims=True).clip(1)),
+    )
     lines = [
         {
             "name": name,

@@ -5,32 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import mean
+from equipoise.compare.results import Outcome, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows
-from equipoise.compare.views import features, least, measures, number, worthwhile
+from equipoise.compare.views import cell, features, least, measures, number, worthwhile
 from equipoise.losses import LOSSES
 
 if TYPE_CHECKING:
-    from equipoise.compare.objectives import Candidate
-    from equipoise.compare.results import Outcome, Result
     from equipoise.compare.verdict import Verdict
 
-__all__ = [
-    "PROBS",
-    "SIMILARITY_COSTS",
-    "cautions",
-    "decision_gain",
-    "decision_gain_words",
-    "flipped_words",
-    "found_words",
-    "is_proper",
-    "nll_words",
-    "noise_words",
-    "settings_words",
-    "sharper_than_the_data",
-    "splits_words",
-    "statistics_words",
-]
+__all__ = ["PROBS", "SIMILARITY_COSTS", "cautions", "decision_gain", "decision_gain_words", "flipped_words"]
+__all__ += ["found_words", "is_proper", "nll_words", "noise_words", "settings_words", "sharper_than_the_data"]
+__all__ += ["splits_words", "statistics_words"]
 
 PROBS = (
     "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
@@ -50,7 +37,7 @@ _STOPS = {
 }
 
 
-def is_proper(candidate: "Candidate") -> bool:
+def is_proper(candidate: Candidate) -> bool:
     """Return whether a loss is smallest at the true probabilities; False where that is not known."""
     table = {entry.make: entry for entry in LOSSES}
     found = [(float(factor), term, table.get(type(term))) for factor, term in candidate.loss.terms()]
@@ -58,13 +45,13 @@ def is_proper(candidate: "Candidate") -> bool:
     return known and not candidate.schedules
 
 
-def flipped_words(result: "Result") -> tuple[str, str]:
+def flipped_words(result: Result) -> tuple[str, str]:
     """Return the share of training labels that the comparison itself changed, and what it was told."""
     share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
     return f"{100 * share:.0f} % of the training labels", given if " " in given else f"noise={given}"
 
 
-def noise_words(result: "Result") -> str:
+def noise_words(result: Result) -> str:
     """Return what the comparison did to the labels, and to what share of them."""
     if not result.plan.conditions.noisy:
         return "no labels flipped"
@@ -72,7 +59,7 @@ def noise_words(result: "Result") -> str:
     return f"{share} flipped ({given}), validation labels alike, test labels never"
 
 
-def found_words(result: "Result") -> str:
+def found_words(result: Result) -> str:
     """Return the share of wrong labels in the data, with its interval."""
     found = result.noise
     if not math.isfinite(found.rate):
@@ -83,7 +70,7 @@ def found_words(result: "Result") -> str:
     return f"wrong labels found: {100 * found.rate:.1f} %{ends if known else ''}{flipped}"
 
 
-def nll_words(result: "Result") -> str:
+def nll_words(result: Result) -> str:
     """Return of which labels the calibrated NLL is."""
     if result.nll_of == "clean":
         return (
@@ -96,7 +83,7 @@ def nll_words(result: "Result") -> str:
     )
 
 
-def splits_words(result: "Result") -> str:
+def splits_words(result: Result) -> str:
     """Return how the rows were shared out."""
     settings, repeats = result.plan.settings, result.plan.settings.repeats
     if result.plan.one_test:
@@ -104,7 +91,7 @@ def splits_words(result: "Result") -> str:
     return f"{settings.folds}-fold cross-validation" + (f", {repeats} times" if repeats > 1 else "")
 
 
-def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
+def decision_gain(result: Result) -> tuple[float, float, Difference] | None:
     """Return the mean cost of plain cross entropy, likeliest and cheapest class taken, and the difference.
 
     None without costs. This is what a decision by cost is worth before anything is trained differently.
@@ -126,20 +113,20 @@ def decision_gain(result: "Result") -> tuple[float, float, Difference] | None:
     return mean(likeliest), mean(cheapest), difference
 
 
-def decision_gain_words(result: "Result") -> str:
+def decision_gain_words(result: Result) -> str:
     """Return what deciding by cost alone is worth, in a sentence; empty without costs."""
     found = decision_gain(result)
     if found is None:
         return ""
-    low, high = (measures(result)["cost"].show_difference(end) for end in (found[2].low, found[2].high))
-    sure = f", 95 % interval of the difference {low} to {high}" if math.isfinite(found[2].low) else ""
+    shown = cell(measures(result)["cost"], (), found[2]).interval
+    sure = f", 95 % interval of the difference {shown}" if math.isfinite(found[2].low) else ""
     return (
         f"Without another training: plain cross entropy costs {number(found[0])} when its likeliest class is "
         f"taken and {number(found[1])} when the class of smallest expected cost is{sure}."
     )
 
 
-def sharper_than_the_data(result: "Result") -> list["Outcome"]:
+def sharper_than_the_data(result: Result) -> list[Outcome]:
     """Return the candidates that are not proper and whose fit finds more noise than the data have."""
     return [
         outcome
@@ -149,7 +136,7 @@ def sharper_than_the_data(result: "Result") -> list["Outcome"]:
     ]
 
 
-def cautions(result: "Result", verdict: "Verdict") -> list[str]:
+def cautions(result: Result, verdict: "Verdict") -> list[str]:
     """Return what a reader has to know before using the winner, a sentence without its full stop each."""
     if not any(verdict.winner is each for each in sharper_than_the_data(result)):
         return []
@@ -159,7 +146,7 @@ def cautions(result: "Result", verdict: "Verdict") -> list[str]:
     ]
 
 
-def settings_words(result: "Result") -> list[tuple[str, str]]:
+def settings_words(result: Result) -> list[tuple[str, str]]:
     """Return what was done, as terms and descriptions."""
     plan, settings, dataset = result.plan, result.plan.settings, result.plan.conditions.dataset
     parts = plan.conditions.splits[0]
@@ -169,10 +156,12 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
         "Data": f"{dataset.name}: {len(dataset.labels)} rows, {features(dataset)}",
         "Notes": ". ".join(dataset.notes),
         "Classes": f"{len(dataset.classes)}: {classes}",
-        "Splits": f"{splits_words(result)}; in each {len(parts.train)} rows to train, {len(parts.validation)} "
-        f"to choose epoch, calibration and setting, {len(parts.test)} to test",
+        "Splits": f"{splits_words(result)}; in each {len(parts.train)} rows to train, "
+        f"{len(parts.validation)} to choose epoch, calibration and setting, {len(parts.test)} to test",
         "Label noise": noise_words(result),
-        "Training": (f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else settings.title)
+        "Training": (
+            f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else settings.title
+        )
         + f"; at most {settings.epochs} epochs, batches of {settings.batch_size}, AdamW with learning rate "
         f"{settings.lr:g} and weight decay {settings.weight_decay:g}",
         "Epoch": f"the epoch of {_STOPS[settings.stop]} on the validation rows is kept, training ends after "
@@ -183,8 +172,8 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
         "rows"
         if settings.tune
         else "none: one setting of each objective",
-        "Pairing": "in each split every objective has the same rows, flipped labels, initial weights and order "
-        "of batches",
+        "Pairing": "in each split every objective has the same rows, flipped labels, initial weights and "
+        "order of batches",
         "Trials": f"{result.trials}, of which {result.reused} were there from before",
         "Class weights": f"{settings.class_weight}, for every objective" if settings.class_weight else "",
         "Costs": {
@@ -195,7 +184,7 @@ def settings_words(result: "Result") -> list[tuple[str, str]]:
     return [(term, said) for term, said in lines.items() if said]
 
 
-def statistics_words(result: "Result") -> list[str]:
+def statistics_words(result: Result) -> list[str]:
     """Return how candidates were judged, a sentence without its full stop each."""
     titles = {name: measures(result)[name].title for name in result.plan.deciding}
     count = (len(result.outcomes) - 1) * len(titles)
@@ -206,7 +195,9 @@ def statistics_words(result: "Result") -> list[str]:
         else "differences are paired by split; their variance is corrected for training sets that overlap "
         "(Nadeau and Bengio 2003)"
     )
-    sizes = [f"{least(result, name)} of {title}" for name, title in titles.items() if worthwhile(result, name)]
+    sizes = [
+        f"{least(result, name)} of {title}" for name, title in titles.items() if worthwhile(result, name)
+    ]
     return [
         f"Deciding measures are {' and '.join(titles.values())}; the others are there to be read",
         how,

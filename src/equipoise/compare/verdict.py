@@ -4,22 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from equipoise.compare.context import COMMONEST, TREES
+from equipoise.compare.results import Outcome, Result
 from equipoise.compare.sentences import flipped_words, splits_words
-from equipoise.compare.statistics import (
-    BETTER,
-    EQUAL,
-    UNDECIDED,
-    WORSE,
-    Difference,
-    compare_paired,
-)
+from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
 from equipoise.compare.views import cell, least, measures, worthwhile
-
-if TYPE_CHECKING:
-    from equipoise.compare.results import Context, Outcome, Result
 
 __all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
 
@@ -42,7 +32,7 @@ class Verdict:
     """
 
     call: str
-    winner: "Outcome"
+    winner: Outcome
     against: str
     choice: tuple[str, ...]
     sentence: str
@@ -84,7 +74,7 @@ def decide(
     return (EQUAL if settled else UNDECIDED), None, []
 
 
-def judge(result: "Result") -> Verdict:
+def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
     names, candidates = result.plan.deciding, result.outcomes[1:]
     calls = [[each.call(name) for name in names] for each in candidates]
@@ -109,11 +99,11 @@ def judge(result: "Result") -> Verdict:
         told = min(candidates, key=lambda each: _distance(result, each))
         sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
     left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
-    others = " ".join([*_also(result, told), *_beside(result, winner)])
+    others = " ".join([*_also(result, told), *_besides(result, winner)])
     return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", others, _code(result, winner))
 
 
-def temperature_only(result: "Result") -> list["Outcome"]:
+def temperature_only(result: Result) -> list[Outcome]:
     """Return the candidates that do only what a temperature does.
 
     The interval of their raw NLL is below that of plain cross entropy, and after calibration, which fits a
@@ -128,26 +118,26 @@ def temperature_only(result: "Result") -> list["Outcome"]:
     ]
 
 
-def no_better_than_commonest(result: "Result", outcome: "Outcome") -> bool:
+def no_better_than_commonest(result: Result, outcome: Outcome) -> bool:
     """Return whether a model is not shown to be more accurate than always naming the commonest class."""
-    commonest = _context(result, COMMONEST)
-    if commonest is None:
+    found = _beside(result, outcome, COMMONEST, "accuracy")
+    if found is None:
         return False
-    ahead = _against_context(result, outcome, commonest, "accuracy")
+    ahead = found[0]
     return not (ahead.high < 0 if math.isfinite(ahead.high) else ahead.mean < 0)
 
 
-def _name(outcome: "Outcome") -> str:
+def _name(outcome: Outcome) -> str:
     return outcome.candidate.name
 
 
-def _rank(outcome: "Outcome", measure: str) -> tuple[float, str]:
+def _rank(outcome: Outcome, measure: str) -> tuple[float, str]:
     """Smaller is better: the last deciding measure, one where lower is better."""
     value = outcome.mean(measure)
     return (value if math.isfinite(value) else math.inf), _name(outcome)
 
 
-def _distance(result: "Result", outcome: "Outcome") -> tuple[bool, float, str]:
+def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
     """How far a candidate is from being called better; smaller is nearer."""
     reached = [math.inf]
     for name in result.plan.deciding:
@@ -158,7 +148,7 @@ def _distance(result: "Result", outcome: "Outcome") -> tuple[bool, float, str]:
     return worse, min(reached), _name(outcome)
 
 
-def _equal(result: "Result") -> str:
+def _equal(result: Result) -> str:
     """Why no candidate is better where all calls are equal or worse."""
     candidates, names = result.outcomes[1:], result.plan.deciding
     if len(candidates) == 1:
@@ -168,7 +158,7 @@ def _equal(result: "Result") -> str:
     return f"none of {len(candidates)} candidates is better, each is equal{worse} (equal: within {within})"
 
 
-def _doubt(result: "Result", nearest: "Outcome") -> str:
+def _doubt(result: Result, nearest: Outcome) -> str:
     """What the nearest candidate reaches, and what would settle the question."""
     found = {name: nearest.differences[name] for name in result.plan.deciding}
     if not any(math.isfinite(each.low) for each in found.values()):
@@ -183,7 +173,7 @@ def _doubt(result: "Result", nearest: "Outcome") -> str:
     return f"{shown} {_differences(result, nearest)}; {_sure(result)}.{''.join(needed)}"
 
 
-def _differences(result: "Result", outcome: "Outcome") -> str:
+def _differences(result: Result, outcome: Outcome) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
     order = (BETTER, WORSE, EQUAL, UNDECIDED)
     calls = {name: outcome.call(name) or UNDECIDED for name in result.plan.deciding}
@@ -195,9 +185,10 @@ def _differences(result: "Result", outcome: "Outcome") -> str:
     return f"{', '.join(first)}{link}{last}" if first else last
 
 
-def _difference(result: "Result", name: str, found: Difference) -> str:
+def _difference(result: Result, name: str, found: Difference) -> str:
     """A call with its numbers."""
-    shown, known, plain = cell(measures(result)[name], (), found), math.isfinite(found.low), _plain(result, name)
+    shown, plain = cell(measures(result)[name], (), found), _plain(result, name)
+    known = math.isfinite(found.low)
     between = shown.interval if known else str(found.reason)
     if found.call in (BETTER, WORSE):
         way = "higher" if found.mean > 0 else "lower"
@@ -208,12 +199,12 @@ def _difference(result: "Result", name: str, found: Difference) -> str:
     return f"{plain} is undecided ({between}{why})"
 
 
-def _sure(result: "Result") -> str:
+def _sure(result: Result) -> str:
     count = (len(result.outcomes) - 1) * len(result.plan.deciding)
     return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
 
 
-def _data(result: "Result") -> str:
+def _data(result: Result) -> str:
     """The data in a sentence: name, rows, classes, noise found, noise put there, and how rows were tested."""
     plan, dataset, noise = result.plan, result.plan.conditions.dataset, result.noise
     shown = f"Data: {dataset.name}, {len(dataset.labels):,} rows, {len(dataset.classes)} classes; "
@@ -232,11 +223,13 @@ def _data(result: "Result") -> str:
     return f"{shown}{found}; {splits_words(result)}."
 
 
-def _also(result: "Result", told: "Outcome | None") -> list[str]:
+def _also(result: Result, told: Outcome | None) -> list[str]:
     """What is to be said of the candidates that the sentence does not name."""
     rest = [each for each in result.outcomes[1:] if each is not told]
     calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
-    clean = [_name(each) for each, said in zip(rest, calls, strict=True) if BETTER in said and WORSE not in said]
+    clean = [
+        _name(each) for each, said in zip(rest, calls, strict=True) if BETTER in said and WORSE not in said
+    ]
     lines = [f"Also better: {', '.join(clean)}."] if clean else []
     lines += [
         f"With {_name(each)}, {_differences(result, each)}."
@@ -246,8 +239,8 @@ def _also(result: "Result", told: "Outcome | None") -> list[str]:
     for each in temperature_only(result):
         raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
         lines.append(
-            f"{_name(each)} does only what a temperature does: its raw NLL differs by {raw}, and once both are "
-            "calibrated it is no better."
+            f"{_name(each)} does only what a temperature does: its raw NLL differs by {raw}, and once both "
+            "are calibrated it is no better."
         )
     lines += [
         f"{_name(each)} diverged on {each.diverged} of {len(each.records)} splits, which are left out of its "
@@ -258,28 +251,46 @@ def _also(result: "Result", told: "Outcome | None") -> list[str]:
     return lines
 
 
-def _beside(result: "Result", winner: "Outcome") -> list[str]:
+def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Difference, list[str]] | None:
+    """A model beside against an outcome on the splits that it has, and their values; None without the model.
+
+    Where these splits are too few for an interval the mean alone decides.
+    """
+    values = next((each.values for each in result.context if each.name == model), {}).get(name)
+    if values is None:
+        return None
+    measure, own, enough = (
+        measures(result)[name],
+        outcome.values[name][: len(values)],
+        worthwhile(result, name),
+    )
+    [found] = compare_paired(
+        [values], own, measure.better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
+    )
+    if math.isfinite(found.mean) and not math.isfinite(found.low):
+        ahead = (found.mean if measure.better == "higher" else -found.mean) >= max(enough, math.ulp(0.0))
+        found = Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
+    return found, [cell(measure, each).value for each in (values, own)]
+
+
+def _besides(result: Result, winner: Outcome) -> list[str]:
     """What the models beside say of the winner."""
     lines: list[str] = []
-    commonest, trees = _context(result, COMMONEST), _context(result, TREES)
+    commonest = _beside(result, winner, COMMONEST, "accuracy")
     if commonest is not None and no_better_than_commonest(result, winner):
-        pair = " against ".join(_values(result, winner, commonest, "accuracy"))
         lines.append(
-            f"Warning: {_name(winner)} is not shown to be more accurate than always naming the commonest class "
-            f"({pair})."
+            f"Warning: {_name(winner)} is not shown to be more accurate than always naming the commonest "
+            f"class ({' against '.join(reversed(commonest[1]))})."
         )
-    found = {
-        name: _against_context(result, winner, trees, name)
-        for name in ("accuracy", "calibrated_nll")
-        if trees is not None and name in trees.values
-    }
+    tried = {name: _beside(result, winner, TREES, name) for name in ("accuracy", "calibrated_nll")}
+    found = {name: each for name, each in tried.items() if each is not None}
     ahead = [
-        f"{_plain(result, name)} {' against '.join(_values(result, winner, trees, name)[::-1])}"
-        for name, each in found.items()
-        if trees is not None and each.call == BETTER
+        f"{_plain(result, name)} {' against '.join(values)}"
+        for name, (difference, values) in found.items()
+        if difference.call == BETTER
     ]
     if ahead:
-        sure = all(math.isfinite(each.low) for each in found.values())
+        sure = all(math.isfinite(difference.low) for difference, _ in found.values())
         where = "data" if sure else "test rows"
         first = " in the first repeat" if result.plan.settings.repeats > 1 else ""
         doubt = "" if sure else ", which is too few splits to say how sure that is"
@@ -289,7 +300,7 @@ def _beside(result: "Result", winner: "Outcome") -> list[str]:
     return lines
 
 
-def _code(result: "Result", winner: "Outcome") -> str:
+def _code(result: Result, winner: Outcome) -> str:
     """The winner as code; where it was tuned, in the setting that most splits chose."""
     plan, candidate, lines = result.plan, winner.candidate, ""
     if plan.settings.tune > 1:
@@ -307,35 +318,14 @@ def _code(result: "Result", winner: "Outcome") -> str:
     code = candidate.code(paths)
     if plan.out is None:
         lines += "".join(
-            f"# save the matrix {name} as {path}: numpy.save\n" for name, path in paths.items() if path in code
+            f"# save the matrix {name} as {path}: numpy.save\n"
+            for name, path in paths.items()
+            if path in code
         )
     return lines + code
 
 
-def _context(result: "Result", name: str) -> "Context | None":
-    return next((each for each in result.context if each.name == name), None)
-
-
-def _against_context(result: "Result", outcome: "Outcome", context: "Context", name: str) -> Difference:
-    """A model beside against an outcome, on the splits that it has; by the mean alone if these are few."""
-    values, better = context.values[name], measures(result)[name].better
-    own, enough = outcome.values[name][: len(values)], worthwhile(result, name)
-    [found] = compare_paired(
-        [values], own, better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
-    )
-    if math.isfinite(found.low) or not math.isfinite(found.mean):
-        return found
-    ahead = abs(found.mean) >= enough and (found.mean > 0 if better == "higher" else found.mean < 0)
-    return Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
-
-
-def _values(result: "Result", outcome: "Outcome", context: "Context", name: str) -> list[str]:
-    """The values of an outcome and of a model beside, on the splits that this one has."""
-    pair = (outcome.values[name][: len(context.values[name])], context.values[name])
-    return [cell(measures(result)[name], values).value for values in pair]
-
-
-def _plain(result: "Result", name: str) -> str:
+def _plain(result: Result, name: str) -> str:
     """A measure in a sentence."""
     return {
         "accuracy": "accuracy",
@@ -344,7 +334,7 @@ def _plain(result: "Result", name: str) -> str:
     }[name]
 
 
-def _against(result: "Result") -> str:
+def _against(result: Result) -> str:
     """What the candidates are compared with."""
     settings = result.plan.settings
     against = AGAINST.replace("best", "last") if settings.stop == "none" else AGAINST

@@ -2,68 +2,37 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.measures import Measure
 from equipoise.compare.records import mean
-from equipoise.compare.statistics import worthwhile_difference
+from equipoise.compare.results import Context, Outcome, Result
+from equipoise.compare.statistics import Difference, worthwhile_difference
 
-if TYPE_CHECKING:
-    from equipoise.compare.dataset import Dataset
-    from equipoise.compare.measures import Measure
-    from equipoise.compare.results import Context, Outcome, Result
-    from equipoise.compare.statistics import Difference
+__all__ = ["Cell", "Row", "cell", "features", "last_epoch", "least", "measures", "number", "rows", "share"]
+__all__ += ["visible", "worthwhile"]
 
-__all__ = [
-    "Cell",
-    "Row",
-    "cell",
-    "features",
-    "last_epoch",
-    "least",
-    "measures",
-    "number",
-    "rows",
-    "share",
-    "visible",
-    "worthwhile",
-]
-
-NONE = "\u2013"
-_NO_FIT = {"ece": NONE, "chance": "", "epoch": NONE, "temperature": NONE, "noise": NONE}
+_NONE = "\u2013"
 _LONG = 1e6  # a number as large as this is shown with three digits and an exponent
-# Controls, escapes of a terminal, and what turns the direction of writing; lone halves of surrogate pairs.
+# Controls such as the escapes of a terminal, what turns the direction of writing, halves of surrogate pairs
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A measure of a row. Without `found`, which has the numbers of the rest, nothing is compared."""
+    """A measure of a row, and where that is compared its difference, as numbers (`found`) and as text."""
 
     value: str
-    found: "Difference | None" = None
+    found: Difference | None = None
+    call: str = ""  # empty for a measure that does not decide
     difference: str = ""
-    low: str = ""
-    high: str = ""
     unit: str = ""
-
-    @property
-    def call(self) -> str:
-        """What the candidate is called; empty for a measure that does not decide."""
-        return (self.found and self.found.call) or ""
-
-    @property
-    def interval(self) -> str:
-        """The ends of the interval."""
-        return f"{self.low} to {self.high}" if self.found else ""
-
-    @property
-    def why(self) -> str:
-        """Why there is no interval, and what would settle the question."""
-        return ". ".join(filter(None, (self.found.reason, self.found.needed))) if self.found else ""
+    interval: str = ""
+    why: str = ""  # there is no interval or no call, and what would settle the question
 
 
 @dataclass(frozen=True)
@@ -81,26 +50,33 @@ class Row:
 
     name: str
     note: str
-    of: "Outcome | Context"
+    of: Outcome | Context
     cells: Mapping[str, Cell]
     fit: Mapping[str, str]
     beside: bool = False
 
+    @property
+    def title(self) -> str:
+        """The name in a table that has no place for the note."""
+        return f"{self.name}, {self.note}" if self.beside and isinstance(self.of, Outcome) else self.name
 
-def rows(result: "Result") -> Iterator[Row]:
-    """Yield the baseline, the candidates as given, and what is shown beside."""
-    for place, outcome in enumerate(result.outcomes):
-        lost = f"diverged in {outcome.diverged} of {len(outcome.records)} splits, left out of its numbers"
-        note = lost if outcome.diverged else "" if place else "baseline"
-        yield Row(outcome.candidate.name, note, outcome, _cells(result, outcome), _fit(outcome))
+
+def rows(result: Result) -> list[Row]:
+    """Return the baseline, the candidates as given, and what is shown beside."""
+    found: list[Row] = []
+    for place, each in enumerate(result.outcomes):
+        lost = f"diverged in {each.diverged} of {len(each.records)} splits, left out of its numbers"
+        note = lost if each.diverged else "" if place else "baseline"
+        found.append(Row(each.candidate.name, note, each, _cells(result, each), _fit(each)))
     last = last_epoch(result)
     note = "last epoch, not calibrated"
-    yield Row(last.candidate.name, note, last, _cells(result, last), _fit(last), beside=True)
+    found.append(Row(last.candidate.name, note, last, _cells(result, last), _fit(last), beside=True))
     for each in result.context:
-        yield Row(each.name, "context", each, _cells(result, each), _NO_FIT, beside=True)
+        found.append(Row(each.name, "context", each, _cells(result, each), _fit(None), beside=True))
+    return found
 
 
-def last_epoch(result: "Result") -> "Outcome":
+def last_epoch(result: Result) -> Outcome:
     """Return plain cross entropy at its last epoch, with that epoch and no calibration in its records."""
     last = result.last_epoch
     records = [
@@ -110,53 +86,58 @@ def last_epoch(result: "Result") -> "Outcome":
     return replace(last, records=tuple(records))
 
 
-def cell(measure: "Measure", values: ArrayLike, found: "Difference | None" = None) -> Cell:
+def cell(measure: Measure, values: ArrayLike, found: Difference | None = None) -> Cell:
     """Return the mean of a measure's values, and a difference from the baseline."""
     value = measure.show(mean(values))
     if found is None:
         return Cell(value)
-    numbers = map(measure.show_difference, (found.mean, found.low, found.high))
-    return Cell(value, found, *numbers, " points" if measure.percent and math.isfinite(found.mean) else "")
+    difference, low, high = map(measure.show_difference, (found.mean, found.low, found.high))
+    unit = " points" if measure.percent and math.isfinite(found.mean) else ""
+    interval = f"{low} to {high}" if math.isfinite(found.low) else "no interval"
+    why = ". ".join(filter(None, (found.reason, found.needed)))
+    return Cell(value, found, found.call or "", difference, unit, interval, why)
 
 
-def _cells(result: "Result", row: "Outcome | Context") -> dict[str, Cell]:
-    differences: Mapping[str, Difference] = getattr(row, "differences", {})
+def _cells(result: Result, row: Outcome | Context) -> dict[str, Cell]:
+    differences = row.differences if isinstance(row, Outcome) else {}
     return {
         name: cell(measure, row.values.get(name, ()), differences.get(name))
         for name, measure in measures(result).items()
     }
 
 
-def _fit(outcome: "Outcome") -> dict[str, str]:
+def _fit(outcome: Outcome | None) -> dict[str, str]:
+    if outcome is None:
+        return dict.fromkeys(("ece", "epoch", "temperature", "noise"), _NONE) | {"chance": ""}
     chance, most = outcome.chance_ece()
     epochs = sorted({record.epoch for record in outcome.records})
     return {
         "ece": number(mean(outcome.values.get("ece", ()))),
         "chance": f"({chance:.3f}, {most:.3f})" if math.isfinite(chance) else "",
-        "epoch": NONE.join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
+        "epoch": _NONE.join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
         "temperature": number(mean([record.temperature for record in outcome.records]), 2),
         "noise": share(mean([record.noise for record in outcome.records])),
     }
 
 
-def measures(result: "Result") -> dict[str, "Measure"]:
+def measures(result: Result) -> dict[str, Measure]:
     """Return the measures by name, those that decide first."""
     found = {measure.name: measure for measure in result.plan.measures}
     return {name: found[name] for name in result.plan.deciding} | found
 
 
-def worthwhile(result: "Result", name: str) -> float:
+def worthwhile(result: Result, name: str) -> float:
     """Return the smallest difference worth having in a measure; 0 where none was given."""
-    return worthwhile_difference(dict(result.plan.settings.worthwhile), name, result.baseline.mean(name))
+    return worthwhile_difference(result.plan.settings.worthwhile, name, result.baseline.mean(name))
 
 
-def least(result: "Result", name: str) -> str:
+def least(result: Result, name: str) -> str:
     """Return the smallest difference worth having with its unit."""
     value = worthwhile(result, name)
     return f"{100 * value:g} points" if measures(result)[name].percent else f"{value:.3g}"
 
 
-def features(dataset: "Dataset") -> str:
+def features(dataset: Dataset) -> str:
     """Return how large the features of a row are."""
     sizes = dataset.features.shape[1:]
     return f"{sizes[0]} columns" if len(sizes) == 1 else f"features of {' x '.join(map(str, sizes))}"
@@ -165,13 +146,13 @@ def features(dataset: "Dataset") -> str:
 def number(value: float, digits: int = 3) -> str:
     """Return a number as a reader sees it."""
     if not math.isfinite(value):
-        return NONE
+        return _NONE
     return f"{value:.{digits}f}" if abs(value) < _LONG else f"{value:.3g}"
 
 
 def share(value: float) -> str:
     """Return a share in per cent."""
-    return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else NONE
+    return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else _NONE
 
 
 def visible(text: str, keep: str = "") -> str:
