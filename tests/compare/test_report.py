@@ -6,6 +6,7 @@ import pytest
 
 from compare.made_result import DEFAULT, make
 from compare.report_pages import Page, axe_is_missing, external, judged_by_axe
+import equipoise
 from equipoise.compare import figures
 from equipoise.compare.measures import Predictions
 from equipoise.compare.report import write_report
@@ -232,13 +233,12 @@ def test_all_measures_are_there_with_their_meaning(page, result):
 def test_the_page_says_what_was_asked(page):
     text = Page(page).text
     for wanted in (
-        "% of the training labels flipped (--noise 0.4), validation labels alike, test labels never",
+        "% of the training labels flipped (noise=0.4), validation labels alike, test labels never",
         "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
         "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
         "is that of the clean labels (probs), since the test labels are known to be better",
         "are right only where labels are known to be noisy",
         "from equipoise.losses import GeneralizedCrossEntropy",
-        "equipoise compare --noise 0.4 --folds 3",
         "each is at 1 - 0.05 / 8",
         "0.5 points of Accuracy",
         "torch 2",
@@ -298,7 +298,7 @@ def test_twenty_candidates_fit_a_mebibyte(written, result):
     for k in range(20):
         outcome = result.outcomes[1 + k % 4]
         name = f"Poly(epsilon={k + 0.5}) + 0.1 * LogitRange(width={k}.0)"
-        more.append(replace(outcome, candidate=replace(outcome.candidate, spec=name)))
+        more.append(replace(outcome, candidate=replace(outcome.candidate, name=name)))
     page = written(replace(result, outcomes=(result.baseline, *more)))
     assert 100_000 < len(page.encode()) < 2**20
     assert "11 more have no pictures here" in Page(page).text
@@ -379,9 +379,10 @@ def test_long_curves_are_thinned_and_keep_the_chosen_epoch():
     drawn = figures.curves("c", "curves", [(curve, 437)] * 100, "accuracy", "accuracy")
     assert len(drawn) < 60_000
     assert drawn.count("var(--wrong)") >= figures.MOST_LINES
-    points = figures._thinned(curve, 437)
+    line = np.array([(point["epoch"], point["accuracy"]) for point in curve])
+    points = figures._thinned(line, line[436:437])
     assert len(points) <= figures.MOST_POINTS + 1
-    assert {1, 437, 1000} <= {point["epoch"] for point in points}
+    assert {1, 437, 1000} <= {*points[:, 0]}
 
 
 def test_pictures_stand_missing_values():
@@ -394,9 +395,53 @@ def test_pictures_stand_missing_values():
 
 
 def test_a_few_points_far_out_do_not_flatten_curves():
-    calm = [{"epoch": k, "accuracy": 0.5, "calibrated": 1.0} for k in range(2, 40)]
-    wild = [{"epoch": 1, "accuracy": 0.5, "calibrated": 500.0}, *calm]
-    low, high = figures._window([wild], "calibrated", [1.0])
+    wild = np.array([(1, 500.0), *((epoch, 1.0) for epoch in range(2, 40))])
+    nothing = np.full((1, 2), NAN)
+    low, high = figures._window([wild], [wild[5:6]], "calibrated")
     assert low < 1.0 < high < 1.1
-    assert figures._window([wild], "calibrated", [7.0])[1] > 7  # a chosen epoch is never cut off
-    assert figures._window([[]], "accuracy", []) is None
+    chosen = np.array([(7, 7.0)])
+    assert figures._window([wild], [chosen], "calibrated")[1] > 7  # a chosen epoch is never cut off
+    assert figures._window([nothing], [nothing], "accuracy") is None
+
+
+def test_the_page_tells_who_has_written_it(page):
+    assert f'<meta name="generator" content="equipoise {equipoise.__version__}">' in page[:1000]
+
+
+def test_a_study_beside_the_page_can_be_run_again(result, tmp_path):
+    page = tmp_path / "report.html"
+    write_report(result, judge(result), page)
+    assert "study.toml" not in page.read_text()
+    (tmp_path / "study.toml").touch()
+    write_report(result, judge(result), page)
+    assert "equipoise compare study.toml" in Page(page.read_text()).text
+
+
+def test_the_names_of_candidates_are_text(written):
+    names = (NASTY, "a `tick` and a", "is", "[red]", "\x1b[31mred\x1b[0m \x00 \u202e \ud800")
+    page = written(make(tuple(f"{name}: Focal(gamma={k}.0)" for k, name in enumerate(names, 1)), **SMALL))
+    assert NASTY not in page
+    assert NASTY in Page(page).text
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page)
+    assert "\\x1b[31mred\\x1b[0m \\x00 \\u202e \\ud800" in Page(page).text
+    assert "th<code>is</code>" not in page  # a name within a word is no name
+
+
+def network(features, classes):
+    raise AssertionError("the report never calls the model")
+
+
+def test_a_model_of_ones_own_is_named_and_has_no_width(written):
+    text = Page(written(make(DEFAULT[:1], model=network, **SMALL))).text
+    assert "Trainingnetwork; at most 5 epochs" in text
+    assert "hidden layer" not in text
+    assert "1CrossEntropy()0.020.0001 \u2013" in text
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e-150])
+def test_costs_of_any_size_are_numbers(written, scale):
+    page = written(make(DEFAULT[:1], costs=True, scale=scale, **SMALL))
+    seen = Page(page)
+    assert re.search(r"\de[+]1[45]\d" if scale > 1 else r"\de-1[45]\d", seen.text)
+    assert not re.search(r"[0-9]{20}|\bnan\b|\binf\b", seen.text)
+    assert not re.search(r"[0-9]{60}|\bnan\b", "".join(re.findall(r"<svg.*?</svg>", page)))

@@ -38,7 +38,7 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
     )
     shown, listed = rows(result), measures(result)
     environment.filters |= {
-        "code": _with_code([row.name for row in shown]),
+        "code": _with_code([each.candidate.name for each in result.outcomes]),
         "breakable": _breakable,
         "signed": _signed,
         "sentence": _sentence,
