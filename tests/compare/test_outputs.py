@@ -128,6 +128,63 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
     assert not any(row["value"] == "nan" for row in rows)
 
 
+def test_the_table_is_a_data_frame_and_has_missing_values_as_such(result):
+    found = table(result)
+    assert tuple(found.columns) == COLUMNS
+    assert found["value"].dtype == float
+    accuracy = found.query("objective == @DEFAULT[1] and measure == 'accuracy'")
+    assert accuracy["value"].mean() == pytest.approx(result.outcomes[2].mean("accuracy"))
+    assert found.query("objective == 'commonest class' and measure == 'nll'")["value"].isna().all()
+
+
+FORMULAS = ["=cmd()", "+1", "-1", "@x", "\tx", "[red]", "<script>", "\x1b[31m", "two\nlines"]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_name_is_text_in_a_spreadsheet_and_in_json(name, tmp_path):
+    result = make((f"{name}: Focal()",), name=name, names=(name, *"123456789"), folds=3, epochs=1, rows=200)
+    names = {row["objective"] for row in written(result, tmp_path / "results.csv")}
+    assert (f"'{name}" if name[0] in "=+-@\t" else name) in names
+    assert name in set(table(result)["objective"])
+    said = json.loads(json.dumps(summary(result, judge(result), {})))
+    assert said["objectives"][1]["objective"] == said["data"]["name"] == said["data"]["classes"][0] == name
+    assert {f"p_{name}", f"calibrated_p_{name}"} <= set(predictions(result).columns)
+
+
+def test_predictions_have_a_row_for_each_candidate_split_and_test_row(result):
+    found = predictions(result)
+    assert list(found.columns[:7]) == ["candidate", "repeat", "split", "row", "place", "target", "predicted"]
+    assert list(found.columns[7:]) == [f"{kind}p_{k}" for kind in ("", "calibrated_") for k in range(10)]
+    assert len(found) == 600 * len(result.outcomes)
+    assert list(found["candidate"].unique()) == [each.candidate.name for each in result.outcomes]
+    for _, part in found.groupby("candidate"):
+        assert sorted(part["row"]) == list(range(600))  # each row is a test row once
+    hits = (found["target"] == found["predicted"]).groupby([found["candidate"], found["split"]]).mean()
+    for outcome in result.outcomes:
+        np.testing.assert_allclose(hits[outcome.candidate.name], outcome.values["accuracy"])
+    np.testing.assert_allclose(found.filter(regex="^p_").sum(axis=1), 1.0)
+    np.testing.assert_allclose(found.filter(regex="^calibrated_p_").sum(axis=1), 1.0)
+    first = found.iloc[0]
+    dataset = result.plan.conditions.dataset
+    assert first["place"] == dataset.place(first["row"])
+    assert first["target"] == dataset.classes[dataset.target[first["row"]]]
+
+
+def test_predictions_of_repeats_and_of_training_that_diverged():
+    found = predictions(make(DEFAULT[:1], repeats=2, diverged=DEFAULT[0], **SMALL))
+    assert found.groupby("split")["repeat"].unique().map(list).tolist() == [[0]] * 3 + [[1]] * 3
+    lost = found.query("candidate == @DEFAULT[0] and split < 2")
+    assert lost["predicted"].isna().all()
+    assert lost["p_0"].isna().all()
+    assert found.query("split >= 2")["predicted"].notna().all()
+
+
+def test_a_model_of_ones_own_is_named_in_json(result):
+    settings = replace(result.plan.settings, model=written)
+    own = replace(result, plan=replace(result.plan, settings=settings))
+    assert json.loads(json.dumps(summary(own, judge(own), {})))["training"]["model"] == "written"
+
+
 def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_path):
     rows = written(tuned, tmp_path / "results.csv")
     found = {

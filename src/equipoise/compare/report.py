@@ -16,7 +16,7 @@ from equipoise.compare.measures import confusion, recall_per_class
 from equipoise.compare.results import Outcome, Result
 from equipoise.compare.store import write_atomically
 from equipoise.compare.verdict import Verdict
-from equipoise.compare.views import Row, least, measures, number, rows, share, visible, worthwhile
+from equipoise.compare.views import Row, features, least, measures, number, rows, share, visible, worthwhile
 
 __all__ = ["write_report"]
 
@@ -55,6 +55,7 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         verdict=verdict,
         plan=result.plan,
         words=sentences,
+        features=features,
         headline=headline,
         rest="".join(rest),
         panels=[_panel(result, name, candidates) for name in result.plan.deciding],

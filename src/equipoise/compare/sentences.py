@@ -9,15 +9,14 @@ from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import mean
 from equipoise.compare.results import Outcome, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows
-from equipoise.compare.views import cell, features, least, measures, number, worthwhile
+from equipoise.compare.views import cell, measures, number
 from equipoise.losses import LOSSES
 
 if TYPE_CHECKING:
     from equipoise.compare.verdict import Verdict
 
 __all__ = ["PROBS", "SIMILARITY_COSTS", "cautions", "decision_gain", "decision_gain_words", "flipped_words"]
-__all__ += ["found_words", "is_proper", "nll_words", "noise_words", "settings_words", "sharper_than_the_data"]
-__all__ += ["splits_words", "statistics_words"]
+__all__ += ["found_words", "is_proper", "nll_words", "noise_words", "sharper_than_the_data", "splits_words"]
 
 PROBS = (
     "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
@@ -28,13 +27,6 @@ SIMILARITY_COSTS = (
     "made from the similarity: how much less alike the predicted class is than the true one, "
     "similarity[true, true] - similarity[true, predicted]"
 )
-MOST_CLASSES_SHOWN = 24
-_STOPS = {
-    "calibrated": "the smallest calibrated NLL",
-    "own": "the smallest value of the objective itself",
-    "accuracy": "the highest accuracy",
-    "nll": "the smallest raw NLL",
-}
 
 
 def is_proper(candidate: Candidate) -> bool:
@@ -143,70 +135,4 @@ def cautions(result: Result, verdict: "Verdict") -> list[str]:
     return [
         f"the calibration of {verdict.winner.candidate.name} finds more noise than the data have, which is "
         f"its sharpness. {PROBS}"
-    ]
-
-
-def settings_words(result: Result) -> list[tuple[str, str]]:
-    """Return what was done, as terms and descriptions."""
-    plan, settings, dataset = result.plan, result.plan.settings, result.plan.conditions.dataset
-    parts = plan.conditions.splits[0]
-    more = len(dataset.classes) - MOST_CLASSES_SHOWN
-    classes = ", ".join(dataset.classes[:MOST_CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    lines = {
-        "Data": f"{dataset.name}: {len(dataset.labels)} rows, {features(dataset)}",
-        "Notes": ". ".join(dataset.notes),
-        "Classes": f"{len(dataset.classes)}: {classes}",
-        "Splits": f"{splits_words(result)}; in each {len(parts.train)} rows to train, "
-        f"{len(parts.validation)} to choose epoch, calibration and setting, {len(parts.test)} to test",
-        "Label noise": noise_words(result),
-        "Training": (
-            f"one hidden layer of {settings.width} (mlp)" if settings.model == "mlp" else settings.title
-        )
-        + f"; at most {settings.epochs} epochs, batches of {settings.batch_size}, AdamW with learning rate "
-        f"{settings.lr:g} and weight decay {settings.weight_decay:g}",
-        "Epoch": f"the epoch of {_STOPS[settings.stop]} on the validation rows is kept, training ends after "
-        f"{settings.patience} epochs without a better one"
-        if settings.stop in _STOPS
-        else f"the last epoch is kept (stop={settings.stop!r})",
-        "Tuning": f"{settings.tune} settings of each objective, the baseline's included, chosen on validation "
-        "rows"
-        if settings.tune
-        else "none: one setting of each objective",
-        "Pairing": "in each split every objective has the same rows, flipped labels, initial weights and "
-        "order of batches",
-        "Trials": f"{result.trials}, of which {result.reused} were there from before",
-        "Class weights": f"{settings.class_weight}, for every objective" if settings.class_weight else "",
-        "Costs": {
-            "costs": "given as a matrix, indexed [true, predicted]",
-            "similarity": SIMILARITY_COSTS,
-        }.get(plan.costs_from or "", ""),
-    }
-    return [(term, said) for term, said in lines.items() if said]
-
-
-def statistics_words(result: Result) -> list[str]:
-    """Return how candidates were judged, a sentence without its full stop each."""
-    titles = {name: measures(result)[name].title for name in result.plan.deciding}
-    count = (len(result.outcomes) - 1) * len(titles)
-    how = (
-        "intervals are paired bootstrap intervals over the test rows, scores averaged over trainings; they "
-        "speak of these test rows only"
-        if result.plan.one_test
-        else "differences are paired by split; their variance is corrected for training sets that overlap "
-        "(Nadeau and Bengio 2003)"
-    )
-    sizes = [
-        f"{least(result, name)} of {title}" for name, title in titles.items() if worthwhile(result, name)
-    ]
-    return [
-        f"Deciding measures are {' and '.join(titles.values())}; the others are there to be read",
-        how,
-        f"the {count} intervals of the deciding measures hold together at 95 %: each is at 1 - 0.05 / "
-        f"{count}, and so are those of the other measures, in which nothing is called",
-        "better: all of the interval is on the good side of 0 and the mean is at least the smallest "
-        "difference worth having; equal: all of it is inside that difference; worse: the mirror of better; "
-        "undecided: the rest, which is not the same as no difference",
-        *([f"smallest difference worth having (worthwhile): {', '.join(sizes)}"] if sizes else []),
-        f"the winner is better in a deciding measure and worse in none, and best in "
-        f"{[*titles.values()][-1]} among these",
     ]
