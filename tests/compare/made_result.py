@@ -57,7 +57,7 @@ def make(
     """Train small models on digits and return them as a result.
 
     Args:
-        candidates: Beside plain cross entropy; "name: Focal()" is one with a name of its own.
+        candidates: Beside plain cross entropy.
         noise: Share of wrong labels.
         clean: Whether the test rows have the clean labels (`--noise`), or wrong ones as well.
         costs: Whether a matrix of costs is given.
@@ -87,7 +87,8 @@ def make(
     matrix = 1.0 - np.eye(classes)
     matrix[0, 1:] = 5.0
     settings = Settings(
-        folds=folds, repeats=repeats, tune=tune, epochs=epochs, lr=0.02, width=64, **settings_of(model)
+        folds=folds, repeats=repeats, tune=tune, epochs=epochs, lr=0.02, width=64,
+        **({} if model is None else {"model": model}),
     )  # fmt: skip
     flips = (1 - noise * classes / (classes - 1)) * np.eye(classes) + noise / (classes - 1)
     conditions = Conditions(
@@ -96,7 +97,7 @@ def make(
     )  # fmt: skip
     asked = [
         read_objective("CrossEntropy()", {}),
-        *(read_objective(each, {"costs": matrix}, called) for each, called in _named(candidates)),
+        *(read_objective(each, {"costs": matrix}) for each in candidates),
     ]
     plan = Plan(
         settings, conditions, {"costs": scale * matrix} if costs else {}, "costs" if costs else None,
@@ -116,15 +117,16 @@ def make(
     return Result(plan, tuple(outcomes), last, _context(plan), found, 3)
 
 
-def settings_of(model: Any) -> dict[str, Any]:
-    """The model, with a name where it is the user's."""
-    return {} if model is None else {"model": model}
-
-
-def _named(candidates: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Candidates and the names that their user gave them, as in "name: Focal()"."""
-    split = [each.rpartition(": ") for each in candidates]
-    return [(text, name or None) for name, _, text in split]
+def renamed(result: Result, name: str) -> Result:
+    """The result with that name for the data, its first class and its first candidate."""
+    plan, first = result.plan, result.outcomes[1]
+    classes = (name, *plan.conditions.dataset.classes[1:])
+    dataset = replace(plan.conditions.dataset, name=name, classes=classes)
+    candidate = replace(first.candidate, name=name)
+    candidates = (plan.candidates[0], candidate, *plan.candidates[2:])
+    plan = replace(plan, conditions=replace(plan.conditions, dataset=dataset), candidates=candidates)
+    outcomes = (result.baseline, replace(first, candidate=candidate), *result.outcomes[2:])
+    return replace(result, plan=plan, outcomes=outcomes)
 
 
 def _units(of: int, candidate: Candidate, conditions: Conditions) -> list[Unit]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.made_result import DEFAULT, make
+from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import sentences
 from equipoise.compare.outputs import COLUMNS, predictions, summary, table, write_table
 from equipoise.compare.statistics import compare_paired
@@ -141,8 +141,8 @@ FORMULAS = ["=cmd()", "+1", "-1", "@x", "\tx", "[red]", "<script>", "\x1b[31m", 
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_name_is_text_in_a_spreadsheet_and_in_json(name, tmp_path):
-    result = make((f"{name}: Focal()",), name=name, names=(name, *"123456789"), folds=3, epochs=1, rows=200)
+def test_a_name_is_text_in_a_spreadsheet_and_in_json(result, name, tmp_path):
+    result = renamed(result, name)
     names = {row["objective"] for row in written(result, tmp_path / "results.csv")}
     assert (f"'{name}" if name[0] in "=+-@\t" else name) in names
     assert name in set(table(result)["objective"])
