@@ -35,6 +35,7 @@ SYMBOLS = {
     "undecided": "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z",
 }
 
+# Of M rows, the probability of the likeliest class and whether that class was right
 Stated = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 # Colours that stand for a variable of the page's style, so that a picture is right in dark and in light.
@@ -54,17 +55,11 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A common axis for the differences in a measure, the good side on the right.
-
-    Attributes:
-        left: Difference at the left end.
-        right: Difference at the right end; below `left` where lower is better.
-        band: Smallest difference worth having.
-    """
+    """A common axis for the differences in a measure, the good side on the right."""
 
     left: float
-    right: float
-    band: float
+    right: float  # below `left` where lower is better
+    band: float  # smallest difference worth having
 
     def place(self, value: float) -> float:
         """Return where a difference lies, in per cent from the left, and at most at an end."""
@@ -109,40 +104,29 @@ def scale(along: Axis, measure: Measure) -> Markup:
     """Return the numbers under the strips."""
     factor = 100 if measure.percent else 1
     low, high = sorted((factor * along.left, factor * along.right))
-    ticks = MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high)
-    ticks = ticks[(ticks > low) & (ticks < high)]
-    digits = max((len(f"{tick:.6f}".rstrip("0").split(".")[1]) for tick in ticks), default=0)
+    ticks = np.asarray(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high))
     marks = [
         Markup(
             '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
             '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
-        ).format(along.place(tick / factor), _tick(tick, digits))
-        for tick in ticks
+        ).format(along.place(tick / factor), "0" if abs(tick) < 1e-9 * (high - low) else _signed(tick))
+        for tick in ticks[(ticks > low) & (ticks < high)]
     ]
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
 
 
-def _tick(value: float, digits: int) -> str:
-    shown = f"{value:+.{digits}f}" if abs(value) < 1e6 else f"{value:+.0e}"
-    return "0" if abs(value) < 1e-12 else shown.replace("-", "\u2212")
+def _signed(value: float) -> str:
+    return f"{value:+.6g}".replace("-", "\u2212")
 
 
 def _at(place: float, path: str, kind: str) -> Markup:
     """Return a path whose origin lies at a place on the axis, in the middle of the strip."""
-    return Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>').format(
-        place, kind, path
-    )
+    mark = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
+    return mark.format(place, kind, path)
 
 
 def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Markup:
-    """Draw stated confidence against the share that is right, raw and calibrated, and how often it is stated.
-
-    Args:
-        name: Unique on the page; every id in the picture begins with it.
-        title: What it shows, for someone who cannot see it.
-        raw: Probability of the likeliest class (M,) and whether that class was right (M,).
-        calibrated: The same after calibration.
-    """
+    """Draw stated confidence against the share that is right, raw and calibrated, and how often."""
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -174,15 +158,7 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Marku
 
 
 def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> Markup:
-    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked.
-
-    Args:
-        name: Unique on the page; every id in the picture begins with it.
-        title: What it shows, for someone who cannot see it.
-        kept: For each split, its curve and the epoch that was chosen.
-        key: Of the curve: "accuracy" or "calibrated".
-        label: What to call it.
-    """
+    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked."""
     lines = [np.array([(each["epoch"], each[key]) for each in curve], dtype=float) for curve, _ in kept]
     dots = [line[line[:, 0] == chosen] for line, (_, chosen) in zip(lines, kept, strict=True)]
 

@@ -43,9 +43,9 @@ def table(result: Result) -> pd.DataFrame:
 def predictions(result: Result) -> pd.DataFrame:
     """Return one row per candidate, split and test row.
 
-    Columns: `candidate`, `repeat`, `split`, `row` (from 0, of the data), `place` (that row in words), `target`
-    and `predicted` (names of classes; the likeliest one by raw probabilities, missing if training diverged),
-    for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that `nll_of` says).
+    Columns: `candidate`, `repeat`, `split`, `row` (from 0, of the data), `place` (that row in words),
+    `target` and `predicted` (names of classes; the likeliest one by raw probabilities, missing if training
+    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that `nll_of` says).
     """
     dataset, repeat_of = result.plan.conditions.dataset, result.plan.conditions.repeat_of
     classes, frames = np.array(dataset.classes, dtype=object), []
@@ -59,7 +59,7 @@ def predictions(result: Result) -> pd.DataFrame:
             "row": pooled.rows,
             "place": [dataset.place(int(row)) for row in pooled.rows],
             "target": classes[seen.target],
-            "predicted": np.where(known, classes[seen.probs.argmax(axis=1)], None),
+            "predicted": pd.Series(classes[seen.probs.argmax(axis=1)]).where(known),
         }
         for prefix, probs in (("p_", seen.probs), ("calibrated_p_", seen.calibrated)):
             columns |= {f"{prefix}{name}": probs[:, place] for place, name in enumerate(classes)}

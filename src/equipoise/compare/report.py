@@ -36,7 +36,7 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown, listed = rows(result), measures(result)
+    shown, listed, deciding = rows(result), measures(result), result.plan.deciding
     environment.filters |= {
         "code": _with_code([each.candidate.name for each in result.outcomes]),
         "breakable": _breakable,
@@ -58,15 +58,13 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         features=features,
         headline=headline,
         rest="".join(rest),
-        panels=[_panel(result, name, candidates) for name in result.plan.deciding],
+        panels=[_panel(result, name, candidates) for name in deciding],
         symbols=figures.SYMBOLS,
         strip=figures.strip,
-        heads=[
-            listed[name] for name in dict.fromkeys((*result.plan.deciding, *KEY_MEASURES)) if name in listed
-        ],
+        heads=[listed[name] for name in dict.fromkeys((*deciding, *KEY_MEASURES)) if name in listed],
         measures=listed.values(),
         rows=shown,
-        candidates=sorted(candidates, key=lambda row: _smallest(row.of.mean(result.plan.deciding[-1]))),
+        candidates=sorted(candidates, key=lambda row: _smallest(row.of.mean(deciding[-1]))),
         sharp=sharp,
         cards=[_card(outcome, place) for place, outcome in pictured],
         more=[_card(outcome, place) for place, outcome in others[:MOST_PICTURES]],
@@ -82,11 +80,12 @@ def _with_code(names: Sequence[str]) -> Callable[[str], Markup]:
     spelled = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = re.compile(rf"((?<!\w)(?:{spelled})(?!\w)|`[^`]+`)")
 
+    def code(piece: str) -> Markup:
+        return Markup("<code>{}</code>").format(_breakable(piece if piece in names else piece.strip("`")))
+
     def convert(text: str) -> Markup:
-        return Markup("").join(
-            Markup("<code>{}</code>").format(_breakable(piece.strip("`"))) if place % 2 else _signed(piece)
-            for place, piece in enumerate(pattern.split(text))
-        )
+        pieces = enumerate(pattern.split(text))
+        return Markup("").join(code(piece) if place % 2 else _signed(piece) for place, piece in pieces)
 
     return convert
 

@@ -227,15 +227,10 @@ def _also(result: Result, told: Outcome | None) -> list[str]:
     """What is to be said of the candidates that the sentence does not name."""
     rest = [each for each in result.outcomes[1:] if each is not told]
     calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
-    clean = [
-        _name(each) for each, said in zip(rest, calls, strict=True) if BETTER in said and WORSE not in said
-    ]
+    better = [(each, WORSE in said) for each, said in zip(rest, calls, strict=True) if BETTER in said]
+    clean = [_name(each) for each, mixed in better if not mixed]
     lines = [f"Also better: {', '.join(clean)}."] if clean else []
-    lines += [
-        f"With {_name(each)}, {_differences(result, each)}."
-        for each, said in zip(rest, calls, strict=True)
-        if {BETTER, WORSE} <= said
-    ]
+    lines += [f"With {_name(each)}, {_differences(result, each)}." for each, mixed in better if mixed]
     for each in temperature_only(result):
         raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
         lines.append(
@@ -259,10 +254,10 @@ def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Di
     values = next((each.values for each in result.context if each.name == model), {}).get(name)
     if values is None:
         return None
-    measure, own, enough = (
+    measure, enough, own = (
         measures(result)[name],
-        outcome.values[name][: len(values)],
         worthwhile(result, name),
+        outcome.values[name][: len(values)],
     )
     [found] = compare_paired(
         [values], own, measure.better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
@@ -312,16 +307,12 @@ def _code(result: Result, winner: Outcome) -> str:
             f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
             f"{chosen.weight_decay:g}{width}\n"
         )
-    paths = {name: f"{name}.npy" for name in plan.matrices}
-    if plan.out is not None:
-        paths = {name: str(plan.out / "trials" / path) for name, path in paths.items()}
+    folder = None if plan.out is None else plan.out / "trials"
+    paths = {name: f"{name}.npy" if folder is None else str(folder / f"{name}.npy") for name in plan.matrices}
     code = candidate.code(paths)
-    if plan.out is None:
-        lines += "".join(
-            f"# save the matrix {name} as {path}: numpy.save\n"
-            for name, path in paths.items()
-            if path in code
-        )
+    for name, path in paths.items():
+        if folder is None and path in code:
+            lines += f"# save the matrix {name} as {path}: numpy.save\n"
     return lines + code
 
 

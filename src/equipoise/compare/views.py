@@ -37,22 +37,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """An objective, or a model that is shown beside and never compared.
-
-    Attributes:
-        name: What it is called.
-        note: What else to know of it.
-        of: Where its numbers come from.
-        cells: By name of the measure.
-        fit: Calibration error, its value by chance, epoch, temperature and noise, as text.
-        beside: Whether it is never compared.
-    """
+    """An objective, or a model that is shown beside and never compared."""
 
     name: str
     note: str
     of: Outcome | Context
-    cells: Mapping[str, Cell]
-    fit: Mapping[str, str]
+    cells: Mapping[str, Cell]  # by name of the measure
+    fit: Mapping[str, str]  # calibration error, its value by chance, epoch, temperature and noise
     beside: bool = False
 
     @property
