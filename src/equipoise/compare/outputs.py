@@ -45,7 +45,8 @@ def predictions(result: Result) -> pd.DataFrame:
 
     Columns: `candidate`, `repeat`, `split`, `row` (from 0, of the data), `place` (that row in words),
     `target` and `predicted` (names of classes; the likeliest one by raw probabilities, missing if training
-    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that `nll_of` says).
+    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that
+    `nll_of` says).
     """
     dataset, repeat_of = result.plan.conditions.dataset, result.plan.conditions.repeat_of
     classes, frames = np.array(dataset.classes, dtype=object), []
