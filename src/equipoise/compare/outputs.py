@@ -50,6 +50,7 @@ def predictions(result: Result) -> pd.DataFrame:
     """
     dataset, repeat_of = result.plan.conditions.dataset, result.plan.conditions.repeat_of
     classes, frames = np.array(dataset.classes, dtype=object), []
+    places = np.array([dataset.place(row) for row in range(len(dataset.labels))], dtype=object)
     for outcome in result.outcomes:
         pooled, seen = outcome.pooled, outcome.predictions
         known = np.isfinite(seen.probs).all(axis=1)
@@ -58,7 +59,7 @@ def predictions(result: Result) -> pd.DataFrame:
             "repeat": [repeat_of(int(split)) for split in pooled.split],
             "split": pooled.split,
             "row": pooled.rows,
-            "place": [dataset.place(int(row)) for row in pooled.rows],
+            "place": places[pooled.rows],
             "target": classes[seen.target],
             "predicted": pd.Series(classes[seen.probs.argmax(axis=1)]).where(known),
         }
@@ -123,15 +124,13 @@ def summary(result: Result, verdict: Verdict, files: Mapping[str, str]) -> dict[
 
 def _objective(outcome: Outcome) -> dict[str, Any]:
     """Return an objective: lists have an entry for each split."""
-    values = _values(outcome)
+    records, values = outcome.records, _values(outcome)
     for name in values:
         values[name]["difference"] = outcome.differences.get(name)
     return {
         "objective": outcome.candidate.name,
-        **{
-            key: [getattr(each, key) for each in outcome.records] for key in ("epoch", "temperature", "noise")
-        },
-        "settings": [record.setting for record in outcome.records],
+        **{key: [getattr(each, key) for each in records] for key in ("epoch", "temperature", "noise")},
+        "settings": [record.setting for record in records],
         "ece_by_chance": dict(zip(("median", "95%"), outcome.chance_ece(), strict=True)),
         "diverged": outcome.diverged,
         "measures": values,
