@@ -91,10 +91,11 @@ def decision_gain(result: Result) -> tuple[float, float, Difference] | None:
     plan, plain = result.plan, result.baseline
     if plan.costs_from is None:
         return None
-    likeliest, cheapest = (plain.values[name] for name in ("cost", "decided_cost"))
+    names = ("cost", "decided_cost")
+    likeliest, cheapest = (plain.values[name] for name in names)
     if plan.one_test:
-        rows = {each.name: each.rows for each in plan.measures if each.rows is not None}
-        before, after = (plain.pooled.by_training(rows[name]) for name in ("cost", "decided_cost"))
+        scores = [measures(result)[name].rows for name in names]
+        before, after = (plain.pooled.by_training(rows) for rows in scores if rows is not None)
         groups = plan.conditions.dataset.groups
         grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
         (difference,) = compare_rows([after], before, "lower", groups=grouped)
