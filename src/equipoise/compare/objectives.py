@@ -27,8 +27,7 @@ _LONGEST = 60  # characters of a matrix or a tree in a name
 class Scheduled(float):
     """The first value of a schedule: a number that stays scheduled when another multiplies or divides it.
 
-    Its steps are a share of training, or else as many as the schedule has. Its origin is the number in the
-    text that it is a multiple of.
+    Its steps are a share of training; if None, those of the schedule. Its origin is what it is a multiple of.
     """
 
     schedule: Schedule
@@ -63,10 +62,12 @@ class Scheduled(float):
         """The Python that makes it; this stands for the steps of training, which a text leaves out."""
         if self.share is None:
             return _one_line(self.schedule)
-        part = training and f"max(1, round({self.share!r} * {training}))"
-        steps = training if self.share == 1 else part or repr(self.share)
+        part = f"max(1, round({self.share!r} * {training}))" if training else repr(self.share)
+        steps = training if self.share == 1 else part
         given = [*map(repr, self.ends.values()), *([f"steps={steps}"] if steps else [])]
         return f"{type(self.schedule).__name__}({', '.join(given)})"
+
+    __repr__ = written
 
     def __mul__(self, other: float) -> float:
         plain = type(other) in (int, float)  # two schedules make a number that has none
@@ -77,9 +78,6 @@ class Scheduled(float):
     def __truediv__(self, other: float) -> float:
         plain = type(other) in (int, float)
         return self.changed(lambda value: value / other) if plain else super().__truediv__(other)
-
-    def __repr__(self) -> str:
-        return self.written()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scheduled) and (self.schedule, self.share) == (other.schedule, other.share)
@@ -111,27 +109,12 @@ class Candidate:
     @property
     def loss(self) -> Loss:
         """The loss, its scheduled numbers at their start."""
-        return addresses.put(self.marked, {at: float(each) for at, each in self._scheduled().values()})
+        return addresses.put(self.marked, {place: float(each) for place, each in self._scheduled().values()})
 
     @property
     def schedules(self) -> dict[str, Scheduled]:
-        """Address of each scheduled number and its schedule."""
+        """The scheduled numbers by their addresses."""
         return {key: each for key, (_, each) in self._scheduled().items()}
-
-    def _scheduled(self) -> dict[str, tuple[addresses.Place, Scheduled]]:
-        shortest = {place: key for key, place in addresses.places(self.marked).items()}
-        found = {key: (place, addresses.get(self.marked, place)) for place, key in shortest.items()}
-        return {key: each for key, each in found.items() if isinstance(each[1], Scheduled)}
-
-    def objective(self, steps: int) -> Objective:
-        """The objective for a training of this many steps."""
-        return Objective(self.loss, schedules={key: each.over(steps) for key, each in self.schedules.items()})
-
-    def same(self, other: "Candidate") -> bool:
-        """Whether both train the same: equal terms with equal schedules, in any order."""
-        one, two = self.marked.terms(), other.marked.terms()
-        both = all(any(_equal(each, term) for term in two) for each in one)
-        return both and len(one) == len(two) and all(any(_equal(each, term) for term in one) for each in two)
 
     @property
     def text(self) -> str:
@@ -140,18 +123,13 @@ class Candidate:
 
     @property
     def key(self) -> str | None:
-        """What stands for it in a file: its text without names of matrices, and the code of own classes.
+        """What stands for it in a file, its text without names of matrices and the code of own classes.
 
         None if nothing does: its text has the address of something, or its code is in no file.
         """
-        terms = [term for _, term in self.marked.terms()]
-        weights = [term.weight for term in terms if isinstance(term, Reweighted)]
-        own = {
-            type(part) for part in (*terms, *weights, *(each.schedule for each in self.schedules.values()))
-        }
         text = _written(self.marked, {})
         try:
-            code = sorted(map(inspect.getsource, own - _OF_TABLES))
+            code = sorted(map(inspect.getsource, self._own_classes()))
         except (OSError, TypeError):
             return None
         return None if " at 0x" in text or "..." in text else "\n".join([text, *code])
@@ -161,18 +139,22 @@ class Candidate:
         """Whether it has a key."""
         return self.key is not None
 
+    def objective(self, steps: int) -> Objective:
+        """The objective for a training of this many steps."""
+        return Objective(self.loss, schedules={key: each.over(steps) for key, each in self.schedules.items()})
+
+    def same(self, other: "Candidate") -> bool:
+        """Whether both train the same: equal terms with equal schedules, in any order."""
+        one, two = self.marked.terms(), other.marked.terms()
+        found = [[_equal(each, term) for term in two] for each in one]
+        return len(one) == len(two) and all(map(any, found)) and all(map(any, zip(*found, strict=True)))
+
     def code(self, matrices: Mapping[str, str]) -> str:
         """Python to paste that makes the objective and uses it; matrices are loaded from these NPY files."""
-        loss, times = self.loss, self.schedules
-        text = _written(loss, self.matrices, longest=None)
-        try:
-            own = not _equal(spelling.parse(text, self.matrices), loss)
-        except ValueError:
-            own = True
-        words = {
-            *([] if own else spelling.names(text)),
-            *(type(each.schedule).__name__ for each in times.values()),
-        }
+        times, own = self.schedules, self._own_classes()
+        text = _written(self.loss, self.matrices, longest=None)
+        words = {type(each.schedule).__name__ for each in times.values()}
+        words |= set() if own else set(spelling.names(text))
         used = [name for name in self.matrices if name in words]
         lines = ["import numpy as np", "import torch", ""] if used else []
         lines += ["from equipoise import Objective"] if times else []
@@ -180,7 +162,7 @@ class Candidate:
             if imported := sorted(words.intersection(module.__all__)):
                 lines.append(f"from {module.__name__} import {', '.join(imported)}")
         lines += ["", *(f"{name} = torch.from_numpy(np.load({matrices[name]!r}))" for name in used)]
-        lines.append(f"# loss = {text}, by code of your own" if own else f"loss = {text}")
+        lines.append(f"# loss = {text}, with code of your own" if own else f"loss = {text}")
         if not times:
             return "\n".join([*lines, "loss(logits, target)"])
         lines += ["steps = 1000  # of the optimiser, in the whole training"]
@@ -189,14 +171,25 @@ class Candidate:
         lines += ["})", "objective(logits, target)", "objective.step()  # after each step of the optimiser"]
         return "\n".join(lines)
 
+    def _scheduled(self) -> dict[str, tuple[addresses.Place, Scheduled]]:
+        """The place of each scheduled number, by its shortest address."""
+        shortest = {place: key for key, place in addresses.places(self.marked).items()}
+        found = {key: (place, addresses.get(self.marked, place)) for place, key in shortest.items()}
+        return {key: each for key, each in found.items() if isinstance(each[1], Scheduled)}
+
+    def _own_classes(self) -> set[type]:
+        terms = [term for _, term in self.marked.terms()]
+        weights = [term.weight for term in terms if isinstance(term, Reweighted)]
+        times = [each.schedule for each in self.schedules.values()]
+        return {type(part) for part in (*terms, *weights, *times)} - _OF_TABLES
+
 
 def read_objective(
     given: str | Loss | Objective, matrices: Mapping[str, NDArray[Any]], name: str | None = None
 ) -> Candidate:
-    """Read an objective to compare; in a text a number may be a schedule, or that times a number.
+    """Read an objective to compare; in a text a number may be a schedule, or a number times a schedule.
 
-    The steps of a schedule in a text are a share of the whole training, 1 if left out, or an integer of 2 or
-    more, steps of the optimiser.
+    The steps of a schedule in a text are a share of training, 1 if left out, or a number of 2 or more.
 
     Raises:
         TypeError: If it is none of them.
@@ -205,26 +198,20 @@ def read_objective(
     Example:
         >>> read_objective("CrossEntropy() - Linear(0, 0.1) * Entropy()", {}).schedules
         {'Entropy': Linear(0.0, -0.1)}
-        >>> read_objective(0.5 * losses.Focal(), {}).name
-        '0.5 * Focal(gamma=2.0)'
     """
     made: list[Scheduled] = []
     if isinstance(given, str):
-        text = spelling.normalise(given)
-        lacking = [each for each in spelling.names(text) if each in MATRICES and each not in matrices]
-        if lacking:
-            raise ValueError(f"objectives must name matrices that are given, got {text!r}; give {lacking[0]}")
-        makers = {kind.__name__: partial(_line, made, kind) for kind in (Linear, Cosine)}
-        makers["Constant"] = lambda value: _noted(made, Constant(value), None)
-        marked = spelling.parse(text, dict.fromkeys(MATRICES) | dict(matrices), makers=makers)
-        name = name or text
+        name = name or spelling.normalise(given)
+        marked = _parsed(given, matrices, made)
     elif isinstance(given, Objective):
         marked = _marked(given)
     elif isinstance(given, Loss):
         marked = given
     else:
         raise TypeError(_no_objective(given))
-    candidate = Candidate("", _simplified(marked), matrices)
+    parts = tuple(part for part in marked.terms() if part[0] != 0) or marked.terms()
+    single = len(parts) == 1 and parts[0][0] == 1
+    candidate = Candidate("", parts[0][1] if single else Sum(parts), matrices)
     candidate = replace(candidate, name=name or candidate.text)
     found = [each.origin for each in candidate.schedules.values()]
     for each in made:
@@ -240,43 +227,43 @@ def read_objective(
     return candidate
 
 
-def _line(
-    made: list[Scheduled], kind: type[Linear | Cosine], start: float, end: float, steps: float = 1
-) -> Scheduled:
-    """The number of a schedule in a text."""
-    share = float(steps) if isinstance(steps, int | float) and 0 < steps <= 1 else None
-    if share is None and not (isinstance(steps, int) and steps >= 2):
-        raise ValueError(
-            f"steps must be a share of training in (0, 1] or an integer of 2 or more, got {steps!r}; "
-            "leave it out for the whole of training"
-        )
-    return _noted(made, kind(start, end, 1 if share else int(steps)), share)
+def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Scheduled]) -> Loss:
+    """The loss that a text spells, with the schedules that are made of it."""
 
+    def note(schedule: Schedule, share: float | None = None) -> Scheduled:
+        made.append(Scheduled(schedule, share))
+        return made[-1]
 
-def _noted(made: list[Scheduled], schedule: Schedule, share: float | None) -> Scheduled:
-    made.append(Scheduled(schedule, share))
-    return made[-1]
+    def line(kind: type[Linear | Cosine], start: float, end: float, steps: float = 1) -> Scheduled:
+        if 0 < steps <= 1:
+            return note(kind(start, end, 1), float(steps))
+        if not isinstance(steps, int) or steps < 2:
+            raise ValueError(
+                f"steps must be a share of training in (0, 1] or an integer of 2 or more, got {steps!r}; "
+                "leave it out for the whole of training"
+            )
+        return note(kind(start, end, steps))
 
-
-def _simplified(loss: Loss) -> Loss:
-    """The loss without terms of coefficient 0, and without the coefficient 1 of a single term."""
-    parts = tuple(part for part in loss.terms() if part[0] != 0) or loss.terms()
-    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else Sum(parts)
+    lacking = [each for each in spelling.names(text) if each in MATRICES and each not in matrices]
+    if lacking:
+        raise ValueError(f"objectives must name matrices that are given, got {text!r}; give {lacking[0]}")
+    makers = {kind.__name__: partial(line, kind) for kind in (Linear, Cosine)}
+    constant: dict[str, Any] = {"Constant": lambda value: note(Constant(value))}
+    return spelling.parse(text, {**dict.fromkeys(MATRICES), **matrices}, makers=makers | constant)
 
 
 def _marked(given: Objective) -> Loss:
     """The loss of an objective with its schedules in their places."""
     default = Objective(given.loss)
     for option in ("weight", "ignore_index", "reduction"):
-        if getattr(given, option) is not getattr(default, option):
+        value = getattr(given, option)
+        if str(value) != str(getattr(default, option)):
             raise ValueError(
-                f"objectives must leave {option} at its default, got {getattr(given, option)} in {given}; "
+                f"objectives must leave {option} at its default, got {_one_line(value)} in {given}; "
                 "class_weight and sample_weight weigh classes and rows for all objectives alike"
             )
-    places = {key: addresses.find(given.loss, key, "schedules") for key in given.schedules}
-    return addresses.put(
-        given.loss, {places[key]: Scheduled(each, None) for key, each in given.schedules.items()}
-    )
+    times = {key: Scheduled(each, None) for key, each in given.schedules.items()}
+    return addresses.put(given.loss, {addresses.find(given.loss, key, key): times[key] for key in times})
 
 
 def _no_objective(given: object) -> str:
@@ -290,7 +277,7 @@ def _no_objective(given: object) -> str:
 
 
 def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | None = _LONGEST) -> str:
-    """The Python that makes a loss or an option, with what is off by default left out, and long ones cut."""
+    """The Python that makes a loss or an option; what is off by default is left out, what is long is cut."""
     write = partial(_written, matrices=matrices, longest=longest)
     if isinstance(made, Sum):
         parts = [write(term) if factor == 1 else f"{factor!r} * {write(term)}" for factor, term in made.parts]
@@ -298,15 +285,15 @@ def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | Non
     if type(made) in _OF_TABLES:
         given = []
         for field in fields(made):
-            value, default = getattr(made, field.name), field.default
-            if default or value != default:  # what has no default has one that counts as true here
+            value = getattr(made, field.name)
+            if field.default or value != field.default:  # what has no default has one that is true
                 nested = isinstance(value, ClassMatrix) or is_dataclass(value)
                 given.append(write(value) if nested else f"{field.name}={write(value)}")
         return f"{type(made).__name__}({', '.join(given)})"
     if isinstance(made, ClassMatrix) and made.classes is None:
-        named = [name for name, each in matrices.items() if np.array_equal(each, made.array)]
-        if named:
-            return named[0]
+        for name, each in matrices.items():
+            if np.array_equal(each, made.array):
+                return name
     said = _one_line(made)
     if longest is None or len(said) <= longest or not isinstance(made, ClassMatrix | tuple):
         return said

@@ -22,21 +22,13 @@ WIDTHS = (32, 64, 128, 256)
 @final
 @dataclass(frozen=True)
 class Range:
-    """Where a number is drawn from.
-
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        log: Whether its logarithm is uniform, and not the number.
-        per_class: Whether low and high are divided by the number of classes.
-        off: Value at which the option is switched off and left so; None if it is always tuned.
-    """
+    """Where a number is drawn from."""
 
     low: float
     high: float
-    log: bool = False
-    per_class: bool = False
-    off: float | None = None
+    log: bool = False  # whether its logarithm is uniform
+    per_class: bool = False  # whether low and high are divided by the number of classes
+    off: float | None = None  # value at which an option is switched off, and left so
 
 
 LR = Range(3e-4, 3e-2, log=True)
@@ -67,28 +59,17 @@ def draw(
 ) -> tuple[tuple[Candidate, Setting], ...]:
     """Draw what a candidate is tried with: itself with the given training first.
 
-    Every split of a candidate tries the same settings, and each picks its own by the score of its validation
-    rows (`choose`). So they are drawn once, whatever comes of them: a search that adapts would need a list
-    per split, could not train one setting on all splits at once, and could not be resumed in any order.
-    Learning rate, weight decay and width are the same draws for every candidate, the baseline included; the
-    loss's own numbers, `OPTIONS` and the coefficients of penalties, are drawn beside them. A schedule is
-    tuned at its end, or at its start where it ends at 0.
+    Every split tries the same settings, so they are drawn once, whatever comes of them: a search that adapts
+    would need a list per split, and could not be resumed in any order. Learning rate, weight decay and width
+    are the same draws for every candidate; the loss's own numbers, `OPTIONS` and the coefficients of
+    penalties, are drawn beside them, to three digits. A schedule is tuned at its end, or at its start where
+    it ends at 0.
 
     Args:
         candidate: An objective.
         settings: The defaults lr, weight_decay, width and model, and the random_state that decides the draws.
         count: How many settings, the first included; at least 1.
         classes: Number of classes, which floors are relative to.
-
-    Raises:
-        ImportError: If there is something to draw and Optuna is missing.
-        ValueError: If count is below 1.
-
-    Numerics:
-        Optuna's quasi-random sampler, of a scrambled Halton sequence: a few draws spread over each range, and
-        those of the first numbers do not depend on how many others there are. Drawn numbers are rounded to
-        three digits, so that their text is short. The first setting is put in front and not enqueued in the
-        study, which cannot hold one outside the ranges, such as a weight decay of 0.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}; the first setting is the candidate as it is")
@@ -114,21 +95,16 @@ def draw(
 def choose(scores: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return which setting each split chooses: that of the smallest score, the first among equals.
 
-    Args:
-        scores: Of validation rows, the smaller the better; nan, from a training that diverged, comes last.
-
-    Shapes:
-        scores (settings, splits); result (splits,).
-
-    Example:
-        >>> choose(np.array([[0.5, 0.2, np.nan], [0.4, np.nan, np.nan]]))
-        array([1, 0, 0])
+    Scores (settings, splits) are of validation rows; nan, from a training that diverged, comes last.
     """
     return np.argsort(scores, axis=0, kind="stable")[0]  # numpy sorts nan last
 
 
 def _draws(ranges: list[Range], count: int, classes: int, seed: int) -> list[list[float]]:
-    """Return count draws of each number."""
+    """Return count draws of each number, of a scrambled Halton sequence: a few spread over each range.
+
+    Those of the first numbers do not depend on how many others there are.
+    """
     if not count:
         return []
     try:
@@ -160,7 +136,7 @@ def _rounded(value: float) -> float:
 
 
 def _numbers(coefficient: Any, term: Any) -> Iterator[tuple[Range, tuple[str, ...]]]:
-    """Return the range of each number to tune in a term, and the way to its option; none to the coefficient."""
+    """Return the range of each number to tune in a term, and the way to it; none to the coefficient."""
     if type(term) in _PENALTIES and not (isinstance(coefficient, Scheduled) and not coefficient.ends):
         yield FACTOR, ()
     for (kind, option), range_ in OPTIONS.items():
@@ -173,16 +149,16 @@ def _numbers(coefficient: Any, term: Any) -> Iterator[tuple[Range, tuple[str, ..
             yield range_, ("weight", *path)
 
 
-def _end(scheduled: Scheduled) -> str | None:
-    """Return the end of a schedule that is tuned."""
-    return next((end for end in ("value", "end", "start") if scheduled.ends.get(end)), None)
+def _end(scheduled: Scheduled) -> list[str]:
+    """Return the end of a schedule that is tuned, if one is."""
+    return [end for end in ("value", "end", "start") if scheduled.ends.get(end)][:1]
 
 
 def _put(made: Any, path: tuple[str, ...], value: float) -> Any:
     """Return a term, option or number with another number at the end of the way."""
     if path:
         return replace(made, **{path[0]: _put(getattr(made, path[0]), path[1:], value)})
-    return made.changed(lambda _: value, _end(made)) if isinstance(made, Scheduled) else value
+    return made.changed(lambda _: value, *_end(made)) if isinstance(made, Scheduled) else value
 
 
 def _times(coefficient: Any, factor: float) -> float:
