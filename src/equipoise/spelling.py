@@ -102,12 +102,13 @@ def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
     with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
         text = repr(made)
     try:
-        same = (parse(text) if isinstance(made, Loss) else parse_schedule(text)) == made
+        again = parse(text).terms() if isinstance(made, Loss) else parse_schedule(text)
+        same = again == (made.terms() if isinstance(made, Loss) else made)  # 1 * Focal() is spelled Focal()
     except ValueError:
         same = False
     if not same:
         raise ValueError(
-            f"{name} must be made of what the tables name for a text to make it again, got {_short(text)}; "
+            f"{name} must be made of what the tables name for a text to make it again, got {short(text)}; "
             "keep the code that makes it"
         )
     return text
@@ -182,7 +183,7 @@ class _Reader:
         value = self._value(_tree(text, self.name, self.kind.example))
         if not isinstance(value, self.kind.made):
             raise ValueError(
-                f"{self.name} must be {self.kind.words}, got {_short(text)}; "
+                f"{self.name} must be {self.kind.words}, got {short(text)}; "
                 f"write for example {self.kind.example}"
             )
         return value
@@ -207,7 +208,7 @@ class _Reader:
             case _:
                 raise ValueError(
                     f"{self.name} must use only names, options, numbers, texts, lists, +, -, * and /, "
-                    f"got {_short(node)}; write for example {self.kind.example}"
+                    f"got {short(node)}; write for example {self.kind.example}"
                 )
 
     def _named(self, given: str) -> Any:
@@ -222,13 +223,13 @@ class _Reader:
             if meant
             else "write numbers out, [[0, 1], [1, 0]]"
         )
-        raise ValueError(f"{self.name} must use a known name, got {given!r}; {way}")
+        raise ValueError(f"{self.name} must use a known name, got {short(given)}; {way}")
 
     def _made(self, made: str, call: ast.Call) -> Any:
         """Return what a call makes."""
         table = self.kind.table
         if made not in table:
-            raise ValueError(f"{self.name} must use a known name, got {made!r}; {nearest(made, table)}")
+            raise ValueError(f"{self.name} must use a known name, got {short(made)}; {nearest(made, table)}")
         call_as = signature(table[made])
         options = list(call_as.parameters)
         if len(call.args) > len(options):
@@ -240,7 +241,7 @@ class _Reader:
             if keyword.arg not in options:
                 given = keyword.arg or "**"
                 raise ValueError(
-                    f"{made} must be given an option it has, got {given!r}; {nearest(given, options)}"
+                    f"{made} must be given an option it has, got {short(given)}; {nearest(given, options)}"
                 )
         given = [*options[: len(call.args)], *(str(keyword.arg) for keyword in call.keywords)]
         repeated = next((option for option in options if given.count(option) > 1), None)
@@ -265,17 +266,17 @@ class _Reader:
         losses = isinstance(left, Loss), isinstance(right, Loss)
         if losses in _WRONG[sign]:
             raise ValueError(
-                f"{self.name} must add losses to losses and multiply them by numbers, got {_short(node)}; "
+                f"{self.name} must add losses to losses and multiply them by numbers, got {short(node)}; "
                 f"write for example {self.kind.example}"
             )
         try:
             value = _as_float(apply(left, right))
         except (ArithmeticError, ValueError) as error:
             raise ValueError(
-                f"{self.name} must have finite numbers, got {_short(node)}; {_reason(error)}"
+                f"{self.name} must have finite numbers, got {short(node)}; {_reason(error)}"
             ) from error
         if isinstance(value, float) and not abs(value) < float("inf"):
-            raise ValueError(f"{self.name} must have finite numbers, got {_short(node)}; it is {value}")
+            raise ValueError(f"{self.name} must have finite numbers, got {short(node)}; it is {value}")
         return value
 
     def _beside(self, value: Any, node: ast.expr) -> Any:
@@ -283,7 +284,7 @@ class _Reader:
         if isinstance(value, Loss) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
         raise ValueError(
-            f"{self.name} must combine {self.kind.beside}, got {_short(node)} beside a sign; "
+            f"{self.name} must combine {self.kind.beside}, got {short(node)} beside a sign; "
             f"write for example {self.kind.example}"
         )
 
@@ -291,23 +292,21 @@ class _Reader:
 def _tree(text: str, name: str, example: str) -> ast.expr:
     """Return the text's expression tree, of a depth and with numbers that can be worked with."""
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of the syntax: what is wrong with it is an error here
+        with warnings.catch_warnings(action="ignore"):  # of the syntax: what is wrong is an error
             tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else _reason(error)
-        raise ValueError(f"{name} must be Python such as {example}, got {_short(text)}; {reason}") from None
+        raise ValueError(f"{name} must be Python such as {example}, got {short(text)}; {reason}") from None
     level, depth = [tree], 0
     while level:
         depth += 1
         if depth > _DEEPEST:
             raise ValueError(
-                f"{name} must be at most {_DEEPEST} operations deep, got {_short(text)}; make it in Python"
+                f"{name} must be at most {_DEEPEST} operations deep, got {short(text)}; make it in Python"
             )
         if any(isinstance(node, ast.Constant) and _is_too_large(node.value) for node in level):
             raise ValueError(
-                f"{name} must have finite numbers, got {_short(text)}; a number has at most 308 digits"
+                f"{name} must have finite numbers, got {short(text)}; a number has at most 308 digits"
             )
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     return tree
@@ -328,9 +327,9 @@ def _reason(error: BaseException) -> str:
     return said if len(said) <= _REASON else f"{said[: _REASON // 2]} ... {said[-_REASON // 2 :]}"
 
 
-def _short(shown: str | ast.expr) -> str:
+def short(shown: str | ast.expr) -> str:
     """Return what was given, quoted and cut to a length that fits a line."""
     return _QUOTE.repr(shown if isinstance(shown, str) else ast.unparse(shown))
 
 
-__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "spell"]
+__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "short", "spell"]

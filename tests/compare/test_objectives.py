@@ -385,28 +385,29 @@ BAD_SCHEDULES = [
     ),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, 0))", "or an integer of 2 or more, got 0"),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, -1))", "or an integer of 2 or more, got -1"),
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5, 'a'))", "Linear: "),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, 'a'))", "or an integer of 2 or more, got 'a'"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, [1]))", "or an integer of 2 or more, got [1]"),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, True))", "must use only names, options, numbers"),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))", "must use a known name, got 'n'"),
     (
         "CrossEntropy() + Linear(0.1, 0.2) * Linear(0.1, 0.3) * Entropy()",
-        "a schedule must be one number of the objective but for a factor, got Linear(0.1, 0.2) in",
+        "a schedule must be one number of the objective but for a factor, got 'Linear(0.1, 0.2)' in",
     ),
-    ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got Linear(1, 2) in"),
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got Linear(0, 0.5) in"),
-    ("GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))", "but for a factor, got Linear(0, 0.5) in"),
-    ("Linear(0, 0.5) * (Entropy() + Gini())", "but for a factor, got Linear(0, 0.5) in"),
-    ("0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()", "but for a factor, got Linear(1, 2) in"),
-    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "but for a factor, got Linear(0, 0.5) in"),
-    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "but for a factor, got Linear(1, 2) in"),
-    ("GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))", "but for a factor, got Linear(0, 0.1) in"),
+    ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got 'Linear(1, 2)' in"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("Linear(0, 0.5) * (Entropy() + Gini())", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()", "but for a factor, got 'Linear(1, 2)' in"),
+    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "but for a factor, got 'Linear(1, 2)' in"),
+    ("GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))", "but for a factor, got 'Linear(0, 0.1)' in"),
     (
         "(1 / Linear(1, 2)) * Focal() + Linear(1, 2) * (Entropy() + Gini())",
-        "but for a factor, got Linear(1, 2) in",
+        "but for a factor, got 'Linear(1, 2)' in",
     ),
     (
         "GammaCrossEntropy(gamma=Linear(0, 2))",
-        "GammaCrossEntropy(gamma=Linear(0, 2)): gamma must be in [0, 1], got 2",
+        "'GammaCrossEntropy(gamma=Linear(0, 2))': gamma must be in [0, 1], got 2",
     ),
     (
         "GammaCrossEntropy(gamma=Linear(-1, 0))",
@@ -424,6 +425,27 @@ def test_a_schedule_that_fits_nothing_is_refused(text, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read(text)
     assert "\n" not in str(caught.value)
+
+
+def test_steps_that_are_a_matrix_are_refused():
+    with pytest.raises(ValueError, match="steps must be a share of training"):
+        read("GammaCrossEntropy(gamma=Linear(0, 0.5, costs))", {"costs": COSTS})
+
+
+def test_a_long_text_is_no_name():
+    long = "ExpectedCost(" + str((1 - np.eye(40)).tolist()) + ")"
+    made = read(long + " + Linear(0, 1) * Entropy()")
+    assert made.name.startswith("ExpectedCost(<40 rows, ")
+    assert made.name.endswith(">) + Linear(0.0, 1.0) * Entropy()")
+    assert read(long, name="mine").name == "mine"
+    for text in (
+        long + " + Linear(0, 1)",
+        long + " + Linear(1, 0) * Linear(0, 1) * Entropy()",
+        long + "+ X(costs)",
+    ):
+        with pytest.raises(ValueError, match="must") as caught:
+            read(text)
+        assert len(str(caught.value)) < 400
 
 
 # Code

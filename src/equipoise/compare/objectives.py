@@ -22,6 +22,7 @@ __all__ = ["Candidate", "Scheduled", "read_objective"]
 MATRICES = ("costs", "similarity")
 _OF_TABLES = {entry.make for entry in (*LOSSES, *PENALTIES)} | {*WEIGHTS, *SCHEDULES}
 _LONGEST = 60  # characters of a matrix or a tree in a name
+_LONGEST_NAME = 200  # characters of a text that is its own name
 
 
 class Scheduled(float):
@@ -201,7 +202,8 @@ def read_objective(
     """
     made: list[Scheduled] = []
     if isinstance(given, str):
-        name = name or spelling.normalise(given)
+        text = spelling.normalise(given)
+        name = name or (text if len(text) <= _LONGEST_NAME else None)
         marked = _parsed(given, matrices, made)
     elif isinstance(given, Objective):
         marked = _marked(given)
@@ -217,13 +219,14 @@ def read_objective(
     for each in made:
         if sum(each is other for other in found) != 1:
             raise ValueError(
-                f"a schedule must be one number of the objective but for a factor, got {each} in {given!r}; "
-                "give that number a schedule with its own values at start and end"
+                "a schedule must be one number of the objective but for a factor, got "
+                f"{spelling.short(repr(each))} in {spelling.short(str(given))}; give that number a schedule "
+                "with its own values at start and end"
             )
     try:
         candidate.objective(1)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{candidate.name}: {error}") from error
+        raise ValueError(f"{spelling.short(candidate.name)}: {error}") from error
     return candidate
 
 
@@ -235,7 +238,7 @@ def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Schedule
         return made[-1]
 
     def line(kind: type[Linear | Cosine], start: float, end: float, steps: float = 1) -> Scheduled:
-        if 0 < steps <= 1:
+        if isinstance(steps, int | float) and 0 < steps <= 1:
             return note(kind(start, end, 1), float(steps))
         if not isinstance(steps, int) or steps < 2:
             raise ValueError(
@@ -246,7 +249,8 @@ def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Schedule
 
     lacking = [each for each in spelling.names(text) if each in MATRICES and each not in matrices]
     if lacking:
-        raise ValueError(f"objectives must name matrices that are given, got {text!r}; give {lacking[0]}")
+        said = spelling.short(text)
+        raise ValueError(f"objectives must name matrices that are given, got {said}; give {lacking[0]}")
     makers = {kind.__name__: partial(line, kind) for kind in (Linear, Cosine)}
     constant: dict[str, Any] = {"Constant": lambda value: note(Constant(value))}
     return spelling.parse(text, {**dict.fromkeys(MATRICES), **matrices}, makers=makers | constant)
