@@ -148,7 +148,7 @@ def test_the_loss_that_the_way_out_points_to_is_one():
         ("CrossEntropy( )+.1*Entropy()", "CrossEntropy() + 0.1 * Entropy()"),
         (CrossEntropy(), "CrossEntropy()"),
         (CrossEntropy(0.1) - 0.5 * Entropy(), "CrossEntropy(label_smoothing=0.1) - 0.5 * Entropy()"),
-        (-Entropy() + CrossEntropy() / 2, "-1.0 * Entropy() + 0.5 * CrossEntropy()"),
+        (-Entropy() + CrossEntropy() / 2, "-Entropy() + 0.5 * CrossEntropy()"),
         (GammaCrossEntropy(), "GammaCrossEntropy(gamma=0.1)"),
         (np.float64(0.5) * Focal(np.float64(3)), "0.5 * Focal(gamma=3.0)"),
         (Reweighted(TaiLrWeight(0.3)), "Reweighted(TaiLrWeight(gamma=0.3))"),
@@ -166,6 +166,12 @@ def test_the_loss_that_the_way_out_points_to_is_one():
 )
 def test_an_objective_is_called_by_its_text(given, name):
     assert read(given, {"costs": COSTS, "similarity": np.eye(2)}).name == name
+
+
+def test_names_of_classes_stay_as_they_are_in_code():
+    named = "ExpectedCost(Matrix([[0.0, 1.0], [1.0, 0.0]], 'costs', ['a + -b', 'b * -c']))"
+    code = read(f"CrossEntropy() - 2 * {named} - {named}").code({})
+    assert f"loss = CrossEntropy() - 2.0 * {named} - {named}\n" in code
 
 
 def test_ones_own_name_stands_before_the_text():
@@ -245,6 +251,7 @@ def test_candidates_that_train_the_same_are_one(one, two):
         ("Constant(1) * CrossEntropy()", "CrossEntropy()"),
         ("ExpectedCost(costs)", "ExpectedCost([[0, 1], [2, 0]])"),
         ("CrossEntropy()", "0 * CrossEntropy()"),
+        ("Focal() + Focal() + CrossEntropy()", "Focal() + CrossEntropy() + CrossEntropy()"),
         (Own(), Entropy()),
         (Holds(torch.ones(3)), Holds(torch.ones(3))),  # who knows
     ],

@@ -41,8 +41,8 @@ RIGHT = [spelling.spell(loss) for entry in (*LOSSES, *PENALTIES) for loss in ent
 ]
 LITERALS = words(r"""
     0 1 -1 0.5 .1 2 3 1e-300 1e308 1e400 -1e400 1_000 0x10 0b1 0o7 1j True False None ... '' b'a' 'costs'
-    f'{1}' f'{planted(1)}' '\ud800' '\d' 'a\nb' '\x00' [] () {} costs similarity nan inf planted Focal {1} {1:2}
-    [[0,1],[1,0]] [[0,1],[1]] ((0,1),2) [0,10**400] [True,False] [[None]] [['0','1'],['1','0']]
+    f'{1}' f'{planted(1)}' '\ud800' '\d' 'a\nb' '\x00' [] () {} costs similarity nan inf planted Focal {1}
+    {1:2} [[0,1],[1,0]] [[0,1],[1]] ((0,1),2) [0,10**400] [True,False] [[None]] [['0','1'],['1','0']]
 """)
 LITERALS += ['"' * 3 + "a\nb" + '"' * 3, "9" * 16, "9" * 300, "9" * 400, "9" * 5000, "0x" + "f" * 5000]
 PIECES = words(r"""

@@ -147,8 +147,8 @@ class Candidate:
     def same(self, other: "Candidate") -> bool:
         """Whether both train the same: equal terms with equal schedules, in any order."""
         one, two = self.marked.terms(), other.marked.terms()
-        found = [[_equal(each, term) for term in two] for each in one]
-        return len(one) == len(two) and all(map(any, found)) and all(map(any, zip(*found, strict=True)))
+        counts = [[sum(_equal(each, term) for term in terms) for each in one] for terms in (one, two)]
+        return len(one) == len(two) and counts[0] == counts[1]
 
     def code(self, matrices: Mapping[str, str]) -> str:
         """Python to paste that makes the objective and uses it; matrices are loaded from these NPY files."""
@@ -284,8 +284,12 @@ def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | Non
     """The Python that makes a loss or an option; what is off by default is left out, what is long is cut."""
     write = partial(_written, matrices=matrices, longest=longest)
     if isinstance(made, Sum):
-        parts = [write(term) if factor == 1 else f"{factor!r} * {write(term)}" for factor, term in made.parts]
-        return " + ".join(parts).replace(" + -", " - ")
+        said = ""
+        for factor, term in made.parts:
+            part = ("" if factor == 1 else "-" if factor == -1 else f"{factor!r} * ") + write(term)
+            sign, part = (" - ", part[1:]) if said and part.startswith("-") else (" + ", part)
+            said += f"{sign if said else ''}{part}"
+        return said
     if type(made) in _OF_TABLES:
         given = []
         for field in fields(made):
