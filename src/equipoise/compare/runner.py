@@ -1,71 +1,292 @@
-"""Run the trainings of a plan that are missing, in several processes."""
+"""Run the tasks that a store lacks: in this process, in several, or on a Dask cluster."""
 
+import multiprocessing
+import os
+import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import resource_tracker
+from typing import Any
 
-from joblib import Parallel, delayed
+import numpy as np
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals import cloudpickle
+from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import BACKENDS, get_active_backend
+from numpy.typing import NDArray
 
-from equipoise.compare.collect import collect
-from equipoise.compare.plan import Plan
-from equipoise.compare.results import Result
-from equipoise.compare.trial import run_beside, run_unit
+from equipoise.compare.store import Store, digest
 
-__all__ = ["Watch", "execute"]
+__all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
 
+Call = Callable[[], tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]]
 Watch = Callable[[int, int], None]
 
+MOST_LOSSES = 3  # one after another, without a task finished in between
+LARGE = 100_000  # bytes of an array that is sent once, not with every task
+CONNECT = 10  # seconds
 
-def execute(plan: Plan, watch: Watch | None = None) -> Result:
-    """Run the trainings that are missing and compare.
+_ALONE = threading.RLock()  # torch has one generator per process, from which a training draws
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is run, and kept under its key.
+
+    Attributes:
+        key: Name in the store.
+        call: Returns the record and the arrays to keep.
+        trainings: How many trainings of the comparison it is.
+    """
+
+    key: str
+    call: Call
+    trainings: int
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """The error of a task, as a value, so that what finished before it is kept first."""
+
+    error: Exception
+    trace: str = ""
+
+
+def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
+    """Run the tasks that the store lacks, and keep each as soon as it is finished.
 
     Args:
-        plan: From `prepare`.
-        watch: Called with the number of finished trainings and of all, whenever some finish.
+        tasks: What the store should have in the end.
+        store: Where results are kept; written by this process alone.
+        jobs: Number of processes; 1 for this one, None for what joblib is set to, or one per available core.
+        watch: Called with the number of finished trainings and of all, at the start and whenever some finish.
+
+    Returns:
+        The number of trainings that were there before.
 
     Raises:
-        FloatingPointError: If plain cross entropy itself diverges, so that there is nothing to compare with,
-            or a row is too far from the training rows for float32.
-        OSError: If the folder cannot be written.
+        OSError: If the store cannot be written, a cluster is gone, or (`ChildProcessError`) workers
+            are killed again and again.
+        TypeError: If a task cannot be sent to another process.
+        Exception: The first error of a task, as it is.
     """
-    plan.store.folder.mkdir(parents=True, exist_ok=True)
-    plan.store.tidy()
-    each = len(plan.conditions.of_repeat(0))
-    waiting = [unit for unit in plan.units if plan.store.read(unit.key) is None]
-    total, reused = plan.trials, plan.trials - each * len(waiting)
+    total = sum(task.trainings for task in tasks)
+    left = {task.key: task for task in tasks if store.read(task.key) is None}
+    before = done = total - sum(task.trainings for task in left.values())
     if watch is not None:
-        watch(reused, total)
-    jobs = [  # first, as they are no part of the progress shown
-        delayed(run_beside)(key, place, plan.conditions, plan.store.folder)
-        for place, key in enumerate(plan.context_keys)
-        if plan.store.read(key) is None
-    ]
-    jobs += [delayed(run_unit)(unit, plan.conditions, plan.store.folder) for unit in waiting]
-    workers = Parallel(
-        n_jobs=min(plan.settings.processes, max(len(jobs), 1)), return_as="generator_unordered"
+        watch(done, total)
+    if left:
+        store.prepare()
+    losses = 0
+    while left:
+        waiting = len(left)
+        with closing(_outcomes(list(left.values()), jobs)) as outcomes:
+            for key, outcome in outcomes:
+                if isinstance(outcome, _Failed):
+                    if outcome.trace:
+                        outcome.error.__cause__ = RuntimeError(outcome.trace)
+                    raise outcome.error
+                store.write(key, *outcome)
+                task = left.pop(key)
+                done += task.trainings
+                if watch is not None and task.trainings:
+                    watch(done, total)
+        losses = losses + 1 if len(left) == waiting else 0
+        if losses == MOST_LOSSES:
+            raise _killed(losses)
+    return before
+
+
+def _killed(times: int) -> ChildProcessError:
+    return ChildProcessError(
+        f"jobs must leave each process enough memory, got workers killed by the system "
+        f"{times} times in a row; use fewer jobs; finished trainings are kept"
     )
-    with _deaf_to_interrupts():
-        finished = workers(jobs)
-    done = reused
-    for count in filter(None, finished):
-        done += count
-        if watch is not None:
-            watch(done, total)
-    return collect(plan, reused)
+
+
+def _outcomes(tasks: Sequence[Task], jobs: int | None) -> Generator[tuple[str, Any]]:
+    """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
+    backend, configured = get_active_backend()
+    if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
+        jobs = cpu_count()
+    jobs = None if jobs is None else min(jobs, len(tasks))
+    if jobs == 1:
+        return (_attempt(task.key, task.call) for task in tasks)
+    if hasattr(backend, "client"):
+        return _on_cluster(backend.client, tasks)
+    if backend.supports_sharedmem:
+        calls = (delayed(_attempt)(task.key, task.call) for task in tasks)
+    else:
+        pack = _Packer()
+        calls = (delayed(_attempt_there)(task.key, os.getpid(), *pack(task.call)) for task in tasks)
+    return _by_joblib(calls, jobs)
+
+
+def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, Any]]:
+    # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
+    workers = Parallel(jobs, return_as="generator_unordered", batch_size=1, mmap_mode="c")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of what is left undone
+        outcomes = (each for each in ())
+        try:
+            with _interrupts_held():
+                outcomes = workers(calls)
+            yield from outcomes
+        except TerminatedWorkerError:
+            return
+        finally:
+            outcomes.close()
+
+
+def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
+    """Not through joblib, whose Dask backend waits for ever for a task that Dask has given up."""
+    from distributed import KilledWorker, as_completed
+
+    pack, sent, futures = _Packer(), {}, set()
+    try:
+        for task in tasks:
+            packed, *arrays = pack(task.call)
+            for array in arrays:
+                if id(array) not in sent:
+                    sent[id(array)] = client.scatter(array, broadcast=True, hash=False)
+            beside = [sent[id(array)] for array in arrays]
+            futures.add(client.submit(_attempt_there, task.key, None, packed, *beside, pure=False))
+        for future, outcome in as_completed(futures, with_results=True, raise_errors=False):
+            if future.status == "finished":
+                yield outcome
+            elif future.status == "error":
+                _, error, _ = outcome
+                raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
+            futures.discard(future)
+    finally:
+        client.cancel(list(futures))
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to this one: they inherit that it is ignored.
+def on_dask(address: str) -> Iterator[None]:
+    """Let `run_missing` with `jobs=None` use the Dask cluster whose scheduler is at an address.
 
-    Blocking the signal instead would lose nothing meanwhile, but starting a resource tracker unblocks it.
+    Raises:
+        ImportError: If Dask is not installed.
+        ConnectionError: If there is no scheduler at the address within ten seconds, or it has no workers.
     """
-    if threading.current_thread() is not threading.main_thread():
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError(
+            "dask must be installed to run on a cluster, got none; pip install 'equipoise[dask]'"
+        ) from error
+    try:
+        client = Client(address, timeout=CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"dask must be the address of a Dask scheduler that runs, got {address!r}, where none answers; "
+            "for example tcp://127.0.0.1:8786"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT)
+        except TimeoutError as error:
+            raise ConnectionError(
+                f"dask must be a cluster with workers, got none at {address!r}; "
+                f"start some: dask worker {address}"
+            ) from error
+        with parallel_config(backend="dask", client=client):
+            yield
+
+
+class _Packer:
+    """Pickles calls; returns each with its large arrays beside it, which are the same objects every time."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, NDArray[np.uint8]] = {}
+
+    def __call__(self, call: Call) -> tuple[Any, ...]:
+        beside = []
+
+        def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+            array = np.frombuffer(buffer.raw(), np.uint8)
+            if array.nbytes < LARGE:
+                return True
+            place = array.ctypes.data, array.nbytes
+            if place not in self._known:  # perhaps a copy, made by pickling, of one that is known
+                array = self._known.setdefault(digest(array.tobytes()), array)
+                self._known[array.ctypes.data, array.nbytes] = array
+            beside.append(self._known.get(place, array))
+            return False
+
+        try:
+            packed = cloudpickle.dumps(call, protocol=5, buffer_callback=stays_inside)
+        except Exception as error:
+            raise TypeError(
+                f"model must be picklable to be trained in other processes, got "
+                f"{type(error).__name__}: {error}; use jobs=1"
+            ) from error
+        return packed, *beside
+
+
+def _attempt(key: str, call: Call) -> tuple[str, Any]:
+    """Key and result of a call, or its error."""
+    try:
+        with _ALONE:
+            return key, call()
+    except Exception as error:
+        return key, _Failed(error)
+
+
+def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> tuple[str, Any]:
+    """The same in another process, or on another machine."""
+    if parent is not None:
+        _end_with(parent)
+    key, outcome = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
+    if isinstance(outcome, _Failed):
+        trace = "".join(traceback.format_exception(outcome.error))
+        outcome = _Failed(_sendable(outcome.error), trace)
+    return key, outcome
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Leave Ctrl-C to the process that started this one, and end when it ends, however that is."""
+    if getattr(multiprocessing.current_process(), "_parent_pid", None) != parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start processes that never see Ctrl-C: they inherit that it is blocked. Here it comes at the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for tracker in (resource_tracker, loky_resource_tracker):
+        tracker.ensure_running()  # now, as starting one ends the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
