@@ -15,9 +15,9 @@ from functools import cache
 from multiprocessing import resource_tracker
 from typing import Any
 
+import cloudpickle
 import numpy as np
 from joblib import Parallel, cpu_count, delayed, parallel_config
-from joblib.externals import cloudpickle
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import BACKENDS, get_active_backend
@@ -122,7 +122,7 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None) -> Generator[tuple[str, A
         return (_attempt(task.key, task.call) for task in tasks)
     if hasattr(backend, "client"):
         return _on_cluster(backend.client, tasks)
-    if backend.supports_sharedmem:
+    if getattr(backend, "supports_sharedmem", False):
         calls = (delayed(_attempt)(task.key, task.call) for task in tasks)
     else:
         pack = _Packer()
@@ -159,7 +159,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]
                     sent[id(array)] = client.scatter(array, broadcast=True, hash=False)
             beside = [sent[id(array)] for array in arrays]
             futures.add(client.submit(_attempt_there, task.key, None, packed, *beside, pure=False))
-        for future, outcome in as_completed(futures, with_results=True, raise_errors=False):
+        for future, outcome in as_completed(futures, client.loop, True, raise_errors=False):
             if future.status == "finished":
                 yield outcome
             elif future.status == "error":
