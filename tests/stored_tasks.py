@@ -34,6 +34,10 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail(error):
+    raise error
+
+
 def tasks(log, count, seconds=0.0, **options):
     return [
         Task(f"{number:04d}", partial(work, log, number, seconds, **options), TRAININGS)

@@ -85,10 +85,10 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
         watch(done, total)
     if left:
         store.prepare()
-    losses = 0
+    losses, fewest = 0, 1
     while left:
         waiting = len(left)
-        with closing(_outcomes(list(left.values()), jobs)) as outcomes:
+        with closing(_outcomes(list(left.values()), jobs, fewest)) as outcomes:
             for key, outcome in outcomes:
                 if isinstance(outcome, _Failed):
                     if outcome.trace:
@@ -99,6 +99,7 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
                 done += task.trainings
                 if watch is not None and task.trainings:
                     watch(done, total)
+        fewest = 2  # what kills its process must not come into this one
         losses = losses + 1 if len(left) == waiting else 0
         if losses == MOST_LOSSES:
             raise _killed(losses)
@@ -112,12 +113,12 @@ def _killed(times: int) -> ChildProcessError:
     )
 
 
-def _outcomes(tasks: Sequence[Task], jobs: int | None) -> Generator[tuple[str, Any]]:
+def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[tuple[str, Any]]:
     """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
     backend, configured = get_active_backend()
     if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
         jobs = cpu_count()
-    jobs = None if jobs is None else min(jobs, len(tasks))
+    jobs = None if jobs is None else max(min(jobs, len(tasks)), fewest)
     if jobs == 1:
         return (_attempt(task.key, task.call) for task in tasks)
     if hasattr(backend, "client"):
@@ -285,8 +286,17 @@ def _interrupts_held() -> Iterator[None]:
         return
     for tracker in (resource_tracker, loky_resource_tracker):
         tracker.ensure_running()  # now, as starting one ends the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = []
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread() and handler is not None
+    if main:  # blocking is not enough: another thread, of a library, may take the signal
+        signal.signal(signal.SIGINT, lambda *ignored: held.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
