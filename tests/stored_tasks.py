@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,17 @@ def die():
 
 def fail(error):
     raise error
+
+
+class AwkwardError(Exception):
+    """Pickles, but does not come back."""
+
+    def __init__(self, left, right):
+        super().__init__(f"{left} and {right}")
+
+
+def fail_awkwardly(kind):
+    raise AwkwardError("a", "b") if kind == "AwkwardError" else ValueError(threading.Lock())
 
 
 def tasks(log, count, seconds=0.0, **options):
