@@ -71,7 +71,7 @@ def test_a_killed_worker_loses_what_it_was_running_and_no_more(cluster, log, sto
     assert seen == [(done, 24) for done in range(0, 25, 2)]
     assert len(ran(log)) <= 12 + (1 if how == "one" else 2)  # finished, but not yet told
     used = {int(line.split()[1]) for line in log.read_text().splitlines()}
-    assert used - set(before)  # the cluster has started others
+    assert how == "one" or used - set(before)  # the cluster has started others
     assert os.getpid() not in used
     assert run_missing(todo, store, None) == 12 * TRAININGS
 
@@ -125,7 +125,7 @@ def test_a_scheduler_that_goes_away_ends_in_one_line(cluster, log, store):
     ):
         run_missing(tasks(log, 12, seconds=0.2), store, None, watch)
     assert len(str(caught.value).splitlines()) == 1
-    assert store.read("0000")
+    assert sum(store.read(task.key) is not None for task in tasks(log, 12)) >= 2
     run_missing(tasks(log, 12), store, 1)
     assert right(store, 12)
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
 from typing import Any
+from urllib.parse import urlsplit
 
 import cloudpickle
 import numpy as np
@@ -166,9 +168,15 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]
             elif future.status == "error":
                 _, error, _ = outcome
                 raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
+            elif client.status != "running":  # and not only its arrays are lost, with a worker
+                raise ConnectionError(
+                    "dask must keep its scheduler running, got a lost connection to it; "
+                    "finished trainings are kept"
+                )
             futures.discard(future)
     finally:
-        client.cancel(list(futures))
+        if client.status == "running":
+            client.cancel(list(futures))
 
 
 @contextmanager
@@ -186,6 +194,8 @@ def on_dask(address: str) -> Iterator[None]:
             "dask must be installed to run on a cluster, got none; pip install 'equipoise[dask]'"
         ) from error
     try:
+        at = urlsplit(address if "://" in address else f"tcp://{address}")
+        socket.create_connection((at.hostname or "", at.port or 0), CONNECT).close()  # a bad Client never ends
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConnectionError(
