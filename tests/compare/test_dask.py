@@ -149,6 +149,18 @@ def test_what_is_no_address(address):
         pass
 
 
+@pytest.mark.parametrize("greeting", [None, b""])
+def test_what_is_no_scheduler(monkeypatch, greeting):
+    """A service that is silent, and one that hangs up."""
+    monkeypatch.setattr("equipoise.compare.runner.CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if greeting is not None:
+            threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"dask must be .*, got '{address}'"), on_dask(address):
+            pass
+
+
 def test_a_cluster_without_workers(monkeypatch):
     monkeypatch.setattr("equipoise.compare.runner.CONNECT", 1)
     with (

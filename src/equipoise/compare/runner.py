@@ -195,7 +195,11 @@ def on_dask(address: str) -> Iterator[None]:
         ) from error
     try:
         at = urlsplit(address if "://" in address else f"tcp://{address}")
-        socket.create_connection((at.hostname or "", at.port or 0), CONNECT).close()  # a bad Client never ends
+        with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
+            if at.scheme == "tcp" and not probe.recv(
+                1
+            ):  # a scheduler speaks first; a Client would wait for ever
+                raise OSError("the connection was closed")
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConnectionError(
