@@ -276,7 +276,7 @@ def test_workers_killed_again_and_again_end_in_one_line(log, store):
         run_missing(todo, store, 2)
     assert str(caught.value) == (
         "jobs must leave each process enough memory, got workers killed by the system 3 times in a row; "
-        "use fewer jobs; finished trainings are kept"
+        "use fewer jobs; finished trainings are kept if out is given"
     )
     assert store.read("0000")
 

@@ -41,13 +41,7 @@ _ALONE = threading.RLock()  # torch has one generator per process, from which a 
 
 @dataclass(frozen=True)
 class Task:
-    """What is run, and kept under its key.
-
-    Attributes:
-        key: Name in the store.
-        call: Returns the record and the arrays to keep.
-        trainings: How many trainings of the comparison it is.
-    """
+    """What is run and kept under its key, and how many trainings of the comparison it is."""
 
     key: str
     call: Call
@@ -63,7 +57,7 @@ class _Failed:
 
 
 def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
-    """Run the tasks that the store lacks, and keep each as soon as it is finished.
+    """Run the tasks that the store lacks, keep each as soon as it is finished, and count trainings.
 
     Args:
         tasks: What the store should have in the end.
@@ -73,12 +67,6 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
 
     Returns:
         The number of trainings that were there before.
-
-    Raises:
-        OSError: If the store cannot be written, a cluster is gone, or (`ChildProcessError`) workers
-            are killed again and again.
-        TypeError: If a task cannot be sent to another process.
-        Exception: The first error of a task, as it is.
     """
     total = sum(task.trainings for task in tasks)
     left = {task.key: task for task in tasks if store.read(task.key) is None}
@@ -110,8 +98,8 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
 
 def _killed(times: int) -> ChildProcessError:
     return ChildProcessError(
-        f"jobs must leave each process enough memory, got workers killed by the system "
-        f"{times} times in a row; use fewer jobs; finished trainings are kept"
+        "jobs must leave each process enough memory, got workers killed by the system "
+        f"{times} times in a row; use fewer jobs; finished trainings are kept if out is given"
     )
 
 
@@ -171,7 +159,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]
             elif client.status != "running":  # and not only its arrays are lost, with a worker
                 raise ConnectionError(
                     "dask must keep its scheduler running, got a lost connection to it; "
-                    "finished trainings are kept"
+                    "finished trainings are kept if out is given"
                 )
             futures.discard(future)
     finally:
@@ -181,12 +169,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]
 
 @contextmanager
 def on_dask(address: str) -> Iterator[None]:
-    """Let `run_missing` with `jobs=None` use the Dask cluster whose scheduler is at an address.
-
-    Raises:
-        ImportError: If Dask is not installed.
-        ConnectionError: If there is no scheduler at the address within ten seconds, or it has no workers.
-    """
+    """Let `run_missing` with `jobs=None` use the Dask cluster whose scheduler is at an address."""
     try:
         from distributed import Client
     except ImportError as error:
@@ -196,9 +179,8 @@ def on_dask(address: str) -> Iterator[None]:
     try:
         at = urlsplit(address if "://" in address else f"tcp://{address}")
         with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
-            if at.scheme == "tcp" and not probe.recv(
-                1
-            ):  # a scheduler speaks first; a Client would wait for ever
+            # A scheduler speaks first. A Client would wait for ever, whatever its timeout.
+            if at.scheme == "tcp" and not probe.recv(1):
                 raise OSError("the connection was closed")
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -232,17 +214,20 @@ class _Packer:
             if array.nbytes < LARGE:
                 return True
             place = array.ctypes.data, array.nbytes
-            if place not in self._known:  # perhaps a copy, made by pickling, of one that is known
-                array = self._known.setdefault(digest(array.tobytes()), array)
-                self._known[array.ctypes.data, array.nbytes] = array
-            beside.append(self._known.get(place, array))
+            if place not in self._known:
+                known = self._known.setdefault(digest(array.tobytes()), array)
+                if known is not array:  # a copy, made by pickling, which ends with this call
+                    beside.append(known)
+                    return False
+                self._known[place] = array
+            beside.append(self._known[place])
             return False
 
         try:
             packed = cloudpickle.dumps(call, protocol=5, buffer_callback=stays_inside)
         except Exception as error:
             raise TypeError(
-                f"model must be picklable to be trained in other processes, got "
+                "model must be picklable to be trained in other processes, got "
                 f"{type(error).__name__}: {error}; use jobs=1"
             ) from error
         return packed, *beside

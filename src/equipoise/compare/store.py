@@ -40,11 +40,7 @@ _UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put the content at the path in one step, so that neither a reader nor a kill leaves half of it.
-
-    Raises:
-        OSError: If it cannot be written; whatever was at the path is still there.
-    """
+    """Put the content at the path in one step: what was there stays until then, and if that fails."""
     fresh = path.with_name(f"{path.name}.{_MACHINE}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         fresh.write_bytes(content)
@@ -67,12 +63,10 @@ def _unwritable(path: Path, error: OSError) -> OSError:
 
 
 class Store:
-    """The finished trials of a folder: a JSON each, which names an NPZ by its content.
+    """The finished trials of a folder, a JSON and an NPZ each, or of memory where the folder is None.
 
-    The JSON is put in place last, so two runs that finish the same trial at once leave a whole pair.
-
-    Args:
-        folder: Where they are, made when it is needed; None keeps them in memory.
+    The JSON names the NPZ by its content and is put in place last, so two runs that finish the same trial at
+    once leave a whole pair.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -80,11 +74,7 @@ class Store:
         self._memory: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {}
 
     def prepare(self) -> None:
-        """Find out that the folder can be written, and remove what killed runs left unfinished in it.
-
-        Raises:
-            OSError: If it cannot.
-        """
+        """Make sure that the folder can be written, and remove what killed runs left unfinished in it."""
         if self.folder is None:
             return
         self._make_folder()
@@ -97,11 +87,7 @@ class Store:
                     leftover.unlink()
 
     def write(self, key: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep a finished trial.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+        """Keep a finished trial."""
         if self.folder is None:
             self._memory[key] = json.dumps(dict(record)), dict(arrays)
             return
@@ -122,11 +108,7 @@ class Store:
         return None if found is None else found[0]["record"]
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
-        """The arrays of a finished trial.
-
-        Raises:
-            OSError: If the trial is missing or damaged.
-        """
+        """The arrays of a finished trial, checked again."""
         if self.folder is None:
             return dict(self._memory[key][1])
         found = self._intact(key)
@@ -170,16 +152,13 @@ def _name(key: str, predictions: str) -> str:
 def _abandoned(leftover: Path) -> bool:
     """Whether a file was left by a process of this machine that is gone, or by any a day ago."""
     made = _UNFINISHED.search(leftover.name)
-    if made is None:
-        return False
-    if time.time() - leftover.stat().st_mtime > DAY:
-        return True
-    if made["machine"] != _MACHINE:
-        return False
+    if made is None or time.time() - leftover.stat().st_mtime > DAY:
+        return made is not None
     try:
-        os.kill(int(made["process"]), 0)
+        if made["machine"] == _MACHINE:
+            os.kill(int(made["process"]), 0)
     except ProcessLookupError:
         return True
     except OverflowError:
-        return False
-    return False  # it lives, or its number was given to another: then the file goes in a day
+        pass
+    return False  # its process lives, or another has its number by now, or it is elsewhere: it has a day
