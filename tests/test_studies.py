@@ -29,7 +29,7 @@ def wine(_importable: None) -> Any:
 
 
 def test_each_data_set_is_there_and_as_stated() -> None:
-    from equipoise.compare.data import encode
+    from equipoise.compare.encode import Encoder
 
     sources = _module("datasets").SOURCES
     assert len(sources) >= 10
@@ -38,7 +38,7 @@ def test_each_data_set_is_there_and_as_stated() -> None:
         dataset = source.dataset()
         assert (len(dataset.labels), len(dataset.classes)) == (source.rows, source.classes), source.name
         assert set(dataset.labels) == set(range(source.classes))
-        numbers = encode(dataset, np.arange(0, source.rows, 2))
+        numbers = Encoder(dataset, np.arange(0, source.rows, 2)).transform(dataset.features)
         assert np.isfinite(numbers).all()
         constant = (np.ptp(numbers, axis=0) == 0).sum()
         assert constant == (3 if source.name == "digits" else 0), source.name  # corners of the images

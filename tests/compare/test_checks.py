@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from equipoise.compare.checks import warn_of_columns, warn_of_parts
-from equipoise.compare.data import Dataset
+from equipoise.compare.dataset import Dataset
 from equipoise.compare.splits import Split, splits
 
 ROWS = 300

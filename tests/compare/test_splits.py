@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from equipoise.compare import data
-from equipoise.compare.data import UNKNOWN, Dataset
+from equipoise.compare.dataset import UNKNOWN, Dataset
 from equipoise.compare.matrices import read_noise
+from equipoise.compare.read import read
 from equipoise.compare.splits import Split, flip, splits
 
-DIGITS = data.load(None, None)
+DIGITS = read(None, None)
 
 
 def made(counts=(40, 40, 20), **more):

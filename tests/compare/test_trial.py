@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from equipoise import training as loop
-from equipoise.compare import data, spec, trial
+from equipoise.compare import spec, trial
 from equipoise.compare.matrices import read_noise
+from equipoise.compare.read import read
 from equipoise.compare.records import Setting
 from equipoise.compare.settings import Training
 from equipoise.compare.splits import splits
@@ -18,7 +19,7 @@ TRAINING = Training(epochs=3, width=8)
 
 @pytest.fixture
 def conditions(blobs):
-    dataset = data.load(str(blobs), None)
+    dataset = read(str(blobs), None)
     noise = read_noise("0.3", dataset.classes)
     return trial.Conditions(dataset, splits(dataset, 3, 2), 2, TRAINING, noise, 1 - np.eye(3))
 

@@ -13,9 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from equipoise.compare.columns import drop_option
-from equipoise.compare.dataset import Dataset
-from equipoise.compare.roles import decimal
+from equipoise.compare.dataset import Dataset, decimal, drop_option
 
 if TYPE_CHECKING:
     from equipoise.compare.splits import Split

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from equipoise import spelling
 from equipoise.compare import spec
 from equipoise.compare.checks import warn_of_parts
-from equipoise.compare.data import load
 from equipoise.compare.matrices import (
     looks_transposed,
     lost_similarity,
@@ -22,6 +21,7 @@ from equipoise.compare.matrices import (
     read_similarity,
 )
 from equipoise.compare.measures import MEASURES, Measure
+from equipoise.compare.read import read
 from equipoise.compare.settings import Settings
 from equipoise.compare.spec import Spelled
 from equipoise.compare.splits import splits
@@ -133,7 +133,7 @@ def prepare(settings: Settings) -> Plan:
     Raises:
         ValueError: If any of it is bad.
     """
-    dataset = load(
+    dataset = read(
         settings.data,
         settings.target,
         settings.drop,

@@ -19,7 +19,8 @@ from equipoise.calibration import Calibration
 from equipoise.calibration.solve import crossfit_nll_batch
 from equipoise.compare.calibrated import calibrated_probs, fitted
 from equipoise.compare.context import run_context
-from equipoise.compare.data import Dataset, encode
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.encode import Encoder
 from equipoise.compare.measures import MEASURES, Predictions, chance_calibration_errors
 from equipoise.compare.records import Record, Setting
 from equipoise.compare.settings import Training
@@ -182,7 +183,7 @@ def run_beside(key: str, place: int, conditions: Conditions, folder: Path) -> in
     """
     split = conditions.splits[place]
     found = run_context(
-        encode(conditions.dataset, split.train),
+        Encoder(conditions.dataset, split.train).transform(conditions.dataset.features),
         conditions.observed(0),
         conditions.dataset.target,
         split,
@@ -218,7 +219,8 @@ def _run(unit: Unit, conditions: Conditions) -> tuple[list[Record], dict[str, ND
     found: dict[int, tuple[Record, dict[str, NDArray[Any]]]] = {}
     for place in conditions.of_repeat(unit.repeat):
         split = conditions.splits[place]
-        inputs = torch.from_numpy(encode(conditions.dataset, split.train))
+        encoder = Encoder(conditions.dataset, split.train)
+        inputs = torch.from_numpy(encoder.transform(conditions.dataset.features))
         prepared = _Prepared(place, split, inputs, observed, _row_weight(observed, split, conditions))
         shape = (inputs.shape[1], -(-len(split.train) // conditions.training.batch_size))
         together.setdefault(shape, []).append(prepared)

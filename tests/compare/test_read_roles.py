@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare import data
-from equipoise.compare.data import UNKNOWN
+from equipoise.compare.dataset import UNKNOWN
+from equipoise.compare.read import read
 from equipoise.compare.splits import splits
 
 ROWS = 60
@@ -51,7 +51,7 @@ def write(frame, name):
 
 
 def load(path, **options):
-    return data.load(path, None if path.endswith(".npz") else "fruit", **options)
+    return read(path, None if path.endswith(".npz") else "fruit", **options)
 
 
 EVERY_ROLE = {"clean": "expert", "group": "tree", "time": "day"}
@@ -359,4 +359,4 @@ def test_arrays_that_do_not_fit_are_refused(arrays, others, options, says):
 @pytest.mark.parametrize("option", ["test", *EVERY_ROLE])
 def test_digits_have_no_other_columns(option):
     with pytest.raises(ValueError, match=f"{option} must be left out with scikit-learn's digits, got 'a'"):
-        data.load(None, None, **{option: "a"})
+        read(None, None, **{option: "a"})

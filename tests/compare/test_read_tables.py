@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare import data
 from equipoise.compare.matrices import read_costs
+from equipoise.compare.read import read
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -20,7 +20,7 @@ ROWS = 40
 
 
 def load(path, target="label", drop=(), **more):
-    return data.load(str(path), target, tuple(drop), **more)
+    return read(str(path), target, tuple(drop), **more)
 
 
 def rows_of(row, rows=ROWS):
