@@ -65,7 +65,7 @@ def warned(values, labels=LABELS, classes=tuple(NAMES)):
 def test_a_column_that_is_the_class_is_warned_of_by_name(case):
     (warning,) = warned(LEAKS[case])
     assert warning.startswith("'n m' may be the class in another form: alone it tells the classes apart with")
-    assert warning.endswith("leave it out with --drop 'n m'")
+    assert warning.endswith("leave it out with drop='n m'")
 
 
 @pytest.mark.parametrize("case", NO_LEAKS)
@@ -107,7 +107,7 @@ def test_constant_columns_are_named_in_one_line():
     frame["x"] = SPREAD.normal(size=ROWS)
     assert warn_of_columns(frame, LABELS, tuple(NAMES)) == [
         "'a b', 'c', 'd' are the same in every row and tell nothing of the class; check the file, or leave "
-        "them out with --drop 'a b' --drop c --drop d"
+        "them out with drop='a b' drop='c' drop='d'"
     ]
     numbers = SPREAD.normal(size=(ROWS, 9))
     assert warn_of_columns(numbers, LABELS, tuple(NAMES)) == []

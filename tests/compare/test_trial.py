@@ -181,7 +181,7 @@ def test_test_rows_decide_nothing(conditions, tmp_path):
     assert not np.array_equal(kept["target"], others["target"])
 
 
-_encode, _rows = trial.encode, trial._Prepared.rows
+_Encoder, _rows = trial.Encoder, trial._Prepared.rows
 
 
 @pytest.mark.parametrize("leak", ["encode", "validation", "train"])
@@ -189,7 +189,7 @@ def test_control_a_leak_of_test_rows_is_found(conditions, tmp_path, monkeypatch,
     plain, changed = with_other_test_rows(conditions)
     if leak == "encode":
         monkeypatch.setattr(
-            trial, "encode", lambda dataset, train: _encode(dataset, np.arange(len(dataset.labels)))
+            trial, "Encoder", lambda dataset, train: _Encoder(dataset, np.arange(len(dataset.labels)))
         )
     else:
         mixed = plain.splits[0].test

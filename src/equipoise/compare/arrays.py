@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, default_collate
 
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.rows import ARRAYS, Rows, as_words, build, feature, require_finite
+from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite, words
 
 __all__ = ["as_array", "as_column", "features_of", "from_arrays"]
 
@@ -36,11 +36,11 @@ def from_arrays(
             categories, either with missing values; or a `torch.utils.data.Dataset` of (inputs, label) pairs.
         y: Classes (N,): integers, text, bools, whole floats or categories; None for a data set of torch.
         test: A pair of the like of X and y, or such a data set, whose rows are the test part and come last.
-        clean: Labels (N,) that are known to be better, None or nan where unknown; with `test`, one per test row.
+        clean: Labels (N,) that are known to be better, None or nan if unknown; with `test`, one per test row.
         groups: Group of each row (N,), with `test` of the test rows after the others: a group is never in two
             parts.
         time: Numbers or dates (N,): the latest rows are the test part.
-        sample_weight: Weights (N,), 0 or more, with `test` of the other rows only; rows of weight 0 are left out.
+        sample_weight: Weights (N,), 0 or more, with `test` of the other rows; rows of weight 0 are left out.
         name: What to call the data.
 
     Raises:
@@ -51,24 +51,23 @@ def from_arrays(
         >>> found.classes, found.features.shape, found.labels[:4]
         (('no', 'yes'), (20, 2), array([0, 1, 0, 1]))
     """
-    rows = _rows(X, y, "X", "")
+    rows = _rows(X, y, "X")
     more, size = None, len(rows.labels)
     if test is not None:
         if not isinstance(test, TorchDataset) and not (isinstance(test, tuple | list) and len(test) == 2):
             raise ValueError(
-                f"test must be a pair (X, y) or a data set of torch, got {_kind(test)}; give the test rows and "
-                "their labels"
+                f"test must be a pair (X, y) or a data set of torch, got {_kind(test)}; "
+                "give the test rows and their labels"
             )
-        more = _rows(
-            *((test, None) if isinstance(test, TorchDataset) else test), "X of test", " of the test rows"
-        )
+        its, labels = (test, None) if isinstance(test, TorchDataset) else test
+        more = _rows(its, labels, "X of test")
     places = rows.labels.index if more is None else rows.labels.index.append(more.labels.index)
     judged = rows if more is None else more
     if clean is not None:
         judged.roles["clean"] = as_column(clean, "clean", judged.labels.index)
-    for role, given in (("groups", groups), ("time", time)):
+    for role, option, given in (("group", "groups", groups), ("time", "time", time)):
         if given is not None:
-            column = as_column(given, role, places)
+            column = as_column(given, option, places)
             rows.roles[role] = column[:size]
             if more is not None:
                 more.roles[role] = column[size:]
@@ -87,9 +86,11 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
     """
     found, wanted = _features(_pairs(X)[0] if isinstance(X, TorchDataset) else X), like.features
     places = _places(found)
+    if not len(places):
+        raise ValueError("X must have a row or more, got none; give the rows to predict")
     if not isinstance(wanted, pd.DataFrame):
         array = as_array(found.to_numpy()) if isinstance(found, pd.DataFrame) else found
-        if array.shape[1:] != wanted.shape[1:] or array.dtype.kind > wanted.dtype.kind:
+        if array.shape[1:] != wanted.shape[1:] or (array.dtype.kind, wanted.dtype.kind) == ("f", "i"):
             raise ValueError(
                 f"X must be like that of the data, (N, {str(wanted.shape[1:])[1:]} of {wanted.dtype}, got "
                 f"{array.shape} of {array.dtype}; convert it alike"
@@ -99,13 +100,14 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
     if not isinstance(found, pd.DataFrame) or {*found} != {*wanted}:
         given = ", ".join(map(repr, found)) if isinstance(found, pd.DataFrame) else _kind(X)
         raise ValueError(
-            f"X must be a DataFrame with the columns {', '.join(map(repr, wanted))}, got {given}; give them all"
+            f"X must be a DataFrame with the columns {', '.join(map(repr, wanted))}, got {given}; "
+            "give them all"
         )
     columns = {}
     for name, column in wanted.items():
         given = found[name].set_axis(places)
-        columns[name] = as_words(given) if column.dtype == object else feature(given, ARRAYS)[0]
-        if columns[name].dtype != column.dtype:
+        columns[name] = feature(given, ARRAYS)[0] if column.dtype == np.float64 else words(given)
+        if column.dtype == np.float64 != columns[name].dtype:
             raise ValueError(
                 f"X must have numbers in column {name!r}, got {columns[name][0]!r}; make numbers of it"
             )
@@ -117,11 +119,7 @@ def as_array(given: Any, where: str = "") -> NDArray[Any]:
     if sparse.issparse(given) or (isinstance(given, Tensor) and given.layout != torch.strided):
         way = "to_dense" if isinstance(given, Tensor) else "toarray"
         raise ValueError(f"X must be dense, got {_kind(given)}; give X.{way}()")
-    try:
-        array = _numpy(given)
-    except Exception as error:  # of rows of unequal length, or whatever an object says that is no array
-        reason = " ".join(str(error).split())
-        raise ValueError(f"X must be an array (N, ...), got {_kind(given)}; {reason}") from error
+    array = _numpy(given, "X", "(N, D) or of more dimensions")
     if array.ndim < 2:
         shape = _kind(given) if array.ndim == 0 else array.shape
         raise ValueError(
@@ -129,7 +127,7 @@ def as_array(given: Any, where: str = "") -> NDArray[Any]:
         )
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"X must hold real numbers, got {array.dtype}{where}; embed categories, or give them in a DataFrame"
+            f"X must hold real numbers, got {array.dtype}{where}; give categories in a DataFrame"
         )
     if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
         raise ValueError(f"X must be below 2^63, got {array.max()}{where}; give floats")
@@ -138,55 +136,46 @@ def as_array(given: Any, where: str = "") -> NDArray[Any]:
     return array.astype(np.float32 if array.dtype.itemsize == 1 and array.dtype.kind in "bu" else np.int64)
 
 
-def as_column(given: Any, option: str, places: pd.Index, name: str = "") -> pd.Series:
+def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.Series:
     """A column (N,) of any type, with where each row is as its index."""
-    if isinstance(given, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-        column = pd.Series(given)
+    plain = isinstance(given, list | tuple) and not any(isinstance(each, Tensor) for each in given)
+    if plain or isinstance(given, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        column = pd.Series(given, dtype=object if plain else None)
     else:
-        try:
-            listed = isinstance(given, list | tuple) and not any(isinstance(each, Tensor) for each in given)
-            array = np.fromiter(given, object, len(given)) if listed else _numpy(given)
-        except Exception as error:  # see `as_array`
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{option} must be an array (N,), got {_kind(given)}; {reason}") from error
+        array = _numpy(given, option, "(N,)")
         if array.ndim != 1 or array.dtype.kind == "V":
-            way = (
-                f"take its one column with {option}.squeeze(1)"
-                if array.shape[1:] == (1,)
-                else "give one value per row"
-            )
-            got = array.dtype if array.dtype.kind == "V" else _kind(given) if array.ndim == 0 else array.shape
-            raise ValueError(f"{option} must be an array (N,), got {got}; {way}")
+            got = array.dtype if array.dtype.kind == "V" else array.shape if array.ndim else _kind(given)
+            one = array.shape[1:] == (1,)
+            way = f"take its one column with {option}.squeeze(1)" if one else "give one value per row"
+            raise ValueError(f"{option} must be an array (N,), got {got}{where}; {way}")
         if array.dtype.kind == "S":
-            array = np.array(
-                [value.decode("utf-8", "backslashreplace") for value in array.tolist()], dtype=object
-            )
+            array = np.array([each.decode("utf-8", "backslashreplace") for each in array.tolist()], dtype="U")
         if array.dtype.kind == "M":  # its text has no more digits than it needs
-            array = np.where(np.isnat(array), None, array.astype(str).astype(object))
+            array = np.where(np.isnat(array), "", array.astype(str))
         column = pd.Series(array.astype(object) if array.dtype.kind == "U" else array)
     if len(column) != len(places):
         raise ValueError(
-            f"{option} must be an array ({len(places)},), one value per row, got ({len(column)},)"
-            f"{f' for {name!r}' if name else ''}; give one value per row"
+            f"{option} must be an array ({len(places)},), got ({len(column)},){where}; give one value per row"
         )
-    return column.set_axis(places).rename(name)
+    return column.set_axis(places).rename(option)
 
 
-def _rows(X: Any, y: Any, source: str, part: str) -> Rows:  # noqa: N803
+def _rows(given: Any, y: Any, source: str) -> Rows:
     """Features and labels as they are given, without roles."""
-    if isinstance(X, TorchDataset):
+    if isinstance(given, TorchDataset):
         if y is not None:
             raise ValueError(
                 f"y must be left out with a data set of torch, got {_kind(y)}; it has the labels"
             )
-        X, y = _pairs(X)
+        given, y = _pairs(given)
     elif y is None:
         raise ValueError("y must be given with X, got None; only a data set of torch has labels of its own")
-    features = _features(X)
+    part, where = ("", "") if source == "X" else (" of the test rows", " in test")
+    features = _features(given, where)
     places = pd.Index([f"{place}{part}" for place in _places(features)], dtype=object)
     if isinstance(features, pd.DataFrame):
         features = features.set_axis(places)
-    return Rows(source, features, as_column(y, "y", places, "y"), {})
+    return Rows(source, features, as_column(y, "y", places, where), {})
 
 
 def _pairs(data: TorchDataset[Any]) -> tuple[Any, list[Any]]:
@@ -199,23 +188,23 @@ def _pairs(data: TorchDataset[Any]) -> tuple[Any, list[Any]]:
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise ValueError(
-                f"X must be a data set of (inputs, label) pairs, got {_kind(item)} in row {place + 1}; wrap it in "
-                "one that returns pairs"
+                f"X must be a data set of (inputs, label) pairs, got {_kind(item)} in row {place + 1}; "
+                "wrap it in one that returns pairs"
             )
     try:
         inputs = default_collate([inputs for inputs, _ in items]) if items else np.zeros((0, 0))
     except (TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"X must be a data set whose inputs are tensors of one shape, got others; convert them in it: {reason}"
+            f"X must be a data set whose inputs are tensors of one shape, got others; convert them: {reason}"
         ) from error
     return inputs, [label for _, label in items]
 
 
-def _features(given: Any) -> pd.DataFrame | NDArray[Any]:
+def _features(given: Any, where: str = "") -> pd.DataFrame | NDArray[Any]:
     """A table whose columns have different names as text, or an array."""
     if not isinstance(given, pd.DataFrame):
-        return as_array(given)
+        return as_array(given, where)
     table = given.set_axis(given.columns.map(str), axis=1)
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
@@ -223,19 +212,21 @@ def _features(given: Any) -> pd.DataFrame | NDArray[Any]:
     return table
 
 
-def _numpy(given: Any) -> NDArray[Any]:
-    """An array, with nan for masked values."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-        return (
-            (given.float() if given.dtype == torch.bfloat16 else given).resolve_conj().resolve_neg().numpy()
-        )
-    if isinstance(given, list | tuple) and any(isinstance(each, Tensor) for each in given):
-        return np.stack([_numpy(each) for each in given])
-    if isinstance(given, np.ma.MaskedArray):
-        return given.astype(np.float64).filled(np.nan)
-    array = np.asarray(given)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _numpy(given: Any, option: str, shape: str) -> NDArray[Any]:
+    """An array in memory, with nan for masked values."""
+    try:
+        if isinstance(given, Tensor):
+            given = given.detach().cpu().resolve_conj().resolve_neg()
+            return (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+        if isinstance(given, list | tuple) and any(isinstance(each, Tensor) for each in given):
+            return np.stack([_numpy(each, option, shape) for each in given])
+        if isinstance(given, np.ma.MaskedArray):
+            return np.ma.filled(given.astype(np.float64), np.nan)
+        array = np.asarray(given)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    except Exception as error:  # rows of unequal length, or whatever an object says that is no array
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{option} must be an array {shape}, got {_kind(given)}; {reason}") from error
 
 
 def _places(features: pd.DataFrame | NDArray[Any]) -> pd.Index:

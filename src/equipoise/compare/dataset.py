@@ -12,7 +12,7 @@ from pandas.util import hash_pandas_object
 from equipoise.compare.store import digest
 from equipoise.targets.files import NUMBER
 
-__all__ = ["Dataset", "UNKNOWN", "decimal", "drop_option"]
+__all__ = ["Dataset", "UNKNOWN", "decimal", "drop_option", "printable"]
 
 UNKNOWN = -1  # in `clean`: nothing better than the label is known of this row
 
@@ -59,7 +59,7 @@ class Dataset:
         return self.labels if self.clean is None else np.where(self.clean == UNKNOWN, self.labels, self.clean)
 
     def place(self, row: int) -> str:
-        """Where a row is in what was given, in words; of an array, its place among the rows that were kept."""
+        """Where a row is in what was given, in words; for an array, among the rows that were kept."""
         if isinstance(self.features, pd.DataFrame):
             return str(self.features.index[row])
         before = 0 if self.test is None else int((~self.test).sum())
@@ -87,6 +87,11 @@ def decimal(label: str) -> Decimal | None:
     except InvalidOperation:  # exponents have a limit, of 18 digits
         return None
     return number if number is not None and number.is_finite() else None
+
+
+def printable(name: str) -> str:
+    """A name, in one line."""
+    return name if name.isprintable() else repr(name)
 
 
 def drop_option(name: str) -> str:

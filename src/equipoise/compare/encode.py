@@ -43,7 +43,7 @@ class Encoder:
         """Return features of the same kind, of any rows, as numbers (M, D).
 
         Raises:
-            FloatingPointError: If a row is so far from the fitted rows that float32 could not hold its logits.
+            FloatingPointError: If a row is so far from the fitted that float32 could not hold its logits.
         """
         table = isinstance(features, pd.DataFrame)
         scaled = np.asarray(self._fitted.transform(features if table else _flat(features)))

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.datasets import load_digits
 
 from equipoise.compare.arrays import as_array, as_column
-from equipoise.compare.dataset import Dataset
+from equipoise.compare.dataset import Dataset, printable
 from equipoise.compare.rows import FILES, MISSING, NPZ, Rows, build, converted
 from equipoise.spelling import nearest
 from equipoise.targets.files import NUMBER, SEPARATORS, read_cells
@@ -25,8 +25,6 @@ SUFFIXES = {
     ".npz": "npz",
 }
 _CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers that may be meant as names
-ROWS = {"group": "groups"}  # what `Rows` calls a role, where that differs
-Roles = Mapping[str, str]
 
 
 def read(
@@ -79,16 +77,15 @@ def read(
             f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
         )
     if kind != "npz":
-        dropped = [name.strip() for name in ([drop] if isinstance(drop, str) else drop)]
-        return _read_tables(path, target, dropped, test, roles)
+        return _tables(path, target, [drop] if isinstance(drop, str) else drop, test, roles)
     if target is not None or drop:
         raise ValueError(
             f"target and drop must be left out without a table, got {target or drop[0]!r}; "
             "the classes are the array y of an NPZ file"
         )
     _require_one_use({}, roles)
-    rows = _read_npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
-    return build(Path(path).name, rows, _read_npz(test, "test", roles) if test else None, NPZ, [])
+    rows = _npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
+    return build(Path(path).name, rows, _npz(test, "test", roles) if test else None, NPZ, [])
 
 
 def _kind(path: str, option: str) -> str:
@@ -103,16 +100,18 @@ def _kind(path: str, option: str) -> str:
     return SUFFIXES[suffix]
 
 
-def _read_tables(
-    path: str, target: str | None, drop: Sequence[str], test: str | None, roles: Roles
+def _tables(
+    path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
 ) -> Dataset:
-    target = target and target.strip()
-    table, notes = _read_table(path, target, "data")
+    """The data set in a table, and in one of test rows."""
+    drop = [name.strip() for name in drop]
+    table, notes = _table(path, target, "data")
     if target is None:
         raise ValueError(
             "target must name the column with the classes, got none; give one of "
-            f"{', '.join(map(repr, table.columns[-8:]))}"
+            f"{', '.join(map(printable, table.columns[-8:]))}"
         )
+    target = target.strip()
     for option, name in (("target", target), *(("drop", name) for name in drop), *roles.items()):
         if name not in table and not (option == "clean" and test is not None):
             way = nearest(name, [*table])
@@ -120,29 +119,26 @@ def _read_tables(
                 way = "the file has one column; put commas, semicolons or tabs between the cells of a row"
             raise ValueError(f"{option} must be a column of {path}, got {name!r}; {way}")
     if target in drop:
-        raise ValueError(f"drop must not name the target, got {target!r} for both; leave it out of drop")
-    of_test = {} if test is None else {"clean": target}  # the labels of test rows may be better themselves
-    _require_one_use(
-        {target: "target"}, {role: roles[role] for role in roles if roles[role] != of_test.get(role)}
-    )
-    rows, more = (
-        _as_rows(table, path, target, drop, {r: n for r, n in roles.items() if n != of_test.get(r)}),
-        None,
-    )
+        raise ValueError(f"drop must leave the target in, got {target!r} for both; name another target")
+    its_own = test is not None and roles.get("clean") == target  # labels of test rows are better themselves
+    mine = {role: name for role, name in roles.items() if not (its_own and role == "clean")}
+    _require_one_use({target: "target"}, mine)
+    rows, more = _as_rows(table, path, target, drop, mine), None
     if test is not None:
-        table, said = _read_table(test, target, "test")
+        table, said = _table(test, target, "test")
+        notes += said
         for name in (target, *roles.values()):
             if name not in table:
                 raise ValueError(
-                    f"test must have the columns of {path}, got no {name!r} in {test}; {nearest(name, [*table])}"
+                    f"test must have the columns of {path}, got no {name!r} in {test}; "
+                    f"{nearest(name, [*table])}"
                 )
         more = _as_rows(table, test, target, drop, roles)
-        notes += said
     parse = _numbers if _kind(path, "data") == "text" else None
     return build(Path(path).name, rows, more, FILES, notes, parse)
 
 
-def _require_one_use(uses: dict[str, str], roles: Roles) -> None:
+def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
     for option, name in roles.items():
         if uses.setdefault(name, option) != option:
             raise ValueError(
@@ -150,123 +146,124 @@ def _require_one_use(uses: dict[str, str], roles: Roles) -> None:
             )
 
 
-def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: Roles) -> Rows:
+def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
     """The columns of a table by what they are for."""
     used = [name for name in (target, *drop, *roles.values()) if name in table]
-    found = {ROWS.get(role, role): table[name] for role, name in roles.items() if name in table}
+    found = {role: table[name] for role, name in roles.items() if name in table}
     return Rows(path, table.drop(columns=used), table[target], found)
 
 
-def _read_table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
+def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
     """The cells of a table, whose index says where each row is, and how it was read."""
     try:
-        if _kind(path, option) == "parquet":
-            table, notes = _read_parquet(path, option), []
-        else:
-            own = "," if path.lower().endswith(".csv") else "\t"
-            found, notes = read_cells(path, option, own, target), []
-            header, lines = found.rows[:1] or [[]], found.lines[1:]
-            names = [name or f"Unnamed: {place}" for place, name in enumerate(header[0])]  # as pandas does
-            table = pd.DataFrame(found.rows[1:], _places("line", lines, path), dtype=object)
-            table = (
-                table if found.rows[1:] else pd.DataFrame(index=[], columns=range(len(names)), dtype=object)
-            )
-            table.columns = pd.Index(names, dtype=object)
-            if found.separator != own:
-                notes = [f"the cells of {path} are separated by {SEPARATORS[found.separator]}"]
-            path = f"line {found.lines[0]} of {path}" if found.rows else path
+        table, where, notes = (_parquet if _kind(path, option) == "parquet" else _text)(path, target, option)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ValueError(f"{option} must be a file that can be read, got {path!r}; {reason}") from error
-    if not len(table.columns):
-        raise ValueError(
-            f"{option} must have a header, got an empty file {path!r}; name the columns in line 1"
-        )
     for place, twice in enumerate(table.columns.duplicated()):
         if twice:
             name = table.columns[place]
             raise ValueError(
                 f"{option} must have columns of different names, got {name!r} as columns "
-                f"{[*table.columns].index(name) + 1} and {place + 1} in {path}; rename one"
+                f"{[*table.columns].index(name) + 1} and {place + 1} in {where}; rename one"
             )
     return table, notes
 
 
-def _read_parquet(path: str, option: str) -> pd.DataFrame:
-    """The columns of a Parquet file without the index that pandas wrote, as objects, so that nothing is rounded."""
+def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
+    own = "," if path.lower().endswith(".csv") else "\t"
+    found = read_cells(path, option, own, target and target.strip())
+    if not found.rows:
+        raise ValueError(
+            f"{option} must have a header, got an empty file {path!r}; name the columns in line 1"
+        )
+    header, *cells = found.rows
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
+    table = pd.DataFrame(
+        cells or None, _places("line", found.lines[1:], path), range(len(names)), dtype=object
+    )
+    separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
+    notes = [separated] if found.separator != own else []
+    return _named(table, names), f"line {found.lines[0]} of {path}", notes
+
+
+def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
+    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
+    del target
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ImportError("Parquet files need pyarrow; pip install 'equipoise[compare]'") from error
+        raise ImportError(
+            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[compare]'"
+        ) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            read: Any = ParquetFile(path).read()
-            written: Mapping[str, Any] = read.schema.pandas_metadata or {}
-            index, known = written.get("index_columns", ()), written.get("columns", ())
-            words = [each["name"] for each in known if each["pandas_type"] == "categorical"]
-            columns = {}
-            for place, name in enumerate(read.schema.names):
-                if name not in index:
-                    values = pd.Series(read.column(place).to_pylist(), dtype=object)
-                    columns[place] = values.astype("category") if name in words else values
-            table = pd.DataFrame(columns, range(len(read)))
+        read: Any = ParquetFile(path).read()
+        written: Mapping[str, Any] = read.schema.pandas_metadata or {}
+        words = [each["name"] for each in written.get("columns", ()) if each["pandas_type"] == "categorical"]
+        columns, names = {}, []
+        for place, name in enumerate(read.schema.names):
+            if name not in written.get("index_columns", ()):
+                names.append(name.strip())
+                values = pd.Series(read.column(place).to_pylist(), dtype=object)
+                columns[place] = values.astype("category") if name in words else values
+        table = pd.DataFrame(columns, range(len(read)))
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         raise ValueError(f"{option} must be a readable table, got {path!r}; {_reason(error)}") from error
-    table.index = _places("row", range(1, len(table) + 1), path)
-    table.columns = pd.Index([read.schema.names[place].strip() for place in columns], dtype=object)
-    return table
+    return _named(table.set_axis(_places("row", range(1, len(table) + 1), path)), names), path, []
+
+
+def _named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return table.set_axis(pd.Index(names, dtype=object), axis=1)
 
 
 def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
     """A column of text as numbers if every cell is one or missing, and notes of cells that were changed."""
-    cells = column.tolist()
-    others = [row for row, cell in enumerate(cells) if not NUMBER.fullmatch(cell)]
-    if any(cells[row] and cells[row].lower() not in MISSING for row in others):
+    cells: list[str] = column.tolist()
+    if not all(NUMBER.fullmatch(cell) or cell.lower() in MISSING for cell in cells):
         return column, []
-    missing = dict.fromkeys(others, "nan")
-    numbers = np.array([float(missing.get(row, cell)) for row, cell in enumerate(cells)], dtype=np.float64)
+    numbers = np.array([float("nan" if cell.lower() in MISSING else cell) for cell in cells])
     unknown = [row for row in np.flatnonzero(np.isnan(numbers)).tolist() if cells[row]]
     codes = [row for row, cell in enumerate(cells) if _CODE.fullmatch(cell)]
     notes = converted(column, numbers, unknown, source) + converted(column, numbers, codes, source)
-    large = np.flatnonzero((np.abs(numbers) >= 2**53) & (np.abs(numbers) < 1e300)).tolist()
+    large = np.flatnonzero((np.abs(numbers) >= 2**53) & np.isfinite(numbers)).tolist()
     exact = {row: int(cells[row]) for row in large if cells[row].lstrip("+-").isdigit()}
-    kept = numbers if not exact else [exact.get(row, number) for row, number in enumerate(numbers.tolist())]
-    return pd.Series(kept, column.index, dtype=object if exact else np.float64, name=column.name), notes
+    kept = [exact.get(row, number) for row, number in enumerate(numbers.tolist())] if exact else numbers
+    return pd.Series(kept, column.index, object if exact else np.float64, column.name), notes
 
 
-def _read_npz(path: str, option: str, roles: Roles) -> Rows:
+def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
     """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
     wanted = {"X": "X", "y": "y"} | roles
     try:
-        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
-            arrays = {name: archive[name] for name in {*wanted.values()} if name in names}
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise TypeError("it holds something else than arrays")
+            arrays = {name: archive[name] for name in {*wanted.values()} & {*names}}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise TypeError("it holds something else than arrays")
     except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
         raise ValueError(
             f"{option} must be a readable NPZ file without pickles, got {path!r}; {_reason(error)}"
         ) from error
-    found = ", ".join(map(ascii, names)) or "nothing"
+    found = ", ".join(map(printable, names)) or "nothing"
     for role, name in wanted.items():
-        if name not in arrays and role == name:
+        if role in "Xy" and name not in arrays:
             raise ValueError(
                 f"{option} must hold the arrays X and y, got {found} in {path}; save with np.savez(X=, y=)"
             )
-        own = name == "X" or (name == "y" and not (role == "clean" and option == "test"))
-        if name not in arrays or (own and role != name):
+        taken = name == "X" or (name == "y" and not (role == "clean" and option == "test"))
+        if role not in "Xy" and (name not in arrays or taken):
             raise ValueError(
-                f"{role} must name an array of {path} beside X and y, got {name!r} of {found}; add it with np.savez"
+                f"{role} must name an array of {path} beside X and y, got {name!r} of {found}; "
+                "add it with np.savez"
             )
     features = as_array(arrays["X"], f" in {path}")
     places = _places("row", range(1, len(features) + 1), path)
     columns = {
-        role: as_column(arrays[name], role, places, name) for role, name in wanted.items() if role != "X"
+        role: as_column(arrays[name], role, places, f" in {path}").rename(name)
+        for role, name in wanted.items()
+        if role != "X"
     }
-    labels = columns.pop("y")
-    return Rows(path, features, labels, {ROWS.get(role, role): column for role, column in columns.items()})
+    return Rows(path, features, columns.pop("y"), columns)
 
 
 def _places(unit: str, numbers: Any, path: str) -> pd.Index:

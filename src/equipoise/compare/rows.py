@@ -3,11 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from equipoise.compare.checks import alike, warn_of_columns
-from equipoise.compare.dataset import UNKNOWN, Dataset, decimal, drop_option
+from equipoise.compare.dataset import UNKNOWN, Dataset, decimal, printable
 from equipoise.spelling import nearest
 from equipoise.targets.files import NUMBER
 
@@ -25,26 +25,26 @@ __all__ = [
     "MISSING",
     "NPZ",
     "Rows",
-    "as_words",
     "build",
     "converted",
     "feature",
     "require_finite",
+    "words",
 ]
 
 LARGEST = float(np.finfo(np.float32).max)  # models are trained in float32
 FEWEST_ROWS = 20  # of ten folds, parts of two rows
-DATES = 0.9  # share of a column that has to be dates to be called that
 SMALLEST_CLASS = 5  # any fewer and what is said of a class, or learnt of it, is chance
+DATES = 0.9  # share of the cells of a column that are dates, to call it that
 MISSING = {  # what pandas takes for a missing value, in lower case
-    *("#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
+    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
     *("<na>", "n/a", "na", "nan", "none", "null"),
 }
 _NUMERIC = ("floating", "exact", "nothing")
 _KINDS = {
     **dict.fromkeys(("floating", "mixed-integer-float"), "floating"),
     **dict.fromkeys(("integer", "decimal"), "exact"),
-    **dict.fromkeys(("string", "boolean", "categorical"), "words"),
+    **dict.fromkeys(("string", "boolean"), "words"),
     **dict.fromkeys(
         ("datetime64", "datetime", "date", "time", "timedelta64", "timedelta", "period"), "times"
     ),
@@ -53,85 +53,78 @@ _KINDS = {
 # 1,234 and 0,5 and $3 and 40 %, and dates and times
 _LIKE_A_NUMBER = re.compile(r"\W{0,3}\d[\d.,'\u2019_\s:/+TZ-]*(?:[eE][+-]?\d+)?\W{0,2}")
 _DATE = re.compile(
-    r"(?:\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{2,4}|\d{1,2}[ -][a-z]{3,9}\.?[ -]\d{2,4}"
-    r"|[a-z]{3,9}\.? \d{1,2},? \d{4})(?:[T ]+\d{1,2}:\d\d.*)?",
+    r"(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{2,4}|\d\d?[ -][a-z]{3,9}\.?[ -]\d{2,4}"
+    r"|[a-z]{3,9}\.? \d\d?,? \d{4})(?:[T ]+\d\d?:\d\d.*)?",
     re.ASCII | re.IGNORECASE,
 )
+Column = Any  # a pd.Series, whose index says where each value is
+Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
 
-Parse = Callable[[pd.Series, str], tuple[pd.Series, list[str]]]
-
-
-class Words(NamedTuple):
-    """What errors call the rows, their features, their labels and their groups."""
+class Names(NamedTuple):
+    """What errors call the data, its features, labels and groups, and what leaves a column out."""
 
     data: str
     features: str
     target: str
     groups: str
+    drop: str
 
 
-FILES = Words("data", "features", "target", "group")
-NPZ = Words("data", "X", "y", "group")
-ARRAYS = Words("X", "X", "y", "groups")
+FILES = Names("data", "features", "target", "group", "drop={!r}")
+NPZ = FILES._replace(features="X", target="y")
+ARRAYS = Names("X", "X", "y", "groups", "X.drop(columns={!r})")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows before anything is converted; the index of a column says where its values are.
+    """Rows before anything is converted.
 
     Attributes:
         source: What they are from, "t.csv" or "X".
         features: Columns of any type, or an array of numbers (N, ...).
         labels: Class of each row.
-        roles: Other columns by what they are: clean, groups, time, weight.
+        roles: Other columns by what they are: clean, group, time, weight.
     """
 
     source: str
     features: pd.DataFrame | NDArray[Any]
-    labels: pd.Series
-    roles: Mapping[str, pd.Series]
+    labels: Column
+    roles: dict[str, Column]
 
     def take(self, kept: NDArray[np.bool_]) -> "Rows":
         """Some of the rows."""
         roles = {role: column[kept] for role, column in self.roles.items()}
-        return Rows(self.source, self.features[kept], self.labels[kept], roles)
+        return replace(self, features=self.features[kept], labels=self.labels[kept], roles=roles)
 
-    def join(self, more: "Rows") -> tuple["Rows", list[str]]:
-        """The rows with those of a test part after them, and notes."""
-        mine, theirs, notes = self.features, more.features, []
-        if isinstance(mine, pd.DataFrame) and isinstance(theirs, pd.DataFrame):
+    def join(self, more: "Rows") -> "Rows":
+        """The rows with those of a test part after them."""
+        mine: Any = self.features
+        theirs: Any = more.features
+        table = isinstance(mine, pd.DataFrame)
+        if table != isinstance(theirs, pd.DataFrame) or (not table and mine.shape[1:] != theirs.shape[1:]):
+            raise ValueError(
+                f"test must have X and y like those of {self.source}, got {_shape(theirs)} in {more.source} "
+                f"for {_shape(mine)}; make both alike"
+            )
+        if table:
             for name in mine:
                 if name not in theirs:
                     raise ValueError(
                         f"test must have the columns of {self.source}, got no {name!r} in {more.source}; "
                         f"{nearest(name, [*theirs])}"
                     )
-            columns = {name: self._join(mine[name], theirs[name], more) for name in mine}
-            features = (
-                pd.concat(columns, axis=1) if columns else pd.DataFrame(index=[*mine.index, *theirs.index])
-            )
-            extra = ", ".join(repr(name) for name in theirs if name not in mine)
-            if extra:
-                notes = [f"columns of {more.source} that are not in {self.source} were left out: {extra}"]
-        elif (
-            isinstance(mine, np.ndarray)
-            and isinstance(theirs, np.ndarray)
-            and mine.shape[1:] == theirs.shape[1:]
-        ):
-            features = np.concatenate([mine, theirs])
+            columns = {name: self._join(mine[name], theirs[name], more).array for name in mine}
+            features = pd.DataFrame(columns, mine.index.append(theirs.index))
         else:
-            raise ValueError(
-                f"test must have X and y like those of {self.source}, got {_shape(theirs)} in {more.source} for "
-                f"{_shape(mine)}; make both alike"
-            )
+            features = np.concatenate([mine, theirs])
         roles = {}
         for role, column in more.roles.items():
             nothing = pd.Series(None, self.labels.index, dtype=object, name=column.name)
             roles[role] = self._join(self.roles.get(role, nothing), column, more)
-        return Rows(self.source, features, self._join(self.labels, more.labels, more), roles), notes
+        return Rows(self.source, features, self._join(self.labels, more.labels, more), roles)
 
-    def _join(self, first: pd.Series, second: pd.Series, more: "Rows") -> pd.Series:
+    def _join(self, first: Column, second: Column, more: "Rows") -> Column:
         kinds = [kind(first), kind(second)]
         if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
             raise ValueError(
@@ -143,7 +136,7 @@ class Rows:
 
 
 def build(
-    name: str, rows: Rows, test: Rows | None, words: Words, notes: list[str], parse: Parse | None = None
+    name: str, rows: Rows, test: Rows | None, names: Names, notes: list[str], parse: Parse | None = None
 ) -> Dataset:
     """Return a data set, once its rows are known to be of use.
 
@@ -151,149 +144,156 @@ def build(
         name: What to call it.
         rows: All rows, or all but those of a test part.
         test: Rows of a test part.
-        words: What errors call them.
-        notes: How they were read.
+        names: What errors call the arguments.
+        notes: How the rows were read.
         parse: Makes a column of text one of numbers, if it is, and says what that changes.
 
     Raises:
         ValueError: If there is anything that training could not work with.
     """
     target, size, notes = str(rows.labels.name), len(rows.labels), [*notes]
-    if test is not None:
-        rows, said = rows.join(test)
-        notes += said
-    names = class_names(rows.labels, words.target)
-    known, weighted = np.array([label is not None for label in names], dtype=bool), _weighted(rows)
-    if words is not FILES and not known.all():
-        _refuse_missing(words.target, rows.labels, known)
-    for left, missing in (("a value in " + _line(target), ~known), ("weight", ~weighted)):
+    if test is not None and isinstance(test.features, pd.DataFrame):
+        extra = ", ".join(repr(each) for each in test.features if each not in rows.features)
+        left_out = f"columns of {test.source} that are not in {rows.source} were left out: {extra}"
+        notes += [left_out] if extra and isinstance(rows.features, pd.DataFrame) else []
+    rows = rows if test is None else rows.join(test)
+    if "time" in rows.roles and (test or "group" in rows.roles):
+        other, why = (names.groups, "a group may be both early and late")
+        other, why = ("test", "that is the test part") if test else (other, why)
+        raise ValueError(f"time must be left out with {other}, got {rows.roles['time'].name!r}; {why}")
+    found = _classes(rows.labels, names.target)
+    known, weighted = np.array([label is not None for label in found], dtype=bool), _weighted(rows)
+    if names is not FILES:
+        _require(known, rows.labels, names.target, "none")
+    for left, missing in ((f"a value in {printable(target)}", ~known), ("weight", ~weighted)):
         if missing.any():
             notes.append(f"{missing.sum()} rows without {left} were left out")
     kept = known & weighted
     rows, main = rows.take(kept), int(kept[:size].sum())
     of_test = None if test is None else np.arange(kept.sum()) >= main
-    kept_names = [label for label, keep in zip(names, kept, strict=True) if label is not None and keep]
-    counts = Counter(kept_names[:main])
+    found = [label for label, keep in zip(found, kept, strict=True) if label is not None and keep]
+    counts = Counter(found[:main])
     numeric = all(decimal(label) is not None for label in counts)
     classes = tuple(sorted(counts, key=lambda label: (decimal(label) if numeric else 0, label)))
-    labels = _class_places([*kept_names], classes, "test", target, rows.labels)
-    features, different, said = _features(rows, main, words, parse)
-    fields, clean_notes = _roles(rows, labels, classes, of_test, words)
-    notes += said + clean_notes
+    labels = _places(found, classes, "test", rows.labels, target)
+    features, different, said = _features(rows, main, names, parse)
+    notes += said
+    fields: dict[str, Any] = {}
+    for role, column in rows.roles.items():
+        if role == "clean":
+            fields["clean"], said = _clean(column, labels, classes, of_test, target)
+            notes += said
+        elif role == "group":
+            fields["groups"] = _groups(column, of_test, names)
+        else:
+            fields[role] = _times(column) if role == "time" else _floats(column)
     notes += [
         f"{label!r} in {target!r} is a class of {count} rows; leave its cells empty if the class is unknown"
         for label, count in counts.items()
         if label.lower() in MISSING
     ]
     dataset = Dataset(name, features, labels, classes, tuple(notes), test=of_test, **fields)
-    _require_enough(dataset, main, rows.labels, words, numeric)
-    found = alike(target, classes)
+    _require_enough(dataset, main, f", column {target!r}" if names is FILES else "", names, numeric)
+    warnings: list[str] = alike(target, classes)
     if isinstance(features, pd.DataFrame):
-        found = warn_of_columns(features[:main], labels[:main], classes, different) + found
-        found += _dates(features[:main], words)
+        warnings = warn_of_columns(features.iloc[:main], labels[:main], classes, different) + warnings
+        warnings += _dates(features.iloc[:main], names)
     elif features.ndim == 2:  # the numbers of images and sequences are no columns
-        found = warn_of_columns(features[:main].astype(np.float64), labels[:main], classes) + found
-    return replace(dataset, warnings=tuple(found))
+        warnings = warn_of_columns(features[:main].astype(np.float64), labels[:main], classes) + warnings
+    return replace(dataset, warnings=tuple(warnings))
 
 
-def kind(column: pd.Series) -> str:
+def kind(column: Column) -> str:
     """What a column holds: floating, exact, words, times or nothing; the type of a value if none of these."""
+    if column.dtype == "category":
+        return "words"
     values = column if isinstance(column.dtype, np.dtype) else column.astype(object)
-    found = "words" if column.dtype == "category" else _KINDS.get(infer_dtype(values, skipna=True))
-    if found is not None:
+    if found := _KINDS.get(infer_dtype(values, skipna=True)):
         return found
     plain = (str, Real, Decimal, np.bool_)
-    odd = [type(value).__name__ for value in values.astype(object).dropna() if not isinstance(value, plain)]
-    return odd[0] if odd else "words"
+    return next((type(each).__name__ for each in values.dropna() if not isinstance(each, plain)), "words")
 
 
-def feature(column: pd.Series, words: Words, source: str = "") -> tuple[NDArray[Any], list[str]]:
+def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any], list[str]]:
     """A column as floats, or as words with nan where missing, and what was converted."""
-    what, name = kind(column), str(column.name)
-    way = f"X.drop(columns={name!r})" if words is ARRAYS else drop_option(name)
-    if what not in (*_NUMERIC, "words"):
-        raise ValueError(
-            f"{'X' if words is ARRAYS else 'columns'} must be numbers or categories, got {what} in {name!r}"
-            f"{f' of {source}' if words is FILES else ''}; turn it into numbers or leave it out with {way}"
-        )
+    what, way = kind(column), names.drop.format(column.name)
     if what == "words":
-        return as_words(column), _like_numbers(column, source)
+        return words(column), _like_numbers(column, source)
+    if what not in _NUMERIC:
+        raise ValueError(
+            f"{names.features} must be numbers or categories, got {what} in {column.name!r} of {source}; "
+            f"turn it into numbers, or leave it out with {way}"
+        )
     numbers = _floats(column)
     bad = np.flatnonzero(np.abs(numbers) > LARGEST)
     if bad.size:
         value = numbers[bad[0]]
         shown = "infinity" if np.isinf(value) else f"{value:g}, which float32 cannot hold,"
         raise ValueError(
-            f"{words.features} must be finite or missing, got {shown} in {column.index[bad[0]]}, column {name!r}; "
-            f"rescale the column, leave the cell empty if it is unknown, or leave it out with {way}"
+            f"{names.features} must be finite or missing, got {shown} in {column.index[bad[0]]}, column "
+            f"{column.name!r}; rescale it, leave it empty if it is unknown, or leave it out with {way}"
         )
-    rows = range(len(column)) if column.dtype == object else np.flatnonzero(np.abs(numbers) >= 2**53)
-    exact = [int(row) for row in rows if what == "exact" and not np.isnan(numbers[row])]
-    return numbers, converted(
-        column, numbers, [row for row in exact if column.iloc[row] != numbers[row]], source
-    )
+    exact = what == "exact" or column.dtype == object
+    pairs = enumerate(zip(column.astype(object), numbers.tolist(), strict=True)) if exact else ()
+    lost = [row for row, (value, number) in pairs if not np.isnan(number) and value != number]
+    return numbers, converted(column, numbers, lost, source)
 
 
-def as_words(column: pd.Series) -> NDArray[Any]:
+def words(column: Column) -> NDArray[Any]:
     """The values as text without surrounding blanks, nan where nothing is left."""
-    return np.array([np.nan if word is None else word for word in _words(column)], dtype=object)
+    values = column.astype(object)
+    found = np.full(len(values), np.nan, dtype=object)
+    found[:] = [
+        np.nan if gone else str(value).strip() or np.nan
+        for value, gone in zip(values, values.isna(), strict=True)
+    ]
+    return found
 
 
-def converted(column: pd.Series, numbers: NDArray[Any], rows: list[int], source: str = "") -> list[str]:
+def converted(column: Column, numbers: NDArray[Any], rows: list[int], source: str) -> list[str]:
     """A note of the first of the rows whose value was converted, and of how many there are."""
     if not rows:
         return []
-    number, place = float(numbers[rows[0]]), _short(column, rows[0], source)
+    number, place = float(numbers[rows[0]]), column.index[rows[0]].removesuffix(f" of {source}")
     shown = "missing" if np.isnan(number) else repr(number)
     more = f", and {len(rows) - 1} more such cells" if len(rows) > 1 else ""
-    first = str(column.iloc[rows[0]])
-    return [f"{column.name!r} is read as numbers: {first!r} in {place} as {shown}{more}"]
+    return [f"{column.name!r} is read as numbers: {str(column.iloc[rows[0]])!r} in {place} as {shown}{more}"]
 
 
-def require_finite(features: NDArray[Any], places: Any) -> None:
+def require_finite(features: NDArray[Any], places: pd.Index) -> None:
     """Refuse an array with a number that float32 cannot hold."""
     bad = ~(np.abs(features) <= LARGEST)  # nan among them
     if features.dtype.kind == "f" and bad.any():
         row, *column = np.argwhere(bad)[0].tolist()
         where = column[0] + 1 if len(column) == 1 else tuple(column)
+        rows = int(bad.reshape(len(bad), -1).any(axis=1).sum())
         raise ValueError(
-            f"X must be finite in float32, got {features[row, *column]:g} in {places[row]}, column {where}, and "
-            f"{bad.reshape(len(bad), -1).any(axis=1).sum() - 1} more such rows; remove, fill in or rescale them"
+            f"X must be finite in float32, got {features[row, *column]:g} in {places[row]}, column {where}, "
+            f"and {rows} such rows; remove, fill in or rescale them"
         )
 
 
-def class_names(column: pd.Series, option: str) -> list[str | None]:
-    """The class of each row, None if it has none: whole floats as integers, anything else as it is written."""
+def _classes(column: Column, option: str) -> list[str | None]:
+    """The class of each row, None if it has none: integers where all floats are whole, else as it is."""
     what = kind(column)
     if what not in (*_NUMERIC, "words", "times"):
         raise ValueError(
-            f"{option} must hold names or numbers, got {what} in {column.name!r} of {column.index[0]}; "
-            "write it as text"
+            f"{option} must hold names or numbers, got {what} in {_at(column, 0)}; write it as text"
         )
-    if what == "floating":
-        numbers = _floats(column)
-        if np.isinf(numbers).any():
-            _refuse_missing(option, column, ~np.isinf(numbers), "infinity")
-        known = numbers[~np.isnan(numbers)]
-        whole = (known == np.round(known)).all() and (np.abs(known) < 2**63).all()
-        return [None if np.isnan(n) else str(int(n) if whole else n) for n in numbers.tolist()]
-    return _words(column)
+    if what != "floating":
+        return [None if word != word else word for word in words(column)]
+    numbers = _floats(column)
+    _require(~np.isinf(numbers), column, option, "infinity")
+    known = numbers[~np.isnan(numbers)]
+    whole = (known == np.round(known)).all() and (np.abs(known) < 2**63).all()
+    return [None if np.isnan(each) else str(int(each) if whole else each) for each in numbers.tolist()]
 
 
-def _words(column: pd.Series) -> list[str | None]:
-    """The values as text without surrounding blanks, None where nothing is left."""
-    values = column.astype(object)
-    missing = values.isna()
-    return [None if gone else str(value).strip() or None for value, gone in zip(values, missing, strict=True)]
-
-
-def _floats(column: pd.Series) -> NDArray[np.float64]:
+def _floats(column: Column) -> NDArray[np.float64]:
     """The values of a column of numbers, nan where missing."""
-    if isinstance(column.dtype, np.dtype) and column.dtype != object:
-        return column.to_numpy(np.float64)
     values = column.astype(object)
     return np.array(
-        [_float(v, gone) for v, gone in zip(values, values.isna(), strict=True)], dtype=np.float64
+        [_float(each, gone) for each, gone in zip(values, values.isna(), strict=True)], dtype=np.float64
     )
 
 
@@ -305,221 +305,188 @@ def _float(value: Any, missing: bool) -> float:
 
 
 def _features(
-    rows: Rows, main: int, words: Words, parse: Parse | None
-) -> tuple[pd.DataFrame | NDArray[Any], list[int] | None, list[str]]:
+    rows: Rows, main: int, names: Names, parse: Parse | None
+) -> tuple[Any, list[int] | None, list[str]]:
     """Features as they are kept, how many different values each column had, and what was converted."""
-    given, source = rows.features, rows.source
+    given: Any = rows.features
     if not isinstance(given, pd.DataFrame):
         require_finite(given, rows.labels.index)
         return given, None, []
     columns, different, notes = {}, [], []
     for name in given:
-        column, parsed = parse(given[name], source) if parse else (given[name], [])
-        columns[name], said = feature(column, words, source)
-        different.append(int(column.iloc[:main].nunique(dropna=False)))
+        column: Column = given[name]
+        column, parsed = parse(column, rows.source) if parse else (column, [])
+        columns[name], said = feature(column, names, rows.source)
+        different.append(int(column[:main].nunique(dropna=False)))
         notes += parsed + said
-    index = [place.removesuffix(f" of {source}") for place in given.index]
+    index = [place.removesuffix(f" of {rows.source}") for place in given.index]
     return pd.DataFrame(columns, pd.Index(index, dtype=object)), different, notes
 
 
-def _like_numbers(column: pd.Series, source: str) -> list[str]:
+def _like_numbers(column: Column, source: str) -> list[str]:
     """A note of text most of which looks like numbers."""
-    cells = [cell.strip() if isinstance(cell, str) else "" for cell in column.astype(object)]
+    cells = [each.strip() if isinstance(each, str) else "" for each in column.astype(object)]
     if 2 * sum(bool(_LIKE_A_NUMBER.fullmatch(cell)) for cell in cells) <= sum(map(bool, cells)):
         return []
-    odd = [row for row, cell in enumerate(cells) if cell.lower() not in MISSING | {""}]
+    odd = [row for row, cell in enumerate(cells) if cell.lower() not in MISSING]
     row = next((row for row in odd if not NUMBER.fullmatch(cells[row])), odd[0])
     what = "text" if NUMBER.fullmatch(cells[row]) else "no number"
+    place = column.index[row].removesuffix(f" of {source}")
+    return [f"{column.name!r} is read as categories: {cells[row]!r} in {place} is {what}"]
+
+
+def _dates(features: Any, names: Names) -> list[str]:
+    """Warnings of columns of words nearly all of which are dates."""
+    cells = {name: features[name].dropna() for name in features if features[name].dtype != np.float64}
     return [
-        f"{column.name!r} is read as categories: {cells[row]!r} in {_short(column, row, source)} is {what}"
+        f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
+        "category; make numbers of them, such as days since the first, give the column as time, or leave it "
+        f"out with {names.drop.format(name)}"
+        for name, column in cells.items()
+        if len(column) and np.mean([bool(_DATE.fullmatch(cell)) for cell in column]) >= DATES
     ]
 
 
-def _dates(features: pd.DataFrame, words: Words) -> list[str]:
-    """Warnings of columns of words nearly all of which are dates."""
-    found = []
-    for name in features.columns[features.dtypes == object]:
-        cells = features[name].dropna()
-        if len(cells) and np.mean([bool(_DATE.fullmatch(cell)) for cell in cells]) >= DATES:
-            way = f"X.drop(columns={name!r})" if words is ARRAYS else drop_option(name)
-            found.append(
-                f"{name!r} holds dates, such as {cells.iloc[0]!r} in {cells.index[0]}, and each is read as a "
-                "category of its own; make numbers of them, such as days since the first, give the column as "
-                f"time, or leave it out with {way}"
-            )
-    return found
-
-
-def _roles(
-    rows: Rows,
-    labels: NDArray[np.int64],
-    classes: tuple[str, ...],
-    test: NDArray[np.bool_] | None,
-    words: Words,
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The fields of a data set that are no features, and notes."""
-    fields: dict[str, NDArray[Any]] = {}
-    notes = []
-    if "clean" in rows.roles:
-        fields["clean"], notes = _clean(rows, labels, classes, test)
-    if "groups" in rows.roles:
-        fields["groups"] = _groups(rows.roles["groups"], test, words)
-    if "time" in rows.roles:
-        fields["time"] = _times(rows.roles["time"])
-    if "weight" in rows.roles:
-        fields["weight"] = _floats(rows.roles["weight"])
-    return fields, notes
-
-
-def _class_places(
-    names: list[str | None], classes: tuple[str, ...], option: str, target: str, column: pd.Series
+def _places(
+    found: Sequence[str | None], classes: tuple[str, ...], option: str, column: Column, target: str
 ) -> NDArray[np.int64]:
-    """The classes (N,) as places in `classes`, `UNKNOWN` where there is none."""
+    """Classes (N,) as places in `classes`, `UNKNOWN` where there is none."""
     known: dict[str | None, int] = {name: place for place, name in enumerate(classes)} | {None: UNKNOWN}
-    for row, name in enumerate(names):
+    for row, name in enumerate(found):
         if name is not None and name not in known:
             raise ValueError(
                 f"{option} must have only classes that {target!r} has, got {name!r} in {column.index[row]}; "
                 f"{nearest(name, classes)}"
             )
-    return np.array([known[name] for name in names], dtype=np.int64)
+    return np.array([known[name] for name in found], dtype=np.int64)
 
 
 def _clean(
-    rows: Rows, labels: NDArray[np.int64], classes: tuple[str, ...], test: NDArray[np.bool_] | None
+    column: Column,
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    test: NDArray[np.bool_] | None,
+    target: str,
 ) -> tuple[NDArray[np.int64], list[str]]:
-    column, target = rows.roles["clean"], str(rows.labels.name)
-    clean = _class_places(class_names(column, "clean"), classes, "clean", target, column)
+    clean = _places(_classes(column, "clean"), classes, "clean", column, target)
     known = clean != UNKNOWN
-    judged = known if test is None else known & test
-    if not judged.any():
+    judged = np.ones(len(clean), dtype=bool) if test is None else test
+    if not (known & judged).any():
         raise ValueError(
-            f"clean must name the class of some {'' if test is None else 'test '}rows, got none"
-            f"{_column(column, ' in {}')}; leave it out"
+            f"clean must name the class of some {'' if test is None else 'test '}rows, got none in "
+            f"{column.name!r}; leave it out"
         )
     if column.name == target:  # the labels of a test part are better themselves
         return clean, []
-    name = column.name or "clean"
-    differing = int((clean[known] != labels[known]).sum())
+    differing, left = int((clean[known] != labels[known]).sum()), int((judged & ~known).sum())
     notes = [
         f"{differing} of {known.sum()} labels ({differing / known.sum():.1%}) differ from those in "
-        f"{name!r}, which test rows are judged by"
+        f"{column.name!r}, which test rows are judged by"
     ]
-    left = int((~known).sum() if test is None else (test & ~known).sum())
     if left:
-        notes.append(f"{left} rows without a value in {name!r} are never test rows")
+        notes.append(f"{left} rows without a value in {column.name!r} are never test rows")
     return clean, notes
 
 
-def _groups(column: pd.Series, test: NDArray[np.bool_] | None, words: Words) -> NDArray[np.int64]:
-    found = _words(column)
-    if None in found:
-        _refuse_missing(words.groups, column, np.array([word is not None for word in found]))
-    groups, names = pd.factorize(np.array(found, dtype=object))
+def _groups(column: Column, test: NDArray[np.bool_] | None, names: Names) -> NDArray[np.int64]:
+    found = words(column)
+    _require(~pd.isna(found), column, names.groups, "none")
+    groups, values = pd.factorize(found)
     both = [] if test is None else np.intersect1d(groups[test], groups[~test])
     if len(both):
         raise ValueError(
-            f"{words.groups} must be different in test rows, got {names[both[0]]!r} and {len(both) - 1} more"
-            f"{_column(column, ' of {}')} in both; remove their rows from one"
+            f"{names.groups} must be different in test rows, got {values[both[0]]!r} and "
+            f"{len(both) - 1} more of {column.name!r} in both; remove their rows from one"
         )
     return groups.astype(np.int64)
 
 
-def _times(column: pd.Series) -> NDArray[np.float64]:
+def _times(column: Column) -> NDArray[np.float64]:
     """Numbers as they are, or ISO dates as seconds since 1970, in which a time without zone is UTC."""
-    found = _words(column)
+    found = words(column)
     if kind(column) in _NUMERIC:
         times = _floats(column)
-    elif all(word is not None and NUMBER.fullmatch(word) for word in found):
-        times = np.array(found, dtype=np.float64)
+    elif all(isinstance(word, str) and NUMBER.fullmatch(word) for word in found):
+        times = found.astype(np.float64)
     else:
         read = pd.to_datetime(pd.Series(found, dtype=object), format="ISO8601", utc=True, errors="coerce")
         times = (read - pd.Timestamp(0, tz="UTC").as_unit("s")).dt.total_seconds().to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(times))
     if bad.size:
+        value = repr(found[bad[0]]) if isinstance(found[bad[0]], str) else "nothing"
         raise ValueError(
-            f"time must hold numbers or ISO dates such as 2024-01-31, got "
-            f"{'nothing' if found[bad[0]] is None else repr(found[bad[0]])} in {column.index[bad[0]]}"
-            f"{_column(column, ', column {}')}, and {bad.size - 1} more such rows; rewrite them, or remove those "
-            "rows"
+            f"time must hold numbers or ISO dates such as 2024-01-31, got {value} in {_at(column, bad[0])}, "
+            f"and {bad.size - 1} more such rows; rewrite the column, or remove those rows"
         )
     return times
 
 
 def _weighted(rows: Rows) -> NDArray[np.bool_]:
     """Which rows have a weight above 0, all without weights."""
-    if "weight" not in rows.roles:
-        return np.ones(len(rows.labels), dtype=bool)
-    weight = rows.roles["weight"]
+    weight = rows.roles.get("weight", pd.Series(1.0, rows.labels.index))
     numbers = _floats(weight) if kind(weight) in _NUMERIC else np.full(len(weight), np.nan)
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
     if bad.size:
         raise ValueError(
-            f"sample_weight must be 0 or more and finite, got {weight.iloc[bad[0]]!r} in {weight.index[bad[0]]}, "
-            f"and {bad.size - 1} more such rows; give each row a weight"
+            f"sample_weight must be 0 or more and finite, got {weight.iloc[bad[0]]!r} in "
+            f"{weight.index[bad[0]]}, and {bad.size - 1} more such rows; give each row a weight"
         )
     return numbers > 0
 
 
-def _require_enough(dataset: Dataset, main: int, labels: pd.Series, words: Words, numeric: bool) -> None:
+def _require_enough(dataset: Dataset, main: int, column: str, names: Names, numeric: bool) -> None:
     """Refuse rows that are too few to compare anything on."""
     classes, width = dataset.classes, math.prod(dataset.features.shape[1:])
-    source = "" if words is ARRAYS else f" in {dataset.name}"
-    where = f"{source}, column {labels.name!r}" if words is FILES else source
+    where = f"{dataset.name}{column}"
     if not main or not width:
         raise ValueError(
-            f"{words.data} must have rows and columns beside the classes, got {main} rows and {width} columns"
-            f"{source}; check what you give"
+            f"{names.data} must have rows and columns beside the classes, got {main} rows and {width} "
+            f"columns in {dataset.name}; check it"
         )
     if dataset.test is not None and not dataset.test.any():
         raise ValueError(
-            f"test must have rows with a class, got none beside those of {dataset.name}; check what you give"
+            f"test must have rows with a class, got none beside those of {dataset.name}; check it"
         )
     if len(classes) < 2:
         raise ValueError(
-            f"{words.data} must have two classes or more, got only {''.join(classes)!r}{where}; "
-            f"check {words.target}"
+            f"{names.data} must have two classes or more, got only {''.join(classes)!r} in {where}; "
+            f"check {names.target}"
         )
     counts = np.bincount(dataset.labels[:main])
     smallest = int(counts.argmin())
     if counts[smallest] < SMALLEST_CLASS and numeric and len(classes) > max(10, main / 10):
         raise ValueError(
-            f"{words.target} must hold classes, got {len(classes)} different numbers in {main} rows{where}: it "
-            f"looks like numbers to predict (regression); make ranges of them, for example with pandas.cut"
+            f"{names.target} must hold classes, got {len(classes)} different numbers in {main} rows of "
+            f"{where}: it looks like numbers to predict (regression); make ranges of them with pandas.cut"
         )
     if counts[smallest] < SMALLEST_CLASS:
         place = dataset.place(int((dataset.labels == smallest).argmax()))
         raise ValueError(
             f"every class must have {SMALLEST_CLASS} rows or more, got {counts[smallest]} of class "
-            f"{classes[smallest]!r}{where}, {place} ({len(classes)} classes); merge or remove small classes"
+            f"{classes[smallest]!r} in {where}, {place} ({len(classes)} classes); merge or "
+            "remove small classes"
         )
     if main < FEWEST_ROWS:
-        raise ValueError(f"{words.data} must have {FEWEST_ROWS} rows or more, got {main}{where}; add rows")
+        raise ValueError(
+            f"{names.data} must have {FEWEST_ROWS} rows or more, got {main} in {where}; add rows"
+        )
 
 
-def _refuse_missing(option: str, column: pd.Series, known: NDArray[np.bool_], what: str = "none") -> NoReturn:
-    row, more = int((~known).argmax()), int((~known).sum()) - 1
-    raise ValueError(
-        f"{option} must be known of every row, got {what} in {column.index[row]}{_column(column, ', column {}')}, "
-        f"and {more} more such rows; fill it in, or remove those rows"
-    )
+def _require(good: NDArray[np.bool_], column: Column, option: str, what: str) -> None:
+    """Refuse a column some of whose values are not good."""
+    if not good.all():
+        raise ValueError(
+            f"{option} must be known of every row, got {what} in {_at(column, good.argmin())}, and "
+            f"{(~good).sum() - 1} more such rows; fill it in, or remove those rows"
+        )
 
 
-def _column(column: pd.Series, words: str) -> str:
-    """Words with the name of a column, nothing for an array without one."""
-    return words.format(repr(column.name)) if column.name else ""
+def _at(column: Column, row: Any) -> str:
+    """Where a value is: its row, and the name of its column in a file or table."""
+    place = str(column.index[row]) if len(column) else "no row"
+    return place if column.name in ("y", "clean", "groups", "time") else f"{place}, column {column.name!r}"
 
 
-def _short(column: pd.Series, row: int, source: str) -> str:
-    return str(column.index[row]).removesuffix(f" of {source}")
-
-
-def _line(name: str) -> str:
-    """A name, in one line."""
-    return name if name.isprintable() else repr(name)
-
-
-def _shape(features: pd.DataFrame | NDArray[Any]) -> str:
-    return (
-        "columns with names" if isinstance(features, pd.DataFrame) else f"rows of shape {features.shape[1:]}"
-    )
+def _shape(features: Any) -> str:
+    table = isinstance(features, pd.DataFrame)
+    return "columns with names" if table else f"rows of shape {features.shape[1:]}"
