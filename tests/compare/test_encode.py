@@ -1,4 +1,4 @@
-"""Features as numbers: learnt from the rows given, the same for other rows, refused where float32 cannot follow."""
+"""Features as numbers: learnt from the rows given, and the same for other rows."""
 
 import pickle
 

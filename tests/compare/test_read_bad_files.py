@@ -1,4 +1,4 @@
-"""Files that are broken, hostile or not what they seem: one line that says what is wrong, or a right answer."""
+"""Files that are broken, hostile or not what they seem: a line that says what is wrong, or a right answer."""
 
 import io
 import os
@@ -65,8 +65,8 @@ BROKEN = {
     "empty": {"X.npy": b"", "y.npy": member(Y)},
     "cut short": {"X.npy": member(X)[:-40], "y.npy": member(Y)},
     "a header alone": {"X.npy": member(X)[:70], "y.npy": member(Y)},
-    "a header that is code": {"X.npy": member(X).replace(b"'descr': '<f8'", b"__import__('os')"), "y.npy": member(Y)},
-    "more than there is memory": {"X.npy": member(X).replace(b"(40, 2)", b"(4000000000000, 2000)"), "y.npy": member(Y)},
+    "a header that is code": {"X.npy": member(X).replace(b"'<f8'", b"len(3)"), "y.npy": member(Y)},
+    "more than there is memory": {"X.npy": member(X).replace(b"(40,", b"(40000000000000,"), "y.npy": b""},
     "pickles": {"X.npy": member(X), "y.npy": member(np.array([{"a": 1}] * ROWS, dtype=object))},
 }  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_names_and_cells_are_data_and_no_markup_code_or_lines():
     assert list(found.features) == names
     assert found.classes == ("<b>0</b>", "<b>1</b>")
     assert all(text.isprintable() for text in (*found.notes, *found.warnings)), found.notes
-    refused("t.csv", r"target must be a column of t.csv, got 'a\nc'; did you mean", "a\nc")
+    refused("t.csv", r"target must be a column of t.csv, got 'a\nc'; there is <script>alert", "a\nc")
     refused("t.csv", r"drop must leave the target in, got 'a\nb' for both", "a\nb", drop=["a\nb"])
 
 
@@ -270,7 +270,7 @@ def test_dates_that_become_categories_are_warned_of(case, suffix):
     if dates:
         assert warnings[0].startswith(f"'when' holds dates, such as {values[0]!r} in ")
         assert "make numbers of them, such as days since the first" in warnings[0]
-        assert warnings[0].endswith("or leave it out with drop='when'")
+        assert warnings[0].endswith("or leave it out")
 
 
 NUMBERS = {
@@ -293,7 +293,9 @@ def test_numbers_to_predict_are_called_that(case, suffix):
     if case == "a scale":
         assert read(f"t{suffix}", "label").classes == ("0.0", "0.5", "1.0", "1.5", "2.0")
         return
-    says = f"target must hold classes, got {len(set(cells))} different numbers in 40 rows of t{suffix}, column 'label'"
+    says = (
+        f"target must hold classes, got {len(set(cells))} different numbers in 40 rows of t{suffix}, column"
+    )
     assert (
         "(regression)" in refused(f"t{suffix}", says if regression else "every class must", "label")
     ) == regression

@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 
-from equipoise.compare.dataset import Dataset, decimal, drop_option
+from equipoise.compare.dataset import Dataset, decimal
 
 if TYPE_CHECKING:
     from equipoise.compare.splits import Split
@@ -27,6 +27,11 @@ SAMPLE = 1000  # rows for a tree on one column
 _IDENTIFIER_NAME = re.compile(
     r"(?:^|[^a-z])(?:id|ids|uid|uuid|guid|identifier|index|idx|key|nr|no|number|row|serial|unnamed)(?:[^a-z]|$)"
 )
+
+
+def drop_option(name: str) -> str:
+    """The argument that leaves a column out."""
+    return f"drop={name!r}"
 
 
 def warn_of_columns(

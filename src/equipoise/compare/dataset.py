@@ -12,7 +12,7 @@ from pandas.util import hash_pandas_object
 from equipoise.compare.store import digest
 from equipoise.targets.files import NUMBER
 
-__all__ = ["Dataset", "UNKNOWN", "decimal", "drop_option", "printable"]
+__all__ = ["Dataset", "UNKNOWN", "decimal", "printable"]
 
 UNKNOWN = -1  # in `clean`: nothing better than the label is known of this row
 
@@ -92,8 +92,3 @@ def decimal(label: str) -> Decimal | None:
 def printable(name: str) -> str:
     """A name, in one line."""
     return name if name.isprintable() else repr(name)
-
-
-def drop_option(name: str) -> str:
-    """The argument that leaves a column out."""
-    return f"drop={name!r}"

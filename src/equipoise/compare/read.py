@@ -235,7 +235,8 @@ def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
     """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
     wanted = {"X": "X", "y": "y"} | roles
     try:
-        with warnings.catch_warnings(action="ignore"), np.load(path, allow_pickle=False) as archive:
+        with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             names = list(archive.files)
             arrays = {name: archive[name] for name in {*wanted.values()} & {*names}}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):

@@ -62,18 +62,17 @@ Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
 
 class Names(NamedTuple):
-    """What errors call the data, its features, labels and groups, and what leaves a column out."""
+    """What errors call the data, its features, labels and groups."""
 
     data: str
     features: str
     target: str
     groups: str
-    drop: str
 
 
-FILES = Names("data", "features", "target", "group", "drop={!r}")
+FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
-ARRAYS = Names("X", "X", "y", "groups", "X.drop(columns={!r})")
+ARRAYS = Names("X", "X", "y", "groups")
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def build(
     warnings: list[str] = alike(target, classes)
     if isinstance(features, pd.DataFrame):
         warnings = warn_of_columns(features.iloc[:main], labels[:main], classes, different) + warnings
-        warnings += _dates(features.iloc[:main], names)
+        warnings += _dates(features.iloc[:main])
     elif features.ndim == 2:  # the numbers of images and sequences are no columns
         warnings = warn_of_columns(features[:main].astype(np.float64), labels[:main], classes) + warnings
     return replace(dataset, warnings=tuple(warnings))
@@ -216,13 +215,13 @@ def kind(column: Column) -> str:
 
 def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any], list[str]]:
     """A column as floats, or as words with nan where missing, and what was converted."""
-    what, way = kind(column), names.drop.format(column.name)
+    what = kind(column)
     if what == "words":
         return words(column), _like_numbers(column, source)
     if what not in _NUMERIC:
         raise ValueError(
             f"{names.features} must be numbers or categories, got {what} in {column.name!r} of {source}; "
-            f"turn it into numbers, or leave it out with {way}"
+            "turn it into numbers, or leave it out"
         )
     numbers = _floats(column)
     bad = np.flatnonzero(np.abs(numbers) > LARGEST)
@@ -231,7 +230,7 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
         shown = "infinity" if np.isinf(value) else f"{value:g}, which float32 cannot hold,"
         raise ValueError(
             f"{names.features} must be finite or missing, got {shown} in {column.index[bad[0]]}, column "
-            f"{column.name!r}; rescale it, leave it empty if it is unknown, or leave it out with {way}"
+            f"{column.name!r}; rescale it, leave it empty if it is unknown, or leave it out"
         )
     exact = what == "exact" or column.dtype == object
     pairs = enumerate(zip(column.astype(object), numbers.tolist(), strict=True)) if exact else ()
@@ -335,13 +334,13 @@ def _like_numbers(column: Column, source: str) -> list[str]:
     return [f"{column.name!r} is read as categories: {cells[row]!r} in {place} is {what}"]
 
 
-def _dates(features: Any, names: Names) -> list[str]:
+def _dates(features: Any) -> list[str]:
     """Warnings of columns of words nearly all of which are dates."""
     cells = {name: features[name].dropna() for name in features if features[name].dtype != np.float64}
     return [
         f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
         "category; make numbers of them, such as days since the first, give the column as time, or leave it "
-        f"out with {names.drop.format(name)}"
+        "out"
         for name, column in cells.items()
         if len(column) and np.mean([bool(_DATE.fullmatch(cell)) for cell in column]) >= DATES
     ]
