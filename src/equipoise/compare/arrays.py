@@ -152,7 +152,7 @@ def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.
             array = np.array([each.decode("utf-8", "backslashreplace") for each in array.tolist()], dtype="U")
         if array.dtype.kind == "M":  # its text has no more digits than it needs
             array = np.where(np.isnat(array), "", array.astype(str))
-        column = pd.Series(array.astype(object) if array.dtype.kind == "U" else array)
+        column = pd.Series(array, dtype=object if array.dtype.kind in "OU" else None)
     if len(column) != len(places):
         raise ValueError(
             f"{option} must be an array ({len(places)},), got ({len(column)},){where}; give one value per row"

@@ -52,6 +52,7 @@ _KINDS = {
 }
 # 1,234 and 0,5 and $3 and 40 %, and dates and times
 _LIKE_A_NUMBER = re.compile(r"\W{0,3}\d[\d.,'\u2019_\s:/+TZ-]*(?:[eE][+-]?\d+)?\W{0,2}")
+_NO_TEXT = re.compile(r"[\ud800-\udfff]")
 _DATE = re.compile(
     r"(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{2,4}|\d\d?[ -][a-z]{3,9}\.?[ -]\d{2,4}"
     r"|[a-z]{3,9}\.? \d\d?,? \d{4})(?:[T ]+\d\d?:\d\d.*)?",
@@ -217,7 +218,7 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
     """A column as floats, or as words with nan where missing, and what was converted."""
     what = kind(column)
     if what == "words":
-        return words(column), _like_numbers(column, source)
+        return words(column, names.features), _like_numbers(column, source)
     if what not in _NUMERIC:
         raise ValueError(
             f"{names.features} must be numbers or categories, got {what} in {column.name!r} of {source}; "
@@ -238,14 +239,15 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
     return numbers, converted(column, numbers, lost, source)
 
 
-def words(column: Column) -> NDArray[Any]:
+def words(column: Column, option: str = "X") -> NDArray[Any]:
     """The values as text without surrounding blanks, nan where nothing is left."""
-    values = column.astype(object)
-    found = np.full(len(values), np.nan, dtype=object)
-    found[:] = [
-        np.nan if gone else str(value).strip() or np.nan
-        for value, gone in zip(values, values.isna(), strict=True)
-    ]
+    values, found = column.astype(object), np.full(len(column), np.nan, dtype=object)
+    for row, (value, missing) in enumerate(zip(values, values.isna(), strict=True)):
+        found[row] = np.nan if missing else str(value).strip() or np.nan
+        if not missing and _NO_TEXT.search(str(value)):
+            raise ValueError(
+                f"{option} must hold text in Unicode, got {value!a} in {_at(column, row)}; rewrite it"
+            )
     return found
 
 
@@ -280,7 +282,7 @@ def _classes(column: Column, option: str) -> list[str | None]:
             f"{option} must hold names or numbers, got {what} in {_at(column, 0)}; write it as text"
         )
     if what != "floating":
-        return [None if word != word else word for word in words(column)]
+        return [None if word != word else word for word in words(column, option)]
     numbers = _floats(column)
     _require(~np.isinf(numbers), column, option, "infinity")
     known = numbers[~np.isnan(numbers)]
@@ -388,7 +390,7 @@ def _clean(
 
 
 def _groups(column: Column, test: NDArray[np.bool_] | None, names: Names) -> NDArray[np.int64]:
-    found = words(column)
+    found = words(column, names.groups)
     _require(~pd.isna(found), column, names.groups, "none")
     groups, values = pd.factorize(found)
     both = [] if test is None else np.intersect1d(groups[test], groups[~test])
@@ -402,7 +404,7 @@ def _groups(column: Column, test: NDArray[np.bool_] | None, names: Names) -> NDA
 
 def _times(column: Column) -> NDArray[np.float64]:
     """Numbers as they are, or ISO dates as seconds since 1970, in which a time without zone is UTC."""
-    found = words(column)
+    found = words(column, "time")
     if kind(column) in _NUMERIC:
         times = _floats(column)
     elif all(isinstance(word, str) and NUMBER.fullmatch(word) for word in found):
