@@ -140,7 +140,7 @@ def test_costs_and_similarity_add_their_measures_candidates_and_matrices(call, b
 
 BAD = [
     (["nowhere.csv", "--target", "y"], "data must be a file, got 'nowhere.csv', which is not there; check"),
-    (["table.csv"], "target must name the column with the classes, got none; add --target with one of a,"),
+    (["table.csv"], "target must name the column with the classes, got none; give one of a,"),
     (["table.csv", "--target", "lable"], "target must be a column of table.csv, got 'lable'; did you mean"),
     (["single.csv", "--target", "label"], "data must have two classes or more, got only 'x' in single.csv"),
     (["small.csv", "--target", "label"], "every class must have 5 rows or more, got 1 of class 'rare'"),
