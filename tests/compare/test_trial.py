@@ -255,7 +255,7 @@ def test_the_key_depends_on_all_that_decides_the_result(conditions):
 
     def keys(changed=conditions, text="ExpectedCost(costs)", named=matrices, of=1):
         candidate = read_objective(text, named)
-        return [each.key for each in units_of(of, candidate, changed, named, shared_key(changed))]
+        return [each.key for each in units_of(of, candidate, changed, shared_key(changed))]
 
     def with_data(**changes):
         return dataclasses.replace(conditions, dataset=dataclasses.replace(conditions.dataset, **changes))
@@ -300,7 +300,7 @@ def test_the_key_depends_on_the_version_and_not_on_the_text_of_the_code(conditio
 def test_what_trains_alone_has_a_unit_for_each_split(conditions):
     def places(text, changed=conditions):
         shared = shared_key(changed)
-        return [each.places for each in units_of(1, read_objective(text, {}), changed, {}, shared)]
+        return [each.places for each in units_of(1, read_objective(text, {}), changed, shared)]
 
     single = [(place,) for place in range(6)]
     assert places("CrossEntropy()") == [(0, 1, 2), (3, 4, 5)]

@@ -1,7 +1,7 @@
 """What a comparison is going to do: everything is checked before anything is written or trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -145,7 +145,7 @@ def prepare(
     units = [
         unit
         for of, each in enumerate(candidates)
-        for unit in units_of(of, each, conditions, matrices, shared)
+        for unit in units_of(of, each, conditions, shared)
     ]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
@@ -257,7 +257,6 @@ def units_of(
     of: int,
     candidate: Candidate,
     conditions: Conditions,
-    matrices: Mapping[str, NDArray[Any]],
     shared: Mapping[str, Any],
 ) -> list[Unit]:
     """The units of a candidate: a setting on all splits of a repeat, or on one where it trains alone."""
@@ -269,13 +268,10 @@ def units_of(
         places = tuple(conditions.of_repeat(repeat))
         groups = [(place,) for place in places] if alone else [places]
         for tried, (numbered, setting) in enumerate(drawn):
-            used = {
-                name: digest(np.ascontiguousarray(matrix).tobytes())
-                for name, matrix in matrices.items()
-                if name in setting.objective
-            }
+            # Without a key there is no folder, and the place of the candidate tells them apart
+            trained = [numbered.key or [numbered.text, of], setting.lr, setting.weight_decay, setting.width]
             for group in groups:
-                key = digest([dict(shared), asdict(setting), used, group, of == 0])[:24]
+                key = digest([dict(shared), trained, group, of == 0])[:24]
                 found.append(Unit(key, of, tried, numbered, setting, group))
     return found
 
