@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from equipoise.compare.comparison import Comparison, compare
 
 if TYPE_CHECKING:
-    from equipoise.compare.runs import Paired, paired
     from equipoise.compare.read import read
+    from equipoise.compare.runs import Paired, paired
 
 __all__ = ["Comparison", "Paired", "compare", "paired", "read"]
 

@@ -18,7 +18,6 @@ from equipoise.compare.matrices import as_costs, as_noise, as_similarity, looks_
 from equipoise.compare.measures import MEASURES, Measure
 from equipoise.compare.networks import require_memory, try_network
 from equipoise.compare.objectives import Candidate, read_objective
-from equipoise.compare.records import Setting
 from equipoise.compare.runner import Task
 from equipoise.compare.settings import Settings
 from equipoise.compare.splits import splits
@@ -142,11 +141,7 @@ def prepare(
     if out is not None:
         _require_keys(settings, candidates)
     shared = shared_key(conditions)
-    units = [
-        unit
-        for of, each in enumerate(candidates)
-        for unit in units_of(of, each, conditions, shared)
-    ]
+    units = [unit for of, each in enumerate(candidates) for unit in units_of(of, each, conditions, shared)]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
     require_memory(settings, widest, columns, len(classes), max(len(unit.places) for unit in units))
@@ -248,8 +243,8 @@ def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         if not candidate.stable:
             raise ValueError(
-                f"objectives must print as the code that makes them where out is given, got {candidate.name}; "
-                "make the loss a frozen dataclass, or give no out"
+                f"objectives must have code in a file where out is given, got {candidate.name}; make the loss a "
+                "frozen dataclass of a module, or give no out"
             )
 
 
