@@ -75,7 +75,7 @@ def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
         f"differences from {verdict.against}; intervals are simultaneous; {sentences.splits_words(result)}",
         sentences.nll_words(result),
         *filter(None, (sentences.decision_gain_words(result), verdict.sentence, verdict.others)),
-        *(f"warning: {caution}" for caution in sentences.cautions(result, verdict)),
+        *(f"warning: {caution}" for caution in sentences.cautions(result, verdict.winner)),
         *([] if report is None else [f"report: {report}"]),
     )
 

@@ -1,7 +1,6 @@
 """What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from equipoise.compare.results import Outcome, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows
 from equipoise.compare.views import cell, measures, number
 from equipoise.losses import LOSSES
-
-if TYPE_CHECKING:
-    from equipoise.compare.verdict import Verdict
 
 __all__ = ["PROBS", "SIMILARITY_COSTS", "cautions", "decision_gain", "decision_gain_words", "flipped_words"]
 __all__ += ["found_words", "is_proper", "nll_words", "noise_words", "sharper_than_the_data", "splits_words"]
@@ -129,11 +125,11 @@ def sharper_than_the_data(result: Result) -> list[Outcome]:
     ]
 
 
-def cautions(result: Result, verdict: "Verdict") -> list[str]:
+def cautions(result: Result, winner: Outcome) -> list[str]:
     """Return what a reader has to know before using the winner, a sentence without its full stop each."""
-    if not any(verdict.winner is each for each in sharper_than_the_data(result)):
+    if not any(winner is each for each in sharper_than_the_data(result)):
         return []
     return [
-        f"the calibration of {verdict.winner.candidate.name} finds more noise than the data have, which is "
+        f"the calibration of {winner.candidate.name} finds more noise than the data have, which is "
         f"its sharpness. {PROBS}"
     ]
