@@ -267,8 +267,9 @@ def _classes(column: Column, option: str) -> list[str | None]:
     """The class of each row, None if it has none: integers where all floats are whole, else as it is."""
     what = kind(column)
     if what not in (*_NUMERIC, "words", "times"):
+        row = next((k for k, each in enumerate(column.astype(object)) if type(each).__name__ == what), 0)
         raise ValueError(
-            f"{option} must hold names or numbers, got {what} in {_at(column, 0)}; write it as text"
+            f"{option} must hold names or numbers, got {what} in {_at(column, row)}; write it as text"
         )
     if what != "floating":
         return [None if word != word else word for word in words(column, option)]
