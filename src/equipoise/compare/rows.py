@@ -146,12 +146,14 @@ def build(
         extra = ", ".join(repr(each) for each in test.features if each not in rows.features)
         left_out = f"columns of {test.source} that are not in {rows.source} were left out: {extra}"
         notes += [left_out] if extra and isinstance(rows.features, pd.DataFrame) else []
+    weighted = _weighted(rows)
     rows = rows if test is None else rows.join(test)
+    weighted = np.append(weighted, np.ones(len(rows.labels) - size, dtype=bool))
     if "time" in rows.roles and (test or "group" in rows.roles):
         other = "test; that is the test part" if test else f"{names.groups}; a group may be early and late"
         raise ValueError(f"time must be left out, got {rows.roles['time'].name!r} with {other}")
     found = _classes(rows.labels, names.target)
-    known, weighted = np.array([label is not None for label in found], dtype=bool), _weighted(rows)
+    known = np.array([label is not None for label in found], dtype=bool)
     if names is not FILES:
         _require(known, rows.labels, names.target)
     for left, missing in ((f"a value in {printable(target)}", ~known), ("weight", ~weighted)):
