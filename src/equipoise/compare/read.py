@@ -37,21 +37,11 @@ def read(
     group: str | None = None,
     time: str | None = None,
 ) -> Dataset:
-    """Read and check the data, and refuse what could only be read by guessing.
+    """Return the data of files, and refuse what could only be read by guessing.
 
-    Columns named by `clean`, `group` and `time` are no features. For an NPZ file they are names of arrays.
-
-    Args:
-        path: CSV, TSV, Parquet or NPZ file; None for scikit-learn's digits.
-        target: Column with the classes, for a table.
-        drop: Columns to leave out, for a table.
-        test: File with the test rows, of the same kind and with the same columns; its rows come last. Columns
-            that only it has are left out. With `clean`, only it needs that column; and if `clean` is the
-            target (y of an NPZ file), the labels of this file are those known to be better.
-        clean: Column with labels known to be better, for test rows only. They have the same classes. Rows
-            without one are never test rows.
-        group: Column whose values keep rows together: a group is never in two parts.
-        time: Column of numbers or ISO dates: the latest rows are the test part.
+    The file of test rows is of the same kind and has the same columns, and its rows come last. `clean`,
+    `group` and `time` name columns, or arrays of an NPZ file, that are no features. With `test`, only its
+    rows need `clean`, which may be the target: then their labels are the better ones.
 
     Raises:
         ValueError: If there is anything that training could not work with; names file, column and place.
@@ -184,7 +174,7 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
     )
     separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
     notes = [separated] if found.separator != own else []
-    return _named(table, names), f"line {found.lines[0]} of {path}", notes
+    return table.set_axis(names, axis=1), f"line {found.lines[0]} of {path}", notes
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
@@ -209,11 +199,8 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
         table = pd.DataFrame(columns, range(len(read)))
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         raise ValueError(f"{option} must be a readable table, got {path!r}; {_reason(error)}") from error
-    return _named(table.set_axis(_places("row", range(1, len(table) + 1), path)), names), path, []
-
-
-def _named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    return table.set_axis(pd.Index(names, dtype=object), axis=1)
+    places = _places("row", range(1, len(table) + 1), path)
+    return table.set_axis(places).set_axis(names, axis=1), path, []
 
 
 def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
