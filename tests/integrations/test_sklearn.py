@@ -53,7 +53,13 @@ def data() -> tuple[Any, Any]:
 
 def quick(objective: Any = None, **options: Any) -> ObjectiveClassifier:
     """Return a classifier that takes no time."""
-    given: dict[str, Any] = {"hidden": (8,), "max_iter": 15, "learning_rate_init": 0.01, "random_state": 0}
+    given: dict[str, Any] = {
+        "hidden_layer_sizes": (8,),
+        "max_iter": 15,
+        "n_iter_no_change": np.inf,
+        "learning_rate_init": 0.01,
+        "random_state": 0,
+    }
     return ObjectiveClassifier(objective, **given | options)
 
 
@@ -357,11 +363,15 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
     ("change", "error", "message"),
     [
         (
-            {"hidden": (9,)},
+            {"hidden_layer_sizes": (9,)},
             ValueError,
-            "hidden must stay (8,) in partial_fit, got (9,); to start again use fit",
+            "hidden_layer_sizes must stay (8,) in partial_fit, got (9,); to start again use fit",
         ),
-        ({"hidden": 9}, ValueError, "hidden must stay (8,) in partial_fit, got 9; to start again use fit"),
+        (
+            {"hidden_layer_sizes": 9},
+            ValueError,
+            "hidden_layer_sizes must stay (8,) in partial_fit, got (9,); to start again use fit",
+        ),
         (
             {"random_state": 1},
             ValueError,
@@ -382,14 +392,14 @@ def test_partial_fit_refuses_what_cannot_be_and_stays_as_it_was(
     change: Any, error: Any, message: str, data: Any
 ) -> None:
     rows, labels = data
-    model = quick(hidden=[8]).fit(rows, labels)
+    model = quick(hidden_layer_sizes=[8]).fit(rows, labels)
     before = {name: model.get_params()[name] for name in change}
     probs, objective, costs = model.predict_proba(rows), model.objective_, model.costs_
     with pytest.raises(error, match=re.escape(message)):
         model.set_params(**change).partial_fit(rows, labels)
     assert np.array_equal(model.predict_proba(rows), probs)
     assert (model.objective_, model.costs_, model.n_iter_) == (objective, costs, 15)
-    untouched = quick(hidden=[8]).fit(rows, labels).partial_fit(rows, labels)
+    untouched = quick(hidden_layer_sizes=[8]).fit(rows, labels).partial_fit(rows, labels)
     assert np.array_equal(
         model.set_params(**before).partial_fit(rows, labels).predict_proba(rows),
         untouched.predict_proba(rows),
@@ -481,7 +491,7 @@ def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(da
 
 def test_a_linear_model_and_two_classes(data: Any) -> None:
     rows, labels = data
-    model = quick(hidden=()).fit(rows, labels == "eel")
+    model = quick(hidden_layer_sizes=()).fit(rows, labels == "eel")
     assert len(model.module_) == 1
     logits = model.decision_function(rows)
     assert logits.shape == (90,)
@@ -504,8 +514,16 @@ ALIKE = Matrix(np.eye(3), "similarity", NAMES)
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
         ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name a value of CrossEntropy"),
         ({"schedules": {"label_smoothing": "L()"}}, ValueError, "schedules['label_smoothing'] must use"),
-        ({"hidden": 100}, TypeError, "hidden must be the widths of the layers, got 100; write (100,)"),
-        ({"hidden": (0,)}, ValueError, "hidden must be an integer of at least 1, got 0"),
+        (
+            {"hidden_layer_sizes": "9"},
+            TypeError,
+            "hidden_layer_sizes must be the widths of the layers, got '9'; write",
+        ),
+        (
+            {"hidden_layer_sizes": (0,)},
+            ValueError,
+            "hidden_layer_sizes must be an integer of at least 1, got 0",
+        ),
         ({"max_iter": 0}, ValueError, "max_iter must be an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size must be an integer of at least 1, got 2.5"),
         ({"batch_size": "all"}, ValueError, "batch_size must be an integer of at least 1, got 'all'"),
