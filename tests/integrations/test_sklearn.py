@@ -75,12 +75,13 @@ def test_the_checks_of_scikit_learn() -> None:
 
 def test_the_checks_can_fail() -> None:
     class Forgetful(ObjectiveClassifier):  # pyright: ignore[reportGeneralTypeIssues]
-        def _train(self, X: Any, y: Any, sample_weight: Any, passes: int) -> None:  # noqa: N803
+        def _train(self, X: Any, y: Any, sample_weight: Any, passes: int | None) -> None:  # noqa: N803
             super()._train(X, y, None, passes)
 
-    check_sample_weight_equivalence_on_dense_data("ObjectiveClassifier", ObjectiveClassifier())
+    given: Any = {"max_iter": 20, "n_iter_no_change": np.inf}
+    check_sample_weight_equivalence_on_dense_data("ObjectiveClassifier", ObjectiveClassifier(**given))
     with pytest.raises(AssertionError, match="is not equivalent to fitting with removed or repeated"):
-        check_sample_weight_equivalence_on_dense_data("Forgetful", Forgetful())
+        check_sample_weight_equivalence_on_dense_data("Forgetful", Forgetful(**given))
 
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
@@ -298,6 +299,7 @@ CHANGES: list[dict[str, Any]] = [
     {"learning_rate_init": 0.1},
     {"batch_size": 30},
     {"class_weight": {"eel": 5.0}},
+    {"alpha": 30.0},
 ]
 
 
@@ -305,7 +307,7 @@ CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("begin", ["fit", "partial_fit"])
 def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, data: Any) -> None:
     rows, labels = data
-    plain = {"objective": "GammaCrossEntropy(gamma=0.1)", "max_iter": 1}
+    plain = {"objective": "GammaCrossEntropy(gamma=0.1)", "max_iter": 1, "alpha": 3.0}
     model = quick(**plain)
     model = model.fit(rows, labels) if begin == "fit" else model.partial_fit(rows, labels, classes=NAMES)
     model.set_params(**change).partial_fit(rows, labels)
@@ -313,7 +315,8 @@ def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, da
 
     # The two passes by hand, from the same initial weights; each is one batch of all the rows.
     module = quick(**plain | {"learning_rate_init": 1e-30}).fit(rows, labels).module_
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    weights, biases = list(module.parameters())[::2], list(module.parameters())[1::2]
+    optimizer = torch.optim.Adam([{"params": weights}, {"params": biases}], lr=0.01)
     weight = torch.ones(90, dtype=torch.float64)
     objective = Objective.from_config(plain["objective"])
     for given in ({}, change):
@@ -321,9 +324,11 @@ def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, da
         loss = Objective.from_config(now.objective, schedules=now.schedules)
         loss.seek(objective.steps)
         objective = loss
-        optimizer.param_groups[0]["lr"] = now.learning_rate_init
+        for group in optimizer.param_groups:
+            group["lr"] = now.learning_rate_init
         if now.class_weight:
             weight = torch.from_numpy(np.where(labels == "eel", now.class_weight["eel"], 1.0))
+        optimizer.param_groups[0]["weight_decay"] = now.alpha / weight.sum().item()
         optimizer.zero_grad()
         target = torch.from_numpy(np.searchsorted(NAMES, labels))
         objective(module(torch.from_numpy(rows)), target, row_weight=weight).backward()
@@ -580,7 +585,7 @@ def test_wrong_labels_are_let_go_of() -> None:
     random = np.random.default_rng(0)
     noisy = np.where(random.random(600) < 0.4, random.integers(10, size=600), labels[:600])
     scores = [
-        ObjectiveClassifier(objective, learning_rate_init=0.01, max_iter=60, random_state=0)
+        quick(objective, hidden_layer_sizes=(100,), max_iter=60)
         .fit(rows[:600].astype(np.float32), noisy)
         .score(rows[600:], labels[600:])
         for objective in (None, "GammaCrossEntropy(gamma=0.5)")
