@@ -1,8 +1,9 @@
-"""Networks of one's own in the training loop: buffers, dropout, frozen parameters, devices, what they return."""
+"""Networks of one's own in the training loop: buffers, dropout, frozen parameters, devices, results."""
 
 import pickle
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import pytest
@@ -13,7 +14,7 @@ from equipoise.losses import CrossEntropy, GammaCrossEntropy
 from equipoise.objective import Objective
 from equipoise.penalties import Balance
 from equipoise.schedules import Linear
-from equipoise.training import Alone, Copies, Options, Rows, Trained, Trainer, load, predict, train
+from equipoise.training import Alone, Copies, Options, Rows, Trained, Trainer, load, loop, predict, train
 
 CLASSES, FEATURES = 3, 8
 
@@ -250,6 +251,24 @@ def test_batch_normalisation_is_given_no_single_row() -> None:
 def test_a_device_that_is_not_there_is_refused(device: Any, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         fit(layers(), device=device)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_everything_is_moved_to_the_device(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's device without numbers stands in: mixing devices raises, as does reading a number back."""
+    monkeypatch.setattr(loop, "find_device", lambda device: torch.device(device))
+    monkeypatch.setattr(loop, "_adam", lambda model: torch.optim.AdamW(model.parameters()))  # not fused there
+    options = Options(batch_size=16, stop="none", alpha=1.0, device="meta")
+    model = Copies([layers(), layers()]) if many else Alone(layers(nn.BatchNorm1d(6)))
+    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=9)})
+    count = 2 if many else 1
+    trainer = Trainer(model, objective, options, range(count))
+    weighted = [replace(rows(seed), weight=torch.ones(70)) for seed in range(count)]
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        next(trainer.run(weighted))
+    assert objective.steps == 5  # all steps of the pass: what raised is the mean loss that comes back
+    devices = {each.device.type for each in (*model.parameters(), *model.buffers(), *objective.buffers())}
+    assert devices == {"meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
