@@ -78,7 +78,12 @@ def made(
 
 
 def _perceptron(sizes: tuple[int, ...], activation: str) -> nn.Module:
+    """Linear layers, drawn in the range of Glorot and Bengio 2010 as in MLPClassifier, biases too."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out, dtype=torch.float64), ACTIVATIONS[activation]()]
+        layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)
+        bound = ((2 if activation == "logistic" else 6) / (fan_in + fan_out)) ** 0.5
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        layers += [layer, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])

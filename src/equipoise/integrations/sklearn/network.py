@@ -336,7 +336,8 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
 
         def rows(part: Any) -> list[Rows]:
             labels, weights, scores = (torch.from_numpy(each[part]) for each in (target, weight, scored))
-            return [Rows(inputs_of(X[part]), labels, weights, scores)]
+            even = bool((weights == 1).all())
+            return [Rows(inputs_of(X[part]), labels, None if even else weights, scores)]
 
         ends = passes is not None and (self.early_stopping or not self.objective_.schedules)
         self._trainer.options = Options(
