@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.measure import Spread
 from benchmarks.report import machine, table
@@ -81,12 +81,7 @@ class Fold:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the features."""
-        return self.inputs.dtype
-
-    @property
-    def inputs(self) -> Tensor:
-        """The features of the rows that are trained on."""
-        return self.train.inputs  # pyright: ignore[reportReturnType]
+        return self.train.inputs.dtype
 
 
 def folds(dtype: torch.dtype = torch.float32) -> list[Fold]:

@@ -41,7 +41,7 @@ class Rows:
         score_weight: (N,) weights in the accuracy, the NLL and the calibration of validation rows, or None.
     """
 
-    inputs: Tensor | Source
+    inputs: Any  # a Tensor or a Source
     target: Tensor
     weight: Tensor | None = None
     score_weight: Tensor | None = None
