@@ -19,8 +19,7 @@ from sklearn.neural_network import MLPClassifier
 
 from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import Brier
-
-NAMES = np.array(["cat", "dog", "eel"])
+from sklearn_cases import NAMES, quick
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +32,6 @@ def data() -> tuple[Any, Any]:
     """Return three overlapping clouds with named classes."""
     rows, labels, *_ = make_blobs(150, 4, cluster_std=4.0, random_state=1)
     return rows, NAMES[labels]
-
-
-def quick(objective: Any = None, **options: Any) -> ObjectiveClassifier:
-    """Return a classifier that takes no time."""
-    given: dict[str, Any] = {
-        "hidden_layer_sizes": (8,),
-        "max_iter": 15,
-        "n_iter_no_change": np.inf,
-        "learning_rate_init": 0.01,
-        "random_state": 0,
-    }
-    return ObjectiveClassifier(objective, **given | options)
 
 
 def same(one: Any, other: Any, rows: Any) -> bool:
