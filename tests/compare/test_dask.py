@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 def start():
     return distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=100
     )
 
 
@@ -178,7 +178,7 @@ def test_what_is_no_scheduler(monkeypatch, greeting):
 def test_a_cluster_without_workers(monkeypatch):
     monkeypatch.setattr("equipoise.compare.runner.CONNECT", 1)
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty,
+        distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(ConnectionError, match="dask must be a cluster with workers, got none"),
         on_dask(empty.scheduler_address),
     ):
