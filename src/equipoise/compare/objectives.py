@@ -13,6 +13,8 @@ class Candidate:
     def objective(self, steps):
         return self.spelled.objective(steps)
 
+    @property
+    def text(self): return self.spelled.text
     def same(self, other):
         return self.spelled == other.spelled
 
