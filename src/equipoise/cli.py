@@ -19,7 +19,6 @@ __all__ = ["main"]
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141  # the last two as shells count SIGINT and SIGPIPE
 LONGEST = 1000  # characters of a line on stderr
-DIGITS = 1000  # of an integer; Python itself reads no more than 4300
 OF_DATA = ("X", "y", "test", "clean", "groups", "time", "sample_weight", "costs", "similarity")
 
 _EXAMPLES = """examples:
@@ -30,71 +29,53 @@ _EXAMPLES = """examples:
   equipoise compare --data mine:rows --model mine:network
   equipoise compare comparison/study.toml --repeats 3
 """
-# An integer has the metavar N, a number SIZE, a flag none, everything else is text.
-_READ = (
-    ("--target", "COLUMN", "column with the classes"),
-    ("--drop", "COLUMN", "leave a column out; repeatable"),
-    ("--test", "FILE", "file with the test rows, instead of folds"),
-    ("--clean", "COLUMN", "column with better labels, which test rows are held against"),
-    ("--group", "COLUMN", "column of groups, each wholly in one part"),
-    ("--time", "COLUMN", "column of times: the latest fifth of the rows is the test part"),
-)
-_WORTHWHILE = ("--worthwhile", "MEASURE=SIZE", "smallest differences worth having, as accuracy=0.005")
-_JSON = ("--json", None, "print only JSON")
-_COMPARE = (
-    (
-        "--objective",
-        "SPEC",
-        "candidate, as the Python that makes it; repeatable; default: one of each family",
-    ),
-    ("--noise", "SHARE", "share of labels to flip, or the file of a transition matrix"),
-    ("--costs", "COSTS", "costs [true, predicted]: a file, or groups 'a, b | c, d'"),
-    (
-        "--similarity",
-        "ALIKE",
-        "similarity [true, class], rows summing to one: a file, or groups 'a, b | c, d'",
-    ),
-    ("--folds", "N", "parts for cross-validation"),
-    ("--repeats", "N", "times to divide the rows anew"),
-    _WORTHWHILE,
-    ("--random-state", "N", "decides splits, noise, initial weights and batches"),
-    ("--out", "DIR", "folder for the report; default: comparison"),
-    ("--jobs", "N", "processes; default: one per core"),
-    ("--dask", "ADDRESS", "train on the Dask cluster with this scheduler"),
-    ("--quiet", None, "print nothing before the result"),
-    _JSON,
-)
-_TRAINING = (
-    ("--model", "NAME", "mlp, linear, or module:function from (features, classes) to an nn.Module"),
-    (
-        "--model-name",
-        "NAME",
-        "stands for a model of your own in the names of kept trainings; default: as --model",
-    ),
-    ("--width", "N", "hidden units of the mlp"),
-    ("--epochs", "N", "passes over the training rows at most"),
-    ("--batch-size", "N", "rows per step"),
-    ("--lr", "SIZE", "learning rate of AdamW"),
-    ("--weight-decay", "SIZE", "weight decay of AdamW"),
-    ("--stop", "RULE", "what chooses the epoch on validation rows: calibrated, own, accuracy, nll or none"),
-    ("--patience", "N", "epochs without a better one"),
-    ("--class-weight", "RULE", "balanced, for classes that count alike"),
-    ("--tune", "N", "settings to try for each candidate, cross entropy too, chosen on validation rows"),
-    ("--device", "NAME", "where to train, as torch names it"),
-)
-_PAIRED = (
-    ("--baseline", "NAME", "candidate that the others are compared with"),
-    (
-        "--test-size",
-        "SIZE",
-        "test rows of a run, or their share; without sizes runs are taken as independent",
-    ),
-    ("--train-size", "SIZE", "rows that a run is trained and validated on, or their share"),
-    ("--higher", "MEASURE", "measures that are better when higher, where their names do not say it"),
-    ("--lower", "MEASURE", "measures that are better when lower"),
-    _WORTHWHILE,
-    _JSON,
-)
+# Options, as their help shows them: N is an integer, SIZE a number, everything else text.
+_READ = """
+--target COLUMN        column with the classes
+--drop COLUMN          leave a column out; repeatable
+--test FILE            file with the test rows, instead of folds
+--clean COLUMN         column with better labels, which test rows are held against
+--group COLUMN         column of groups, each wholly in one part
+--time COLUMN          column of times: the latest fifth of the rows is the test part
+"""
+_COMPARE = """
+--objective SPEC       candidate, as the Python that makes it; repeatable; default: one of each family
+--noise SHARE          share of labels to flip, or the file of a transition matrix
+--costs COSTS          costs [true, predicted]: a file, or groups 'a, b | c, d'
+--similarity ALIKE     similarity [true, class], rows summing to one: a file, or groups 'a, b | c, d'
+--folds N              parts for cross-validation
+--repeats N            times to divide the rows anew
+--worthwhile MEASURE=SIZE  smallest differences worth having; default: accuracy=0.005 calibrated_nll=0.01
+--random-state N       decides splits, noise, initial weights and batches
+--out DIR              folder for the report; default: comparison
+--jobs N               processes; default: one per core
+--dask ADDRESS         train on the Dask cluster with this scheduler
+--quiet                print nothing before the result
+--json                 print only JSON
+"""
+_TRAINING = """
+--model NAME           mlp, linear, or module:function from (features, classes) to an nn.Module
+--model-name NAME      stands for a model of your own in the names of kept trainings; default: as --model
+--width N              hidden units of the mlp
+--epochs N             passes over the training rows at most
+--batch-size N         rows per step
+--lr SIZE              learning rate of AdamW
+--weight-decay SIZE    weight decay of AdamW
+--stop RULE            what chooses the epoch on validation rows: calibrated, own, accuracy, nll or none
+--patience N           epochs without a better one
+--class-weight RULE    balanced, for classes that count alike
+--tune N               settings to try for each candidate, cross entropy too, chosen on validation rows
+--device NAME          where to train, as torch names it
+"""
+_PAIRED = """
+--baseline NAME        candidate that the others are compared with; needed
+--test-size SIZE       test rows of a run, or their share; without sizes runs are taken as independent
+--train-size SIZE      rows that a run is trained and validated on, or their share
+--higher MEASURE       measures that are better when higher, where their names do not say it
+--lower MEASURE        measures that are better when lower
+--worthwhile MEASURE=SIZE  smallest differences worth having
+--json                 print only JSON
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,10 +88,14 @@ class _Parser(argparse.ArgumentParser):
         while words and words[0] != "--":
             word = words.pop(0)
             action = self._option_string_actions.get(word)
-            takes = action is not None and action.nargs is None and words
-            joined.append(
-                f"{word}={words.pop(0)}" if takes and words[0] not in self._option_string_actions else word
-            )
+            if (
+                action is not None
+                and action.nargs is None
+                and words
+                and words[0] not in self._option_string_actions
+            ):
+                word = f"{word}={words.pop(0)}"
+            joined.append(word)
         return super().parse_known_args(joined + words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -177,24 +162,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = command.add_argument
-    add(
-        "data",
-        nargs="?",
-        metavar="DATA",
-        help="CSV, TSV, Parquet, NPZ or study; default: scikit-learn's digits",
+    command.add_argument(
+        "data", nargs="?", metavar="DATA", help="CSV, TSV, Parquet, NPZ or study; default: digits"
     )
-    add(
-        "--data",
-        dest="source",
-        metavar="MODULE:FUNCTION",
-        help="function that returns the data: (X, y) or more",
+    command.add_argument(
+        "--data", dest="source", metavar="MODULE:FUNCTION", help="function that returns the data"
     )
     defaults = {name: each.default for name, each in inspect.signature(compare).parameters.items()}
-    _add(command, _READ)
-    _add(command, _COMPARE, defaults)
-    _add(command.add_argument_group("training, the same for every candidate"), _TRAINING, defaults)
-    command.set_defaults(run=_compare, options=_options(command) | {"groups": "--group"})
+    options = (
+        {"source": "--data", "groups": "--group"} | _add(command, _READ) | _add(command, _COMPARE, defaults)
+    )
+    training = command.add_argument_group("training, the same for every candidate")
+    command.set_defaults(run=_compare, options=options | _add(training, _TRAINING, defaults))
     command = commands.add_parser(
         "paired",
         allow_abbrev=False,
@@ -205,58 +184,54 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "scores", metavar="RUNS", help="CSV, TSV, Parquet or JSON lines: candidate, seed, measures"
     )
-    _add(command, _PAIRED)
-    command.set_defaults(run=_paired, options=_options(command))
+    command.set_defaults(run=_paired, options=_add(command, _PAIRED))
     return parser
 
 
-def _add(
-    group: Any, table: Sequence[tuple[str, str | None, str]], defaults: Mapping[str, Any] | None = None
-) -> None:
-    """Add options; those of `compare` have the defaults of the function."""
-    for option, metavar, text in table:
-        default = (defaults or {}).get(option[2:].replace("-", "_"))
-        shown = text if default is None else f"{text}; default: {default}"
-        if metavar is None:
-            group.add_argument(option, action="store_true", help=shown)
-            continue
-        more: dict[str, Any] = {"required": True} if option == "--baseline" else {}
-        if option == "--objective":
-            more["dest"] = "objectives"
+def _add(group: Any, table: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
+    """Add options, with the defaults of a function, and return how its arguments are spelled as options."""
+    options = {}
+    for line in table.strip().splitlines():
+        words, text = re.split("  +", line, maxsplit=1)
+        option, _, metavar = words.partition(" ")
+        name = {"--objective": "objectives"}.get(option, option[2:].replace("-", "_"))
+        options[name] = option
+        if defaults.get(name) is not None:
+            text += f"; default: {defaults[name]}"
+        more: dict[str, Any] = {"action": "append" if "repeatable" in text else "store"}
         if metavar.startswith("MEASURE"):
-            more |= {"action": "extend", "nargs": "+"}
-        elif text.find("repeatable") > 0:
-            more["action"] = "append"
-        kind = {"N": _integer, "SIZE": _number, "MEASURE=SIZE": _named_number}.get(metavar, str)
-        group.add_argument(option, metavar=metavar, type=kind, help=shown, **more)
+            more = {"action": "extend", "nargs": "+"}
+        if text.endswith("needed"):
+            more["required"] = True
+        kinds = (
+            {"metavar": metavar, "type": _KINDS.get(metavar, str)} if metavar else {"action": "store_true"}
+        )
+        group.add_argument(option, dest=name, help=text, **(more | kinds))
+    return options
 
 
-def _options(command: argparse.ArgumentParser) -> dict[str, str]:
-    """How arguments of the function are spelled as options."""
-    return {action.dest: action.option_strings[0] for action in command._actions if action.option_strings}
+def _as(kind: Callable[[str], Any], rule: str) -> Callable[[str], Any]:
+    """A reader of a value, whose error says the rule and the value."""
 
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:  # also of integers too long for Python
+            raise argparse.ArgumentTypeError(f"must be {rule}, got {_line(repr(text), 60)}") from None
 
-def _integer(text: str) -> int:
-    try:
-        return int(text if len(text) <= DIGITS else "too long")
-    except ValueError:
-        rule = "an integer" if len(text) <= DIGITS else f"an integer of at most {DIGITS} digits"
-        raise argparse.ArgumentTypeError(f"must be {rule}, got {_line(repr(text), 60)}") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, got {_line(repr(text), 60)}") from None
+    return read
 
 
 def _named_number(text: str) -> tuple[str, float]:
-    name, sign, number = text.partition("=")
-    if not sign:
-        said = _line(repr(text), 60)
-        raise argparse.ArgumentTypeError(f"must be a measure and a number, got {said}; write accuracy=0.01")
-    return name, _number(number)
+    name, _, number = text.partition("=")
+    return name, float(number)
+
+
+_KINDS = {
+    "N": _as(int, "an integer"),
+    "SIZE": _as(float, "a number"),
+    "MEASURE=SIZE": _as(_named_number, "a measure and a number such as accuracy=0.005"),
+}
 
 
 def _compare(given: dict[str, Any]) -> int:
