@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -231,30 +231,14 @@ def compare(
     Source:
         Nadeau and Bengio, Machine Learning 52, 2003, for the variance of overlapping training sets.
     """
+    given = locals() | {"device": str(device), "worthwhile": worthwhile or {}}
     require_libraries()
     from equipoise.compare import console, folder, runner
     from equipoise.compare.collect import collect
     from equipoise.compare.plan import prepare
     from equipoise.compare.verdict import judge
 
-    settings = Settings(
-        model=model,
-        model_name=model_name,
-        width=width,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        stop=stop,
-        patience=patience,
-        class_weight=class_weight,
-        folds=folds,
-        repeats=repeats,
-        tune=tune,
-        worthwhile=worthwhile or {},
-        device=str(device),
-        random_state=random_state,
-    )
+    settings = Settings(**{each.name: given[each.name] for each in fields(Settings)})
     dataset = _dataset(X, y, test, clean, groups, time, sample_weight)
     if out is not None:
         folder.require(Path(out))

@@ -5,22 +5,25 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from equipoise.calibration import Calibration, fit
-from equipoise.compare.arrays import features_of, from_arrays
+from equipoise.compare.arrays import as_column, features_of, from_arrays
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.networks import Inputs, network
 from equipoise.compare.results import Result
-from equipoise.compare.splits import validation_part
+from equipoise.compare.splits import splits
 from equipoise.compare.trial import options, row_weight
 from equipoise.compare.verdict import Verdict
 from equipoise.decisions import decide
 from equipoise.training import Alone, Rows, predict, train
 
 __all__ = ["Refitted", "refit"]
+
+VALIDATION = 10  # one row in so many chooses the epoch and fits the calibration
 
 
 @final
@@ -77,7 +80,9 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
     setting = Counter(record.setting for record in judged.winner.records).most_common(1)[0][0]
     place = result.outcomes.index(judged.winner)
     unit = next(unit for unit in plan.units if unit.of == place and unit.setting == setting)
-    training, validation = validation_part(dataset, settings.random_state)
+    folds = min(VALIDATION, int(np.bincount(dataset.labels).max()))
+    first = splits(dataset, folds, 1, settings.random_state)[0]
+    training, validation = np.union1d(first.train, first.validation), first.test
     inputs = Inputs(dataset, training, settings.model)
     rows, labels = inputs(features_of(dataset.features, compared)), torch.from_numpy(dataset.labels)
     weight = row_weight(labels, training, dataset, settings.class_weight)
@@ -106,10 +111,20 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
     return Refitted(
         made,
         fit(logits, labels[validation]),
-        dataset.labels_as_given,
+        _as_given(X, y, dataset.classes),
         trained.epoch,
         result.nll_of,
         plan.conditions.costs if plan.costs_from == "costs" else None,
         inputs,
         dataset,
     )
+
+
+def _as_given(X: Any, y: Any, classes: tuple[str, ...]) -> NDArray[Any]:  # noqa: N803
+    """The classes as the labels have them, and not as text: numbers, bools, or whatever was given."""
+    if y is None:
+        whole = not isinstance(X, Dataset) and all(name.lstrip("-").isdigit() for name in classes)
+        return np.array([int(name) for name in classes] if whole else classes)
+    found = pd.unique(pd.Series(as_column(y, "y", pd.RangeIndex(len(y)))).dropna())
+    named = {str(int(v)) if isinstance(v, float) and v == int(v) else str(v).strip(): v for v in found}
+    return np.array([named.get(name, name) for name in classes])
