@@ -19,6 +19,11 @@ __all__ = ["main"]
 
 REFUSED, INTERRUPTED, UNREAD = 2, 130, 141  # the last two as shells count SIGINT and SIGPIPE
 LONGEST = 1000  # characters of a line on stderr
+_OURS = (
+    __file__,
+    importlib.__file__,
+    *(f"<frozen importlib.{part}>" for part in ("_bootstrap", "_bootstrap_external")),
+)
 OF_DATA = ("X", "y", "test", "clean", "groups", "time", "sample_weight", "costs", "similarity")
 
 _EXAMPLES = """examples:
@@ -84,23 +89,20 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse words, options joined to their values: argparse takes "-1*Focal()" for an option."""
         words = list(sys.argv[1:] if args is None else args)
+        options = self._option_string_actions
         joined: list[str] = []
         while words and words[0] != "--":
             word = words.pop(0)
-            action = self._option_string_actions.get(word)
-            if (
-                action is not None
-                and action.nargs is None
-                and words
-                and words[0] not in self._option_string_actions
-            ):
+            if word in options and options[word].nargs is None:
+                if not words or words[0] in (*options, "--"):
+                    self.error(f"{word} must have a value, got none")
                 word = f"{word}={words.pop(0)}"
             joined.append(word)
         return super().parse_known_args(joined + words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say in one line what is wrong with the options."""
-        message = re.sub(r"^argument (\S+): (?=must |expected )", r"\1 ", message)
+        message = re.sub(r"^argument (\S+): (?=must )", r"\1 ", message)
         self.exit(REFUSED, f"equipoise: error: {_line(message)}; see {self.prog} --help\n")
 
 
@@ -116,14 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal is not UTF-8
     try:
+        return _run(argv)
+    finally:
         try:
-            return _run(argv)
-        finally:
             print(end="", flush=True)
-    except OSError as error:  # of the output; Python would try once more when it ends
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD if isinstance(error, BrokenPipeError) else _refuse(error)
+        except OSError:  # nobody reads it, or the disk is full: Python would try once more at its end
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -131,12 +132,14 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         given = vars(_parser().parse_args(argv))
         run, options = given.pop("run"), given.pop("options")
-        return run(given)
+        code = run(given)
+        print(end="", flush=True)
+        return code
     except KeyboardInterrupt as stop:
         print("equipoise: interrupted", *stop.args, sep="; ", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        raise
+        return UNREAD
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         return _refuse(error, options)
 
@@ -258,14 +261,13 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     from equipoise.compare import read, study
 
     path, source = given.pop("data", None), given.pop("source", None)
-    columns = [option[2:] for option, *_ in _READ]
-    reading = {name: given.pop(name) for name in columns if name in given}
+    reading = {name: given.pop(name) for name in re.findall(r"--(\w+)", _READ) if name in given}
     again = path is not None and path.lower().endswith(".toml")
     asked = study.load(path) if again else {"data": {"data": path}}
     read_then = asked.pop("data")
     given = asked | given
     if again and "model" not in given and "model_name" in given:
-        raise ValueError(f"model must be given with {path}, got none; add that of {given['model_name']!r}")
+        raise ValueError(f"model must be given with {path}, got none; it was {given['model_name']}")
     if ":" in given.get("model", ""):
         given = {"model_name": given["model"]} | given | {"model": _load("model", given["model"])}
     if "worthwhile" in given:
@@ -306,10 +308,12 @@ def _returned(source: str) -> dict[str, Any]:
 def _load(name: str, text: str) -> Callable[..., Any]:
     """Import a function, from the current directory too."""
     module, _, path = text.partition(":")
+    if not module or not path:
+        raise ValueError(f"{name} must be module:function, got {text!r}; name both")
     if not {"", os.getcwd()}.intersection(sys.path):
         sys.path.insert(0, os.getcwd())  # as `python -m` has it
     with _theirs(name):
-        found = importlib.import_module(module or "None")
+        found = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
     if not callable(found):
@@ -323,8 +327,9 @@ def _theirs(name: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        got = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _OURS]
+        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        got = f"{type(error).__name__}: {error}{place}"
         raise ValueError(f"{name} must be module:function that runs, got {got}; correct it there") from error
 
 
@@ -343,7 +348,7 @@ def _warnings() -> Iterator[None]:
 
 def _paired(given: dict[str, Any]) -> int:
     from equipoise.compare import paired
-    from equipoise.compare.paired import read_scores
+    from equipoise.compare.runs import read_scores
 
     as_json = given.pop("json", False)
     ways = dict.fromkeys(given.pop("higher", ()), True) | dict.fromkeys(given.pop("lower", ()), False)

@@ -38,7 +38,7 @@ def dumps(plan: "Plan") -> str:
     import tomli_w
 
     path = Path("study.toml") if plan.out is None else plan.out / "study.toml"
-    notes = [f"A comparison by equipoise. To run it again: equipoise compare {str(path)!a}"]
+    notes = [f"A study of equipoise. To run it again: equipoise compare {str(path)!a}"]
     settings = {field.name: getattr(plan.settings, field.name) for field in fields(Settings)}
     if plan.settings.own_model:
         settings |= {"model": None, "model_name": plan.settings.title}
@@ -49,21 +49,25 @@ def dumps(plan: "Plan") -> str:
     else:
         given = {name: value for name, value in source.items() if value is not None}
         source = {name: list(value) if name == "drop" else str(value) for name, value in given.items()}
-    texts = {candidate.name: candidate.text for candidate in plan.candidates[1:]}
-    own = [candidate.name for candidate in plan.candidates[1:] if not _readable(candidate, plan)]
-    notes += [f"This can be compared in Python only: {name!a}" for name in own]
+    texts = {candidate.name: _text(candidate, plan) for candidate in plan.candidates[1:]}
+    notes += [
+        f"This can be compared in Python only: {name!a}" for name, text in texts.items() if text is None
+    ]
+    texts = {name: text or name for name, text in texts.items()}
     lines = [f"# {note}" for note in notes]
     study: dict[str, Any] = {"objectives": list(texts) if list(texts) == list(texts.values()) else texts}
     for name, given in plan.given.items():
         if isinstance(given, str | Path | int | float):
-            study[name] = str(given)
+            study[name] = str(given) if isinstance(given, Path) else given
         else:  # in one line: tomli_w writes one for each number
             matrix = plan.conditions.noise if name == "noise" else plan.matrices[name]
             lines.append(f"{name} = {json.dumps(matrix.tolist())}")
     study |= {"out": None if plan.out is None else str(plan.out)} | settings
     study |= {"worthwhile": dict(plan.settings.worthwhile), "data": source}
     written = tomli_w.dumps({name: value for name, value in study.items() if value is not None})
-    return "\n".join([*lines, written])
+    return (
+        "\n".join([*lines, written]).encode("utf-8", "backslashreplace").decode()
+    )  # names of files may be bytes
 
 
 def load(path: str) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def load(path: str) -> dict[str, Any]:
         ValueError: If it is no TOML, or has a key or a kind of value that a study does not have.
         OSError: If the file cannot be read.
     """
-    from equipoise.compare.read import read
+    from equipoise.compare import read
 
     try:
         study = tomllib.loads(Path(path).read_bytes().decode())
@@ -87,14 +91,17 @@ def load(path: str) -> dict[str, Any]:
     return {"data": None} | study
 
 
-def _readable(candidate: "Candidate", plan: "Plan") -> bool:
-    """Whether the text of a candidate makes the same one again."""
+def _text(candidate: "Candidate", plan: "Plan") -> str | None:
+    """A text that makes this candidate again: its name, if that is one; None for a loss of one's own."""
     from equipoise.compare.objectives import read_objective
 
-    try:
-        return read_objective(candidate.text, plan.matrices).same(candidate)
-    except (TypeError, ValueError):
-        return False
+    for text in (candidate.name, candidate.text):
+        try:
+            if read_objective(text, plan.matrices).same(candidate):
+                return text
+        except (TypeError, ValueError):
+            continue
+    return None
 
 
 def _require(table: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], path: str) -> None:
