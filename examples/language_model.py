@@ -2,7 +2,7 @@
 
 Trains a tokenizer and llama models on the standard library, fine-tunes them on text with wrong tokens, all
 through the fused head; measures time and memory beside the plain Trainer. Prints tables, writes all numbers
-and a picture. Needs pip install 'equipoise[compare,transformers]'.
+and a picture. Needs pip install 'equipoise[compare,transformers]' torchmetrics.
 """
 
 import argparse

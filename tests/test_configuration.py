@@ -65,6 +65,47 @@ def test_a_text_makes_the_loss_it_spells(text: str, loss: Loss) -> None:
     assert parse(text, {"costs": COSTS}) == loss
 
 
+def test_numbers_that_torch_cannot_take_as_integers_are_floats() -> None:
+    made: Any = parse("SymmetricCrossEntropy(alpha=10000000000000000000, beta=9007199254740992)")
+    assert (type(made.alpha), type(made.beta)) == (float, int)
+    assert made.alpha == 1e19
+    assert made(torch.zeros(2, 3), torch.tensor([0, 1])).isfinite()
+    product: Any = parse("Focal(gamma=9007199254740992 * 9007199254740992)")
+    assert type(product.gamma) is float
+
+
+def test_a_text_may_be_as_deep_as_python_takes() -> None:
+    def on_top_of(frames: int, text: str) -> Loss:
+        return on_top_of(frames - 1, text) if frames else parse(text)
+
+    for text in ("CrossEntropy()" + " + CrossEntropy()" * 97, "-" * 97 + "CrossEntropy()"):
+        assert len(on_top_of(300, text).terms()) in (98, 1)
+        assert on_top_of(300, text) == parse(normalise(text))
+
+
+def test_a_long_list_is_read() -> None:
+    costs = 1 - np.eye(300)
+    assert parse(f"ExpectedCost({costs.tolist()})") == ExpectedCost(costs)
+
+
+def test_a_sum_of_one_is_spelled_as_its_term() -> None:
+    assert spell(1 * Focal()) == "Focal(gamma=2.0)"
+    with pytest.raises(ValueError, match="keep the code that makes it"):
+        spell(Pretender())
+
+
+def test_a_text_calls_further_makers() -> None:
+    assert parse("Focal(gamma=half(3))", makers={"half": lambda number: number / 2}) == Focal(1.5)
+    with pytest.raises(ValueError, match=r"must use a known name, got 'hlaf'; did you mean half\?"):
+        parse("Focal(gamma=hlaf(3))", makers={"half": lambda number: number / 2})
+
+
+def test_a_matrix_that_cannot_be_written_to_goes_by_its_name() -> None:
+    fixed = COSTS.copy()
+    fixed.setflags(write=False)
+    assert parse("ExpectedCost(costs)", {"costs": fixed}) == ExpectedCost(COSTS)
+
+
 def test_another_text_makes_another_loss() -> None:
     assert parse("Focal(gamma=2.0)") != parse("Focal(gamma=3.0)")
     assert parse_schedule("Linear(0, 1, 9)") != parse_schedule("Linear(0, 1, 8)")
@@ -111,6 +152,40 @@ def test_one_spelling_and_the_names_in_it() -> None:
         ("GammaCrossEntropy(gamma=-1)", "GammaCrossEntropy: gamma must be in [0, 1], got -1"),
         ("GammaCrossEntropy(gamma='a')", "GammaCrossEntropy: gamma must be a Python number, got 'a'"),
         ("-" * 100_000 + "1", "must be Python such as"),
+        ("Focal(gamma=1, gamma=2)", "Focal must be given each option once, got 'gamma' 2 times; keep one"),
+        ("Focal(1, gamma=2)", "Focal must be given each option once, got 'gamma' 2 times; keep one"),
+        ("Focal(gamma=1, **{'gamma': 2})", "Focal must be given an option it has, got '**'"),
+        (
+            "CrossEntropy()" + " + CrossEntropy()" * 899,
+            "must be at most 100 operations deep, got 'CrossEntropy()",
+        ),
+        ("-" * 801 + "CrossEntropy()", "must be at most 100 operations deep, got '-----"),
+        ("Focal(" * 101 + ")" * 101, "must be at most 100 operations deep, got 'Focal("),
+        ("ExpectedCost(" + "[" * 101 + "]" * 101 + ")", "must be at most 100 operations deep, got 'Expected"),
+        ("Focal(gamma=" + "9" * 400 + ")", "must have finite numbers, got 'Focal(gamma=999"),
+        ("Focal(gamma=0x" + "f" * 9000 + ")", "must have finite numbers, got 'Focal(gamma=0xfff"),
+        ("Focal(gamma=" + "9" * 9000 + ")", "must be Python such as"),
+        (
+            "ExpectedCost([[0, 1" + "_000" * 140 + "], [1, 0]])",
+            "must have finite numbers, got 'ExpectedCost([[0",
+        ),
+        ("9" * 400 + " * CrossEntropy()", "must have finite numbers, got '999"),
+        ("Focal(gamma=" + "9" * 200 + " * " + "9" * 200 + ")", "must have finite numbers, got '999"),
+        ("Focal(gamma=1e300 * 1e300)", "must have finite numbers, got '1e+300 * 1e+300'; it is inf"),
+        ("Focal(gamma=1e400)", "Focal: gamma must be finite and at least 0, got inf"),
+        (
+            "Focal(gamma=True)",
+            "must use only names, options, numbers, texts, lists, +, -, * and /, got 'True'",
+        ),
+        ("ExpectedCost([[False, True], [True, False]])", "must use only names, options, numbers, "),
+        ("Focal(gamma=1j)", "must use only names, options, numbers"),
+        ("Focal(gamma=b'1')", "must use only names, options, numbers"),
+        ("Focal(gamma=(x := 1))", "must use only names, options, numbers"),
+        ("Focal(*[1])", "must use only names, options, numbers"),
+        ("CrossEntropy()\x00", "must be Python such as"),
+        ("CrossEntropy()\n+ Focal()", "must be Python such as"),
+        ("'\ud800'", "must be Python such as"),
+        ("x" * 100_000, "must use a known name, got 'xxx"),
     ],
 )
 def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None:

@@ -319,7 +319,7 @@ MESSAGES = [
     value(
         lambda: Matrix([[0.8, 0.3], [0.2, 0.7]], "similarity", "ab"),
         "similarity[true, class] must have rows that sum to 1, got 1.1 for true class 'a'; its "
-        "columns do, so it looks transposed: pass its .T",
+        "columns do, so it looks transposed: exchange rows and columns",
     ),
     value(
         lambda: Matrix([[0.8, 0.3], [0.3, 0.7]], "similarity", "ab"),
@@ -334,7 +334,8 @@ MESSAGES = [
     value(
         lambda: Matrix([[2, 1], [5, 1]], "costs", "ab"),
         "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'a' as "
-        "itself and 1 as 'b'; each is smallest in its column, so it looks transposed: pass its .T",
+        "itself and 1 as 'b'; each is smallest in its column, so it looks transposed: exchange "
+        "rows and columns",
     ),
     value(
         lambda: Matrix(COSTS, "costs", "abc").ordered("abe"),

@@ -6,7 +6,7 @@ twice, its terms are `"Entropy[0]"` and `"Entropy[1]"`.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from equipoise.losses.base import Loss, Sum
@@ -31,7 +31,7 @@ def places(loss: Loss) -> dict[str, Place]:
         label = kind if kinds.count(kind) == 1 else f"{kind}[{kinds[:index].count(kind)}]"
         if isinstance(loss, Sum):
             found[label] = (index, None)
-        for option in fields(term):  # pyright: ignore[reportArgumentType]
+        for option in fields(term) if is_dataclass(term) else ():
             if isinstance(getattr(term, option.name), (int, float)):
                 found[f"{label}.{option.name}"] = (index, option.name)
     options = [option for _, option in found.values()]

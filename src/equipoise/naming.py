@@ -10,11 +10,12 @@ from inspect import ismodule
 from types import MappingProxyType
 from typing import Any
 
+MOST_NAMES = 40  # in a list of what there is
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NONE) -> str:
-    """Return the way out for a name that is not known: the nearest one, or all of them.
+    """Return the way out for a name that is not known: the nearest one, or the first forty.
 
     Args:
         name: The name.
@@ -28,7 +29,9 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     listed = [each if each.isprintable() else repr(each) for each in known]
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
-    return f"did you mean {shown[close[0]]}?" if close else f"there is {', '.join(listed) or 'none'}"
+    more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+    some = f"there is {', '.join(listed[:MOST_NAMES]) or 'none'}{more}"
+    return f"did you mean {shown[close[0]]}?" if close else some
 
 
 def answer_names(path: str) -> None:

@@ -3,8 +3,10 @@
 import ast
 import operator
 import reprlib
+import sys
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, final
@@ -21,6 +23,9 @@ from equipoise.targets import Matrix
 _NO_NAMES: Mapping[str, Any] = MappingProxyType({})
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = 90
+_REASON = 300  # characters of an error that another one quotes
+_DEEPEST = 100  # nested operations of a text: few enough for Python's own limit on recursion
+_EXACT = 2**53  # from here on a float does not hold every integer
 _WRONG = {  # whether left and right are losses
     "+": ((True, False), (False, True)),
     "-": ((True, False), (False, True)),
@@ -35,7 +40,13 @@ _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def parse(text: str, names: Mapping[str, Any] = _NO_NAMES, *, name: str = "objective") -> Loss:
+def parse(
+    text: str,
+    names: Mapping[str, Any] = _NO_NAMES,
+    *,
+    name: str = "objective",
+    makers: Mapping[str, Callable[..., Any]] = _NO_NAMES,
+) -> Loss:
     """Make the loss that a text spells, without evaluating the text.
 
     Args:
@@ -43,6 +54,7 @@ def parse(text: str, names: Mapping[str, Any] = _NO_NAMES, *, name: str = "objec
             options, numbers, lists, ``+``, ``-``, ``*`` and ``/``.
         names: What bare names stand for, such as a matrix of costs.
         name: What to call the text in an error.
+        makers: Functions that a text may call besides those of the tables.
 
     Raises:
         ValueError: If the text is anything else; the message names the nearest right name or option.
@@ -51,7 +63,8 @@ def parse(text: str, names: Mapping[str, Any] = _NO_NAMES, *, name: str = "objec
         >>> parse("GammaCrossEntropy(gamma=0.5)").gamma
         0.5
     """
-    return _Reader(name, _LOSS, names).read(text)
+    kind = replace(_LOSS, table={**_LOSS.table, **makers}) if makers else _LOSS
+    return _Reader(name, kind, names).read(text)
 
 
 def parse_schedule(text: str, *, name: str = "schedule") -> Schedule:
@@ -89,12 +102,13 @@ def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
     with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
         text = repr(made)
     try:
-        same = (parse(text) if isinstance(made, Loss) else parse_schedule(text)) == made
+        again = parse(text).terms() if isinstance(made, Loss) else parse_schedule(text)
+        same = again == (made.terms() if isinstance(made, Loss) else made)  # 1 * Focal() is spelled Focal()
     except ValueError:
         same = False
     if not same:
         raise ValueError(
-            f"{name} must be made of what the tables name for a text to make it again, got {_short(text)}; "
+            f"{name} must be made of what the tables name for a text to make it again, got {short(text)}; "
             "keep the code that makes it"
         )
     return text
@@ -169,7 +183,7 @@ class _Reader:
         value = self._value(_tree(text, self.name, self.kind.example))
         if not isinstance(value, self.kind.made):
             raise ValueError(
-                f"{self.name} must be {self.kind.words}, got {_short(text)}; "
+                f"{self.name} must be {self.kind.words}, got {short(text)}; "
                 f"write for example {self.kind.example}"
             )
         return value
@@ -177,8 +191,8 @@ class _Reader:
     def _value(self, node: ast.expr) -> Any:
         """Return the number, list, named thing, weight, loss or schedule that a node stands for."""
         match node:
-            case ast.Constant(value=bool() | int() | float() | str() | None as value):
-                return value
+            case ast.Constant(value=int() | float() | str() | None as value) if not isinstance(value, bool):
+                return _as_float(value)
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 return [self._value(item) for item in items]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -194,13 +208,13 @@ class _Reader:
             case _:
                 raise ValueError(
                     f"{self.name} must use only names, options, numbers, texts, lists, +, -, * and /, "
-                    f"got {_short(node)}; write for example {self.kind.example}"
+                    f"got {short(node)}; write for example {self.kind.example}"
                 )
 
     def _named(self, given: str) -> Any:
         """Return what a bare name stands for."""
         if given in self.names:
-            return torch.as_tensor(self.names[given])
+            return torch.tensor(np.array(self.names[given]))
         if given in self.kind.table:
             raise ValueError(f"{self.name} must call what it names, got {given!r}; write {given}()")
         meant = bool(self.names) or given[0].isupper()
@@ -209,14 +223,15 @@ class _Reader:
             if meant
             else "write numbers out, [[0, 1], [1, 0]]"
         )
-        raise ValueError(f"{self.name} must use a known name, got {given!r}; {way}")
+        raise ValueError(f"{self.name} must use a known name, got {short(given)}; {way}")
 
     def _made(self, made: str, call: ast.Call) -> Any:
         """Return what a call makes."""
         table = self.kind.table
         if made not in table:
-            raise ValueError(f"{self.name} must use a known name, got {made!r}; {nearest(made, table)}")
-        options = list(signature(table[made]).parameters)
+            raise ValueError(f"{self.name} must use a known name, got {short(made)}; {nearest(made, table)}")
+        call_as = signature(table[made])
+        options = list(call_as.parameters)
         if len(call.args) > len(options):
             listed = f"it has {', '.join(options)}" if options else "it has none"
             raise ValueError(
@@ -226,14 +241,22 @@ class _Reader:
             if keyword.arg not in options:
                 given = keyword.arg or "**"
                 raise ValueError(
-                    f"{made} must be given an option it has, got {given!r}; {nearest(given, options)}"
+                    f"{made} must be given an option it has, got {short(given)}; {nearest(given, options)}"
                 )
+        given = [*options[: len(call.args)], *(str(keyword.arg) for keyword in call.keywords)]
+        repeated = next((option for option in options if given.count(option) > 1), None)
+        if repeated is not None:
+            raise ValueError(
+                f"{made} must be given each option once, got {repeated!r} {given.count(repeated)} times; "
+                "keep one of them"
+            )
         positional = [self._value(argument) for argument in call.args]
         named = {str(keyword.arg): self._value(keyword.value) for keyword in call.keywords}
         try:
-            return table[made](*positional, **named)
+            bound = call_as.bind(*positional, **named)
+            return table[made](*bound.args, **bound.kwargs)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{made}: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{made}: {_reason(error)}") from error
 
     def _combined(self, node: ast.BinOp, left: Any, right: Any) -> Any:
         """Return two numbers, two losses, or a number times a loss, combined."""
@@ -243,36 +266,70 @@ class _Reader:
         losses = isinstance(left, Loss), isinstance(right, Loss)
         if losses in _WRONG[sign]:
             raise ValueError(
-                f"{self.name} must add losses to losses and multiply them by numbers, got {_short(node)}; "
+                f"{self.name} must add losses to losses and multiply them by numbers, got {short(node)}; "
                 f"write for example {self.kind.example}"
             )
         try:
-            return apply(left, right)
+            value = _as_float(apply(left, right))
         except (ArithmeticError, ValueError) as error:
-            raise ValueError(f"{self.name} must have finite numbers, got {_short(node)}; {error}") from error
+            raise ValueError(
+                f"{self.name} must have finite numbers, got {short(node)}; {_reason(error)}"
+            ) from error
+        if isinstance(value, float) and not abs(value) < float("inf"):
+            raise ValueError(f"{self.name} must have finite numbers, got {short(node)}; it is {value}")
+        return value
 
     def _beside(self, value: Any, node: ast.expr) -> Any:
         """Return the value, if it may stand beside a sign: a number or a loss."""
         if isinstance(value, Loss) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
         raise ValueError(
-            f"{self.name} must combine {self.kind.beside}, got {_short(node)} beside a sign; "
+            f"{self.name} must combine {self.kind.beside}, got {short(node)} beside a sign; "
             f"write for example {self.kind.example}"
         )
 
 
 def _tree(text: str, name: str, example: str) -> ast.expr:
-    """Return the text's expression tree."""
+    """Return the text's expression tree, of a depth and with numbers that can be worked with."""
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings(action="ignore"):  # of the syntax: what is wrong is an error
+            tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-        raise ValueError(f"{name} must be Python such as {example}, got {_short(text)}; {reason}") from None
+        reason = error.msg if isinstance(error, SyntaxError) else _reason(error)
+        raise ValueError(f"{name} must be Python such as {example}, got {short(text)}; {reason}") from None
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(
+                f"{name} must be at most {_DEEPEST} operations deep, got {short(text)}; make it in Python"
+            )
+        if any(isinstance(node, ast.Constant) and _is_too_large(node.value) for node in level):
+            raise ValueError(
+                f"{name} must have finite numbers, got {short(text)}; a number has at most 308 digits"
+            )
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return tree
 
 
-def _short(shown: str | ast.expr) -> str:
+def _is_too_large(value: object) -> bool:
+    return isinstance(value, int) and abs(value) > sys.float_info.max
+
+
+def _as_float(value: Any) -> Any:
+    """Return the value, an integer that torch cannot take as a float."""
+    return float(value) if isinstance(value, int) and abs(value) > _EXACT else value
+
+
+def _reason(error: BaseException) -> str:
+    """Return what an error says, in one line that is not too long."""
+    said = next(iter(str(error).splitlines()), type(error).__name__)
+    return said if len(said) <= _REASON else f"{said[: _REASON // 2]} ... {said[-_REASON // 2 :]}"
+
+
+def short(shown: str | ast.expr) -> str:
     """Return what was given, quoted and cut to a length that fits a line."""
     return _QUOTE.repr(shown if isinstance(shown, str) else ast.unparse(shown))
 
 
-__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "spell"]
+__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "short", "spell"]

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from equipoise.compare import spec
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.measures import Predictions, chance_calibration_errors
-from equipoise.compare.plan import Candidate, Plan
+from equipoise.compare.objectives import Candidate, read_objective
+from equipoise.compare.plan import Plan
 from equipoise.compare.records import Record, Setting
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
-from equipoise.compare.settings import Settings, Training
+from equipoise.compare.settings import Settings
 from equipoise.compare.splits import Split, splits
 from equipoise.compare.statistics import compare_paired, worthwhile_difference
 from equipoise.compare.trial import Conditions, Unit
@@ -51,6 +51,8 @@ def make(
     name: str = "digits",
     warnings: tuple[str, ...] = (),
     rows: int | None = None,
+    model: Any = None,
+    scale: float = 1.0,
 ) -> Result:
     """Train small models on digits and return them as a result.
 
@@ -69,6 +71,8 @@ def make(
         name: Of the data.
         warnings: Of the plan.
         rows: How many rows to take; None for all.
+        model: What the settings say the model is; it is never called.
+        scale: Of the costs.
     """
     digits: Any = load_digits()
     features, labels = digits.data[:rows] / 16.0, digits.target[:rows].astype(np.int64)
@@ -83,21 +87,28 @@ def make(
     matrix = 1.0 - np.eye(classes)
     matrix[0, 1:] = 5.0
     settings = Settings(
-        noise=f"{noise:g}" if clean else "0", folds=folds, repeats=repeats, tune=tune,
-        test="later.csv" if one_test else None, costs="costs.csv" if costs else None,
-        training=Training(epochs=epochs, lr=0.02, width=64),
+        folds=folds, repeats=repeats, tune=tune, epochs=epochs, lr=0.02, width=64,
+        **({} if model is None else {"model": model}),
     )  # fmt: skip
     flips = (1 - noise * classes / (classes - 1)) * np.eye(classes) + noise / (classes - 1)
     conditions = Conditions(
-        dataset, splits(dataset, folds, repeats), repeats, settings.training,
-        flips if clean else np.eye(classes), matrix if costs else None,
+        dataset, splits(dataset, folds, repeats), settings,
+        flips if clean else np.eye(classes), scale * matrix if costs else None,
     )  # fmt: skip
+    asked = [
+        read_objective("CrossEntropy()", {}),
+        *(read_objective(each, {"costs": matrix}) for each in candidates),
+    ]
     plan = Plan(
-        settings, conditions, {"costs": matrix} if costs else {}, "costs" if costs else None,
-        tuple(_candidate(each, settings) for each in ("CrossEntropy()", *candidates)),
-        {"versions": {"equipoise": "0.0", "torch": torch.__version__}}, Path("comparison"), warnings,
+        settings, conditions, {"costs": scale * matrix} if costs else {}, "costs" if costs else None,
+        f"{noise:g}" if clean else "0.0", tuple(asked),
+        tuple(unit for of, each in enumerate(asked) for unit in _units(of, each, conditions)),
+        (), {"equipoise": "0.0", "torch": torch.__version__}, Path("comparison"), warnings,
     )  # fmt: skip
-    trained = [_outcome(each, observed, plan, lost=each.spec == diverged) for each in plan.candidates]
+    trained = [
+        _outcome(each, observed, plan, place=place, lost=each.name == diverged)
+        for place, each in enumerate(plan.candidates)
+    ]
     plain, last = trained[0]
     outcomes = [plain, *(_compared(each, plain, plan) for each, _ in trained[1:])]
     rates = np.array([record.noise for record in plain.records])
@@ -106,17 +117,26 @@ def make(
     return Result(plan, tuple(outcomes), last, _context(plan), found, 3)
 
 
-def _candidate(text: str, settings: Settings) -> Candidate:
-    spelled = spec.read(text, {})
-    tried = [Setting(text, settings.training.lr * (1 + k), 1e-4, 64) for k in range(max(settings.tune, 1))]
-    units = tuple(
-        tuple(
-            Unit(f"{text}-{repeat}-{k}", spelled, setting, repeat, text == "CrossEntropy()")
-            for k, setting in enumerate(tried)
-        )
+def renamed(result: Result, name: str) -> Result:
+    """The result with that name for the data, its first class and its first candidate."""
+    plan, first = result.plan, result.outcomes[1]
+    classes = (name, *plan.conditions.dataset.classes[1:])
+    dataset = replace(plan.conditions.dataset, name=name, classes=classes)
+    candidate = replace(first.candidate, name=name)
+    candidates = (plan.candidates[0], candidate, *plan.candidates[2:])
+    plan = replace(plan, conditions=replace(plan.conditions, dataset=dataset), candidates=candidates)
+    outcomes = (result.baseline, replace(first, candidate=candidate), *result.outcomes[2:])
+    return replace(result, plan=plan, outcomes=outcomes)
+
+
+def _units(of: int, candidate: Candidate, conditions: Conditions) -> list[Unit]:
+    settings = conditions.settings
+    tried = [Setting(candidate.name, settings.lr * (1 + k), 1e-4, 64) for k in range(max(settings.tune, 1))]
+    return [
+        Unit(f"{candidate.name}-{repeat}-{k}", of, k, candidate, setting, tuple(conditions.of_repeat(repeat)))
         for repeat in range(settings.repeats)
-    )
-    return Candidate(text, spelled.loss, units)
+        for k, setting in enumerate(tried)
+    ]
 
 
 def _context(plan: Plan) -> tuple[Context, ...]:
@@ -133,12 +153,18 @@ def _context(plan: Plan) -> tuple[Context, ...]:
     )
 
 
-def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -> tuple[Outcome, Outcome]:
+def _outcome(
+    candidate: Candidate, observed: Array, plan: Plan, *, place: int, lost: bool
+) -> tuple[Outcome, Outcome]:
     """The objective at its best epoch, and at its last one without calibration."""
     loss: Any = candidate.loss
-    best, last = [], []
-    for place, split in enumerate(plan.conditions.splits):
-        curve, kept = _train(loss, observed, split, plan, place)
+    best, last, files = [], [], []
+    own = [unit for unit in plan.units if unit.of == place]
+    for at_split, split in enumerate(plan.conditions.splits):
+        curve, kept = _train(loss, observed, split, plan, at_split)
+        tried = [unit for unit in own if at_split in unit.places]
+        unit = tried[at_split % len(tried)]
+        files.append(f"trials/{unit.key}.npz")
         chosen = min(range(len(curve)), key=lambda at: curve[at]["calibrated"])
         for found, at in ((best, chosen), (last, len(curve) - 1)):
             logits, temperature, rate = kept[at]
@@ -147,20 +173,20 @@ def _outcome(candidate: Candidate, observed: Array, plan: Plan, *, lost: bool) -
                 calibrated = _noisy(calibrated, rate)
             if found is last:
                 calibrated, temperature, rate = probs, 1.0, 0.0
-            finite = not (lost and place < 2 and found is best)
+            finite = not (lost and at_split < 2 and found is best)
             if not finite:
                 probs = calibrated = np.full_like(probs, np.nan)
             target = plan.conditions.dataset.target[split.test]
             seen = Predictions(probs, calibrated, target, plan.conditions.costs)
             values = {each.name: each.of(seen) if finite else None for each in plan.measures}
-            tried = candidate.units[place // (len(plan.conditions.splits) // plan.settings.repeats)]
             record = Record(
-                place, tried[place % len(tried)].setting, curve[at]["epoch"], temperature, rate,
+                at_split, unit.setting, curve[at]["epoch"], temperature, rate,
                 curve[at]["calibrated"], curve, values, finite,
-                chance_calibration_errors(probs, 20, place) if finite else [], 0.4, 1.0,
+                chance_calibration_errors(probs, 20, at_split) if finite else [], 0.4, 1.0,
             )  # fmt: skip
             found.append((record, seen))
     plain = _pooled(candidate, best, plan)
+    plain = replace(plain, files=tuple(files))
     return plain, replace(_pooled(candidate, last, plan), records=plain.records)
 
 
@@ -196,7 +222,7 @@ def _train(
     curve, kept = [], []
     train, validation, test = (torch.from_numpy(part) for part in (split.train, split.validation, split.test))
     truth = observed[split.validation]
-    for epoch in range(1, plan.settings.training.epochs + 1):
+    for epoch in range(1, plan.settings.epochs + 1):
         for _ in range(4):
             steps.zero_grad()
             loss(model(inputs[train]), labels[train]).backward()

@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from equipoise.compare.checks import warn_of_columns, warn_of_parts
-from equipoise.compare.data import Dataset
+from equipoise.compare.dataset import Dataset
 from equipoise.compare.splits import Split, splits
 
 ROWS = 300
@@ -65,7 +65,7 @@ def warned(values, labels=LABELS, classes=tuple(NAMES)):
 def test_a_column_that_is_the_class_is_warned_of_by_name(case):
     (warning,) = warned(LEAKS[case])
     assert warning.startswith("'n m' may be the class in another form: alone it tells the classes apart with")
-    assert warning.endswith("leave it out with --drop 'n m'")
+    assert warning.endswith("leave it out")
 
 
 @pytest.mark.parametrize("case", NO_LEAKS)
@@ -90,7 +90,7 @@ def test_another_label_is_warned_of(kind, missing):
     assert warning.startswith(
         "'n m' may be another label: all its values are classes, those of the target in "
     )
-    assert "of the two as --clean" in warning
+    assert "of the two as clean" in warning
     # control: numbers that are no classes, of a survey's other question
     assert warned(NOISY + 2.0, LABELS, ("1", "2", "3", "4")) == []
     other = np.clip(LABELS + SPREAD.integers(-2, 3, ROWS), 0, 3) + 1.0
@@ -106,17 +106,17 @@ def test_constant_columns_are_named_in_one_line():
     frame = pd.DataFrame({"x": NAMES[NOISY], "a b": 1.0, "c": np.full(ROWS, np.nan), "d": "same"})
     frame["x"] = SPREAD.normal(size=ROWS)
     assert warn_of_columns(frame, LABELS, tuple(NAMES)) == [
-        "'a b', 'c', 'd' are the same in every row and tell nothing of the class; check the file, or leave "
-        "them out with --drop 'a b' --drop c --drop d"
+        "the same value in every row tells nothing of the class, got that in 'a b', 'c', 'd'; check the "
+        "data, or leave such columns out"
     ]
     numbers = SPREAD.normal(size=(ROWS, 9))
     assert warn_of_columns(numbers, LABELS, tuple(NAMES)) == []
     numbers[:, 3] = 7
     (warning,) = warn_of_columns(numbers, LABELS, tuple(NAMES))
-    assert warning.startswith("column 4 of X is the same in every row and tells nothing of the class; ")
+    assert "tells nothing of the class, got that in column 4 of X; " in warning
     numbers[:, 1:8] = 7
     (warning,) = warn_of_columns(numbers, LABELS, tuple(NAMES))
-    assert "column 6 of X and 2 more are the same in every row" in warning
+    assert "column 6 of X and 2 more; " in warning
     nearly = np.zeros(ROWS)
     nearly[5] = 1
     assert warned(nearly) == []
@@ -164,7 +164,7 @@ def test_copied_rows_are_counted_across_parts_with_those_of_another_class():
     assert warning.startswith(
         "4 of 100 test rows (4.0%) have the features of a row that was trained on, 2 of them"
     )
-    assert "--group" in warning
+    assert "with groups" in warning
     table = pd.DataFrame(features).astype({0: str})
     assert warn_of_parts(Dataset("made", table, labels, ("a", "b")), [parts(200, range(100, 200))]) == [
         warning
@@ -200,13 +200,60 @@ def test_classes_that_test_parts_lack_are_named():
     features = np.random.default_rng(0).normal(size=(63, 2))
     dataset = Dataset("made", features, labels, ("a", "b", "c"))
     (warning,) = warn_of_parts(dataset, splits(dataset, 10))
-    assert warning.startswith("classes 'c', 'b' have no row in up to 4 of 10 test parts; lower --folds, or ")
+    assert warning.startswith("up to 4 of 10 test parts lack rows of 'c', 'b', and cannot say ")
+    assert warning.endswith("merge or remove such classes, or lower folds")
     (warning,) = warn_of_parts(dataset, splits(dataset, 7))
-    assert warning.startswith("class 'c' has no row in 1 of 7 test parts; ")
+    assert warning.startswith("up to 1 of 7 test parts lack rows of 'c', and ")
     assert warn_of_parts(dataset, splits(dataset, 6)) == []
     late = Dataset("made", features, np.sort(labels)[::-1].copy(), ("a", "b", "c"), time=np.arange(63.0))
     (warning,) = warn_of_parts(late, splits(late))
-    assert warning.startswith("classes 'b', 'c' have no row in the test part")
+    assert warning.startswith("the test part lacks rows of 'b', 'c', and ")
+    assert warning.endswith("; merge or remove such classes")
+
+
+@pytest.mark.parametrize("shape", [(200, 1, 8, 8), (200, 5, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_copied_images_are_found_and_their_pixels_are_no_columns(shape, dtype):
+    features = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    features[..., 0] = 7
+    features[100:104] = features[:4]
+    labels = np.arange(200) % 2
+    dataset = Dataset("made", features, labels, ("a", "b"))
+    assert warn_of_columns(features, labels, ("a", "b")) == []
+    (warning,) = warn_of_parts(dataset, [parts(200, range(100, 200))])
+    assert warning.startswith(
+        "4 of 100 test rows (4.0%) have the features of a row that was trained on, 0 of"
+    )
+    features[100:104] += np.arange(4).reshape(4, *[1] * (features.ndim - 1)).astype(dtype)
+    assert warn_of_parts(dataset, [parts(200, range(100, 200))]) == []  # 1 of 100 is left
+
+
+def test_zero_with_either_sign_is_the_same_feature():
+    features = np.where(np.random.default_rng(0).random((200, 40)) < 0.5, 0.0, 1.0)
+    features[100:] = np.where(features[:100] == 0, -0.0, 1.0)
+    dataset = Dataset("made", features, np.arange(200) % 2, ("a", "b"))
+    (warning,) = warn_of_parts(dataset, [parts(200, range(100, 200))])
+    assert warning.startswith("100 of 100 test rows")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, np.uint16])
+def test_numbers_of_any_kind_are_looked_at_alike(dtype):
+    kinds = {
+        "row numbers": (np.arange(ROWS) % 251 if dtype == np.int8 else np.arange(ROWS), dtype != np.int8),
+        "the class": (LABELS * 3, True),
+        "another label": (NOISY, True),
+        "a count": (SPREAD.integers(0, 50, ROWS), False),
+        "the same": (np.full(ROWS, 3), True),
+    }
+    for values, expected in kinds.values():
+        given = np.stack([SPREAD.integers(0, 9, ROWS), values % 128], 1).astype(dtype)
+        if values is kinds["row numbers"][0] and expected:
+            given[:, 1] = np.arange(ROWS)
+        found = warn_of_columns(given, LABELS, tuple("0123"))
+        assert len(found) == expected
+        assert all("column 2 of X" in warning for warning in found)
+        frame = pd.DataFrame(given, columns=["a", "column 2 of X"])
+        assert [each.replace("'", "") for each in warn_of_columns(frame, LABELS, tuple("0123"))] == found
 
 
 @pytest.mark.parametrize("kind", ["normal", "imbalanced", "words", "hundred classes"])

@@ -1,11 +1,12 @@
 import dataclasses
+import io
 import re
 import sys
 from dataclasses import replace
 
 import pytest
 
-from compare.made_result import DEFAULT, make
+from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import console
 from equipoise.compare.verdict import judge
 
@@ -43,7 +44,7 @@ def test_a_pipe_gets_a_line_for_each_row(result, shown):
         next(m for m in result.plan.measures if m.name == n) for n in ("accuracy", "calibrated_nll")
     )
     for outcome in result.outcomes[1:]:
-        line = rows[outcome.candidate.spec]
+        line = rows[outcome.candidate.name]
         for measure in (accuracy, nll):
             found = outcome.differences[measure.name]
             mean, low, high = map(measure.show_difference, (found.mean, found.low, found.high))
@@ -97,9 +98,88 @@ def test_a_sharp_winner_is_warned_of(result, shown):
 
 def test_the_announcement_counts_trainings(result, capsys):
     console.announce(result.plan)
-    assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().out
+    assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().err
     console.announce(make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL).plan)
-    assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().out
+    assert "2 objectives x 6 splits x 2 settings = 24 trainings" in capsys.readouterr().err
     same = dataclasses.replace(result.plan, candidates=(*result.plan.candidates, result.plan.candidates[-1]))
     console.announce(same)
-    assert "6 objectives x 3 splits less 3 that objectives share = 15 trainings" in capsys.readouterr().out
+    assert "6 objectives x 3 splits less 3 that objectives share = 15 trainings" in capsys.readouterr().err
+
+
+NAMES = {
+    "[red]markup[/red]": "[red]markup[/red]",
+    ":warning: [link=x]": ":warning: [link=x]",
+    "<script>x</script>": "<script>x</script>",
+    "=cmd()": "=cmd()",
+    "\x1b[31mred\x1b[0m": "\\x1b[31mred\\x1b[0m",
+    "two\nlines\r": "two\\nlines\\r",
+    "turned \u202e": "turned \\u202e",
+    "half \ud800": "half \\ud800",
+}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_shown_as_text(result, shown, capsys, name, terminal):
+    result = renamed(result, name)
+    out = shown(result, 200 if terminal else None)
+    assert f"Data: {NAMES[name]}, 600 rows" in out
+    assert any(NAMES[name] in line and "undecided" in line for line in out.splitlines())
+    console.announce(result.plan)
+    assert capsys.readouterr().err.startswith(f"{NAMES[name]}: 600 rows, 64 columns, 10 classes\n")
+
+
+def test_no_cell_is_cut_in_a_pipe(result, shown):
+    name = " ".join(["a very long name"] * 100)
+    lines = shown(renamed(result, name)).splitlines()
+    [line] = [line for line in lines if line.startswith(f"{name}  ")]
+    assert line.endswith(("better", "worse", "equal", "undecided"))
+
+
+class Stream(io.TextIOWrapper):
+    """Standard output or error of an encoding, as a terminal or a pipe."""
+
+    def __init__(self, encoding, terminal):
+        super().__init__(io.BytesIO(), encoding=encoding)
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+    def written(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_an_encoding_without_our_characters_is_no_error(result, monkeypatch, encoding, terminal):
+    streams = {name: Stream(encoding, terminal) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("TERM", "xterm")
+    result = renamed(result, "\u5bb6 \u2013")
+    console.announce(result.plan)
+    with console.progress() as watch:
+        watch(1, 2)
+        watch(2, 2)
+    console.show(result, judge(result))
+    out, err = (streams[name].written() for name in ("stdout", "stderr"))
+    assert "Data: \u5bb6 \u2013, 600 rows".encode(encoding, "replace").decode(encoding) in out
+    assert ("\u5bb6" in out) == (encoding == "utf-8")
+    assert "5 objectives x 3 splits = 15 trainings" in err
+    assert ("\u2502" in out) == (terminal and encoding == "utf-8")
+    assert "report: " not in out
+
+
+def test_progress_is_lines_in_a_pipe_and_nothing_if_quiet(capsys):
+    for quiet, lines in ((False, 11), (True, 0)):
+        with console.progress(quiet=quiet) as watch:
+            for done in range(41):
+                watch(done, 40)
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert len(said.err.splitlines()) == lines
+    with console.progress(quiet=False) as watch:
+        watch(40, 40)
+    assert capsys.readouterr().err == "40 of 40 trainings\n"

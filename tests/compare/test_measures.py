@@ -5,8 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    roc_auc_score,
+)
 
 from equipoise import metrics
 from equipoise.compare.measures import (
@@ -228,36 +233,14 @@ def test_risk_coverage_reads_the_order_alone_and_shares_ties():
         area(tied, [0, 1])
 
 
-def test_calibration_error_by_hand_and_from_probabilities_only():
-    probs = np.array([[0.9, 0.1]] * 10)
-    target = np.array([0] * 5 + [1] * 5)
-    assert calibration_error(probs, target) == pytest.approx(0.4)
-    # logits that happen to lie in [0, 1] would be taken for probabilities: never pass logits
-    assert calibration_error(torch.logit(torch.tensor(probs)).numpy() / 10, target) != pytest.approx(0.4)
-
-
-def by_definition(probs, target, bins=15):
-    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == target
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    share = [
-        abs(right[place == k].mean() - confidence[place == k].mean()) * (place == k).mean()
-        for k in set(place)
-    ]
-    return sum(share)
-
-
-def test_a_confidence_of_one_counts():
-    assert calibration_error(np.array([[0.95, 0.05], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx(0.475)
-    generator = np.random.default_rng(0)
-    for classes in (2, 3, 10):
-        probs = generator.dirichlet([0.3] * classes, size=500)
-        for share in (0.0, 0.1, 0.5, 1.0):
-            sure = generator.random(500) < share
-            probs[sure] = np.eye(classes)[probs[sure].argmax(axis=1)]
-            for nearly in (probs, np.where(probs == 1, 1 - 1e-9, probs)):
-                target = generator.integers(classes, size=500)
-                error = calibration_error(nearly, target)
-                assert error == pytest.approx(by_definition(nearly, target), abs=2e-6)
+def test_measures_that_are_means_over_rows_are_those_of_scikit_learn():
+    for classes in (2, 5):
+        probs, target = drawn(400, classes)
+        values = measured(None, probs, target)
+        labels = range(classes)
+        assert values["nll"] == pytest.approx(log_loss(target, probs, labels=labels), rel=1e-13)
+        brier = brier_score_loss(target, probs, labels=labels, scale_by_half=False)
+        assert values["brier"] == pytest.approx(brier, rel=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -279,43 +262,6 @@ def test_one_row_that_is_not_finite_makes_every_measure_nan(row):
     lost = confusion(Predictions(broken, PROBS, TARGET))
     assert lost.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]  # without the row
     assert confusion(Predictions(np.full_like(PROBS, np.nan), PROBS, TARGET)).tolist() == [[0] * 3] * 3
-
-
-def test_chance_band_holds_a_calibrated_model_and_not_an_overconfident_one():
-    probs, target = drawn(300, 4, seed=1, sharpness=1.0)
-    most = np.quantile(chance_calibration_errors(probs, 100, 0), 0.95)
-    assert calibration_error(probs, target) <= most
-    sharpened = probs**4 / (probs**4).sum(axis=1, keepdims=True)
-    most = np.quantile(chance_calibration_errors(sharpened, 100, 0), 0.95)
-    assert calibration_error(sharpened, target) > 2 * most
-
-
-@pytest.mark.parametrize(("rows", "classes"), [(180, 10), (899, 2), (50, 3)])
-def test_chance_is_that_of_drawn_labels(rows, classes):
-    probs, _ = drawn(rows, classes)
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.multinomial(torch.from_numpy(probs), 400, replacement=True, generator=generator).numpy()
-    slow = [calibration_error(probs, column) for column in labels.T.copy()]
-    fast = chance_calibration_errors(probs, 400, 0)
-    error = np.std(slow) * (2 / 400) ** 0.5
-    assert abs(np.mean(fast) - np.mean(slow)) < 4 * error
-    assert np.std(fast) == pytest.approx(np.std(slow), rel=0.15)
-    flat = chance_calibration_errors(np.full_like(probs, 1 / classes), 400, 0)
-    assert abs(np.mean(flat) - np.mean(slow)) > 4 * error  # another model has another chance
-
-
-def test_chance_band_is_that_of_the_survey_and_depends_on_the_seed_alone():
-    confidence = np.random.default_rng(2).beta(20, 1, size=899)
-    probs = np.stack([confidence, 1 - confidence], axis=1)
-    errors = chance_calibration_errors(probs, 100, 3)
-    assert np.median(errors) == pytest.approx(0.010, abs=0.003)
-    assert np.quantile(errors, 0.95) == pytest.approx(0.018, abs=0.004)
-    assert errors == chance_calibration_errors(probs, 100, 3)
-    assert errors != chance_calibration_errors(probs, 100, 4)
-
-
-def test_a_sure_model_has_no_calibration_error_by_chance():
-    assert max(chance_calibration_errors(np.eye(3), 20, 0)) < 1e-6  # what a confidence of 1 is counted as
 
 
 def test_the_calibration_error_is_never_called():
@@ -368,3 +314,17 @@ def test_numbers_are_shown_with_care():
     assert BY_NAME["nll"].show(3e-12) == "3e-12"
     assert BY_NAME["nll"].show(0) == "0.000"
     assert BY_NAME["nll"].show(float("nan")) == "\u2013"
+    assert BY_NAME["cost"].show(123456.7) == "123456.700"
+    assert BY_NAME["cost"].show(1.234e150) == "1.23e+150"
+    assert BY_NAME["cost"].show_difference(-1.234e150) == "-1.23e+150"
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e150])
+def test_costs_of_any_size_give_numbers(size):
+    probs, target = drawn(200, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, value in measured(size * COSTS, probs, target).items():
+            assert np.isfinite(value), name
+            if BY_NAME[name].needs_costs:
+                assert value == pytest.approx(size * measured(COSTS, probs, target)[name], rel=1e-12)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.made_result import DEFAULT, make
+from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import sentences
-from equipoise.compare.outputs import COLUMNS, summary, write_matrices, write_table
+from equipoise.compare.outputs import COLUMNS, predictions, summary, table, write_table
 from equipoise.compare.statistics import compare_paired
 from equipoise.compare.verdict import judge
 
@@ -35,13 +35,15 @@ def written(result, path):
 def test_the_summary_is_json_and_has_its_keys(result):
     said = json.loads(json.dumps(summary(result, judge(result), FILES), allow_nan=False))
     for key in (
-        "verdict", "others", "winner", "code", "command", "data", "noise", "warnings", "costs_from",
+        "verdict", "others", "winner", "code", "data", "noise", "warnings", "costs_from",
         "training", "versions", "trials", "files", "objectives",
     ):  # fmt: skip
         assert key in said, key  # as before
     assert "free_rule" not in said
+    assert "command" not in said
+    assert said["files"] == FILES
     verdict = judge(result)
-    assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.spec)
+    assert (said["call"], said["winner"]) == (verdict.call, verdict.winner.candidate.name)
     assert said["against"] == "plain cross entropy, best epoch, calibrated"
     assert (said["choice"], said["nll_of"]) == (list(verdict.choice), "clean")
     assert set(said["data"]["noise"]) == {"rate", "low", "high"}
@@ -54,12 +56,12 @@ def test_the_summary_is_json_and_has_its_keys(result):
 def test_an_objective_has_its_fit_and_its_measures(result):
     said = summary(result, judge(result), FILES)
     for outcome, objective in zip(result.outcomes, said["objectives"], strict=True):
-        assert objective["objective"] == outcome.candidate.spec
+        assert objective["objective"] == outcome.candidate.name
         assert objective["epoch"] == [record.epoch for record in outcome.records]
         assert objective["temperature"] == [record.temperature for record in outcome.records]
         assert objective["noise"] == [record.noise for record in outcome.records]
         assert objective["settings"][0] == {
-            "objective": outcome.candidate.spec,
+            "objective": outcome.candidate.name,
             "lr": 0.02,
             "weight_decay": 1e-4,
             "width": 64,
@@ -110,13 +112,13 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
     assert tuple(rows[0]) == COLUMNS == (
         "objective", "repeat", "split", "measure", "value", "better", "predictions",
     )  # fmt: skip
-    names = [*(each.candidate.spec for each in result.outcomes), sentences.last_epoch_name(result)]
+    names = [*(each.candidate.name for each in result.outcomes), "CrossEntropy(), last epoch, not calibrated"]
     names += [each.name for each in result.context]
     assert len(rows) == len(names) * 3 * len(result.plan.measures)
     assert list(dict.fromkeys(row["objective"] for row in rows)) == names
     outcome = result.outcomes[2]
     kept = {
-        (int(row["split"]), row["measure"]): row for row in rows if row["objective"] == outcome.candidate.spec
+        (int(row["split"]), row["measure"]): row for row in rows if row["objective"] == outcome.candidate.name
     }
     for name, values in outcome.values.items():
         for split, value in enumerate(values):
@@ -124,6 +126,63 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
     assert kept[0, "accuracy"]["better"] == "higher"
     assert kept[0, "accuracy"]["predictions"] == "trials/GeneralizedCrossEntropy(q=0.7)-0-0.npz"
     assert not any(row["value"] == "nan" for row in rows)
+
+
+def test_the_table_is_a_data_frame_and_has_missing_values_as_such(result):
+    found = table(result)
+    assert tuple(found.columns) == COLUMNS
+    assert found["value"].dtype == float
+    accuracy = found.query("objective == @DEFAULT[1] and measure == 'accuracy'")
+    assert accuracy["value"].mean() == pytest.approx(result.outcomes[2].mean("accuracy"))
+    assert found.query("objective == 'commonest class' and measure == 'nll'")["value"].isna().all()
+
+
+FORMULAS = ["=cmd()", "+1", "-1", "@x", "\tx", "[red]", "<script>", "\x1b[31m", "two\nlines"]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_name_is_text_in_a_spreadsheet_and_in_json(result, name, tmp_path):
+    result = renamed(result, name)
+    names = {row["objective"] for row in written(result, tmp_path / "results.csv")}
+    assert (f"'{name}" if name[0] in "=+-@\t" else name) in names
+    assert name in set(table(result)["objective"])
+    said = json.loads(json.dumps(summary(result, judge(result), {})))
+    assert said["objectives"][1]["objective"] == said["data"]["name"] == said["data"]["classes"][0] == name
+    assert {f"p_{name}", f"calibrated_p_{name}"} <= set(predictions(result).columns)
+
+
+def test_predictions_have_a_row_for_each_candidate_split_and_test_row(result):
+    found = predictions(result)
+    assert list(found.columns[:7]) == ["candidate", "repeat", "split", "row", "place", "target", "predicted"]
+    assert list(found.columns[7:]) == [f"{kind}p_{k}" for kind in ("", "calibrated_") for k in range(10)]
+    assert len(found) == 600 * len(result.outcomes)
+    assert list(found["candidate"].unique()) == [each.candidate.name for each in result.outcomes]
+    for _, part in found.groupby("candidate"):
+        assert sorted(part["row"]) == list(range(600))  # each row is a test row once
+    hits = (found["target"] == found["predicted"]).groupby([found["candidate"], found["split"]]).mean()
+    for outcome in result.outcomes:
+        np.testing.assert_allclose(hits[outcome.candidate.name], outcome.values["accuracy"])
+    np.testing.assert_allclose(found.filter(regex="^p_").sum(axis=1), 1.0)
+    np.testing.assert_allclose(found.filter(regex="^calibrated_p_").sum(axis=1), 1.0)
+    first = found.iloc[0]
+    dataset = result.plan.conditions.dataset
+    assert first["place"] == dataset.place(first["row"])
+    assert first["target"] == dataset.classes[dataset.target[first["row"]]]
+
+
+def test_predictions_of_repeats_and_of_training_that_diverged():
+    found = predictions(make(DEFAULT[:1], repeats=2, diverged=DEFAULT[0], **SMALL))
+    assert found.groupby("split")["repeat"].unique().map(list).tolist() == [[0]] * 3 + [[1]] * 3
+    lost = found.query("candidate == @DEFAULT[0] and split < 2")
+    assert lost["predicted"].isna().all()
+    assert lost["p_0"].isna().all()
+    assert found.query("split >= 2")["predicted"].notna().all()
+
+
+def test_a_model_of_ones_own_is_named_in_json(result):
+    settings = replace(result.plan.settings, model=written)
+    own = replace(result, plan=replace(result.plan, settings=settings))
+    assert json.loads(json.dumps(summary(own, judge(own), {})))["training"]["model"] == "written"
 
 
 def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_path):
@@ -144,11 +203,6 @@ def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_p
     context = [row for row in rows if row["objective"] == "commonest class"]
     assert {row["repeat"] for row in context} == {"0"}  # trained in the first repeat alone
     assert {row["predictions"] for row in context} == {""}
-
-
-def test_matrices_are_written_in_the_order_of_the_classes(tuned, tmp_path):
-    write_matrices(replace(tuned.plan, out=tmp_path))
-    assert np.array_equal(np.load(tmp_path / "costs.npy"), tuned.plan.matrices["costs"])
 
 
 def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
@@ -195,7 +249,7 @@ def test_what_is_proper(text, proper):
 
 def test_sharpness_is_told_from_noise(result):
     clean = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
-    names = [each.candidate.spec for each in sentences.sharper_than_the_data(clean)]
+    names = [each.candidate.name for each in sentences.sharper_than_the_data(clean)]
     assert names == list(DEFAULT[:4])
     assert sentences.sharper_than_the_data(replace(result, noise=replace(result.noise, high=0.9))) == []
 
@@ -207,4 +261,4 @@ def test_words_of_the_noise(result):
     assert sentences.found_words(result).endswith("flipped ones included")
     unknown = replace(result, noise=replace(result.noise, rate=math.nan))
     assert sentences.found_words(unknown) == "wrong labels found: unknown"
-    assert "--noise 0.4" in sentences.noise_words(result)
+    assert "(noise=0.4)" in sentences.noise_words(result)

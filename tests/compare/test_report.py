@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.made_result import DEFAULT, make
+import equipoise
+from compare.made_result import DEFAULT, make, renamed
 from compare.report_pages import Page, axe_is_missing, external, judged_by_axe
-from equipoise.compare import figures, forest
+from equipoise.compare import figures
 from equipoise.compare.measures import Predictions
 from equipoise.compare.report import write_report
 from equipoise.compare.results import Pooled
@@ -160,7 +161,7 @@ def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
     assert verdict.sentence in Page(first).text
     assert Page(first).text.index("Use GeneralizedCrossEntropy(q=0.7)") < first.index("forest")
     for outcome in result.outcomes[1:]:
-        [item] = [each for each in Page(first).items if each.startswith(outcome.candidate.spec)]
+        [item] = [each for each in Page(first).items if each.startswith(outcome.candidate.name)]
         for name in ("accuracy", "calibrated_nll"):
             measure = next(each for each in result.plan.measures if each.name == name)
             found = outcome.differences[name]
@@ -172,17 +173,17 @@ def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
 
 def test_the_best_calibrated_nll_is_first(page, result):
     ranked = sorted(result.outcomes[1:], key=lambda outcome: outcome.mean("calibrated_nll"))
-    specs = [each.candidate.spec for each in ranked]
+    specs = [each.candidate.name for each in ranked]
     listed = [spec for item in Page(page).items for spec in specs if item.startswith(spec)]
     assert listed == specs
 
 
 def test_a_call_is_told_by_its_shape_as_well(page, result):
-    assert len(set(forest.SYMBOLS.values())) == 4
+    assert len(set(figures.SYMBOLS.values())) == 4
     first = page[: page.index("<h2>")]
     strips = re.findall(r'<svg class="strip".*?class="mark" d="([^"]+)"', first)
     wanted = [
-        forest.SYMBOLS[each.differences[name].call]
+        figures.SYMBOLS[each.differences[name].call]
         for each in sorted(result.outcomes[1:], key=lambda o: o.mean("calibrated_nll"))
         for name in ("accuracy", "calibrated_nll")
     ]
@@ -232,13 +233,12 @@ def test_all_measures_are_there_with_their_meaning(page, result):
 def test_the_page_says_what_was_asked(page):
     text = Page(page).text
     for wanted in (
-        "% of the training labels flipped (--noise 0.4), validation labels alike, test labels never",
+        "% of the training labels flipped (noise=0.4), validation labels alike, test labels never",
         "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
         "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
         "is that of the clean labels (probs), since the test labels are known to be better",
         "are right only where labels are known to be noisy",
         "from equipoise.losses import GeneralizedCrossEntropy",
-        "equipoise compare --noise 0.4 --folds 3",
         "each is at 1 - 0.05 / 8",
         "0.5 points of Accuracy",
         "torch 2",
@@ -298,7 +298,7 @@ def test_twenty_candidates_fit_a_mebibyte(written, result):
     for k in range(20):
         outcome = result.outcomes[1 + k % 4]
         name = f"Poly(epsilon={k + 0.5}) + 0.1 * LogitRange(width={k}.0)"
-        more.append(replace(outcome, candidate=replace(outcome.candidate, spec=name)))
+        more.append(replace(outcome, candidate=replace(outcome.candidate, name=name)))
     page = written(replace(result, outcomes=(result.baseline, *more)))
     assert 100_000 < len(page.encode()) < 2**20
     assert "11 more have no pictures here" in Page(page).text
@@ -332,7 +332,7 @@ def test_control_axe_finds_a_planted_fault(page, tmp_path, dark):
 def test_good_lies_on_the_right():
     differences = [Difference(-0.05, -0.1, 0.02, "undecided"), Difference(0.01, 0.0, 0.02, "undecided")]
     for better, sign in (("higher", 1), ("lower", -1)):
-        along = forest.axis(differences, better, 0.01)
+        along = figures.axis(differences, better, 0.01)
         places = [along.place(sign * value) for value in (-0.1, -0.01, 0.0, 0.01, 0.02)]
         assert places == sorted(places)
         assert all(along.holds(end) for each in differences for end in (each.low, each.high, 0.01, -0.01))
@@ -341,21 +341,21 @@ def test_good_lies_on_the_right():
 def test_a_long_interval_does_not_flatten_the_others():
     short = [Difference(0.01, 0.0, 0.02, "undecided")] * 4
     long = Difference(5.0, -40.0, 50.0, "undecided")
-    along = forest.axis([*short, long], "lower", 0.01)
+    along = figures.axis([*short, long], "lower", 0.01)
     assert along.place(0.0) - along.place(0.02) > 5
-    marks = forest.strip(along, long)
+    marks = figures.strip(along, long)
     assert "M7-5L0 0L7 5" in marks  # an arrow where the interval goes on
     assert "M-7-5L0 0L-7 5" in marks
     assert 'class="mark"' not in marks  # the mean lies outside
-    assert "L7 5" not in forest.strip(along, short[0])
+    assert "L7 5" not in figures.strip(along, short[0])
 
 
 def test_a_strip_without_numbers_has_no_marks():
     unknown = Difference(NAN, NAN, NAN, "undecided")
-    along = forest.axis([unknown], "higher", 0.0)
-    assert 'class="zero"' in forest.strip(along, unknown)
-    assert "mark" not in forest.strip(along, unknown)
-    assert "nan" not in forest.strip(along, unknown)
+    along = figures.axis([unknown], "higher", 0.0)
+    assert 'class="zero"' in figures.strip(along, unknown)
+    assert "mark" not in figures.strip(along, unknown)
+    assert "nan" not in figures.strip(along, unknown)
 
 
 def test_pictures_follow_the_colours_of_the_page():
@@ -379,9 +379,10 @@ def test_long_curves_are_thinned_and_keep_the_chosen_epoch():
     drawn = figures.curves("c", "curves", [(curve, 437)] * 100, "accuracy", "accuracy")
     assert len(drawn) < 60_000
     assert drawn.count("var(--wrong)") >= figures.MOST_LINES
-    points = figures._thinned(curve, 437)
+    line = np.array([(point["epoch"], point["accuracy"]) for point in curve])
+    points = figures._thinned(line, line[436:437])
     assert len(points) <= figures.MOST_POINTS + 1
-    assert {1, 437, 1000} <= {point["epoch"] for point in points}
+    assert {1, 437, 1000} <= {*points[:, 0]}
 
 
 def test_pictures_stand_missing_values():
@@ -394,9 +395,56 @@ def test_pictures_stand_missing_values():
 
 
 def test_a_few_points_far_out_do_not_flatten_curves():
-    calm = [{"epoch": k, "accuracy": 0.5, "calibrated": 1.0} for k in range(2, 40)]
-    wild = [{"epoch": 1, "accuracy": 0.5, "calibrated": 500.0}, *calm]
-    low, high = figures._window([wild], "calibrated", [1.0])
+    wild = np.array([(1, 500.0), *((epoch, 1.0) for epoch in range(2, 40))])
+    nothing = np.full((1, 2), NAN)
+    low, high = figures._window([wild], [wild[5:6]], "calibrated")
     assert low < 1.0 < high < 1.1
-    assert figures._window([wild], "calibrated", [7.0])[1] > 7  # a chosen epoch is never cut off
-    assert figures._window([[]], "accuracy", []) is None
+    chosen = np.array([(7, 7.0)])
+    assert figures._window([wild], [chosen], "calibrated")[1] > 7  # a chosen epoch is never cut off
+    assert figures._window([nothing], [nothing], "accuracy") is None
+
+
+def test_the_page_tells_who_has_written_it(page):
+    assert f'<meta name="generator" content="equipoise {equipoise.__version__}">' in page[:1000]
+
+
+def test_a_study_beside_the_page_can_be_run_again(result, tmp_path):
+    page = tmp_path / "report.html"
+    write_report(result, judge(result), page)
+    assert "study.toml" not in page.read_text()
+    (tmp_path / "study.toml").touch()
+    write_report(result, judge(result), page)
+    assert "equipoise compare study.toml" in Page(page.read_text()).text
+
+
+def test_the_name_of_a_candidate_is_text(result, written):
+    page = written(renamed(result, NASTY + " \x1b[31mred\x1b[0m \x00 \u202e \ud800 [red] `tick`"))
+    assert NASTY not in page
+    assert NASTY + r" \x1b[31mred\x1b[0m \x00 \u202e \ud800 [red] `tick`" in Page(page).text
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page)
+
+
+def test_a_name_that_is_a_word_is_no_part_of_other_words(result, written):
+    page = written(renamed(result, "is"))
+    assert '<code class="name">is</code>' in page
+    assert "th<code>is</code>" not in page
+
+
+def network(features, classes):
+    raise AssertionError("the report never calls the model")
+
+
+def test_a_model_of_ones_own_is_named_and_has_no_width(written):
+    text = Page(written(make(DEFAULT[:1], model=network, **SMALL))).text
+    assert "Trainingnetwork; at most 5 epochs" in text
+    assert "hidden layer" not in text
+    assert "1CrossEntropy()0.020.0001 \u2013" in text
+
+
+@pytest.mark.parametrize("scale", [1e150, 1e-150])
+def test_costs_of_any_size_are_numbers(written, scale):
+    page = written(make(DEFAULT[:1], costs=True, scale=scale, **SMALL))
+    seen = Page(page)
+    assert re.search(r"\de[+]1[45]\d" if scale > 1 else r"\de-1[45]\d", seen.text)
+    assert not re.search(r"[0-9]{20}|\bnan\b|\binf\b", seen.text)
+    assert not re.search(r"[0-9]{60}|\bnan\b", "".join(re.findall(r"<svg.*?</svg>", page)))

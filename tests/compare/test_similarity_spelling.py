@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from equipoise.compare.matrices import looks_transposed, read_costs, read_similarity
+from equipoise.compare.matrices import as_costs, as_similarity, looks_transposed
+from equipoise.targets import Matrix
 
 CLASSES = ("horse", "shark", "whale", "zebra")
 GROUPS = "horse, zebra | whale, shark"
@@ -85,13 +87,13 @@ def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, a
 
 def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
     expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
-    np.testing.assert_allclose(read_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
-    np.testing.assert_array_equal(read_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
+    np.testing.assert_allclose(as_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
+    np.testing.assert_array_equal(as_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
     path = tmp_path / "costs.toml"
     path.write_text("\n".join(f"[{name}]\notherwise = {1 + (name == 'zebra')}" for name in reversed(CLASSES)))
-    np.testing.assert_array_equal(read_costs(str(path), CLASSES)[3], [2, 2, 2, 0])
+    np.testing.assert_array_equal(as_costs(path, CLASSES)[3], [2, 2, 2, 0])
     path.write_text(f"groups = {GROUPS!r}\nwithin = 0.2\n")
-    np.testing.assert_allclose(read_similarity(str(path), CLASSES)[0, 3], 0.2)
+    np.testing.assert_allclose(as_similarity(path, CLASSES)[0, 3], 0.2)
 
 
 @pytest.mark.parametrize(
@@ -100,31 +102,39 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--similarity",
             "horse, zebar | whale, shark",
-            "similarity must name the classes of the data, got 'zebar' in",
+            "similarity must name the classes asked for, got 'zebar' in 'horse, zebar | ",
         ),
         (
             "--similarity",
             "horse, zebra | whale",
             "similarity must name every class once, got none for 'shark'",
         ),
-        ("--similarity", "horse, horse | whale", "classes must have different names, got 'horse' twice"),
-        ("--similarity", "horse, | whale", "groups must hold names, got"),
+        (
+            "--similarity",
+            "horse, horse | whale",
+            "similarity must be a matrix, got 'horse, horse | whale'; classes",
+        ),
+        (
+            "--similarity",
+            "horse, | whale",
+            "similarity must be a matrix, got 'horse, | whale'; groups must hold",
+        ),
         (
             "--similarity",
             "horse, zebra",
-            "similarity must be a CSV or NPY file, got 'horse, zebra', which is",
+            "similarity must be groups such as 'a, b | c' or a CSV, TOML or NPY file, got 'horse, zebra'",
         ),
         (
             "--similarity",
             "turned.csv",
-            "similarity must have rows that sum to one, got 1.1 for class 'horse' in turned.csv; its columns "
-            "do, so it looks transposed",
+            "similarity[true, class] must have rows that sum to 1, got 1.1 for true class 'horse' in "
+            "turned.csv; its columns do, so it looks transposed: exchange rows and columns",
         ),
         (
             "--costs",
             "turned_costs.csv",
-            "costs must be smallest where [true, predicted] agree, got 2 for 'horse' as itself and 1 as "
-            "'zebra' in turned_costs.csv; each is smallest in its column, so it looks transposed",
+            "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'horse' as "
+            "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks",
         ),
         (
             "--objective",
@@ -177,6 +187,21 @@ def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, an
         assert call(*words, "--costs", write(animals / "corner.csv", COSTS, corner)).err == ""
 
 
+def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
+    counts = np.full(4, 40)
+    for name, warned in (("predicted", True), ("prediction/true", True), ("true", False), (None, False)):
+        table = pd.DataFrame(COSTS, pd.Index(CLASSES, name=name), CLASSES)
+        found = looks_transposed("costs", table, as_costs(table, CLASSES), CLASSES, counts)
+        assert [each.partition(" has ")[0] for each in found] == [
+            "costs may be transposed: the table"
+        ] * warned
+        table.to_csv(tmp_path / "c.csv")
+        found = looks_transposed("costs", tmp_path / "c.csv", COSTS, CLASSES, counts)
+        assert [str(tmp_path / "c.csv") in each for each in found] == [True] * warned
+    for given in (COSTS, COSTS.tolist(), Matrix(COSTS, "costs", CLASSES), GROUPS, "not there"):
+        assert looks_transposed("costs", given, COSTS, CLASSES, counts) == ()
+
+
 def test_costs_that_make_the_common_class_dear_to_miss_are_warned_of():
     counts = np.array([5, 20, 80, 320])
     dear = np.array([40.0, 20.0, 5.0, 1.0])  # the rarer, the dearer to miss
@@ -187,3 +212,4 @@ def test_costs_that_make_the_common_class_dear_to_miss_are_warned_of():
     assert looks_transposed("costs", "c.npy", costs.T, CLASSES, np.full(4, 50)) == ()  # nothing to go by
     assert looks_transposed("costs", "c.npy", 1 - np.eye(4), CLASSES, counts) == ()
     assert looks_transposed("similarity", "c.npy", costs.T, CLASSES, counts) == ()
+    assert looks_transposed("costs", costs, costs.T, CLASSES, np.array([0, 20, 80, 320])) == (warning,)

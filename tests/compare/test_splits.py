@@ -1,18 +1,23 @@
 """Parts of the rows: every row tests once, and no group or time is cut."""
 
+import hashlib
+import itertools
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
+from sklearn.datasets import load_digits
 
-from equipoise.compare import data
-from equipoise.compare.data import UNKNOWN, Dataset
-from equipoise.compare.matrices import read_noise
+from equipoise.compare.dataset import UNKNOWN, Dataset
+from equipoise.compare.matrices import as_noise
 from equipoise.compare.splits import Split, flip, splits
 
-DIGITS = data.load(None, None)
+_FOUND = load_digits()
+DIGITS = Dataset("digits", _FOUND.data, _FOUND.target.astype(np.int64), tuple("0123456789"))
 
 
 def made(counts=(40, 40, 20), **more):
@@ -59,6 +64,77 @@ def test_parts_are_those_of_the_repeat_whatever_else_is_asked():
     for a, b in zip(once, thrice[:5], strict=True):
         assert all(np.array_equal(*pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True))
     assert not np.array_equal(thrice[0].test, thrice[5].test)
+
+
+RANDOM = np.random.default_rng(1)
+GROUPS = RANDOM.permutation(np.repeat(np.arange(200), RANDOM.integers(1, 20, 200)))[:1797].astype(np.int64)
+KNOWN = np.where(np.random.default_rng(3).random(1797) < 0.3, DIGITS.labels, UNKNOWN)
+TIMES = np.random.default_rng(2).permutation(1797) // 7 * 1.0
+PARTED = {  # the fields of digits, and a digest of 5 folds and 2 repeats; trials on disk are of such splits
+    "plain": ({}, "d274b0031b4c4df6"),
+    "groups": ({"groups": GROUPS}, "3bb88e7bead8452d"),
+    "clean": ({"clean": KNOWN}, "fdbedaa9a262f36e"),
+    "test": ({"test": np.arange(1797) >= 1500}, "1d6e9c7664d7a846"),
+    "time": ({"time": TIMES}, "386b90f5f9f64134"),
+    "groups and clean": ({"groups": GROUPS, "clean": KNOWN}, "4266df2744e1c9de"),
+    "groups and test": ({"groups": GROUPS // 2, "test": GROUPS // 2 < 20}, "dd019dfcc5cad50f"),
+}
+
+
+def digest(found):
+    """What tells splits apart."""
+    parts = [part.astype("<i8").tobytes() + b"|" for split in found for part in vars(split).values()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("case", PARTED)
+def test_splits_of_random_state_0_stay_as_they_are_and_others_differ(case):
+    fields, expected = PARTED[case]
+    dataset = replace(DIGITS, **fields)
+    assert digest(splits(dataset, 5, 2)) == digest(splits(dataset, 5, 2, 0)) == expected
+    others = [splits(dataset, 5, 2, state) for state in (1, 2, 2**32 - 1, np.int32(30_000))]
+    for found in others:
+        require_parts(dataset, found)
+    if case == "time":
+        assert {digest(found) for found in others} == {expected}
+    else:  # no repeat of one is a repeat of another
+        half = 1 if dataset.one_test else 5
+        repeats = [digest(part) for found in others for part in (found[:half], found[half:])]
+        different = len({*repeats, digest(splits(dataset, 5, 1))})
+        # Groups of a few rows can hardly be parted otherwise: scikit-learn shuffles those that are alike
+        assert different == 1 + len(repeats) or (case == "groups and test" and different > 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_data_is_parted_or_refused_in_one_line(data):
+    count = data.draw(st.integers(1, 60))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    labels = draw.integers(0, data.draw(st.integers(1, 5)), count)
+    classes = tuple("abcde"[: labels.max() + 1])
+    fields = {
+        "clean": np.where(draw.random(count) < 0.7, labels, UNKNOWN),
+        "groups": draw.integers(0, data.draw(st.integers(1, 40)), count),
+        "time": draw.integers(0, 30, count) * 1.0,
+        "test": np.arange(count) >= 0.8 * count,
+    }
+    kept = data.draw(st.sets(st.sampled_from([*fields])))
+    dataset = Dataset("made", np.zeros((count, 1)), labels, classes, **{name: fields[name] for name in kept})
+    try:
+        found = splits(dataset, data.draw(st.integers(2, 6)), 2, data.draw(st.integers(0, 9)))
+    except ValueError as error:
+        assert re.match("every class|folds|groups|time|clean", str(error))  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    for split in found:
+        if len(split.test) or "test" not in kept:  # a reader refuses test rows without a class
+            parts = [set(part) for part in vars(split).values()]
+            assert all(parts)
+            assert not any(a & b for a, b in itertools.combinations(parts, 2))
+            assert set(labels[split.train]) == set(range(len(classes)))
+        if "groups" in kept and "time" not in kept:
+            groups = [set(dataset.groups[part]) for part in vars(split).values()]
+            assert not any(a & b for a, b in itertools.combinations(groups, 2))
 
 
 def test_control_bad_parts_are_found():
@@ -205,13 +281,13 @@ def test_a_class_that_is_in_two_groups_only_is_refused_where_it_cannot_validate(
     require_parts(dataset, splits(dataset, 5))  # one of them tests, the other trains: validation does without
     two = replace(dataset, groups=np.repeat([0, 1, 2, 3], [45, 45, 5, 5]))
     with pytest.raises(
-        ValueError, match=r"group must leave every class rows to train .* got 2 groups beside"
+        ValueError, match=r"groups must leave every class rows to train .* got 2 groups beside"
     ):
         splits(two, 2)
 
 
 def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
-    noise = read_noise("0.4", DIGITS.classes)
+    noise = as_noise("0.4", DIGITS.classes)
     observed = flip(DIGITS.labels, noise, 0)
     wrong = observed != DIGITS.labels
     assert wrong.mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / 1797))
@@ -219,7 +295,7 @@ def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
         for part in (split.train, split.validation):
             assert wrong[part].mean() == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / len(part)))
     assert chisquare(np.bincount(observed[wrong], minlength=10)).pvalue > 0.001
-    assert (flip(DIGITS.labels, read_noise("0", DIGITS.classes), 0) == DIGITS.labels).all()
+    assert (flip(DIGITS.labels, as_noise("0", DIGITS.classes), 0) == DIGITS.labels).all()
     np.testing.assert_array_equal(flip(DIGITS.labels, noise, 0), observed)
     assert (observed != flip(DIGITS.labels, noise, 1)).any()
     assert observed.dtype == np.int64

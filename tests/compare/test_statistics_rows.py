@@ -1,12 +1,13 @@
 """The interval over the rows of one test part, beside resampling by scipy and by hand."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from equipoise.compare.statistics import LEVEL, Difference, compare_rows
+from equipoise.compare.statistics import LEVEL, Difference, compare_paired, compare_rows
 
 
 def ends(found: Difference):
@@ -140,3 +141,22 @@ def test_grid_and_order_do_not_decide():
     for other in others:
         np.testing.assert_allclose(other, first, atol=1e-9)
     assert len(set(itertools.chain(first))) == 3
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e150])
+def test_costs_of_any_size_have_an_interval_and_words(size):
+    """Whatever the unit of costs, squares do not overflow and nothing is nan."""
+    spread = 0.02 * np.random.default_rng(7).normal(size=10)
+    for values in (spread, spread - spread.mean(), spread + 0.02, np.zeros(10)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            rows = np.tile(values, 30)
+            for compare, given_ in ((compare_paired, values), (compare_rows, rows)):
+                options = {"test_ratio": 1 / 9, "rows": 1000} if compare is compare_paired else {}
+                [found] = compare([size * given_], np.zeros(len(given_)), "lower", **options)
+                [plain] = compare([given_], np.zeros(len(given_)), "lower", **options)
+                assert np.isfinite(ends(found)).all()
+                assert ends(found) == pytest.approx(size * np.array(ends(plain)), rel=1e-6, abs=1e-12 * size)
+                assert found.call == plain.call
+    [tiny] = compare_paired([1e-5 + 1e150 * (spread - spread.mean())], np.zeros(10), "lower", rows=9)
+    assert "would settle it" in str(tiny.needed)

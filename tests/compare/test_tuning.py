@@ -2,19 +2,22 @@
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from equipoise import spelling
+from equipoise import Objective
 from equipoise.addresses import get, places
-from equipoise.compare.settings import Training
-from equipoise.compare.spec import parse
+from equipoise.compare.objectives import Scheduled, read_objective
 from equipoise.compare.tuning import LR, OPTIONS, WEIGHT_DECAY, WIDTHS, choose, draw
-from equipoise.losses import LOSSES, WEIGHTS
-from equipoise.penalties import PENALTIES
+from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, RowLoss
+from equipoise.penalties import PENALTIES, Entropy
+from equipoise.rows import Row
+from equipoise.schedules import Linear, Schedule
 
 CANDIDATES = (
     "CrossEntropy()",
@@ -28,21 +31,42 @@ CANDIDATES = (
 COUNT = 32
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The defaults that draws begin with."""
+
+    model: Any = "mlp"
+    width: int = 128
+    lr: float = 3e-3
+    weight_decay: float = 1e-4
+    random_state: int = 0
+
+
 @cache
-def drawn(candidate, count=COUNT, classes=10, seed=0, **training):
-    return draw(candidate, Training(**training), count, classes, seed)
+def tried(candidate, count=COUNT, classes=10, **settings):
+    return draw(read_objective(candidate, {}), Settings(**settings), count, classes)
+
+
+def drawn(candidate, count=COUNT, classes=10, seed=0, **settings):
+    return tuple(setting for _, setting in tried(candidate, count, classes, random_state=seed, **settings))
+
+
+def lost(candidate, count=COUNT, classes=10):
+    """The losses that were drawn, without the first."""
+    return [made.loss for made, _ in tried(candidate, count, classes)[1:]]
 
 
 def numbers(candidate, address, classes=10, count=COUNT):
     """The numbers at an address that were drawn, without the first."""
-    made = [parse(setting.objective) for setting in drawn(candidate, count, classes)[1:]]
-    return np.array([get(loss, places(loss)[address]) for loss in made])
+    return np.array([get(loss, places(loss)[address]) for loss in lost(candidate, count, classes)])
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
 def test_the_first_setting_is_the_candidate_as_it_is(candidate):
     first = drawn(candidate, 3, lr=0.5, weight_decay=0.0, width=100)[0]  # outside every range
-    assert parse(first.objective) == parse(candidate)
+    made = tried(candidate, 3)[0][0]
+    assert made.same(read_objective(candidate, {}))
+    assert first.objective == made.text
     assert (first.lr, first.weight_decay, first.width) == (0.5, 0.0, 100)
     assert drawn(candidate, 1) == drawn(candidate)[:1]
 
@@ -79,7 +103,8 @@ def test_the_ranges_of_training_are_used_from_end_to_end():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_eight_settings_spread_over_the_range(seed):
-    own = [parse(s.objective).gamma for s in drawn("GammaCrossEntropy(gamma=0.5)", 8, seed=seed)[1:]]
+    made = tried("GammaCrossEntropy(gamma=0.5)", 8, random_state=seed)[1:]
+    own: list[float] = [each.loss.gamma for each, _ in made]  # pyright: ignore[reportAttributeAccessIssue]
     assert max(own) - min(own) > 0.5
     assert {s.width for s in drawn("CrossEntropy()", 8, seed=seed)[1:]} == set(WIDTHS)
 
@@ -119,7 +144,7 @@ def test_a_floor_is_relative_to_the_number_of_classes():
 def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
     assert {s.objective for s in drawn("CrossEntropy()")} == {"CrossEntropy()"}
     assert {s.objective for s in drawn("Brier()")} == {"Brier()"}
-    gamma = [parse(s.objective) for s in drawn("GammaCrossEntropy(0.3, min_weight=0.2)")]
+    gamma: list[Any] = [made.loss for made, _ in tried("GammaCrossEntropy(0.3, min_weight=0.2)")]
     assert {loss.min_weight for loss in gamma} == {0.2}
     assert len({loss.gamma for loss in gamma}) == COUNT
     assert set(numbers("CrossEntropy() + 0.5 * LogitRange(low=-2, high=3)", "LogitRange.high")) == {3}
@@ -130,10 +155,12 @@ def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
     ("candidate", "tuned"),
     [
         ("GammaCrossEntropy(gamma=Linear(0, 0.5))", "GammaCrossEntropy(gamma=Linear(0, {}))"),
-        ("GammaCrossEntropy(Cosine(0.0, end=0.5))", "GammaCrossEntropy(Cosine(0.0, end={}))"),
+        ("GammaCrossEntropy(Cosine(0.0, end=0.5))", "GammaCrossEntropy(gamma=Cosine(0.0, {}))"),
+        ("GammaCrossEntropy(Linear(0, 0.5, 0.5))", "GammaCrossEntropy(gamma=Linear(0, {}, steps=0.5))"),
         ("GammaCrossEntropy(gamma=Linear(0.5, 0))", "GammaCrossEntropy(gamma=Linear({}, 0))"),
-        ("GammaCrossEntropy(gamma=Constant(0.5))", "GammaCrossEntropy(gamma=Constant({}))"),
+        ("GammaCrossEntropy(gamma=Constant(0.5))", "GammaCrossEntropy(gamma=Constant(value={}))"),
         ("CrossEntropy(label_smoothing=Linear(0.1, 0.0))", "CrossEntropy(label_smoothing=Linear({}, 0.0))"),
+        ("Reweighted(TaiLrWeight(0.5))", "Reweighted(TaiLrWeight(gamma={}))"),
     ],
 )
 def test_a_schedule_is_tuned_where_it_is_not_nothing(candidate, tuned):
@@ -163,27 +190,86 @@ def test_a_penalty_keeps_its_sign_and_changes_its_size(candidate, factor):
     assert (values / factor).max() > 3
 
 
+def test_the_schedule_of_a_penalty_changes_its_size():
+    for made, _ in tried("CrossEntropy() - Linear(0.1, 0.2) * Entropy()")[1:]:
+        schedule: Any = made.schedules["Entropy"].over(5)
+        assert schedule.end / schedule.start == pytest.approx(2, rel=0.02)  # of three digits
+        assert -2.1 < schedule.end < -0.019
+    assert len(set(drawn("CrossEntropy() - Linear(0.1, 0.2) * Entropy()"))) == COUNT
+
+
 def test_matrices_stay_the_names_that_they_are():
-    candidate = "SimilarityCrossEntropy(similarity) + 0.1 * Entropy()"
-    for setting in drawn(candidate):
+    matrices = {"similarity": np.eye(10)}
+    candidate = read_objective("SimilarityCrossEntropy(similarity) + 0.1 * Entropy()", matrices)
+    for made, setting in draw(candidate, Settings(), COUNT, 10):
         assert setting.objective.startswith("SimilarityCrossEntropy(similarity) + ")
-        parse(setting.objective, {"similarity": np.eye(10)})
+        assert read_objective(setting.objective, matrices).same(made)
 
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
-def test_every_loss_of_the_tables_is_read_again(entry):
+def test_every_loss_of_the_tables_is_drawn(entry):
     for loss in entry.at:
-        text = spelling.spell(loss)
-        settings = drawn(text, 4)
-        assert parse(settings[0].objective) == loss
-        for setting in settings:
-            assert type(parse(setting.objective).terms()[0][1]) is type(loss)
+        settings = tried(loss, 4)
+        assert settings[0][0].loss == loss
+        for made, setting in settings:
+            assert type(made.loss.terms()[0][1]) is type(loss)
+            assert made.name == made.text == setting.objective
+            if "<" not in made.text:
+                assert read_objective(made.text, {}).same(made)
 
 
 def test_every_range_is_of_an_option_that_there_is():
-    made = {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)} | {w.__name__: w for w in WEIGHTS}
-    for name, option in OPTIONS:
-        assert option in {field.name for field in fields(made[name])}
+    for kind, option in OPTIONS:
+        assert option in {field.name for field in fields(kind)}
+
+
+@dataclass(frozen=True)
+class Own(RowLoss):
+    gamma: float = 0.5
+
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy * self.gamma
+
+
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    def __call__(self, step: float, /) -> float:
+        return 0.25 if step < 3 else 0.5
+
+    def bounds(self) -> tuple[float, float]:
+        return 0.25, 0.5
+
+
+def test_of_ones_own_loss_only_the_training_is_tuned():
+    for name in ("Own", "Focal"):  # whatever it is called
+        kind = dataclass(frozen=True)(type(name, (Own,), {"__annotations__": {}}))
+        assert {made.loss for made, _ in tried(kind())} == {kind()}
+        assert len({setting.lr for setting in drawn(kind())}) == COUNT
+    mixed = [made.loss.terms() for made, _ in tried(Own() + 0.5 * Entropy() + Focal())[1:]]
+    assert {(terms[0], terms[2][0]) for terms in mixed} == {((1.0, Own()), 1.0)}
+    assert len({terms[1][0] for terms in mixed}) == len({terms[2][1] for terms in mixed}) == COUNT - 1
+
+
+def test_ones_own_schedule_stays():
+    for loss, at in ((GammaCrossEntropy(), "gamma"), (CrossEntropy() + Entropy(), "Entropy")):
+        candidate = read_objective(Objective(loss, schedules={at: Stairs()}), {})
+        for made, _ in draw(candidate, Settings(), 5, 10):
+            assert made.schedules == {at: Scheduled(Stairs(), None)}
+
+
+def test_an_objective_is_tuned_and_named_by_its_numbers():
+    given = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, 70)})
+    candidate = read_objective(given, {}, "mine")
+    (first, _), *others = draw(candidate, Settings(), 5, 10)
+    assert first is candidate
+    for made, setting in others:
+        assert made.name == setting.objective
+        (schedule,) = (each.over(10) for each in made.schedules.values())
+        assert schedule == Linear(0, read_objective(made.name, {}).schedules["gamma"].ends["end"], 70)
+
+
+def test_a_model_of_ones_own_keeps_its_width():
+    assert {s.width for s in drawn("Focal()", model=lambda features, classes: None, width=7)} == {7}
 
 
 def test_the_smallest_score_is_chosen_and_nan_last():
@@ -209,17 +295,16 @@ def test_there_is_a_first_setting(count):
         drawn("CrossEntropy()", count)
 
 
-def test_text_that_is_no_expression_is_an_error():
-    with pytest.raises(ValueError, match="objective must be Python such as"):
-        drawn("Focal(")
-
-
 def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
     program = (
         "import sys, warnings\nwarnings.simplefilter('error')\n"
-        "from equipoise.compare.settings import Training\nfrom equipoise.compare.tuning import draw\n"
+        "from types import SimpleNamespace\n"
+        "from equipoise.compare.objectives import read_objective\nfrom equipoise.compare.tuning import draw\n"
+        "given = SimpleNamespace(model='mlp', width=8, lr=0.1, weight_decay=0.0, random_state=0)\n"
+        "candidate = read_objective('Focal()', {})\n"
+        "draw(candidate, given, 1, 3)\n"
         "assert 'optuna' not in sys.modules\n"
-        "settings = draw('Focal()', Training(), 5, 3, 0)\n"
+        "settings = draw(candidate, given, 5, 3)\n"
         "import optuna\nassert optuna.logging.get_verbosity() == optuna.logging.INFO\n"
         "print(len(settings))"
     )
@@ -227,3 +312,11 @@ def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("5\n", "")
+
+
+def test_without_optuna_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    candidate = read_objective("Focal()", {})
+    assert len(draw(candidate, Settings(), 1, 3)) == 1
+    with pytest.raises(ImportError, match=r"tune needs optuna; pip install 'equipoise\[tune\]'"):
+        draw(candidate, Settings(), 2, 3)

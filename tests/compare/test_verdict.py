@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,12 +78,16 @@ def difference(call, name):
     return Difference(mean, low, high, call, None, needed if call == "undecided" else None)
 
 
+def candidate(text):
+    return SimpleNamespace(name=text, code=lambda paths: f"loss = {text}  # {paths}")
+
+
 def outcome(spec, *calls, nll=0.4, raw=None, deciding=DECIDING, **rest):
     differences = {name: difference(call, name) for name, call in zip(deciding, calls, strict=bool(calls))}
     if raw is not None:
         differences["nll"] = Difference(*raw, None)
     means = {"accuracy": 0.85, "calibrated_nll": nll, "nll": 0.5, "decided_cost": 1.0}
-    return Stub(SimpleNamespace(spec=spec), means | rest.pop("means", {}), differences, **rest)
+    return Stub(candidate(spec), means | rest.pop("means", {}), differences, **rest)
 
 
 def result(
@@ -99,10 +104,10 @@ def result(
     settings = SimpleNamespace(
         folds=10,
         repeats=rest.get("repeats", 1),
-        noise="0.4",
-        worthwhile=(("accuracy", 0.005), ("calibrated_nll", 0.01)),
+        worthwhile={"accuracy": 0.005, "calibrated_nll": 0.01},
         tune=rest.get("tune", 0),
-        training=SimpleNamespace(stop=stop, model="mlp"),
+        stop=stop,
+        model="mlp",
     )
     plan = SimpleNamespace(
         deciding=deciding,
@@ -111,8 +116,11 @@ def result(
         conditions=conditions,
         one_test=one_test,
         test_ratio=1 / 9,
-        out=SimpleNamespace(__truediv__=lambda *_: "x"),
-        matrices={},
+        noise_name="0.4",
+        out=rest.get("out"),
+        matrices=rest.get("matrices", {}),
+        candidates=[each.candidate for each in (plain, *candidates)],
+        units=rest.get("units", ()),
     )
     return SimpleNamespace(
         plan=plan,
@@ -205,7 +213,7 @@ def test_the_winner_is_named_with_how_much_how_sure_against_what_and_on_what():
         f"With {FOCAL}, accuracy is 4.6 points higher (+2.1 to +7.1) but calibrated NLL of the observed "
         "labels is 0.030 higher (+0.010 to +0.050)."
     ) in said.others
-    assert said.code.endswith(f"loss = {GAMMA}\nloss(logits, target)")
+    assert said.code == f"loss = {GAMMA}  # {{}}"
 
 
 def test_better_in_one_and_worse_in_another_is_a_choice_and_the_headline_names_it():
@@ -231,7 +239,7 @@ def test_what_is_equal_or_worse_leaves_the_baseline(calls, worse):
         f"Keep {AGAINST}: none of 2 candidates is better, each is equal{worse} (equal: within accuracy "
         f"0.5 points, calibrated NLL of the observed labels 0.01){SURE.format(4)}" + DATA
     )
-    assert said.code.endswith("loss = CrossEntropy()\nloss(logits, target)")
+    assert said.code == "loss = CrossEntropy()  # {}"
     [alone] = [judge(result(outcome(GAMMA, *calls)))]
     assert alone.sentence.startswith(f"Keep {AGAINST}: with {GAMMA}, ")
     assert "is equal within 0.01 (-0.004 to +0.002)" in alone.sentence
@@ -252,10 +260,10 @@ def test_what_is_undecided_says_what_would_settle_it():
 
 def test_without_an_interval_the_reason_is_given():
     unknown = Difference(0.1, np.nan, np.nan, "undecided", "2 paired splits, and fewer than 3 show nothing")
-    few = Stub(SimpleNamespace(spec=GAMMA), outcome(GAMMA).means, dict.fromkeys(DECIDING, unknown))
+    few = Stub(SimpleNamespace(name=GAMMA), outcome(GAMMA).means, dict.fromkeys(DECIDING, unknown))
     said = judge(result(few))
     assert said.sentence.startswith(
-        f"Undecided, so keep {AGAINST}: 2 paired splits, and fewer than 3 show nothing; use --folds 10. Data:"
+        f"Undecided, so keep {AGAINST}: 2 paired splits, and fewer than 3 show nothing; use folds=10. Data:"
     )
 
 
@@ -263,21 +271,38 @@ def test_noise_that_the_command_put_there_and_one_test_part_are_said():
     said = judge(result(outcome(GAMMA, "better", "better"), noisy=True, one_test=True))
     assert "calibrated NLL of the clean labels" in said.sentence
     assert said.sentence.endswith(
-        "25.5 % wrong labels found (20.1 to 31.0 %), after --noise 0.4 changed 40 % of the training "
+        "25.5 % wrong labels found (20.1 to 31.0 %), after noise=0.4 changed 40 % of the training "
         "labels, validation labels alike. There is one test part: this speaks of these 360 test rows only."
     )
     assert "cross-validation, 5 times." in judge(result(outcome(GAMMA, "equal", "equal"), repeats=5)).sentence
 
 
 def test_what_is_tuned_is_said_and_the_code_is_that_of_the_setting_most_splits_chose():
-    chosen = [Setting(f"GammaCrossEntropy(gamma={gamma})", 0.01, 0.0, 64) for gamma in (0.2, 0.3, 0.3)]
-    best = outcome(GAMMA, "better", "better", records=tuple(SimpleNamespace(setting=each) for each in chosen))
-    said = judge(result(best, tune=8))
+    settings = {gamma: Setting(f"GammaCrossEntropy(gamma={gamma})", 0.01, 0.0, 64) for gamma in (0.2, 0.3)}
+    records = tuple(SimpleNamespace(setting=settings[gamma]) for gamma in (0.2, 0.3, 0.3))
+    units = [
+        SimpleNamespace(of=of, setting=setting, candidate=candidate(f"{setting.objective} of {of}"))
+        for setting in settings.values()
+        for of in (0, 1)
+    ]
+    best = outcome(GAMMA, "better", "better", records=records)
+    said = judge(result(best, tune=8, units=units))
     assert said.against == f"{AGAINST}, tuned alike"
     assert said.against in said.sentence
     assert "; 8 settings of each objective tried on validation rows; 10-fold" in said.sentence
-    assert said.code.startswith("# chosen by 2 of 3 splits, with lr 0.01, weight decay 0, width 64\n")
-    assert said.code.endswith("loss = GammaCrossEntropy(gamma=0.3)\nloss(logits, target)")
+    assert said.code == (
+        "# chosen by 2 of 3 splits, with lr 0.01, weight decay 0, width 64\n"
+        "loss = GammaCrossEntropy(gamma=0.3) of 1  # {}"
+    )
+
+
+def test_the_code_loads_the_matrices_of_the_folder_or_says_to_save_them():
+    best = outcome(GAMMA, "better", "better")
+    kept = judge(result(best, matrices={"costs": np.eye(3)}, out=Path("out"))).code
+    assert kept == f"loss = {GAMMA}  # {{'costs': '{Path('out/trials/costs.npy')}'}}"
+    none = judge(result(best, matrices={"costs": np.eye(3)})).code
+    assert none.startswith("# save the matrix costs as costs.npy: numpy.save\n")
+    assert none.endswith(f"loss = {GAMMA}  # {{'costs': 'costs.npy'}}")
 
 
 def test_without_early_stopping_the_baseline_is_not_called_its_best_epoch():
@@ -316,7 +341,7 @@ def test_divergence_is_said():
 
 
 def beside(name, accuracy, nll=0.9, spread=0.012):
-    made = Stub(SimpleNamespace(spec=name), {"accuracy": accuracy, "calibrated_nll": nll}, spread=spread)
+    made = Stub(SimpleNamespace(name=name), {"accuracy": accuracy, "calibrated_nll": nll}, spread=spread)
     return SimpleNamespace(name=name, values=made.values)
 
 

@@ -12,7 +12,7 @@ import torch
 
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
 pytest.importorskip("matplotlib", reason="the example needs the extra compare")
-pytest.importorskip("torchmetrics", reason="the example needs the extra compare")
+pytest.importorskip("torchmetrics", reason="the example measures calibration with it")
 pytest.importorskip("transformers", reason="the example needs the extra transformers")
 
 PATH = Path(__file__).parents[2] / "examples" / "language_model.py"

@@ -1,136 +1,241 @@
-"""Arrays as data sets: NPZ files, and scikit-learn's digits."""
+"""Data from Python: arrays, tensors, tables and data sets of torch."""
 
-import math
-from dataclasses import replace
+import reprlib
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
+from scipy import sparse
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import IterableDataset, default_collate
 
-from equipoise.compare.checks import warn_of_columns
-from equipoise.compare.columns import Column
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.roles import Roles, class_places, number_names, order, read_roles
-from equipoise.compare.tables import LARGEST
+from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite, words
 
-__all__ = ["digits", "read_arrays"]
-
-
-def digits() -> Dataset:
-    """scikit-learn's digits."""
-    found: Any = load_digits()
-    classes = tuple(map(str, found.target_names))
-    return Dataset("scikit-learn's digits", found.data, found.target.astype(np.int64), classes)
+__all__ = ["as_array", "as_column", "features_of", "from_arrays"]
 
 
-def read_arrays(path: str, test: str | None = None, roles: Roles | None = None) -> Dataset:
-    """Read an NPZ file with the arrays X (N, D) and y (N,).
+def from_arrays(
+    X: Any,  # noqa: N803
+    y: Any = None,
+    *,
+    test: Any = None,
+    clean: Any = None,
+    groups: Any = None,
+    time: Any = None,
+    sample_weight: Any = None,
+    name: str | None = None,
+) -> Dataset:
+    """Check data from Python, and make a data set of it.
 
     Args:
-        path: The file.
-        test: Another such file, whose rows are the test part.
-        roles: Names of arrays (N,) that are no features.
+        X: Array, tensor or list (N, ...) of finite numbers; a DataFrame, whose columns are numbers or
+            categories, either with missing values; or a `torch.utils.data.Dataset` of (inputs, label) pairs.
+        y: Classes (N,): integers, text, bools, whole floats or categories; None for a data set of torch.
+        test: A pair of the like of X and y, or such a data set, whose rows are the test part and come last.
+        clean: Labels (N,) that are known to be better, None or nan if unknown; with `test`, one per test row.
+        groups: Group of each row (N,), with `test` of the test rows after the others: a group is never in two
+            parts.
+        time: Numbers or dates (N,): the latest rows are the test part.
+        sample_weight: Weights (N,), 0 or more, with `test` of the other rows; rows of weight 0 are left out.
+        name: What to call the data.
 
     Raises:
-        ValueError: If a file cannot be read or an array cannot be used.
+        ValueError: If there is anything that training could not work with; names argument and row.
+
+    Example:
+        >>> found = from_arrays(np.arange(40.0).reshape(20, 2) % 7, ["no", "yes"] * 10)
+        >>> found.classes, found.features.shape, found.labels[:4]
+        (('no', 'yes'), (20, 2), array([0, 1, 0, 1]))
     """
-    roles = roles or Roles()
-    features, labels, columns = _load(path, roles if test is None else Roles(None, roles.group, roles.time))
-    of_test, main = None, len(labels)
+    rows = _rows(X, y, "X")
+    more, size = None, len(rows.labels)
     if test is not None:
-        more, its_labels, its_columns = _load(test, roles, "test")
-        if more.shape[1] != features.shape[1] or _is_numeric(its_labels) != _is_numeric(labels):
+        if not isinstance(test, TorchDataset) and not (isinstance(test, tuple | list) and len(test) == 2):
             raise ValueError(
-                f"test must have X and y like those of {path}, got {more.shape[1]} columns and "
-                f"{its_labels.dtype} in {test} for {features.shape[1]} and {labels.dtype}; "
-                "write both files alike"
+                f"test must be a pair (X, y) or a data set of torch, got {_kind(test)}; "
+                "give the test rows and their labels"
             )
-        features, labels = np.concatenate([features, more]), np.concatenate([labels, its_labels])
-        of_test = np.arange(len(labels)) >= main
-        columns = {
-            name: (
-                columns.get(name)
-                or replace(column, path=path, places=_rows(path, main), values=[None] * main)
-            ).join(column)
-            for name, column in its_columns.items()
-        }
-    names = number_names(labels) if _is_numeric(labels) else [word.strip() for word in labels.astype(str)]
-    classes = order(names[:main], numeric=_is_numeric(labels))
-    rows = np.concatenate([_rows(path, main), _rows(test or path, len(labels) - main)])
-    places = class_places([*names], classes, "test", "y", rows)
-    fields, notes = read_roles(roles, columns.__getitem__, places, classes, "y", of_test)
-    warnings = warn_of_columns(features[:main], places[:main], classes)
-    return Dataset(path, features, places, classes, tuple(notes), tuple(warnings), test=of_test, **fields)
+        its, labels = (test, None) if isinstance(test, TorchDataset) else test
+        more = _rows(its, labels, "X of test")
+    places = rows.labels.index if more is None else rows.labels.index.append(more.labels.index)
+    judged = rows if more is None else more
+    if clean is not None:
+        judged.roles["clean"] = as_column(clean, "clean", judged.labels.index)
+    for role, option, given in (("group", "groups", groups), ("time", "time", time)):
+        if given is not None:
+            column = as_column(given, option, places)
+            rows.roles[role] = column[:size]
+            if more is not None:
+                more.roles[role] = column[size:]
+    if sample_weight is not None:
+        rows.roles["weight"] = as_column(sample_weight, "sample_weight", rows.labels.index)
+        if more is not None:
+            more.roles["weight"] = pd.Series(1.0, more.labels.index)
+    return build(name or "data from Python", rows, more, ARRAYS, [])
 
 
-def _is_numeric(labels: NDArray[Any]) -> bool:
-    return np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
+def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: N803
+    """Return new X in the form of the features of a data set.
 
-
-def _load(
-    path: str, roles: Roles, option: str = "data"
-) -> tuple[NDArray[np.float64], NDArray[Any], dict[str, Column]]:
-    """Features (N, D), labels (N,), and the arrays that have a role by name."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive.items())
-    except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{option} must be a readable NPZ file without pickles, got {path!r}; {reason}"
-        ) from error
-    found = ", ".join(arrays) or "nothing"
-    for wanted in ("X", "y"):
-        if wanted not in arrays:
+    Raises:
+        ValueError: If its columns or its shape are others, or a number cannot be used.
+    """
+    found, wanted = _features(_pairs(X)[0] if isinstance(X, TorchDataset) else X), like.features
+    places = _places(found)
+    if not len(places):
+        raise ValueError("X must have a row or more, got none; give the rows to predict")
+    if not isinstance(wanted, pd.DataFrame):
+        array = as_array(found.to_numpy()) if isinstance(found, pd.DataFrame) else found
+        if array.shape[1:] != wanted.shape[1:] or (array.dtype.kind, wanted.dtype.kind) == ("f", "i"):
             raise ValueError(
-                f"{option} must hold the arrays X and y, got {found} in {path}; save with np.savez(X=, y=)"
+                f"X must be like that of the data, (N, {str(wanted.shape[1:])[1:]} of {wanted.dtype}, got "
+                f"{array.shape} of {array.dtype}; convert it alike"
             )
-    features, labels = arrays["X"], arrays["y"]
-    if labels.ndim != 1 or features.ndim < 2 or len(features) != len(labels):
+        require_finite(array, places)
+        return array.astype(wanted.dtype)
+    if not isinstance(found, pd.DataFrame) or {*found} != {*wanted}:
+        given = ", ".join(map(repr, found)) if isinstance(found, pd.DataFrame) else _kind(X)
         raise ValueError(
-            f"X must be (N, D) and y (N,), got {features.shape} and {labels.shape} in {path}; "
-            "give one row per sample"
-        )
-    if not (np.issubdtype(features.dtype, np.number) or features.dtype == np.bool_) or np.iscomplexobj(
-        features
-    ):
-        raise ValueError(f"X must hold real numbers, got {features.dtype} in {path}; embed categories first")
-    numbers = features.reshape(len(features), math.prod(features.shape[1:])).astype(np.float64)
-    bad = ~(np.abs(numbers) <= LARGEST)  # nan among them
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"X must be finite in float32, got {numbers[row, column]:g} in row {row + 1} of {path}, column "
-            f"{column + 1}, and {bad.any(axis=1).sum()} such rows; remove, fill in or rescale them"
+            f"X must be a DataFrame with the columns {', '.join(map(repr, wanted))}, got {given}; "
+            "give them all"
         )
     columns = {}
-    for role, name in roles.given:
-        if name not in arrays or name == "X" or (name == "y" and not (role == "clean" and option == "test")):
+    for name, column in wanted.items():
+        given = found[name].set_axis(places)
+        columns[name] = feature(given, ARRAYS)[0] if column.dtype == np.float64 else words(given)
+        if column.dtype == np.float64 != columns[name].dtype:
             raise ValueError(
-                f"{role} must name an array of {path} beside X and y, got {name!r} of {found}; "
-                f"add it with np.savez"
+                f"X must have numbers in column {name!r}, got {columns[name][0]!r}; make numbers of it"
             )
-        if arrays[name].shape != labels.shape:
+    return pd.DataFrame(columns, places)
+
+
+def as_array(given: Any, where: str = "") -> NDArray[Any]:
+    """An array (N, ...) of float32, float64 or int64."""
+    if sparse.issparse(given) or (isinstance(given, Tensor) and given.layout != torch.strided):
+        way = "to_dense" if isinstance(given, Tensor) else "toarray"
+        raise ValueError(f"X must be dense, got {_kind(given)}; give X.{way}()")
+    array = _numpy(given, "X", "(N, D) or of more dimensions")
+    if array.ndim < 2:
+        shape = _kind(given) if array.ndim == 0 else array.shape
+        raise ValueError(
+            f"X must be (N, D) or have more dimensions, got {shape}{where}; give one row per sample"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"X must hold real numbers, got {array.dtype}{where}; give categories in a DataFrame"
+        )
+    if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
+        raise ValueError(f"X must be below 2^63, got {array.max()}{where}; give floats")
+    if array.dtype.kind == "f":
+        return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+    return array.astype(np.float32 if array.dtype.itemsize == 1 and array.dtype.kind in "bu" else np.int64)
+
+
+def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.Series:
+    """A column (N,) of any type, with where each row is as its index."""
+    plain = isinstance(given, list | tuple) and not any(isinstance(each, Tensor) for each in given)
+    if plain or isinstance(given, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        column = pd.Series(given, dtype=object if plain else None)
+    else:
+        array = _numpy(given, option, "(N,)")
+        if array.ndim != 1 or array.dtype.kind == "V":
+            got = array.dtype if array.dtype.kind == "V" else array.shape if array.ndim else _kind(given)
+            one = array.shape[1:] == (1,)
+            way = f"take its one column with {option}.squeeze(1)" if one else "give one value per row"
+            raise ValueError(f"{option} must be an array (N,), got {got}{where}; {way}")
+        if array.dtype.kind == "S":
+            array = np.array([each.decode("utf-8", "backslashreplace") for each in array.tolist()], dtype="U")
+        if array.dtype.kind == "M":  # its text has no more digits than it needs
+            array = np.where(np.isnat(array), "", array.astype(str))
+        column = pd.Series(array, dtype=object if array.dtype.kind in "OU" else None)
+    if len(column) != len(places):
+        raise ValueError(
+            f"{option} must be an array ({len(places)},), got ({len(column)},){where}; give one value per row"
+        )
+    return column.set_axis(places).rename(option)
+
+
+def _rows(given: Any, y: Any, source: str) -> Rows:
+    """Features and labels as they are given, without roles."""
+    if isinstance(given, TorchDataset):
+        if y is not None:
             raise ValueError(
-                f"{role} must be an array {labels.shape}, got {arrays[name].shape} for {name!r} of {path}; "
-                "give one value per row"
+                f"y must be left out with a data set of torch, got {_kind(y)}; it has the labels"
             )
-        columns[name] = _column(path, name, arrays[name])
-    return numbers, labels, columns
+        given, y = _pairs(given)
+    elif y is None:
+        raise ValueError("y must be given with X, got None; only a data set of torch has labels of its own")
+    part, where = ("", "") if source == "X" else (" of the test rows", " in test")
+    features = _features(given, where)
+    places = pd.Index([f"{place}{part}" for place in _places(features)], dtype=object)
+    if isinstance(features, pd.DataFrame):
+        features = features.set_axis(places)
+    return Rows(source, features, as_column(y, "y", places, where), {})
 
 
-def _column(path: str, name: str, values: NDArray[Any]) -> Column:
-    places = _rows(path, len(values))
-    if np.issubdtype(values.dtype, np.floating):
-        known = [None if np.isnan(value) else float(value) for value in values]
-        return Column(path, name, "floating", places, known)
-    kind = "exact" if np.issubdtype(values.dtype, np.integer) else "words"
-    return Column(
-        path, name, kind, places, [None if word in ("", "NaT") else word for word in values.astype(str)]
-    )
+def _pairs(data: TorchDataset[Any]) -> tuple[Any, list[Any]]:
+    """Inputs and labels of a data set, read once and in order."""
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        raise ValueError(
+            f"X must be a data set with a length, got {_kind(data)}; collect its items in a TensorDataset"
+        )
+    items: Any = [data[place] for place in range(len(data))]  # pyright: ignore[reportArgumentType]
+    for place, item in enumerate(items):
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise ValueError(
+                f"X must be a data set of (inputs, label) pairs, got {_kind(item)} in row {place + 1}; "
+                "wrap it in one that returns pairs"
+            )
+    try:
+        inputs = default_collate([inputs for inputs, _ in items]) if items else np.zeros((0, 0))
+    except (TypeError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"X must be a data set whose inputs are tensors of one shape, got others; convert them: {reason}"
+        ) from error
+    return inputs, [label for _, label in items]
 
 
-def _rows(path: str, count: int) -> NDArray[Any]:
-    """Where each row is, in words."""
-    return np.array([f"row {row + 1} of {path}" for row in range(count)], dtype=object)
+def _features(given: Any, where: str = "") -> pd.DataFrame | NDArray[Any]:
+    """A table whose columns have different names as text, or an array."""
+    if not isinstance(given, pd.DataFrame):
+        return as_array(given, where)
+    table = given.set_axis(given.columns.map(str), axis=1)
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"X must have columns of different names, got {twice!r} twice; rename one")
+    return table
+
+
+def _numpy(given: Any, option: str, shape: str) -> NDArray[Any]:
+    """An array in memory, with nan for masked values."""
+    try:
+        if isinstance(given, Tensor):
+            given = given.detach().cpu().resolve_conj().resolve_neg()
+            return (given.float() if given.dtype == torch.bfloat16 else given).numpy()
+        if isinstance(given, list | tuple) and any(isinstance(each, Tensor) for each in given):
+            return np.stack([_numpy(each, option, shape) for each in given])
+        if isinstance(given, np.ma.MaskedArray):
+            return np.ma.filled(given.astype(np.float64), np.nan)
+        array = np.asarray(given)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    except Exception as error:  # rows of unequal length, or whatever an object says that is no array
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{option} must be an array {shape}, got {_kind(given)}; {reason}") from error
+
+
+def _places(features: pd.DataFrame | NDArray[Any]) -> pd.Index:
+    """Where each row is, in words: by its label in a table."""
+    if isinstance(features, pd.DataFrame):
+        return pd.Index([f"index {label!r}" for label in features.index.tolist()], dtype=object)
+    return pd.Index([f"row {row + 1}" for row in range(len(features))], dtype=object)
+
+
+def _kind(given: Any) -> str:
+    """What was given, in a few words."""
+    return type(given).__name__ if not isinstance(given, str) else reprlib.repr(given)

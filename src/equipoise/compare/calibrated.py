@@ -11,11 +11,7 @@ __all__ = ["calibrated_probs", "fitted"]
 
 
 def fitted(logits: Any, labels: Any) -> Calibration | None:
-    """Return the calibration of validation rows, without an interval; None if a logit is not finite.
-
-    Shapes:
-        logits (V, C); labels (V,).
-    """
+    """Return the calibration of validation logits (V, C), without an interval; None if one is not finite."""
     fit = fit_batch(logits[None], labels[None])
     if not np.isfinite(fit.temperature[0]):
         return None

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +59,7 @@ class Comparison:
 
     @property
     def winner(self) -> Loss:
-        """The loss to use; plain cross entropy where no candidate wins. Scheduled numbers are at their start."""
+        """The loss to use, scheduled numbers at their start; plain cross entropy where no candidate wins."""
         return self.judged.winner.candidate.loss
 
     @property

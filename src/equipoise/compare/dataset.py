@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from pandas.util import hash_pandas_object
 
 from equipoise.compare.store import digest
+from equipoise.targets.files import NUMBER
 
-__all__ = ["Dataset", "UNKNOWN"]
+__all__ = ["Dataset", "UNKNOWN", "decimal", "printable"]
 
 UNKNOWN = -1  # in `clean`: nothing better than the label is known of this row
 
@@ -22,19 +24,21 @@ class Dataset:
 
     Attributes:
         name: What to call it.
-        features: A table, whose index says where each row is, or an array (N, D).
+        features: A table of float64 and of words, whose index says where each row is; or an array (N, ...) of
+            float32, float64 or int64 with two dimensions or more.
         labels: Observed classes (N,) as places in `classes`.
-        classes: Names of the classes, sorted as they were in the data.
+        classes: Names of the classes, sorted as numbers if all are numbers, else as text.
         notes: What a reader has to know about how it was read.
         warnings: What looks wrong without being certainly wrong.
         clean: Classes that are known to be better (N,), `UNKNOWN` where there is none; None without any.
         groups: Group of each row (N,); rows of a group are never in different parts. None without groups.
         time: When each row is from (N,); the latest rows are the test part. None without times.
-        test: True for the rows of a file of test rows (N,), which come last. None without such a file.
+        test: True for the rows of a given test part (N,), which come last. None without one.
+        weight: Weights of the rows (N,), above 0, and 1 for rows of a given test part. None without weights.
     """
 
     name: str
-    features: pd.DataFrame | NDArray[np.float64]
+    features: pd.DataFrame | NDArray[Any]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -57,7 +61,7 @@ class Dataset:
         return self.labels if self.clean is None else np.where(self.clean == UNKNOWN, self.labels, self.clean)
 
     def place(self, row: int) -> str:
-        """Where a row is in its file, in words."""
+        """Where a row is in what was given, in words; for an array, among the rows that were kept."""
         if isinstance(self.features, pd.DataFrame):
             return str(self.features.index[row])
         before = 0 if self.test is None else int((~self.test).sum())
@@ -71,7 +75,22 @@ class Dataset:
             content = [[str(name), str(kind)] for name, kind in self.features.dtypes.items()]
             raw = np.asarray(hashed).tobytes()
         else:
-            content, raw = [list(self.features.shape)], np.ascontiguousarray(self.features).tobytes()
-        rows = (self.labels, self.clean, self.groups, self.time, self.test)
+            content = [list(self.features.shape), str(self.features.dtype)]
+            raw = np.ascontiguousarray(self.features).tobytes()
+        rows = (self.labels, self.clean, self.groups, self.time, self.test, self.weight)
         known = [None if each is None else digest(each.tobytes()) for each in rows]
         return digest([content, digest(raw), known, list(self.classes)])
+
+
+def decimal(label: str) -> Decimal | None:
+    """The number that a label spells, if it spells a finite one."""
+    try:
+        number = Decimal(label) if NUMBER.fullmatch(label) else None
+    except InvalidOperation:  # exponents have a limit, of 18 digits
+        return None
+    return number if number is not None and number.is_finite() else None
+
+
+def printable(name: str) -> str:
+    """A name, in one line."""
+    return name if name.isprintable() else repr(name)

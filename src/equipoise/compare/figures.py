@@ -1,72 +1,132 @@
-"""Pictures for the report: matplotlib SVG whose colours follow the page and whose ids are its own."""
+"""Pictures for the report: matplotlib SVG in the colours of the page, and strips of differences.
+
+A strip has its marks in per cent, so that it fits a phone as well as a desk. A picture of fixed proportions
+would shrink its words with it; here words are HTML and only marks are drawn.
+"""
 
 import io
 import re
 from collections.abc import Callable, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 
-from equipoise.compare.measures import ECE_BINS
+from equipoise.compare.measures import ECE_BINS, Measure
+from equipoise.compare.statistics import Difference
 
-__all__ = ["curves", "reliability"]
+__all__ = ["SYMBOLS", "Axis", "axis", "curves", "reliability", "scale", "strip"]
 
 FEWEST_ROWS = 5  # a group of fewer confidences is not drawn: its share is luck
 MOST_LINES = 20  # splits in a picture of curves
 MOST_POINTS = 60  # epochs in a line
+LONGEST = 5.0  # ends farther out than so many times the median of all ends are cut, and drawn as arrows
+TICKS = 5
+SYMBOLS = {
+    "better": "M0-6L6.5 5H-6.5Z",
+    "worse": "M0 6L6.5-5H-6.5Z",
+    "equal": "M-5-5H5V5H-5Z",
+    "undecided": "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z",
+}
 
+# Of M rows, the probability of the likeliest class and whether that class was right
 Stated = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 # Colours that stand for a variable of the page's style, so that a picture is right in dark and in light.
-_INK, _MUTED, _GRID, _ACCENT, _WRONG, _PAGE = (f"#0{digit}0{digit}0{digit}" for digit in "123456")
 _VARIABLES = {
-    _INK: "ink",
-    _MUTED: "muted",
-    _GRID: "grid",
-    _ACCENT: "accent",
-    _WRONG: "wrong",
-    _PAGE: "page",
+    f"#0{k}0{k}0{k}": name for k, name in enumerate(("ink", "muted", "grid", "accent", "wrong", "page"), 1)
 }
+_INK, _MUTED, _GRID, _ACCENT, _WRONG, _PAGE = _VARIABLES
 _STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "figure.facecolor": "none",
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), _MUTED),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "svg.fonttype"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.6},
+    **{"font.family": "sans-serif", "font.size": 8, "legend.fontsize": 7.5},
 }
 
 
-def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
-    """Draw stated confidence against the share that is right, raw and calibrated, and how often it is stated.
+@dataclass(frozen=True)
+class Axis:
+    """A common axis for the differences in a measure, the good side on the right."""
 
-    Args:
-        name: Unique on the page; every id in the picture begins with it.
-        title: What it shows, for someone who cannot see it.
-        raw: Probability of the likeliest class (M,) and whether that class was right (M,).
-        calibrated: The same after calibration.
-    """
+    left: float
+    right: float  # below `left` where lower is better
+    band: float  # smallest difference worth having
+
+    def place(self, value: float) -> float:
+        """Return where a difference lies, in per cent from the left, and at most at an end."""
+        return float(np.clip(100 * (value - self.left) / (self.right - self.left), 0, 100))
+
+    def holds(self, value: float) -> bool:
+        """Return whether a difference lies between the ends."""
+        return min(self.left, self.right) <= value <= max(self.left, self.right)
+
+
+def axis(differences: Sequence[Difference], better: str | None, band: float) -> Axis:
+    """Return an axis with zero, the band and all differences on it; very long intervals are cut."""
+    ends = np.array([end for each in differences for end in (each.low, each.mean, each.high)])
+    ends = ends[np.isfinite(ends)]
+    cut = max(LONGEST * float(np.median(np.abs(ends))) if len(ends) else 0.0, 3 * band, 1e-9)
+    low, high = max(min([*ends, -1.5 * band]), -cut), min(max([*ends, 1.5 * band]), cut)
+    spare = 0.05 * max(high - low, 1e-9)
+    low, high = low - spare, high + spare
+    return Axis(high, low, band) if better == "lower" else Axis(low, high, band)
+
+
+def strip(along: Axis, difference: Difference) -> Markup:
+    """Return a difference and its interval as marks on the axis; the words beside it say the same."""
+    mean, low, high = difference.mean, difference.low, difference.high
+    left, right = sorted((along.place(-along.band), along.place(along.band)))
+    marks = [
+        Markup('<rect class="band" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(left, right - left),
+        Markup('<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(along.place(0.0)),
+    ]
+    if np.isfinite(low) and np.isfinite(high):
+        places = sorted((along.place(low), along.place(high)))
+        marks += [Markup('<line class="reach" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*places)]
+        for value in (low, high):
+            arrow = "M7-5L0 0L7 5" if along.place(value) < 50 else "M-7-5L0 0L-7 5"
+            marks.append(_at(along.place(value), "M0-4V4" if along.holds(value) else arrow, "end"))
+    if np.isfinite(mean) and along.holds(mean):
+        marks.append(_at(along.place(mean), SYMBOLS[difference.call or "undecided"], "mark"))
+    return Markup('<svg class="strip" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
+
+
+def scale(along: Axis, measure: Measure) -> Markup:
+    """Return the numbers under the strips."""
+    factor = 100 if measure.percent else 1
+    low, high = sorted((factor * along.left, factor * along.right))
+    ticks = np.asarray(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high))
+    marks = [
+        Markup(
+            '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
+            '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
+        ).format(along.place(tick / factor), "0" if abs(tick) < 1e-9 * (high - low) else _signed(tick))
+        for tick in ticks[(ticks > low) & (ticks < high)]
+    ]
+    return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.6g}".replace("-", "\u2212")
+
+
+def _at(place: float, path: str, kind: str) -> Markup:
+    """Return a path whose origin lies at a place on the axis, in the middle of the strip."""
+    mark = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
+    return mark.format(place, kind, path)
+
+
+def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Markup:
+    """Draw stated confidence against the share that is right, raw and calibrated, and how often."""
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -80,16 +140,11 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
             counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
             counts = counts[counts > 0]
             enough = counts >= min(FEWEST_ROWS, counts.max())
-            share, stated, sizes = (
-                share[enough],
-                stated[enough],
-                8 + 60 * np.sqrt(counts[enough] / counts.max()),
-            )
-            above.plot(stated, share, color=colour, linewidth=1.2)
-            hollow = {"facecolors": _PAGE} if marker == "s" else {}
+            sizes = 8 + 60 * np.sqrt(counts[enough] / counts.max())
+            above.plot(stated[enough], share[enough], color=colour, linewidth=1.2)
             above.scatter(
-                stated, share, s=sizes, color=colour, marker=marker, linewidths=1, zorder=3, clip_on=False,
-                label=label, **hollow,
+                stated[enough], share[enough], s=sizes, color=colour, marker=marker, linewidths=1, zorder=3,
+                clip_on=False, label=label, **({"facecolors": _PAGE} if marker == "s" else {}),
             )  # fmt: skip
             shares = np.histogram(confidence, bins=edges)[0] / max(len(confidence), 1)
             below.stairs(shares, edges, color=colour, linewidth=1.2, fill=False)
@@ -102,63 +157,41 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> str:
     return _svg(name, title, (3.7, 2.25), draw)
 
 
-def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> str:
-    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked.
-
-    Args:
-        name: Unique on the page; every id in the picture begins with it.
-        title: What it shows, for someone who cannot see it.
-        kept: For each split, its curve and the epoch that was chosen.
-        key: Of the curve: "accuracy" or "calibrated".
-        label: What to call it.
-    """
+def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> Markup:
+    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked."""
+    lines = [np.array([(each["epoch"], each[key]) for each in curve], dtype=float) for curve, _ in kept]
+    dots = [line[line[:, 0] == chosen] for line, (_, chosen) in zip(lines, kept, strict=True)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        heights = []
-        for curve, chosen in kept[:MOST_LINES]:
-            points = _thinned(curve, chosen)
-            epochs = [point["epoch"] for point in points]
-            values = [np.nan if point[key] is None else point[key] for point in points]
-            axes.plot(epochs, values, color=_ACCENT, linewidth=0.9, alpha=0.55)
-            at = next((k for k, epoch in enumerate(epochs) if epoch == chosen), None)
-            if at is not None:
-                axes.plot(epochs[at], values[at], "o", markersize=4.5, color=_WRONG, zorder=3)
-                heights.append(values[at])
-        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None))
+        for line, dot in zip(lines[:MOST_LINES], dots, strict=False):
+            axes.plot(*_thinned(line, dot).T, color=_ACCENT, linewidth=0.9, alpha=0.55)
+            axes.plot(*dot.T, "o", markersize=4.5, color=_WRONG, zorder=3)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(0, None), ylim=_window(lines, dots, key))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if limits := _window([curve for curve, _ in kept], key, heights):
-            axes.set_ylim(limits)
 
     return _svg(name, title, (2.7, 1.65), draw)
 
 
-def _thinned(curve: Sequence[Any], chosen: int) -> list[Any]:
-    """Return at most so many points of a curve, the chosen epoch and the ends among them."""
-    if len(curve) <= MOST_POINTS:
-        return list(curve)
-    kept = {round(place) for place in np.linspace(0, len(curve) - 1, MOST_POINTS)}
-    return [point for place, point in enumerate(curve) if place in kept or point["epoch"] == chosen]
+def _thinned(line: NDArray[np.float64], dot: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return at most so many points (epoch, value) of a curve, the chosen one and the ends among them."""
+    kept = np.linspace(0, len(line) - 1, min(MOST_POINTS, len(line))).round().astype(int)
+    return np.unique(np.concatenate([line[kept], dot]), axis=0)
 
 
-def _window(
-    curves_: Sequence[Sequence[Any]], key: str, chosen: Sequence[float]
-) -> tuple[float, float] | None:
+def _window(lines: Sequence[Any], dots: Sequence[Any], key: str) -> tuple[float, float] | None:
     """Return the ends of the axis: the chosen epochs and all but the worst twentieth, which is the start."""
-    values = np.array([point[key] for curve in curves_ for point in curve if point[key] is not None])
-    if not len(values):
+    values, chosen = (np.concatenate([each[:, 1] for each in given]) for given in (lines, dots))
+    if not np.isfinite(values).any():
         return None
-    known = [value for value in chosen if np.isfinite(value)]
-    if key == "accuracy":
-        low, high = min([float(np.quantile(values, 0.05)), *known]), float(values.max())
-    else:
-        low, high = float(values.min()), max([float(np.quantile(values, 0.95)), *known])
+    ends = np.nanquantile(values, (0.05, 1) if key == "accuracy" else (0, 0.95))
+    low, high = np.nanmin([*ends, *chosen]), np.nanmax([*ends, *chosen])
     spare = 0.06 * max(high - low, 1e-3)
     return low - spare, high + spare
 
 
-def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """Return an SVG element to put in a page."""
+def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
+    """Return an SVG element to put in a page: no prologue, no metadata, own ids, colours of the page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):
@@ -167,14 +200,8 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Fig
         figure.savefig(
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    return _inline(buffer.getvalue(), name, title)
-
-
-def _inline(document: str, name: str, title: str) -> str:
-    """Return an SVG document as an element: no prologue, no metadata, own ids, colours of the page."""
-    svg = document[document.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     svg = svg.replace("xlink:href", "href")
@@ -182,7 +209,7 @@ def _inline(document: str, name: str, title: str) -> str:
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    view = re.search(r'viewBox="([^"]+)"', svg)
-    box = view[1] if view else "0 0 100 100"
-    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-    return re.sub(r"\s*\n\s*", "\n", head + svg[svg.index(">") + 1 :]).strip()
+    view = re.search(r'viewBox="[^"]+"', svg)
+    said = escape(title)
+    head = f'<svg {view[0] if view else ""} role="img" aria-label="{said}"><title>{said}</title>'
+    return Markup(re.sub(r"\s*\n\s*", "\n", head + svg[svg.index(">") + 1 :]).strip())

@@ -13,19 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    brier_score_loss,
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    recall_score,
-    roc_auc_score,
-)
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from equipoise.decisions import decide
-from equipoise.metrics import area_under_risk_coverage, expected_cost, severity
+from equipoise.metrics import area_under_risk_coverage, severity
 
 __all__ = [
     "ECE_BINS",
@@ -39,8 +30,7 @@ __all__ = [
 ]
 
 ECE_BINS = 15
-# What a confidence counts for: torchmetrics drops one of exactly 1 from the last bin.
-LARGEST_CONFIDENCE = 1 - 1e-7
+LONG = 1e6  # a number as large as this is shown with three digits and an exponent
 SMALLEST = float(np.finfo(np.float64).eps)  # what scikit-learn's log_loss takes a smaller probability for
 
 
@@ -49,14 +39,11 @@ class Predictions:
     """Probabilities of test rows, raw and calibrated, against their classes.
 
     Attributes:
-        probs: Softmax of the logits.
+        probs: Softmax of the logits, (M, C).
         calibrated: The same after the calibration of the split: probabilities of the observed label, or of
             the clean one where the test labels are known to be better than those trained on.
-        target: Classes of the test rows, the clean ones where they are known.
-        costs: Costs [true, predicted], if any.
-
-    Shapes:
-        probs (M, C) float64; calibrated (M, C) float64; target (M,) int64; costs (C, C) float64.
+        target: Classes (M,) of the test rows, the clean ones where they are known.
+        costs: Costs (C, C) [true, predicted], if any.
     """
 
     probs: NDArray[np.float64]
@@ -87,9 +74,9 @@ class Predictions:
         return self.costs
 
     @property
-    def classes(self) -> NDArray[np.int64]:
-        """Every class, seen or not."""
-        return np.arange(self.probs.shape[1])
+    def one_hot(self) -> NDArray[np.bool_]:
+        """Which class each row has, (M, C)."""
+        return self.target[:, None] == np.arange(self.probs.shape[1])
 
     @cached_property
     def present(self) -> NDArray[np.int64]:
@@ -105,26 +92,34 @@ class Measure:
         name: As in the results.
         title: As a reader sees it.
         meaning: One line for someone who has not met it.
-        formula: From finite predictions to a number.
+        formula: From finite predictions to a number, or to scores (M,) whose mean is the measure.
         better: "higher" or "lower"; None for what is described and never called better or worse.
         needs_costs: Whether it can only be had with costs.
         percent: Whether it is shown in per cent.
-        rows: From predictions to scores (M,) whose mean is the measure, all nan where a probability is not
-            finite; None where the measure is no mean over rows.
+        by_row: Whether the formula gives scores.
     """
 
     name: str
     title: str
     meaning: str
-    formula: Callable[[Predictions], float]
+    formula: Callable[[Predictions], Any]
     better: str | None
     needs_costs: bool = False
     percent: bool = False
-    rows: Callable[[Predictions], NDArray[np.float64]] | None = None
+    by_row: bool = False
 
     def of(self, predictions: Predictions) -> float:
         """Return the measure of predictions; nan if a probability, raw or calibrated, is not finite."""
-        return self.formula(predictions) if predictions.finite else float("nan")
+        return float(np.mean(self.formula(predictions))) if predictions.finite else float("nan")
+
+    @property
+    def rows(self) -> Callable[[Predictions], NDArray[np.float64]] | None:
+        """From predictions to scores (M,) whose mean is the measure, nan as in `of`; else None."""
+
+        def scores(seen: Predictions) -> NDArray[np.float64]:
+            return self.formula(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
+
+        return scores if self.by_row else None
 
     def show(self, value: float) -> str:
         """A value as a reader sees it."""
@@ -132,12 +127,16 @@ class Measure:
             return "\u2013"
         if self.percent:
             return f"{100 * value:.1f} %"
+        if abs(value) >= LONG:
+            return f"{value:.3g}"
         return f"{value:.3f}" if value == 0 or abs(value) >= 5e-4 else f"{value:.0e}"
 
     def show_difference(self, value: float) -> str:
         """A difference as a reader sees it, without its unit."""
         if np.isnan(value):
             return "\u2013"
+        if abs(value) >= LONG:
+            return f"{value:+.3g}"
         if self.needs_costs and 0 < abs(value) < 5e-4:  # the unit of costs is the user's
             return f"{value:+.0e}"
         shown = f"{100 * value:+.1f}" if self.percent else f"{value:+.3f}"
@@ -147,30 +146,12 @@ class Measure:
 def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> float:
     """Return the expected calibration error of the top label: 15 bins, absolute differences.
 
-    Args:
-        probabilities: Never logits, which torchmetrics would take for probabilities if they lie in [0, 1].
-        target: True classes.
-
-    Shapes:
-        probabilities (N, C); target (N,).
-
-    Returns:
-        The error; nan if a probability is not finite.
+    Probabilities are (N, C), never logits. It is torchmetrics' `multiclass_calibration_error`, which takes
+    seconds to import and drops a confidence of exactly 1 from the last bin.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error  # seconds to import
-
     if not np.isfinite(probabilities).all():
-        return float("nan")  # torchmetrics would take the rows for logits
-    return float(
-        multiclass_calibration_error(
-            torch.from_numpy(probabilities).clamp(0, LARGEST_CONFIDENCE),
-            torch.from_numpy(target),
-            num_classes=probabilities.shape[1],
-            n_bins=ECE_BINS,
-            norm="l1",
-            validate_args=False,
-        )
-    )
+        return float("nan")
+    return float(_binned_errors(probabilities.max(axis=1), probabilities.argmax(axis=1)[None] == target)[0])
 
 
 def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, seed: int) -> list[float]:
@@ -179,91 +160,49 @@ def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, se
     The calibration error of the top label depends on whether the likeliest class is right, and under the
     model's own probabilities it is so with a chance of its confidence. So hits are drawn, not labels, and the
     bins, which all draws share, are found once.
-
-    Args:
-        probabilities: As in `calibration_error`.
-        draws: How many times to draw all labels.
-        seed: Decides the draws.
-
-    Shapes:
-        probabilities (N, C).
-
-    Returns:
-        An error for each draw; nan if a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         return [float("nan")] * draws
-    confidence = np.minimum(probabilities.max(axis=1), LARGEST_CONFIDENCE)
+    confidence = probabilities.max(axis=1)
     hits = np.random.default_rng(seed).random((draws, len(confidence))) < confidence
     return _binned_errors(confidence, hits).tolist()
 
 
 def _binned_errors(confidence: NDArray[np.float64], hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the calibration error (draws,) of confidences (N,) for hits (draws, N), as torchmetrics does."""
-    edges = np.linspace(0, 1, ECE_BINS + 1, dtype=np.float32)
-    places = np.searchsorted(edges, confidence.astype(np.float32), side="right") - 1
+    """Return the calibration error (draws,) of confidences (N,) for hits (draws, N)."""
+    edges = torch.linspace(0, 1, ECE_BINS + 1).numpy()  # torchmetrics' edges; numpy's differ in the last bit
+    places = np.searchsorted(edges[1:-1], confidence.astype(np.float32), side="right")
     gaps = (hits - confidence) @ np.eye(ECE_BINS)[places]
     return np.abs(gaps).sum(axis=1) / len(confidence)
 
 
 def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the share of each class's rows whose likeliest class is right.
+    """Return the share (C,) of each class's rows whose likeliest class is right.
 
-    Shapes:
-        result (C,); nan for a class without rows, and for every class if a probability is not finite.
+    It is nan for a class without rows, and for every class if a probability is not finite.
     """
     if not predictions.finite:
-        return np.full(len(predictions.classes), np.nan)
-    each: Any = None  # scikit-learn's annotations know neither
-    unknown: Any = np.nan
-    return np.asarray(
-        recall_score(
-            predictions.target,
-            predictions.likeliest,
-            labels=predictions.classes,
-            average=each,
-            zero_division=unknown,
-        )
-    )
+        return np.full(predictions.probs.shape[1], np.nan)
+    counts = confusion(predictions)
+    with np.errstate(invalid="ignore"):
+        return counts.diagonal() / counts.sum(axis=1)
 
 
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
-    """Return how many rows of each class have which likeliest class, indexed [true, predicted].
+    """Return how many rows of each class have which likeliest class, (C, C) indexed [true, predicted].
 
     A row with a probability that is not finite has no likeliest class and is not counted.
-
-    Shapes:
-        result (C, C) int64.
     """
-    finite = np.isfinite(predictions.probs).all(axis=1)
-    if not finite.any():  # scikit-learn has no matrix of no rows
-        return np.zeros((len(predictions.classes),) * 2, dtype=np.int64)
-    return confusion_matrix(
-        predictions.target[finite], predictions.likeliest[finite], labels=predictions.classes
-    )
-
-
-def _nll(probs: NDArray[np.float64], seen: Predictions) -> float:
-    return float(log_loss(seen.target, probs, labels=seen.classes))
-
-
-def _brier(seen: Predictions) -> float:
-    whole: Any = False  # halved is what scikit-learn does to two classes and not to more
-    return float(brier_score_loss(seen.target, seen.probs, labels=seen.classes, scale_by_half=whole))
+    finite, classes = np.isfinite(predictions.probs).all(axis=1), predictions.probs.shape[1]
+    pairs = classes * predictions.target[finite] + predictions.likeliest[finite]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 # Averages over classes take those that the test rows have: the same ones for every candidate, whatever it
 # predicts, and none whose recall or ranking would be 0 / 0.
-def _balanced_accuracy(seen: Predictions) -> float:
-    # balanced_accuracy_score is this, but warns where a class is predicted that no row has
-    return float(recall_score(seen.target, seen.likeliest, labels=seen.present, average="macro"))
-
-
 def _macro_f1(seen: Predictions) -> float:
-    zero: Any = 0
-    return float(
-        f1_score(seen.target, seen.likeliest, labels=seen.present, average="macro", zero_division=zero)
-    )
+    zero: Any = 0  # scikit-learn's annotations know strings alone
+    return f1_score(seen.target, seen.likeliest, labels=seen.present, average="macro", zero_division=zero)
 
 
 def _ranked(score: Callable[..., Any]) -> Callable[[Predictions], float]:
@@ -272,59 +211,40 @@ def _ranked(score: Callable[..., Any]) -> Callable[[Predictions], float]:
     def mean(seen: Predictions) -> float:
         if len(seen.present) < 2:
             return float("nan")
-        one_hot = seen.target[:, None] == seen.present
-        return float(score(one_hot, seen.probs[:, seen.present], average="macro"))
+        return score(seen.one_hot[:, seen.present], seen.probs[:, seen.present], average="macro")
 
     return mean
 
 
-def _where_finite(
-    scores: Callable[[Predictions], NDArray[Any]],
-) -> Callable[[Predictions], NDArray[np.float64]]:
-    """Return the scores of rows in float64, all nan where a probability is not finite."""
-
-    def rows(seen: Predictions) -> NDArray[np.float64]:
-        return scores(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
-
-    return rows
-
-
-def _nll_rows(probs: NDArray[np.float64], seen: Predictions) -> NDArray[np.float64]:
-    true = probs[np.arange(len(probs)), seen.target]
+def _nll(probs: NDArray[np.float64], seen: Predictions) -> NDArray[np.float64]:
+    """Return the NLL of each row, as scikit-learn's log_loss counts it."""
+    true = np.take_along_axis(probs, seen.target[:, None], axis=1)[:, 0]
     return -np.log(np.clip(true, SMALLEST, 1 - SMALLEST))
-
-
-def _brier_rows(seen: Predictions) -> NDArray[np.float64]:
-    return ((seen.probs - (seen.target[:, None] == seen.classes)) ** 2).sum(axis=1)
 
 
 MEASURES = (
     Measure(
         "accuracy", "Accuracy", "share of test rows whose likeliest class is right",
-        lambda seen: float(accuracy_score(seen.target, seen.likeliest)), "higher", percent=True,
-        rows=_where_finite(lambda seen: seen.likeliest == seen.target),
+        lambda seen: seen.likeliest == seen.target, "higher", percent=True, by_row=True,
     ),
     Measure(
         "calibrated_nll", "NLL, calibrated",
         "negative log likelihood of the test labels after a calibration fitted to the validation rows",
-        lambda seen: _nll(seen.calibrated, seen), "lower",
-        rows=_where_finite(lambda seen: _nll_rows(seen.calibrated, seen)),
+        lambda seen: _nll(seen.calibrated, seen), "lower", by_row=True,
     ),
     Measure(
         "decided_cost", "Cost, decided",
         "mean cost when the class of smallest expected cost is taken, by calibrated probabilities",
-        lambda seen: expected_cost(seen.target, seen.cheapest, seen.given_costs), "lower", needs_costs=True,
-        rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.cheapest]),
+        lambda seen: seen.given_costs[seen.target, seen.cheapest], "lower", needs_costs=True, by_row=True,
     ),
     Measure(
         "nll", "NLL, raw", "negative log likelihood of the test labels by the probabilities as they are",
-        lambda seen: _nll(seen.probs, seen), "lower",
-        rows=_where_finite(lambda seen: _nll_rows(seen.probs, seen)),
+        lambda seen: _nll(seen.probs, seen), "lower", by_row=True,
     ),
     Measure(
         "brier", "Brier, raw",
         "mean squared distance of the probabilities as they are from the test labels, 0 to 2",
-        _brier, "lower", rows=_where_finite(_brier_rows),
+        lambda seen: ((seen.probs - seen.one_hot) ** 2).sum(axis=1), "lower", by_row=True,
     ),
     Measure(
         "ece", "ECE, raw",
@@ -338,7 +258,7 @@ MEASURES = (
     Measure(
         "balanced_accuracy", "Balanced accuracy",
         "mean over the classes that the test rows have of the share of a class that is recognised",
-        _balanced_accuracy, "higher", percent=True,
+        lambda seen: recall_per_class(seen)[seen.present].mean(), "higher", percent=True,
     ),
     Measure(
         "macro_f1", "Macro F1",
@@ -359,8 +279,7 @@ MEASURES = (
     ),
     Measure(
         "cost", "Cost, likeliest", "mean cost when the likeliest class is taken",
-        lambda seen: expected_cost(seen.target, seen.likeliest, seen.given_costs), "lower", needs_costs=True,
-        rows=_where_finite(lambda seen: seen.given_costs[seen.target, seen.likeliest]),
+        lambda seen: seen.given_costs[seen.target, seen.likeliest], "lower", needs_costs=True, by_row=True,
     ),
     Measure(
         "severity", "Severity", "mean cost of the mistakes alone, likeliest class taken",

@@ -1,30 +1,326 @@
-from dataclasses import dataclass
-from equipoise.compare import spec
+"""Objectives to compare: read from texts, losses and `Objective`s, with schedules, and written as Python."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equipoise import addresses, losses, penalties, schedules, spelling, targets
+from equipoise.losses import LOSSES, WEIGHTS, Loss, Reweighted, Sum
+from equipoise.losses.costs import ClassMatrix
+from equipoise.objective import Objective
+from equipoise.penalties import PENALTIES
+from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
+
+__all__ = ["Candidate", "Scheduled", "read_objective"]
+
+MATRICES = ("costs", "similarity")
+_OF_TABLES = {entry.make for entry in (*LOSSES, *PENALTIES)} | {*WEIGHTS, *SCHEDULES}
+_LONGEST = 60  # characters of a matrix or a tree in a name
+_LONGEST_NAME = 200  # characters of a text that is its own name
 
 
-@dataclass(frozen=True)
-class Candidate:
-    name: str
-    loss: object
-    schedules: object
-    spelled: object = None
-    stable: bool = True
+class Scheduled(float):
+    """The first value of a schedule: a number that stays scheduled when another multiplies or divides it.
 
-    def objective(self, steps):
-        return self.spelled.objective(steps)
+    Its steps are a share of training; if None, those of the schedule. Its origin is what it is a multiple of.
+    """
+
+    schedule: Schedule
+    share: float | None
+    origin: "Scheduled"
+
+    def __new__(cls, schedule: Schedule, share: float | None, origin: "Scheduled | None" = None) -> Self:
+        """Make one."""
+        made = super().__new__(cls, schedule(0))
+        made.schedule, made.share = schedule, share
+        made.origin = made if origin is None else origin
+        return made
+
+    def over(self, steps: int) -> Schedule:
+        """The schedule in a training of this many steps."""
+        given: Any = self.schedule
+        return given if self.share is None else replace(given, steps=max(1, round(self.share * steps)))
 
     @property
+    def ends(self) -> dict[str, float]:
+        """The values that it moves between, by name; those of a class of one's own are not known."""
+        known = ("start", "end", "value") if type(self.schedule) in SCHEDULES else ()
+        return {name: getattr(self.schedule, name) for name in known if hasattr(self.schedule, name)}
+
+    def changed(self, change: Callable[[float], float], *names: str) -> "Scheduled":
+        """The same with other values at these ends, or at all."""
+        given: Any = self.schedule
+        ends = {name: change(self.ends[name]) + 0.0 for name in names or self.ends}  # never -0.0
+        return Scheduled(replace(given, **ends), self.share, self.origin)
+
+    def written(self, training: str = "") -> str:
+        """The Python that makes it; this stands for the steps of training, which a text leaves out."""
+        if self.share is None:
+            return _one_line(self.schedule)
+        part = f"max(1, round({self.share!r} * {training}))" if training else repr(self.share)
+        steps = training if self.share == 1 else part
+        given = [*map(repr, self.ends.values()), *([f"steps={steps}"] if steps else [])]
+        return f"{type(self.schedule).__name__}({', '.join(given)})"
+
+    __repr__ = written
+
+    def __mul__(self, other: float) -> float:
+        plain = type(other) in (int, float)  # two schedules make a number that has none
+        return self.changed(lambda value: value * other) if plain else super().__mul__(other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: float) -> float:
+        plain = type(other) in (int, float)
+        return self.changed(lambda value: value / other) if plain else super().__truediv__(other)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scheduled) and (self.schedule, self.share) == (other.schedule, other.share)
+
+    def __ne__(self, other: object) -> bool:  # or it would be that of float
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.schedule, self.share))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scheduled, (self.schedule, self.share)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An objective to train.
+
+    Attributes:
+        name: How it is called everywhere.
+        marked: The loss, its scheduled numbers `Scheduled`.
+        matrices: What the names of matrices stand for.
+    """
+
+    name: str
+    marked: Loss
+    matrices: Mapping[str, NDArray[Any]]
+
+    @property
+    def loss(self) -> Loss:
+        """The loss, its scheduled numbers at their start."""
+        return addresses.put(self.marked, {place: float(each) for place, each in self._scheduled().values()})
+
+    @property
+<<<<<<< HEAD
     def text(self): return self.spelled.text
     def same(self, other):
         return self.spelled == other.spelled
+=======
+    def schedules(self) -> dict[str, Scheduled]:
+        """The scheduled numbers by their addresses."""
+        return {key: each for key, (_, each) in self._scheduled().items()}
+>>>>>>> api
 
-    def code(self, matrices):
-        return spec.paste(self.name, lambda n: matrices[n])
+    @property
+    def text(self) -> str:
+        """The Python that makes it, matrices by name; a long one without a name is cut, but no two alike."""
+        return _written(self.marked, self.matrices)
+
+    @property
+    def key(self) -> str | None:
+        """What stands for it in a file, its text without names of matrices and the code of own classes.
+
+        None if nothing does: its text has the address of something, or its code is in no file.
+        """
+        text = _written(self.marked, {})
+        try:
+            code = sorted(map(inspect.getsource, self._own_classes()))
+        except (OSError, TypeError):
+            return None
+        return None if " at 0x" in text or "..." in text else "\n".join([text, *code])
+
+    @property
+    def stable(self) -> bool:
+        """Whether it has a key."""
+        return self.key is not None
+
+    def objective(self, steps: int) -> Objective:
+        """The objective for a training of this many steps."""
+        return Objective(self.loss, schedules={key: each.over(steps) for key, each in self.schedules.items()})
+
+    def same(self, other: "Candidate") -> bool:
+        """Whether both train the same: equal terms with equal schedules, in any order."""
+        one, two = self.marked.terms(), other.marked.terms()
+        counts = [[sum(_equal(each, term) for term in terms) for each in one] for terms in (one, two)]
+        return len(one) == len(two) and counts[0] == counts[1]
+
+    def code(self, matrices: Mapping[str, str]) -> str:
+        """Python to paste that makes the objective and uses it; matrices are loaded from these NPY files."""
+        times, own = self.schedules, self._own_classes()
+        text = _written(self.loss, self.matrices, longest=None)
+        words = {type(each.schedule).__name__ for each in times.values()}
+        words |= set() if own else set(spelling.names(text))
+        used = [name for name in self.matrices if name in words]
+        lines = ["import numpy as np", "import torch", ""] if used else []
+        lines += ["from equipoise import Objective"] if times else []
+        for module in (losses, penalties, schedules, targets):
+            if imported := sorted(words.intersection(module.__all__)):
+                lines.append(f"from {module.__name__} import {', '.join(imported)}")
+        lines += ["", *(f"{name} = torch.from_numpy(np.load({matrices[name]!r}))" for name in used)]
+        lines.append(f"# loss = {text}, with code of your own" if own else f"loss = {text}")
+        if not times:
+            return "\n".join([*lines, "loss(logits, target)"])
+        lines += ["steps = 1000  # of the optimiser, in the whole training"]
+        lines += ["objective = Objective(loss, schedules={"]
+        lines += [f"    {key!r}: {each.written('steps')}," for key, each in times.items()]
+        lines += ["})", "objective(logits, target)", "objective.step()  # after each step of the optimiser"]
+        return "\n".join(lines)
+
+    def _scheduled(self) -> dict[str, tuple[addresses.Place, Scheduled]]:
+        """The place of each scheduled number, by its shortest address."""
+        shortest = {place: key for key, place in addresses.places(self.marked).items()}
+        found = {key: (place, addresses.get(self.marked, place)) for place, key in shortest.items()}
+        return {key: each for key, each in found.items() if isinstance(each[1], Scheduled)}
+
+    def _own_classes(self) -> set[type]:
+        terms = [term for _, term in self.marked.terms()]
+        weights = [term.weight for term in terms if isinstance(term, Reweighted)]
+        times = [each.schedule for each in self.schedules.values()]
+        return {type(part) for part in (*terms, *weights, *times)} - _OF_TABLES
 
 
-def read_objective(given, matrices, name=None):
-    from equipoise import spelling
+def read_objective(
+    given: str | Loss | Objective, matrices: Mapping[str, NDArray[Any]], name: str | None = None
+) -> Candidate:
+    """Read an objective to compare; in a text a number may be a schedule, or a number times a schedule.
 
-    text = spelling.normalise(given if isinstance(given, str) else spelling.spell(given))
-    s = spec.read(text, matrices)
-    return Candidate(name or text, s.loss, s.schedules, s)
+    The steps of a schedule in a text are a share of training, 1 if left out, or a number of 2 or more.
+
+    Raises:
+        TypeError: If it is none of them.
+        ValueError: If a text makes no loss, names a matrix that is not there, or a schedule fits nothing.
+
+    Example:
+        >>> read_objective("CrossEntropy() - Linear(0, 0.1) * Entropy()", {}).schedules
+        {'Entropy': Linear(0.0, -0.1)}
+    """
+    made: list[Scheduled] = []
+    if isinstance(given, str):
+        text = spelling.normalise(given)
+        name = name or (text if len(text) <= _LONGEST_NAME else None)
+        marked = _parsed(given, matrices, made)
+    elif isinstance(given, Objective):
+        marked = _marked(given)
+    elif isinstance(given, Loss):
+        marked = given
+    else:
+        raise TypeError(_no_objective(given))
+    parts = tuple(part for part in marked.terms() if part[0] != 0) or marked.terms()
+    single = len(parts) == 1 and parts[0][0] == 1
+    candidate = Candidate("", parts[0][1] if single else Sum(parts), matrices)
+    candidate = replace(candidate, name=name or candidate.text)
+    found = [each.origin for each in candidate.schedules.values()]
+    for each in made:
+        if sum(each is other for other in found) != 1:
+            raise ValueError(
+                "a schedule must be one number of the objective but for a factor, got "
+                f"{spelling.short(repr(each))} in {spelling.short(str(given))}; give that number a schedule "
+                "with its own values at start and end"
+            )
+    try:
+        candidate.objective(1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{spelling.short(candidate.name)}: {error}") from error
+    return candidate
+
+
+def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Scheduled]) -> Loss:
+    """The loss that a text spells, with the schedules that are made of it."""
+
+    def note(schedule: Schedule, share: float | None = None) -> Scheduled:
+        made.append(Scheduled(schedule, share))
+        return made[-1]
+
+    def line(kind: type[Linear | Cosine], start: float, end: float, steps: float = 1) -> Scheduled:
+        if isinstance(steps, int | float) and 0 < steps <= 1:
+            return note(kind(start, end, 1), float(steps))
+        if not isinstance(steps, int) or steps < 2:
+            raise ValueError(
+                f"steps must be a share of training in (0, 1] or an integer of 2 or more, got {steps!r}; "
+                "leave it out for the whole of training"
+            )
+        return note(kind(start, end, steps))
+
+    lacking = [each for each in spelling.names(text) if each in MATRICES and each not in matrices]
+    if lacking:
+        said = spelling.short(text)
+        raise ValueError(f"objectives must name matrices that are given, got {said}; give {lacking[0]}")
+    makers = {kind.__name__: partial(line, kind) for kind in (Linear, Cosine)}
+    constant: dict[str, Any] = {"Constant": lambda value: note(Constant(value))}
+    return spelling.parse(text, {**dict.fromkeys(MATRICES), **matrices}, makers=makers | constant)
+
+
+def _marked(given: Objective) -> Loss:
+    """The loss of an objective with its schedules in their places."""
+    default = Objective(given.loss)
+    for option in ("weight", "ignore_index", "reduction"):
+        value = getattr(given, option)
+        if str(value) != str(getattr(default, option)):
+            raise ValueError(
+                f"objectives must leave {option} at its default, got {_one_line(value)} in {given}; "
+                "class_weight and sample_weight weigh classes and rows for all objectives alike"
+            )
+    times = {key: Scheduled(each, None) for key, each in given.schedules.items()}
+    return addresses.put(given.loss, {addresses.find(given.loss, key, key): times[key] for key in times})
+
+
+def _no_objective(given: object) -> str:
+    """What to say of something that is no objective."""
+    kind = given if isinstance(given, type) else type(given)
+    way = "write a loss of your own as docs/fused.md does: a frozen dataclass of RowLoss, with per_row"
+    if isinstance(given, type) and issubclass(given, Loss | Objective):
+        way = f"write {kind.__name__}()"
+    said = f"{'the class' if kind is given else 'a'} {kind.__name__}"
+    return f"objectives must be losses of equipoise, their texts or Objectives, got {said}; {way}"
+
+
+def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | None = _LONGEST) -> str:
+    """The Python that makes a loss or an option; what is off by default is left out, what is long is cut."""
+    write = partial(_written, matrices=matrices, longest=longest)
+    if isinstance(made, Sum):
+        said = ""
+        for factor, term in made.parts:
+            part = ("" if factor == 1 else "-" if factor == -1 else f"{factor!r} * ") + write(term)
+            sign, part = (" - ", part[1:]) if said and part.startswith("-") else (" + ", part)
+            said += f"{sign if said else ''}{part}"
+        return said
+    if type(made) in _OF_TABLES:
+        given = []
+        for field in fields(made):
+            value = getattr(made, field.name)
+            if field.default or value != field.default:  # what has no default has one that is true
+                nested = isinstance(value, ClassMatrix) or is_dataclass(value)
+                given.append(write(value) if nested else f"{field.name}={write(value)}")
+        return f"{type(made).__name__}({', '.join(given)})"
+    if isinstance(made, ClassMatrix) and made.classes is None:
+        for name, each in matrices.items():
+            if np.array_equal(each, made.array):
+                return name
+    said = _one_line(made)
+    if longest is None or len(said) <= longest or not isinstance(made, ClassMatrix | tuple):
+        return said
+    return f"<{len(made)} rows, {hashlib.sha256(said.encode()).hexdigest()[:12]}>"
+
+
+def _one_line(made: object) -> str:
+    with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
+        return " ".join(repr(made).split())
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except (RuntimeError, TypeError, ValueError):  # tensors and arrays in a loss of one's own
+        return False

@@ -1,168 +1,152 @@
-"""What a finished comparison leaves: a tidy table, a summary for machines, and the matrices it used."""
+"""What a finished comparison leaves: tables of values and predictions, a summary for machines, and files."""
 
-import csv
-import io
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from equipoise.compare.records import mean
-from equipoise.compare.sentences import (
-    deciding,
-    decision_gain_words,
-    last_epoch,
-    last_epoch_name,
-    noise_words,
-    worthwhile,
-)
+from equipoise.compare.results import Context, Outcome, Result
+from equipoise.compare.sentences import decision_gain_words, noise_words
 from equipoise.compare.store import write_atomically
+from equipoise.compare.verdict import Verdict
+from equipoise.compare.views import last_epoch, rows, worthwhile
 
-if TYPE_CHECKING:
-    from equipoise.compare.plan import Plan
-    from equipoise.compare.results import Outcome, Record, Result
-    from equipoise.compare.verdict import Verdict
-
-__all__ = ["summary", "write_matrices", "write_table"]
+__all__ = ["predictions", "summary", "table", "write_table"]
 
 COLUMNS = ("objective", "repeat", "split", "measure", "value", "better", "predictions")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
 
 
-def write_table(result: "Result", path: Path) -> None:
-    """Write one row per objective, split and measure.
+def table(result: Result) -> pd.DataFrame:
+    """Return one row per objective, split and measure.
 
-    Rows of plain cross entropy at its last epoch and of the context models have names of their own.
-    `predictions` is relative to the table, and empty where none were kept.
+    Rows of plain cross entropy at its last epoch and of the context models have names of their own. `value`
+    is missing where there is none, and `predictions` is a file relative to the folder, or empty.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    plan = result.plan
-    for name, values, kept in _tabled(result):
-        for split in range(len(kept)):
-            for measure in plan.measures:
-                value = float(values[measure.name][split]) if measure.name in values else math.nan
-                shown = "" if math.isnan(value) else repr(value)
-                place = (name, _repeat(plan, split), split, measure.name)
-                writer.writerow((*place, shown, measure.better or "", kept[split]))
-    write_atomically(path, buffer.getvalue().encode())
+    plan, lines = result.plan, []
+    for row in rows(result):
+        files = row.of.files if isinstance(row.of, Outcome) and not row.beside else ()
+        for split in range(max(map(len, row.of.values.values()))):  # context: of the first repeat alone
+            place = (row.title, plan.conditions.repeat_of(split), split)
+            file = files[split] if files else ""
+            for each in plan.measures:
+                value = row.of.values[each.name][split] if each.name in row.of.values else math.nan
+                lines.append((*place, each.name, float(value), each.better, file))
+    return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def _tabled(result: "Result") -> Iterator[tuple[str, Any, list[str]]]:
-    """Yield name, values and files of predictions of everything in the table."""
-    plan = result.plan
+def predictions(result: Result) -> pd.DataFrame:
+    """Return one row per candidate, split and test row.
+
+    Columns: `candidate`, `repeat`, `split`, `row` (from 0, of the data), `place` (that row in words),
+    `target` and `predicted` (names of classes; the likeliest one by raw probabilities, missing if training
+    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that
+    `nll_of` says).
+    """
+    dataset, repeat_of = result.plan.conditions.dataset, result.plan.conditions.repeat_of
+    classes, frames = np.array(dataset.classes, dtype=object), []
+    places = np.array([dataset.place(row) for row in range(len(dataset.labels))], dtype=object)
     for outcome in result.outcomes:
-        yield outcome.candidate.spec, outcome.values, [_file(plan, outcome, each) for each in outcome.records]
-    last = result.last_epoch
-    yield last_epoch_name(result), last.values, [""] * len(last.records)
-    for row in result.context:  # of the first repeat alone
-        yield row.name, row.values, [""] * max(map(len, row.values.values()))
+        pooled, seen = outcome.pooled, outcome.predictions
+        known = np.isfinite(seen.probs).all(axis=1)
+        columns = {
+            "candidate": outcome.candidate.name,
+            "repeat": [repeat_of(int(split)) for split in pooled.split],
+            "split": pooled.split,
+            "row": pooled.rows,
+            "place": places[pooled.rows],
+            "target": classes[seen.target],
+            "predicted": pd.Series(classes[seen.probs.argmax(axis=1)]).where(known),
+        }
+        for prefix, probs in (("p_", seen.probs), ("calibrated_p_", seen.calibrated)):
+            columns |= {f"{prefix}{name}": probs[:, place] for place, name in enumerate(classes)}
+        frames.append(pd.DataFrame(columns).sort_values(["split", "row"]))
+    return pd.concat(frames, ignore_index=True)
 
 
-def _file(plan: "Plan", outcome: "Outcome", record: "Record") -> str:
-    """Return where the predictions of a record are."""
-    tried = outcome.candidate.units[_repeat(plan, record.split)]
-    unit = next(each for each in tried if each.setting == record.setting)
-    return plan.store.predictions(unit.key).relative_to(plan.out).as_posix()
+def write_table(result: Result, path: Path) -> None:
+    """Write the table as CSV; text that a spreadsheet would compute has a quote in front of it."""
+    found = table(result)
+    for name in ("objective", "predictions"):
+        found[name] = [f"'{text}" if text.startswith(FORMULA) else text for text in found[name]]
+    write_atomically(path, found.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"))
 
 
-def _repeat(plan: "Plan", split: int) -> int:
-    """Return the repeat that a split belongs to."""
-    return split // len(plan.conditions.of_repeat(0))
-
-
-def write_matrices(plan: "Plan") -> None:
-    """Write the matrices in the order of the classes, for the code to paste."""
-    for name, matrix in plan.matrices.items():
-        buffer = io.BytesIO()
-        np.save(buffer, matrix)
-        write_atomically(plan.out / f"{name}.npy", buffer.getvalue())
-
-
-def summary(result: "Result", verdict: "Verdict", files: dict[str, str]) -> dict[str, Any]:
+def summary(result: Result, verdict: Verdict, files: Mapping[str, str]) -> dict[str, Any]:
     """Return the result as JSON can hold it; what is not a number is null."""
     plan, settings = result.plan, result.plan.settings
     dataset, sizes = plan.conditions.dataset, plan.conditions.splits[0]
-    return {
+    training = {name: getattr(settings, name) for name in ("width", "lr", "weight_decay")}
+    found = {
         "verdict": verdict.sentence,
         "others": verdict.others,
         "call": verdict.call,
-        "winner": verdict.winner.candidate.spec,
+        "winner": verdict.winner.candidate.name,
         "against": verdict.against,
-        "choice": list(verdict.choice),
+        "choice": verdict.choice,
         "nll_of": result.nll_of,
         "code": verdict.code,
-        "command": settings.command,
         "data": {
             "name": dataset.name,
             "rows": len(dataset.labels),
-            "columns": dataset.features.shape[1],
-            "classes": list(dataset.classes),
+            "columns": math.prod(dataset.features.shape[1:]),
+            "classes": dataset.classes,
             "train": len(sizes.train),
             "validation": len(sizes.validation),
             "test": len(sizes.test),
-            "notes": list(dataset.notes),
-            "noise": {name: _number(value) for name, value in asdict(result.noise).items()},
+            "notes": dataset.notes,
+            "noise": result.noise,
         },
         "noise": noise_words(result),
-        "warnings": list(plan.warnings),
+        "warnings": plan.warnings,
         "decision_gain": decision_gain_words(result),
         "costs_from": plan.costs_from,
         "folds": settings.folds,
         "repeats": settings.repeats,
         "splits": len(plan.conditions.splits),
         "one_test": plan.one_test,
-        "worthwhile": {each.name: worthwhile(result, each.name) for each in deciding(result)},
-        "training": asdict(settings.training),
-        "versions": plan.shared["versions"],
+        "worthwhile": {name: worthwhile(result, name) for name in plan.deciding},
+        "training": settings.of_training | training,
+        "versions": plan.versions,
         "trials": {"all": result.trials, "reused": result.reused},
         "files": files,
-        "objectives": [_objective(result, outcome) for outcome in result.outcomes],
-        "last_epoch": _objective(result, last_epoch(result)),
-        "context": [
-            {
-                "name": row.name,
-                "measures": {
-                    name: {"mean": _number(mean(values)), "values": list(map(_number, values))}
-                    for name, values in row.values.items()
-                },
-            }
-            for row in result.context
-        ],
+        "objectives": [_objective(outcome) for outcome in result.outcomes],
+        "last_epoch": _objective(last_epoch(result)),
+        "context": [{"name": each.name, "measures": _values(each)} for each in result.context],
     }
+    return _plain(found)
 
 
-def _objective(result: "Result", outcome: "Outcome") -> dict[str, Any]:
+def _objective(outcome: Outcome) -> dict[str, Any]:
     """Return an objective: lists have an entry for each split."""
-    records = outcome.records
+    records, values = outcome.records, _values(outcome)
+    for name in values:
+        values[name]["difference"] = outcome.differences.get(name)
     return {
-        "objective": outcome.candidate.spec,
-        "epoch": [record.epoch for record in records],
-        "temperature": [_number(record.temperature) for record in records],
-        "noise": [_number(record.noise) for record in records],
-        "settings": [asdict(record.setting) for record in records],
-        "ece_by_chance": dict(zip(("median", "95%"), map(_number, outcome.chance_ece()), strict=True)),
+        "objective": outcome.candidate.name,
+        **{key: [getattr(each, key) for each in records] for key in ("epoch", "temperature", "noise")},
+        "settings": [record.setting for record in records],
+        "ece_by_chance": dict(zip(("median", "95%"), outcome.chance_ece(), strict=True)),
         "diverged": outcome.diverged,
-        "measures": {
-            measure.name: {
-                "mean": _number(outcome.mean(measure.name)),
-                "values": [_number(value) for value in outcome.values[measure.name]],
-                "difference": _difference(outcome, measure.name),
-            }
-            for measure in result.plan.measures
-        },
+        "measures": values,
     }
 
 
-def _difference(outcome: "Outcome", measure: str) -> dict[str, Any] | None:
-    if measure not in outcome.differences:
-        return None
-    found = asdict(outcome.differences[measure])
-    return {key: _number(value) if isinstance(value, float) else value for key, value in found.items()}
+def _values(of: Outcome | Context) -> dict[str, dict[str, Any]]:
+    return {name: {"mean": mean(each), "values": each.tolist()} for name, each in of.values.items()}
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    """Return dictionaries, lists, text and numbers; None for a number that is not finite."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
 """What a comparison is going to do: everything is checked before anything is written or trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ from equipoise.compare.matrices import as_costs, as_noise, as_similarity, looks_
 from equipoise.compare.measures import MEASURES, Measure
 from equipoise.compare.networks import require_memory, try_network
 from equipoise.compare.objectives import Candidate, read_objective
-from equipoise.compare.records import Setting
 from equipoise.compare.runner import Task
 from equipoise.compare.settings import Settings
 from equipoise.compare.splits import splits
@@ -144,11 +143,7 @@ def prepare(
     if out is not None:
         _require_keys(settings, candidates)
     shared = shared_key(conditions)
-    units = [
-        unit
-        for of, each in enumerate(candidates)
-        for unit in units_of(of, each, conditions, matrices, shared)
-    ]
+    units = [unit for of, each in enumerate(candidates) for unit in units_of(of, each, conditions, shared)]
     columns = int(np.prod(dataset.features.shape[1:]))
     widest = max(unit.setting.width for unit in units)
     require_memory(settings, widest, columns, len(classes), max(len(unit.places) for unit in units))
@@ -251,8 +246,8 @@ def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         if not candidate.stable:
             raise ValueError(
-                f"objectives must print as the code that makes them where out is given, got {candidate.name}; "
-                "make the loss a frozen dataclass, or give no out"
+                f"objectives must have code in a file where out is given, got {candidate.name}; make the loss a "
+                "frozen dataclass of a module, or give no out"
             )
 
 
@@ -260,7 +255,6 @@ def units_of(
     of: int,
     candidate: Candidate,
     conditions: Conditions,
-    matrices: Mapping[str, NDArray[Any]],
     shared: Mapping[str, Any],
 ) -> list[Unit]:
     """The units of a candidate: a setting on all splits of a repeat, or on one where it trains alone."""
@@ -272,13 +266,10 @@ def units_of(
         places = tuple(conditions.of_repeat(repeat))
         groups = [(place,) for place in places] if alone else [places]
         for tried, (numbered, setting) in enumerate(drawn):
-            used = {
-                name: digest(np.ascontiguousarray(matrix).tobytes())
-                for name, matrix in matrices.items()
-                if name in setting.objective
-            }
+            # Without a key there is no folder, and the place of the candidate tells them apart
+            trained = [numbered.key or [numbered.text, of], setting.lr, setting.weight_decay, setting.width]
             for group in groups:
-                key = digest([dict(shared), asdict(setting), used, group, of == 0])[:24]
+                key = digest([dict(shared), trained, group, of == 0])[:24]
                 found.append(Unit(key, of, tried, numbered, setting, group))
     return found
 

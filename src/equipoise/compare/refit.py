@@ -62,7 +62,7 @@ class Refitted:
         return of(logits).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Return the class (M,) of each row: of smallest expected cost where costs decide, else the likeliest."""
+        """Return the class (M,) of each row: the cheapest where costs decide, else the likeliest."""
         probs = self.predict_proba(X)
         return self.classes[probs.argmax(axis=1) if self.costs is None else decide(probs, self.costs)]
 
@@ -105,8 +105,8 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
     logits = predict(model, trained.state, rows[validation])  # and leaves these weights in the module
     if not logits.isfinite().all():
         raise FloatingPointError(
-            f"{judged.winner.candidate.name} must stay finite in training, got infinite logits; lower lr from "
-            f"{setting.lr:g} and compare again"
+            f"{judged.winner.candidate.name} must stay finite in training, got infinite logits; lower lr "
+            f"from {setting.lr:g} and compare again"
         )
     return Refitted(
         made,

@@ -85,7 +85,9 @@ class Outcome:
     def chance_ece(self) -> tuple[float, float]:
         """Median and 95 % value of the calibration error of a perfectly calibrated model of this size."""
         drawn = [value for record in self.records for value in record.chance_ece]
-        return tuple(np.quantile(drawn, (0.5, 0.95)).tolist()) if drawn else (float("nan"),) * 2
+        if not drawn:
+            return float("nan"), float("nan")
+        return float(np.median(drawn)), float(np.quantile(drawn, 0.95))
 
     @property
     def diverged(self) -> int:

@@ -1,20 +1,301 @@
-"""Shim."""
+"""Run the tasks that a store lacks: in this process, in several, or on a Dask cluster."""
 
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import resource_tracker
+from typing import Any
+from urllib.parse import urlsplit
+
+import cloudpickle
+import numpy as np
+from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import BACKENDS, get_active_backend
+from numpy.typing import NDArray
+
+from equipoise.compare.store import Store, digest
+
+__all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
+
+Call = Callable[[], tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]]
+Watch = Callable[[int, int], None]
+
+MOST_LOSSES = 3  # one after another, without a task finished in between
+LARGE = 100_000  # bytes of an array that is sent once, not with every task
+CONNECT = 10  # seconds
+
+_ALONE = threading.RLock()  # torch has one generator per process, from which a training draws
 
 
 @dataclass(frozen=True)
 class Task:
+    """What is run and kept under its key, and how many trainings of the comparison it is."""
+
     key: str
-    call: object
+    call: Call
     trainings: int
 
 
-def run_missing(tasks, store, jobs, watch):
-    reused = 0
-    for t in tasks:
-        if store.read(t.key) is None:
-            store.write(t.key, *t.call())
-        else:
-            reused += t.trainings
-    return reused
+@dataclass(frozen=True)
+class _Failed:
+    """The error of a task, as a value, so that what finished before it is kept first."""
+
+    error: Exception
+    trace: str = ""
+
+
+def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
+    """Run the tasks that the store lacks, keep each as soon as it is finished, and count trainings.
+
+    Args:
+        tasks: What the store should have in the end.
+        store: Where results are kept; written by this process alone.
+        jobs: Number of processes; 1 for this one, None for what joblib is set to, or one per available core.
+        watch: Called with the number of finished trainings and of all, at the start and whenever some finish.
+
+    Returns:
+        The number of trainings that were there before.
+    """
+    total = sum(task.trainings for task in tasks)
+    left = {task.key: task for task in tasks if store.read(task.key) is None}
+    before = done = total - sum(task.trainings for task in left.values())
+    if watch is not None:
+        watch(done, total)
+    if left:
+        store.prepare()
+    losses, fewest = 0, 1
+    while left:
+        waiting = len(left)
+        with closing(_outcomes(list(left.values()), jobs, fewest)) as outcomes:
+            for key, outcome in outcomes:
+                if isinstance(outcome, _Failed):
+                    if outcome.trace:
+                        outcome.error.__cause__ = RuntimeError(outcome.trace)
+                    raise outcome.error
+                store.write(key, *outcome)
+                task = left.pop(key)
+                done += task.trainings
+                if watch is not None and task.trainings:
+                    watch(done, total)
+        fewest = 2  # what kills its process must not come into this one
+        losses = losses + 1 if len(left) == waiting else 0
+        if losses == MOST_LOSSES:
+            raise _killed(losses)
+    return before
+
+
+def _killed(times: int) -> ChildProcessError:
+    return ChildProcessError(
+        "jobs must leave each process enough memory, got workers killed by the system "
+        f"{times} times in a row; use fewer jobs; finished trainings are kept if out is given"
+    )
+
+
+def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[tuple[str, Any]]:
+    """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
+    backend, configured = get_active_backend()
+    if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
+        jobs = cpu_count()
+    jobs = None if jobs is None else max(min(jobs, len(tasks)), fewest)
+    if jobs == 1:
+        return (_attempt(task.key, task.call) for task in tasks)
+    if hasattr(backend, "client"):
+        return _on_cluster(backend.client, tasks)
+    if getattr(backend, "supports_sharedmem", False):
+        calls = (delayed(_attempt)(task.key, task.call) for task in tasks)
+    else:
+        pack = _Packer()
+        calls = (delayed(_attempt_there)(task.key, os.getpid(), *pack(task.call)) for task in tasks)
+    return _by_joblib(calls, jobs)
+
+
+def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, Any]]:
+    # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
+    workers = Parallel(jobs, return_as="generator_unordered", batch_size=1, mmap_mode="c")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of what is left undone
+        outcomes = (each for each in ())
+        try:
+            with _interrupts_held():
+                outcomes = workers(calls)
+            yield from outcomes
+        except TerminatedWorkerError:
+            return
+        finally:
+            outcomes.close()
+
+
+def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
+    """Not through joblib, whose Dask backend waits for ever for a task that Dask has given up."""
+    from distributed import KilledWorker, as_completed
+
+    pack, sent, futures = _Packer(), {}, set()
+    try:
+        for task in tasks:
+            packed, *arrays = pack(task.call)
+            for array in arrays:
+                if id(array) not in sent:
+                    sent[id(array)] = client.scatter(array, broadcast=True, hash=False)
+            beside = [sent[id(array)] for array in arrays]
+            futures.add(client.submit(_attempt_there, task.key, None, packed, *beside, pure=False))
+        for future, outcome in as_completed(futures, client.loop, True, raise_errors=False):
+            if future.status == "finished":
+                yield outcome
+            elif future.status == "error":
+                _, error, _ = outcome
+                raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
+            elif client.status != "running":  # and not only its arrays are lost, with a worker
+                raise ConnectionError(
+                    "dask must keep its scheduler running, got a lost connection to it; "
+                    "finished trainings are kept if out is given"
+                )
+            futures.discard(future)
+    finally:
+        if client.status == "running":
+            client.cancel(list(futures))
+
+
+@contextmanager
+def on_dask(address: str) -> Iterator[None]:
+    """Let `run_missing` with `jobs=None` use the Dask cluster whose scheduler is at an address."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError(
+            "dask must be installed to run on a cluster, got none; pip install 'equipoise[dask]'"
+        ) from error
+    try:
+        at = urlsplit(address if "://" in address else f"tcp://{address}")
+        with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
+            # A scheduler speaks first. A Client would wait for ever, whatever its timeout.
+            if at.scheme == "tcp" and not probe.recv(1):
+                raise OSError("the connection was closed")
+        client = Client(address, timeout=CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"dask must be the address of a Dask scheduler that runs, got {address!r}, where none answers; "
+            "for example tcp://127.0.0.1:8786"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT)
+        except TimeoutError as error:
+            raise ConnectionError(
+                f"dask must be a cluster with workers, got none at {address!r}; "
+                f"start some: dask worker {address}"
+            ) from error
+        with parallel_config(backend="dask", client=client):
+            yield
+
+
+class _Packer:
+    """Pickles calls; returns each with its large arrays beside it, which are the same objects every time."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, NDArray[np.uint8]] = {}
+
+    def __call__(self, call: Call) -> tuple[Any, ...]:
+        beside = []
+
+        def stays_inside(buffer: pickle.PickleBuffer) -> bool:
+            array = np.frombuffer(buffer.raw(), np.uint8)
+            if array.nbytes < LARGE:
+                return True
+            place = array.ctypes.data, array.nbytes
+            if place not in self._known:
+                known = self._known.setdefault(digest(array.tobytes()), array)
+                if known is not array:  # a copy, made by pickling, which ends with this call
+                    beside.append(known)
+                    return False
+                self._known[place] = array
+            beside.append(self._known[place])
+            return False
+
+        try:
+            packed = cloudpickle.dumps(call, protocol=5, buffer_callback=stays_inside)
+        except Exception as error:
+            raise TypeError(
+                "model must be picklable to be trained in other processes, got "
+                f"{type(error).__name__}: {error}; use jobs=1"
+            ) from error
+        return packed, *beside
+
+
+def _attempt(key: str, call: Call) -> tuple[str, Any]:
+    """Key and result of a call, or its error."""
+    try:
+        with _ALONE:
+            return key, call()
+    except Exception as error:
+        return key, _Failed(error)
+
+
+def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> tuple[str, Any]:
+    """The same in another process, or on another machine."""
+    if parent is not None:
+        _end_with(parent)
+    key, outcome = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
+    if isinstance(outcome, _Failed):
+        trace = "".join(traceback.format_exception(outcome.error))
+        outcome = _Failed(_sendable(outcome.error), trace)
+    return key, outcome
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Leave Ctrl-C to the process that started this one, and end when it ends, however that is."""
+    if getattr(multiprocessing.current_process(), "_parent_pid", None) != parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Start processes that never see Ctrl-C: they inherit that it is blocked. Here it comes at the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    for tracker in (resource_tracker, loky_resource_tracker):
+        tracker.ensure_running()  # now, as starting one ends the blocking
+    held = []
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread() and handler is not None
+    if main:  # blocking is not enough: another thread, of a library, may take the signal
+        signal.signal(signal.SIGINT, lambda *ignored: held.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -1,10 +1,15 @@
-"""Finished trials on disk: a JSON and an NPZ each, written whole or not at all, believed only if intact."""
+"""Finished trials, in memory or on disk: there written whole or not at all, and believed only if intact."""
 
 import hashlib
 import io
 import json
 import os
+import re
+import socket
+import time
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Store", "digest", "write_atomically"]
 
+DAY = 24 * 60 * 60.0
+
 
 def digest(value: Any) -> str:
     """Fingerprint of bytes, or of anything that JSON can hold."""
@@ -20,63 +27,138 @@ def digest(value: Any) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
+def _machine() -> str:
+    """Name of this machine since its start, or of this container: where process numbers have a meaning."""
+    known = [socket.gethostname(), str(uuid.getnode())]
+    with suppress(OSError):
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return digest(known)[:8]
+
+
+_MACHINE = _machine()
+_UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp$")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put the content at the path in one step, so that no reader and no kill ever meets half of it."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Put the content at the path in one step: what was there stays until then, and if that fails."""
+    fresh = path.with_name(f"{path.name}.{_MACHINE}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         fresh.write_bytes(content)
         os.replace(fresh, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+    """Say in one line what cannot be written, why, and that nothing finished is lost."""
+    said = OSError(
+        f"{path} must be writable, got {error.strerror or error}; finished trainings are kept, "
+        "the same call resumes"
+    )
+    said.errno = error.errno
+    return said
 
 
 class Store:
-    """The finished trials of a folder.
+    """The finished trials of a folder, a JSON and an NPZ each, or of memory where the folder is None.
 
-    Args:
-        folder: Where they are; made when the first one is written.
+    The JSON names the NPZ by its content and is put in place last, so two runs that finish the same trial at
+    once leave a whole pair.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._memory: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {}
 
-    def predictions(self, key: str) -> Path:
-        """Where the predictions of a trial are."""
-        return self.folder / f"{key}.npz"
-
-    def record(self, key: str) -> Path:
-        """Where the record of a trial is."""
-        return self.folder / f"{key}.json"
+    def prepare(self) -> None:
+        """Make sure that the folder can be written, and remove what killed runs left unfinished in it."""
+        if self.folder is None:
+            return
+        self._make_folder()
+        probe = self.folder / "probe"
+        write_atomically(probe, b"")
+        probe.unlink(missing_ok=True)
+        for leftover in self.folder.glob("*.tmp"):
+            with suppress(OSError):  # another run may have removed it, or it is somebody else's
+                if _abandoned(leftover):
+                    leftover.unlink()
 
     def write(self, key: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep a finished trial: predictions first, so that a record never lacks them."""
+        """Keep a finished trial."""
+        if self.folder is None:
+            self._memory[key] = json.dumps(dict(record)), dict(arrays)
+            return
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-        write_atomically(self.predictions(key), buffer.getvalue())
-        body = {"key": key, "predictions": digest(buffer.getvalue()), "record": dict(record)}
+        content = buffer.getvalue()
+        body = {"key": key, "predictions": digest(content), "record": dict(record)}
         text = json.dumps(body | {"digest": digest(body)}, indent=1, sort_keys=True)
-        write_atomically(self.record(key), text.encode())
+        self._make_folder()
+        write_atomically(self.folder / _name(key, body["predictions"]), content)
+        write_atomically(self.folder / f"{key}.json", text.encode())
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished trial; None if missing, torn, altered, or without its predictions."""
-        try:
-            body = json.loads(self.record(key).read_bytes())
-            stated = body.pop("digest")
-            whole = stated == digest(body) and body["key"] == key
-            if whole and body["predictions"] == digest(self.predictions(key).read_bytes()):
-                return body["record"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        return None
+        """The record of a finished trial; None if it is missing, torn, altered, or without its arrays."""
+        if self.folder is None:
+            return json.loads(self._memory[key][0]) if key in self._memory else None
+        found = self._intact(key)
+        return None if found is None else found[0]["record"]
 
-    def arrays(self, key):
-        with np.load(self.predictions(key)) as kept:
+    def arrays(self, key: str) -> dict[str, NDArray[Any]]:
+        """The arrays of a finished trial, checked again."""
+        if self.folder is None:
+            return dict(self._memory[key][1])
+        found = self._intact(key)
+        if found is None:
+            raise OSError(
+                f"a finished training must be readable, got a damaged {self.folder / key}.json or .npz; "
+                "the same call runs it again"
+            )
+        with np.load(io.BytesIO(found[1]), allow_pickle=False) as kept:
             return dict(kept)
 
-    def path(self, key):
-        return self.predictions(key)
+    def path(self, key: str) -> Path | None:
+        """Where the arrays of a finished trial are; None in memory, or if the trial is missing or damaged."""
+        found = None if self.folder is None else self._intact(key)
+        return None if found is None else self.folder / _name(key, found[0]["predictions"])  # pyright: ignore[reportOptionalOperand]
 
-    def tidy(self) -> None:
-        """Remove what a killed run was in the middle of writing."""
-        for leftover in self.folder.glob("*.tmp"):
-            leftover.unlink(missing_ok=True)
+    def _intact(self, key: str) -> tuple[dict[str, Any], bytes] | None:
+        """The JSON of a trial and the bytes of its arrays, or None."""
+        assert self.folder is not None
+        try:
+            body = json.loads((self.folder / f"{key}.json").read_bytes())
+            if body.pop("digest") != digest(body) or body["key"] != key:
+                return None
+            content = (self.folder / _name(key, body["predictions"])).read_bytes()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return (body, content) if digest(content) == body["predictions"] else None
+
+    def _make_folder(self) -> None:
+        assert self.folder is not None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+
+def _name(key: str, predictions: str) -> str:
+    return f"{key}-{predictions[:8]}.npz"
+
+
+def _abandoned(leftover: Path) -> bool:
+    """Whether a file was left by a process of this machine that is gone, or by any a day ago."""
+    made = _UNFINISHED.search(leftover.name)
+    if made is None or time.time() - leftover.stat().st_mtime > DAY:
+        return made is not None
+    try:
+        if made["machine"] == _MACHINE:
+            os.kill(int(made["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except OverflowError:
+        pass
+    return False  # its process lives, or another has its number by now, or it is elsewhere: it has a day

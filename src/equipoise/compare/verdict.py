@@ -4,24 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from equipoise.compare import spec
 from equipoise.compare.context import COMMONEST, TREES
-from equipoise.compare.records import mean
-from equipoise.compare.statistics import (
-    BETTER,
-    EQUAL,
-    UNDECIDED,
-    WORSE,
-    Difference,
-    compare_paired,
-    worthwhile_difference,
-)
-
-if TYPE_CHECKING:
-    from equipoise.compare.measures import Measure
-    from equipoise.compare.results import Context, Outcome, Result
+from equipoise.compare.results import Outcome, Result
+from equipoise.compare.sentences import flipped_words, splits_words
+from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
+from equipoise.compare.views import cell, least, measures, worthwhile
 
 __all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
 
@@ -44,7 +32,7 @@ class Verdict:
     """
 
     call: str
-    winner: "Outcome"
+    winner: Outcome
     against: str
     choice: tuple[str, ...]
     sentence: str
@@ -86,29 +74,36 @@ def decide(
     return (EQUAL if settled else UNDECIDED), None, []
 
 
-def judge(result: "Result") -> Verdict:
+def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
-    deciding, candidates = result.plan.deciding, result.outcomes[1:]
-    calls = [[each.call(name) for name in deciding] for each in candidates]
-    said, place, mixed = decide(calls, [_rank(each, deciding[-1]) for each in candidates])
+    names, candidates = result.plan.deciding, result.outcomes[1:]
+    calls = [[each.call(name) for name in names] for each in candidates]
+    said, place, mixed = decide(calls, [_rank(each, names[-1]) for each in candidates])
     winner = result.baseline if place is None else candidates[place]
     choice = [candidates[each] for each in mixed]
+    against, sure = _against(result), _sure(result)
+    told: Outcome | None = None  # the candidate that the sentence is of
     if place is not None:
-        sentence, named = _praise(result, winner), [winner]
+        told = winner
+        sentence = f"Use {_name(told)}: against {against}, {_differences(result, told)}; {sure}."
     elif choice:
-        sentence, named = _leave(result, choice), choice[:1]
+        told = choice[0]
+        *first, last = map(_name, (result.baseline, *choice))
+        sentence = (
+            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {_name(told)}, "
+            f"against {against}, {_differences(result, told)}; {sure}."
+        )
     elif said == EQUAL:
-        sentence, named = _keep(result), []
+        sentence = f"Keep {against}: {_equal(result)}; {sure}."
     else:
-        nearest = min(candidates, key=lambda each: _distance(result, each))
-        sentence, named = _doubt(result, nearest), [nearest]
-    names = (result.baseline.candidate.spec, *(each.candidate.spec for each in choice)) if choice else ()
-    others = " ".join([*_also(result, named), *_beside(result, winner)])
-    text = f"{sentence} {_data(result)}"
-    return Verdict(said, winner, _against(result), names, text, others, _code(result, winner))
+        told = min(candidates, key=lambda each: _distance(result, each))
+        sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
+    left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
+    others = " ".join([*_also(result, told), *_besides(result, winner)])
+    return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", others, _code(result, winner))
 
 
-def temperature_only(result: "Result") -> list["Outcome"]:
+def temperature_only(result: Result) -> list[Outcome]:
     """Return the candidates that do only what a temperature does.
 
     The interval of their raw NLL is below that of plain cross entropy, and after calibration, which fits a
@@ -123,114 +118,93 @@ def temperature_only(result: "Result") -> list["Outcome"]:
     ]
 
 
-def no_better_than_commonest(result: "Result", outcome: "Outcome") -> bool:
+def no_better_than_commonest(result: Result, outcome: Outcome) -> bool:
     """Return whether a model is not shown to be more accurate than always naming the commonest class."""
-    context = _context(result, COMMONEST)
-    if context is None:
+    found = _beside(result, outcome, COMMONEST, "accuracy")
+    if found is None:
         return False
-    ahead = _against_context(result, outcome, context, "accuracy")
+    ahead = found[0]
     return not (ahead.high < 0 if math.isfinite(ahead.high) else ahead.mean < 0)
 
 
-def _rank(outcome: "Outcome", measure: str) -> tuple[float, str]:
+def _name(outcome: Outcome) -> str:
+    return outcome.candidate.name
+
+
+def _rank(outcome: Outcome, measure: str) -> tuple[float, str]:
     """Smaller is better: the last deciding measure, one where lower is better."""
     value = outcome.mean(measure)
-    return (value if math.isfinite(value) else math.inf), outcome.candidate.spec
+    return (value if math.isfinite(value) else math.inf), _name(outcome)
 
 
-def _distance(result: "Result", outcome: "Outcome") -> tuple[bool, float, str]:
+def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
     """How far a candidate is from being called better; smaller is nearer."""
-    reached = -math.inf
+    reached = [math.inf]
     for name in result.plan.deciding:
-        found = outcome.differences[name]
-        half = (found.high - found.low) / 2
-        if half > 0:
-            reached = max(
-                reached, found.mean / half * (1 if _measure(result, name).better == "higher" else -1)
-            )
-    return any(outcome.call(name) == WORSE for name in result.plan.deciding), -reached, outcome.candidate.spec
+        found, better = outcome.differences[name], measures(result)[name].better
+        if found.high > found.low:
+            reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
+    worse = any(outcome.call(name) == WORSE for name in result.plan.deciding)
+    return worse, min(reached), _name(outcome)
 
 
-def _praise(result: "Result", winner: "Outcome") -> str:
-    return (
-        f"Use {winner.candidate.spec}: against {_against(result)}, {_differences(result, winner)}"
-        f"; {_sure(result)}."
-    )
-
-
-def _leave(result: "Result", choice: Sequence["Outcome"]) -> str:
-    *first, last = (each.candidate.spec for each in (result.baseline, *choice))
-    names = f"{', '.join(first)} and {last}"
-    return (
-        f"Undecided, the choice between {names} is yours: with {choice[0].candidate.spec}, against "
-        f"{_against(result)}, {_differences(result, choice[0])}; {_sure(result)}."
-    )
-
-
-def _keep(result: "Result") -> str:
+def _equal(result: Result) -> str:
+    """Why no candidate is better where all calls are equal or worse."""
     candidates, names = result.outcomes[1:], result.plan.deciding
     if len(candidates) == 1:
-        shown = f"with {candidates[0].candidate.spec}, {_differences(result, candidates[0])}"
-    else:
-        worse = any(each.call(name) == WORSE for each in candidates for name in names)
-        least = ", ".join(f"{_plain(result, name)} {_least(result, name)}" for name in names)
-        shown = (
-            f"none of {len(candidates)} candidates is better, each is equal"
-            f"{' or worse' if worse else ''} (equal: within {least})"
-        )
-    return f"Keep {_against(result)}: {shown}; {_sure(result)}."
+        return f"with {_name(candidates[0])}, {_differences(result, candidates[0])}"
+    worse = " or worse" if any(each.call(name) == WORSE for each in candidates for name in names) else ""
+    within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
+    return f"none of {len(candidates)} candidates is better, each is equal{worse} (equal: within {within})"
 
 
-def _doubt(result: "Result", nearest: "Outcome") -> str:
-    head = f"Undecided, so keep {_against(result)}: "
-    unknown = [nearest.differences[name] for name in result.plan.deciding]
-    if not any(math.isfinite(found.low) for found in unknown):
+def _doubt(result: Result, nearest: Outcome) -> str:
+    """What the nearest candidate reaches, and what would settle the question."""
+    found = {name: nearest.differences[name] for name in result.plan.deciding}
+    if not any(math.isfinite(each.low) for each in found.values()):
         lost = any(each.diverged for each in result.outcomes)
-        more = "" if lost or result.plan.one_test else "; use --folds 10"
-        return f"{head}{unknown[0].reason}{more}."
+        reason = next(iter(found.values())).reason
+        return f"{reason}{'' if lost or result.plan.one_test else '; use folds=10'}."
     count = len(result.outcomes) - 1
-    tried = f"none of {count} candidates is shown to be better. Nearest is " if count > 1 else "with "
-    needed = [
-        f" For {_plain(result, name)}, {nearest.differences[name].needed}."
-        for name in result.plan.deciding
-        if nearest.differences[name].needed
-    ]
-    link = ":" if count > 1 else ","
-    return (
-        f"{head}{tried}{nearest.candidate.spec}{link} {_differences(result, nearest)}; {_sure(result)}."
-        + "".join(needed)
-    )
+    shown = f"with {_name(nearest)},"
+    if count > 1:
+        shown = f"none of {count} candidates is shown to be better. Nearest is {_name(nearest)}:"
+    needed = [f" For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
+    return f"{shown} {_differences(result, nearest)}; {_sure(result)}.{''.join(needed)}"
 
 
-def _differences(result: "Result", outcome: "Outcome") -> str:
+def _differences(result: Result, outcome: Outcome) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
     order = (BETTER, WORSE, EQUAL, UNDECIDED)
-    names = sorted(result.plan.deciding, key=lambda name: order.index(outcome.call(name) or UNDECIDED))
-    *first, last = [_difference(result, name, outcome.differences[name]) for name in names]
-    opposed = {BETTER, WORSE} <= {outcome.call(name) for name in names}
-    return f"{', '.join(first)}{' but ' if opposed else ' and '}{last}" if first else last
+    calls = {name: outcome.call(name) or UNDECIDED for name in result.plan.deciding}
+    *first, last = [
+        _difference(result, name, outcome.differences[name])
+        for name in sorted(calls, key=lambda name: order.index(calls[name]))
+    ]
+    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
+    return f"{', '.join(first)}{link}{last}" if first else last
 
 
-def _difference(result: "Result", name: str, found: Difference) -> str:
-    measure = _measure(result, name)
-    mean, low, high = (measure.show_difference(value) for value in (found.mean, found.low, found.high))
-    unit = " points" if measure.percent else ""
-    between = f"{low} to {high}" if math.isfinite(found.low) else str(found.reason)
+def _difference(result: Result, name: str, found: Difference) -> str:
+    """A call with its numbers."""
+    shown, plain = cell(measures(result)[name], (), found), _plain(result, name)
+    known = math.isfinite(found.low)
+    between = shown.interval if known else str(found.reason)
     if found.call in (BETTER, WORSE):
         way = "higher" if found.mean > 0 else "lower"
-        return f"{_plain(result, name)} is {mean.lstrip('+-')}{unit} {way} ({between})"
+        return f"{plain} is {shown.difference.lstrip('+-')}{shown.unit} {way} ({between})"
     if found.call == EQUAL:
-        return f"{_plain(result, name)} is equal within {_least(result, name)} ({between})"
-    why = f", {found.reason}" if found.reason and math.isfinite(found.low) else ""
-    return f"{_plain(result, name)} is undecided ({between}{unit if math.isfinite(found.low) else ''}{why})"
+        return f"{plain} is equal within {least(result, name)} ({between})"
+    why = f"{shown.unit}{f', {found.reason}' if found.reason else ''}" if known else ""
+    return f"{plain} is undecided ({between}{why})"
 
 
-def _sure(result: "Result") -> str:
+def _sure(result: Result) -> str:
     count = (len(result.outcomes) - 1) * len(result.plan.deciding)
     return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
 
 
-def _data(result: "Result") -> str:
+def _data(result: Result) -> str:
     """The data in a sentence: name, rows, classes, noise found, noise put there, and how rows were tested."""
     plan, dataset, noise = result.plan, result.plan.conditions.dataset, result.noise
     shown = f"Data: {dataset.name}, {len(dataset.labels):,} rows, {len(dataset.classes)} classes; "
@@ -239,121 +213,110 @@ def _data(result: "Result") -> str:
         ends = f" ({100 * noise.low:.1f} to {100 * noise.high:.1f} %)" if math.isfinite(noise.low) else ""
         found = f"{100 * noise.rate:.1f} % wrong labels found{ends}"
     if plan.conditions.noisy:
-        share = mean([record.flipped for record in result.baseline.records])
-        found += (
-            f", after --noise {plan.settings.noise} changed {100 * share:.0f} % of the training labels, "
-            "validation labels alike"
-        )
+        share, given = flipped_words(result)
+        found += f", after {given} changed {share}, validation labels alike"
     if plan.settings.tune > 1:
         found += f"; {plan.settings.tune} settings of each objective tried on validation rows"
     if plan.one_test:
         rows = len(plan.conditions.splits[0].test)
         return f"{shown}{found}. There is one test part: this speaks of these {rows:,} test rows only."
-    times = f", {plan.settings.repeats} times" if plan.settings.repeats > 1 else ""
-    return f"{shown}{found}; {plan.settings.folds}-fold cross-validation{times}."
+    return f"{shown}{found}; {splits_words(result)}."
 
 
-def _also(result: "Result", named: Sequence["Outcome"]) -> list[str]:
+def _also(result: Result, told: Outcome | None) -> list[str]:
     """What is to be said of the candidates that the sentence does not name."""
-    deciding, lines = result.plan.deciding, []
-    rest = [each for each in result.outcomes[1:] if not any(each is other for other in named)]
-    better = [each for each in rest if any(each.call(name) == BETTER for name in deciding)]
-    mixed = [each for each in better if any(each.call(name) == WORSE for name in deciding)]
-    clean = [each.candidate.spec for each in better if not any(each is other for other in mixed)]
-    if clean:
-        lines.append(f"Also better: {', '.join(clean)}.")
-    lines += [f"With {each.candidate.spec}, {_differences(result, each)}." for each in mixed]
+    rest = [each for each in result.outcomes[1:] if each is not told]
+    calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
+    better = [(each, WORSE in said) for each, said in zip(rest, calls, strict=True) if BETTER in said]
+    clean = [_name(each) for each, mixed in better if not mixed]
+    lines = [f"Also better: {', '.join(clean)}."] if clean else []
+    lines += [f"With {_name(each)}, {_differences(result, each)}." for each, mixed in better if mixed]
     for each in temperature_only(result):
-        raw = _measure(result, "nll").show_difference(each.differences["nll"].mean)
+        raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
         lines.append(
-            f"{each.candidate.spec} does only what a temperature does: its raw NLL differs by {raw}, and "
-            "once both are calibrated it is no better."
+            f"{_name(each)} does only what a temperature does: its raw NLL differs by {raw}, and once both "
+            "are calibrated it is no better."
         )
-    for each in result.outcomes:
-        if each.diverged:
-            lines.append(
-                f"{each.candidate.spec} diverged on {each.diverged} of {len(each.records)} splits, which are "
-                "left out of its numbers; it is not called better or equal."
-            )
+    lines += [
+        f"{_name(each)} diverged on {each.diverged} of {len(each.records)} splits, which are left out of its "
+        "numbers; it is not called better or equal."
+        for each in result.outcomes
+        if each.diverged
+    ]
     return lines
 
 
-def _beside(result: "Result", winner: "Outcome") -> list[str]:
+def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Difference, list[str]] | None:
+    """A model beside against an outcome on the splits that it has, and their values; None without the model.
+
+    Where these splits are too few for an interval the mean alone decides.
+    """
+    values = next((each.values for each in result.context if each.name == model), {}).get(name)
+    if values is None:
+        return None
+    measure, enough, own = (
+        measures(result)[name],
+        worthwhile(result, name),
+        outcome.values[name][: len(values)],
+    )
+    [found] = compare_paired(
+        [values], own, measure.better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
+    )
+    if math.isfinite(found.mean) and not math.isfinite(found.low):
+        ahead = (found.mean if measure.better == "higher" else -found.mean) >= max(enough, math.ulp(0.0))
+        found = Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
+    return found, [cell(measure, each).value for each in (values, own)]
+
+
+def _besides(result: Result, winner: Outcome) -> list[str]:
     """What the models beside say of the winner."""
-    lines, name = [], winner.candidate.spec
-    commonest, trees = _context(result, COMMONEST), _context(result, TREES)
+    lines: list[str] = []
+    commonest = _beside(result, winner, COMMONEST, "accuracy")
     if commonest is not None and no_better_than_commonest(result, winner):
         lines.append(
-            f"Warning: {name} is not shown to be more accurate than always naming the commonest class "
-            f"({_shown(result, winner, commonest, 'accuracy')})."
+            f"Warning: {_name(winner)} is not shown to be more accurate than always naming the commonest "
+            f"class ({' against '.join(reversed(commonest[1]))})."
         )
-    if trees is None:
-        return lines
-    differences = {
-        each: _against_context(result, winner, trees, each)
-        for each in ("accuracy", "calibrated_nll")
-        if each in trees.values
-    }
+    tried = {name: _beside(result, winner, TREES, name) for name in ("accuracy", "calibrated_nll")}
+    found = {name: each for name, each in tried.items() if each is not None}
     ahead = [
-        f"{_plain(result, each)} {_shown(result, winner, trees, each, turned=True)}"
-        for each, found in differences.items()
-        if found.call == BETTER
+        f"{_plain(result, name)} {' against '.join(values)}"
+        for name, (difference, values) in found.items()
+        if difference.call == BETTER
     ]
     if ahead:
-        where = "data" if all(math.isfinite(each.low) for each in differences.values()) else "test rows"
-        sure = "" if where == "data" else ", which is too few splits to say how sure that is"
+        sure = all(math.isfinite(difference.low) for difference, _ in found.values())
+        where = "data" if sure else "test rows"
         first = " in the first repeat" if result.plan.settings.repeats > 1 else ""
+        doubt = "" if sure else ", which is too few splits to say how sure that is"
         lines.append(
-            f"{TREES} does better than this network on these {where}{first}: {', '.join(ahead)}{sure}."
+            f"{TREES} does better than this network on these {where}{first}: {', '.join(ahead)}{doubt}."
         )
     return lines
 
 
-def _code(result: "Result", winner: "Outcome") -> str:
+def _code(result: Result, winner: Outcome) -> str:
     """The winner as code; where it was tuned, in the setting that most splits chose."""
-    plan, text, said = result.plan, winner.candidate.spec, ""
+    plan, candidate, lines = result.plan, winner.candidate, ""
     if plan.settings.tune > 1:
-        ((setting, times),) = Counter(record.setting for record in winner.records).most_common(1)
-        text = setting.objective
-        width = f", width {setting.width}" if plan.settings.training.model == "mlp" else ""
-        said = (
-            f"# chosen by {times} of {len(winner.records)} splits, with lr {setting.lr:g}, weight decay "
-            f"{setting.weight_decay:g}{width}\n"
+        ((chosen, times),) = Counter(record.setting for record in winner.records).most_common(1)
+        tried = [unit for unit in plan.units if plan.candidates[unit.of] is winner.candidate]
+        candidate = next(unit.candidate for unit in tried if unit.setting == chosen)
+        width = f", width {chosen.width}" if plan.settings.model == "mlp" else ""
+        lines = (
+            f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
+            f"{chosen.weight_decay:g}{width}\n"
         )
-    return said + spec.paste(text, lambda name: str(plan.out / f"{name}.npy"), plan.matrices)
+    folder = None if plan.out is None else plan.out / "trials"
+    paths = {name: f"{name}.npy" if folder is None else str(folder / f"{name}.npy") for name in plan.matrices}
+    code = candidate.code(paths)
+    for name, path in paths.items():
+        if folder is None and path in code:
+            lines += f"# save the matrix {name} as {path}: numpy.save\n"
+    return lines + code
 
 
-def _context(result: "Result", name: str) -> "Context | None":
-    return next((each for each in result.context if each.name == name), None)
-
-
-def _against_context(result: "Result", outcome: "Outcome", context: "Context", name: str) -> Difference:
-    """A model beside against an outcome, on the splits that it has; by the mean alone if these are few."""
-    values, own = context.values[name], outcome.values[name][: len(context.values[name])]
-    better, least = _measure(result, name).better, _worthwhile(result, name)
-    [found] = compare_paired(
-        [values], own, better, test_ratio=result.plan.test_ratio, worthwhile=least, comparisons=1
-    )
-    if math.isfinite(found.low) or not math.isfinite(found.mean):
-        return found
-    ahead = abs(found.mean) >= least and (found.mean > 0 if better == "higher" else found.mean < 0)
-    return Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
-
-
-def _shown(
-    result: "Result", outcome: "Outcome", context: "Context", name: str, *, turned: bool = False
-) -> str:
-    measure, count = _measure(result, name), len(context.values[name])
-    pair = [mean(outcome.values[name][:count]), mean(context.values[name])]
-    first, second = (measure.show(value) for value in (pair[::-1] if turned else pair))
-    return f"{first} against {second}"
-
-
-def _measure(result: "Result", name: str) -> "Measure":
-    return next(measure for measure in result.plan.measures if measure.name == name)
-
-
-def _plain(result: "Result", name: str) -> str:
+def _plain(result: Result, name: str) -> str:
     """A measure in a sentence."""
     return {
         "accuracy": "accuracy",
@@ -362,19 +325,8 @@ def _plain(result: "Result", name: str) -> str:
     }[name]
 
 
-def _least(result: "Result", name: str) -> str:
-    """The smallest difference worth having, with its unit."""
-    value = _worthwhile(result, name)
-    return f"{100 * value:g} points" if _measure(result, name).percent else f"{value:.3g}"
-
-
-def _worthwhile(result: "Result", name: str) -> float:
-    given = dict(result.plan.settings.worthwhile)
-    return worthwhile_difference(given, name, result.baseline.mean(name))
-
-
-def _against(result: "Result") -> str:
+def _against(result: Result) -> str:
     """What the candidates are compared with."""
     settings = result.plan.settings
-    against = AGAINST.replace("best", "last") if settings.training.stop == "none" else AGAINST
+    against = AGAINST.replace("best", "last") if settings.stop == "none" else AGAINST
     return f"{against}, tuned alike" if settings.tune > 1 else against

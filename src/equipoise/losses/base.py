@@ -234,7 +234,7 @@ class Loss(metaclass=_LossClass):
             return NotImplemented
         if not abs(number) < float("inf"):
             raise ValueError(f"a coefficient must be finite, got {number}")
-        return Sum(tuple((float(apply(coefficient, number)), term) for coefficient, term in self.terms()))
+        return Sum(tuple((1.0 * apply(coefficient, number), term) for coefficient, term in self.terms()))
 
 
 class RowLoss(Loss):

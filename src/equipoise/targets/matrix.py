@@ -98,9 +98,9 @@ class Matrix:
         worst = int(np.abs(sums - 1).argmax())
         if abs(sums[worst] - 1) > TOLERANCE:
             turned = np.abs(array.sum(0) - 1).max() <= TOLERANCE
-            way = (
-                "its columns do, so it looks transposed: pass its .T" if turned else "divide each by its sum"
-            )
+            way = "divide each by its sum"
+            if turned:
+                way = "its columns do, so it looks transposed: exchange rows and columns"
             raise ValueError(
                 f"similarity[true, class] must have rows that sum to 1, got {sums[worst]:.6g} for true class "
                 f"{self.classes[worst]!r}; {way}"
@@ -112,11 +112,9 @@ class Matrix:
         if dear.any():
             row, column = np.argwhere(dear)[0]
             turned = not (right[None, :] > array).any()
-            way = (
-                "each is smallest in its column, so it looks transposed: pass its .T"
-                if turned
-                else ("if it holds gains, pass its negative")
-            )
+            way = "if it holds gains, pass its negative"
+            if turned:
+                way = "each is smallest in its column, so it looks transposed: exchange rows and columns"
             raise ValueError(
                 "costs[true, predicted] must be smallest where a class is called itself, got "
                 f"{array[row, row]:g} for {self.classes[row]!r} as itself and {array[row, column]:g} as "

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare import data
-from equipoise.compare.data import UNKNOWN
+from equipoise.compare.dataset import UNKNOWN
+from equipoise.compare.read import read
 from equipoise.compare.splits import splits
 
 ROWS = 60
@@ -51,7 +51,7 @@ def write(frame, name):
 
 
 def load(path, **options):
-    return data.load(path, None if path.endswith(".npz") else "fruit", **options)
+    return read(path, None if path.endswith(".npz") else "fruit", **options)
 
 
 EVERY_ROLE = {"clean": "expert", "group": "tree", "time": "day"}
@@ -234,11 +234,11 @@ REFUSED = {
     "words": (table(), {"time": "tree"}, "got 'tree 0 of 0' in line 2 of t.csv, column 'tree', and 59 more"),
     "infinity": (table().assign(day=[np.inf, *range(59)]), {"time": "day"}, "got 'inf' in line 2 of t.csv"),
     "no group": (changed(5, "tree", None), {"group": "tree"},
-                 "group must be known of every row, got none in line 7 of t.csv, column 'tree'; fill it in"),
+                 "group must be known of every row, got none in line 7 of t.csv, column 'tree', and 0 more"),
     "another class": (changed(5, "expert", "figs"), {"clean": "expert"},
                       "clean must have only classes that 'fruit' has, got 'figs' in line 7 of t.csv; did"),
     "no better label": (table().assign(expert=None), {"clean": "expert"},
-                        "clean must name the class of some rows, got none in 'expert' of t.csv; leave it"),
+                        "clean must name the class of some rows, got none in 'expert'; leave it out"),
 }  # fmt: skip
 
 
@@ -259,7 +259,7 @@ REFUSED_FILES = {
     "another class": (OTHER.assign(fruit="kiwi"), {}, "test must have only classes that 'fruit' has, got"),
     "no class": (OTHER.assign(fruit=None), {}, "test must have rows with a class, got none beside those of"),
     "no clean": (OTHER.assign(expert=None), {"clean": "expert"}, "clean must name the class of some test"),
-    "a time": (OTHER, {"time": "day"}, "time must be left out with test, got 'day'; that file is the test"),
+    "a time": (OTHER, {"time": "day"}, "time must be left out with test, got 'day'; that is the test part"),
     "a group in both": (table(30), {"group": "tree"},
                         "group must be different in test rows, got 'tree 0 of 0' and 7 more of 'tree' in"),
     "infinity": (OTHER.assign(weight=np.inf), {}, "got infinity in line 2 of u.csv, column 'weight'"),
@@ -333,14 +333,14 @@ Y = np.arange(30) % 2
         ({}, {}, {"group": "g"}, "group must name an array of t.npz beside X and y, got 'g' of X, y; add it"),
         ({}, {}, {"time": "X"}, "time must name an array of t.npz beside X and y, got 'X' of X, y; add it"),
         ({}, {}, {"clean": "y"}, "clean must name an array of t.npz beside X and y, got 'y' of X, y; add it"),
-        ({"g": Y[:9]}, {}, {"group": "g"}, "group must be an array (30,), got (9,) for 'g' of t.npz; give"),
+        ({"g": Y[:9]}, {}, {"group": "g"}, "group must be an array (30,), got (9,) in t.npz; give one"),
         ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must be a column of its own, got 'g'"),
         ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must be a column of its own, got 'g', which is"),
         ({"c": Y + 1}, {}, {"clean": "c"}, "clean must have only classes that 'y' has, got '2' in row 2 of"),
-        ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be finite, got nan or infinity; remove"),
+        ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be known of every row, got infinity"),
         ({"t": Y + 0j}, {}, {"time": "t"}, "time must hold numbers or ISO dates such as 2024-01-31, got"),
-        ({}, {"X": X[:, :1], "y": Y}, {}, "test must have X and y like those of t.npz, got 1 columns and"),
-        ({}, {"X": X, "y": Y.astype(str)}, {}, "test must have X and y like those of t.npz, got 2 columns"),
+        ({}, {"X": X[:, :1], "y": Y}, {}, "test must have X and y like those of t.npz, got rows of shape (1,)"),
+        ({}, {"X": X, "y": Y.astype(str)}, {}, "test must have columns like those of t.npz"),
         ({}, {"X": X, "y": Y + 1}, {}, "test must have only classes that 'y' has, got '2' in row 2 of u.npz"),
         ({}, {"X": X}, {}, "test must hold the arrays X and y, got X in u.npz"),
         ({"g": Y}, {"X": X, "y": Y}, {"group": "g"}, "group must name an array of u.npz beside X and y, got"),
@@ -359,4 +359,4 @@ def test_arrays_that_do_not_fit_are_refused(arrays, others, options, says):
 @pytest.mark.parametrize("option", ["test", *EVERY_ROLE])
 def test_digits_have_no_other_columns(option):
     with pytest.raises(ValueError, match=f"{option} must be left out with scikit-learn's digits, got 'a'"):
-        data.load(None, None, **{option: "a"})
+        read(None, None, **{option: "a"})

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare import data
+from equipoise.compare.encode import MOST_CATEGORIES, Encoder
+from equipoise.compare.read import read
 from equipoise.compare.splits import splits
 
 ROWS = 60
@@ -40,11 +41,11 @@ def test_tables_of_every_kind_are_the_same_data(suffix, tmp_path):
     frame = table()
     frame.loc[3, "weight"] = np.nan
     frame.loc[4, "colour"] = None
-    dataset = data.load(write(frame, tmp_path / f"fruit{suffix}"), "fruit")
+    dataset = read(write(frame, tmp_path / f"fruit{suffix}"), "fruit")
     assert dataset.classes == ("apple", "fig", "pear")
     assert [dataset.classes[label] for label in dataset.labels] == list(frame["fruit"])
     parts = splits(dataset, 5)[0]
-    numbers = data.encode(dataset, parts.train)
+    numbers = Encoder(dataset, parts.train).transform(dataset.features)
     # weight and its missing mark if a training row has one, count, two colours and missing, ripe or not
     assert numbers.shape[0] == ROWS
     assert numbers.shape[1] in (6, 7, 8)
@@ -54,30 +55,30 @@ def test_tables_of_every_kind_are_the_same_data(suffix, tmp_path):
 
 def test_suffixes_agree_and_other_data_does_not(tmp_path):
     prints = {
-        data.load(write(table(), tmp_path / f"fruit{suffix}"), "fruit").fingerprint()
+        read(write(table(), tmp_path / f"fruit{suffix}"), "fruit").fingerprint()
         for suffix in (".csv", ".tsv", ".parquet")
     }
     assert len(prints) == 1
     changed = table()
     changed.loc[0, "colour"] = "blue"
-    prints.add(data.load(write(changed, tmp_path / "changed.csv"), "fruit").fingerprint())
-    prints.add(data.load(write(table(), tmp_path / "same.csv"), "fruit", ("ripe",)).fingerprint())
+    prints.add(read(write(changed, tmp_path / "changed.csv"), "fruit").fingerprint())
+    prints.add(read(write(table(), tmp_path / "same.csv"), "fruit", ("ripe",)).fingerprint())
     relabelled = table()
     relabelled["fruit"] = relabelled["fruit"].replace("pear", "plum")
-    prints.add(data.load(write(relabelled, tmp_path / "relabelled.csv"), "fruit").fingerprint())
+    prints.add(read(write(relabelled, tmp_path / "relabelled.csv"), "fruit").fingerprint())
     assert len(prints) == 4
 
 
 def encoded_with_moved_rows(encode, folder, part):
     """Training rows as numbers, before and after the rows of another part were changed beyond recognition."""
     frame = table()
-    dataset = data.load(write(frame, folder / "fruit.csv"), "fruit")
+    dataset = read(write(frame, folder / "fruit.csv"), "fruit")
     parts = splits(dataset, 5)[0]
     moved = getattr(parts, part)
     frame.loc[moved, "weight"] += 1000.0
     frame.loc[moved, "colour"] = "never seen in training"
     frame.loc[moved, "count"] = np.nan
-    changed = data.load(write(frame, folder / "moved.csv"), "fruit")
+    changed = read(write(frame, folder / "moved.csv"), "fruit")
     both = [encode(each, parts) for each in (dataset, changed)]
     assert np.isfinite(both[1]).all()
     return [numbers[parts.train] for numbers in both]
@@ -86,7 +87,7 @@ def encoded_with_moved_rows(encode, folder, part):
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_what_is_learnt_is_learnt_from_the_training_rows(part, tmp_path):
     before, after = encoded_with_moved_rows(
-        lambda each, parts: data.encode(each, parts.train), tmp_path, part
+        lambda each, parts: Encoder(each, parts.train).transform(each.features), tmp_path, part
     )
     np.testing.assert_array_equal(after, before)
     assert before[:, 0].mean() == pytest.approx(0, abs=1e-6)
@@ -95,7 +96,7 @@ def test_what_is_learnt_is_learnt_from_the_training_rows(part, tmp_path):
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_control_a_planted_leak_of_other_rows_is_found(part, tmp_path):
     def leaky(each, parts):
-        return data.encode(each, np.concatenate([parts.train, getattr(parts, part)]))
+        return Encoder(each, np.concatenate([parts.train, getattr(parts, part)])).transform(each.features)
 
     before, after = encoded_with_moved_rows(leaky, tmp_path, part)
     assert before.shape != after.shape or not np.allclose(after, before)
@@ -104,10 +105,10 @@ def test_control_a_planted_leak_of_other_rows_is_found(part, tmp_path):
 def test_rows_without_a_class_are_left_out_and_said(tmp_path):
     frame = table()
     frame.loc[[0, 7], "fruit"] = None
-    dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
+    dataset = read(write(frame, tmp_path / "fruit.csv"), "fruit")
     assert len(dataset.labels) == ROWS - 2
     assert dataset.notes == ("2 rows without a value in fruit were left out",)
-    assert data.load(write(table(), tmp_path / "whole.csv"), "fruit").notes == ()
+    assert read(write(table(), tmp_path / "whole.csv"), "fruit").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_rows_without_a_class_are_left_out_and_said(tmp_path):
 def test_classes_keep_their_names_and_order(classes, names, tmp_path):
     frame = table()
     frame["fruit"] = np.array(classes, dtype=object)[np.arange(ROWS) % 3]
-    assert data.load(write(frame, tmp_path / "fruit.csv"), "fruit").classes == names
+    assert read(write(frame, tmp_path / "fruit.csv"), "fruit").classes == names
 
 
 def test_empty_and_constant_and_endless_columns_train(tmp_path):
@@ -131,10 +132,10 @@ def test_empty_and_constant_and_endless_columns_train(tmp_path):
     frame["empty"] = np.nan
     frame["constant"] = 1.0
     frame["name"] = [f"row {row}" for row in range(ROWS)]
-    dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
-    numbers = data.encode(dataset, splits(dataset, 5)[0].train)
+    dataset = read(write(frame, tmp_path / "fruit.csv"), "fruit")
+    numbers = Encoder(dataset, splits(dataset, 5)[0].train).transform(dataset.features)
     assert np.isfinite(numbers).all()
-    assert numbers.shape[1] <= 10 + data.MOST_CATEGORIES
+    assert numbers.shape[1] <= 10 + MOST_CATEGORIES
 
 
 def test_arrays_of_embeddings(tmp_path):
@@ -142,20 +143,20 @@ def test_arrays_of_embeddings(tmp_path):
     generator = np.random.default_rng(0)
     labels = np.array(["cat", "dog"])[np.arange(ROWS) % 2]
     np.savez(path, X=generator.normal(size=(ROWS, 3, 2)).astype(np.float32), y=labels)
-    dataset = data.load(str(path), None)
+    dataset = read(str(path), None)
     assert dataset.classes == ("cat", "dog")
-    assert data.encode(dataset, splits(dataset, 5)[0].train).shape == (ROWS, 6)
+    assert Encoder(dataset, splits(dataset, 5)[0].train).transform(dataset.features).shape == (ROWS, 6)
 
 
 def test_digits_are_the_default():
-    dataset = data.load(None, None)
+    dataset = read(None, None)
     assert dataset.features.shape == (1797, 64)
     assert dataset.classes == tuple("0123456789")
 
 
 def refused(frame, tmp_path, target="fruit", drop=(), name="fruit.csv"):
     with pytest.raises(ValueError, match="must") as caught:
-        data.load(write(frame, tmp_path / name), target, drop)
+        read(write(frame, tmp_path / name), target, drop)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -165,14 +166,16 @@ def test_bad_tables_are_refused(tmp_path):
     assert "target must be a column of" in refused(whole, tmp_path, "friut")
     assert "got 'friut'; did you mean fruit?" in refused(whole, tmp_path, "friut")
     assert "drop must be a column of" in refused(whole, tmp_path, drop=("colors",))
-    assert "target must name the column with the classes, got none; add --target with one of" in refused(
+    assert "target must name the column with the classes, got none; give one of" in refused(
         whole, tmp_path, None
     )
     assert "two classes or more, got only 'fig'" in refused(whole.assign(fruit="fig"), tmp_path)
     small = whole.copy()
     small.loc[0, "fruit"] = "kiwi"
     assert "every class must have 5 rows or more, got 1 of class 'kiwi'" in refused(small, tmp_path)
-    assert "every class must have 5 rows or more, got 1 of class" in refused(whole, tmp_path, "weight")
+    assert "target must hold classes, got 60 different numbers in 60 rows of fruit.csv" in refused(
+        whole, tmp_path, "weight"
+    )
     infinite = whole.copy()
     infinite.loc[2, "weight"] = np.inf
     assert "features must be finite or missing, got infinity in line 4 of" in refused(infinite, tmp_path)
@@ -204,7 +207,7 @@ def test_unreadable_files_are_refused(name, content, message, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        data.load(str(path), None if name.endswith("npz") else "b")
+        read(str(path), None if name.endswith("npz") else "b")
     assert "\n" not in str(caught.value)
 
 
@@ -212,11 +215,11 @@ def test_unreadable_files_are_refused(name, content, message, tmp_path):
     ("arrays", "message"),
     [
         ({"X": np.zeros((60, 2))}, "data must hold the arrays X and y, got X in"),
-        ({"X": np.zeros((60, 2)), "y": np.zeros(59)}, "X must be (N, D) and y (N,), got (60, 2) and (59,)"),
-        ({"X": np.zeros(60), "y": np.zeros(60)}, "X must be (N, D) and y (N,), got (60,) and (60,)"),
+        ({"X": np.zeros((60, 2)), "y": np.zeros(59)}, "y must be an array (60,), got (59,) in"),
+        ({"X": np.zeros(60), "y": np.zeros(60)}, "X must be (N, D) or have more dimensions, got (60,) in"),
         ({"X": np.full((60, 2), np.nan), "y": np.zeros(60)}, "X must be finite in float32, got nan in row 1"),
         ({"X": np.full((60, 2), "a"), "y": np.zeros(60)}, "X must hold real numbers, got <U1"),
-        ({"X": np.zeros((60, 2)), "y": np.full(60, np.nan)}, "target must be finite, got nan or infinity"),
+        ({"X": np.zeros((60, 2)), "y": np.full(60, np.nan)}, "y must be known of every row, got none in"),
         ({"X": np.array([object()] * 60), "y": np.zeros(60)}, "data must be a readable NPZ file without"),
     ],
 )  # fmt: skip
@@ -224,26 +227,26 @@ def test_bad_arrays_are_refused(arrays, message, tmp_path):
     path = tmp_path / "bad.npz"
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=re.escape(message)):
-        data.load(str(path), None)
+        read(str(path), None)
 
 
 def test_a_row_far_from_the_training_rows_is_refused_by_place(tmp_path):
     frame = table().assign(weight=np.arange(ROWS) % 7 * 1e-9)
     frame.loc[5, "weight"] = 1e37
-    dataset = data.load(write(frame, tmp_path / "fruit.csv"), "fruit")
+    dataset = read(write(frame, tmp_path / "fruit.csv"), "fruit")
     with pytest.raises(
         FloatingPointError, match=r"features must be below 1e\+30 standard .* in line 7, column"
     ):
-        data.encode(dataset, np.flatnonzero(np.arange(ROWS) != 5))
-    assert np.isfinite(data.encode(dataset, np.arange(ROWS))).all()
+        Encoder(dataset, np.flatnonzero(np.arange(ROWS) != 5)).transform(dataset.features)
+    assert np.isfinite(Encoder(dataset, np.arange(ROWS)).transform(dataset.features)).all()
 
 
 def test_other_misuse_is_refused(tmp_path, blobs):
     with pytest.raises(
         ValueError, match=re.escape("data must be a file, got 'nowhere.csv', which is not there")
     ):
-        data.load("nowhere.csv", "y")
+        read("nowhere.csv", "y")
     with pytest.raises(ValueError, match="target and drop must be left out without a table, got 'y'"):
-        data.load(str(blobs), "y")
-    with pytest.raises(ValueError, match="target and drop must be left out without a table, got 'a'"):
-        data.load(None, None, ("a",))
+        read(str(blobs), "y")
+    with pytest.raises(ValueError, match="drop must be left out with scikit-learn's digits, got"):
+        read(None, None, ("a",))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from equipoise.compare import data
+from equipoise.compare.read import read
 
 ROWS = 24  # the fewest in which two classes and pools of six cells come out even
 LARGEST = float(np.finfo(np.float32).max)
@@ -140,7 +140,7 @@ def refusal(written: Written, names: list[str], lines: list[int]) -> list[str]:
 
 def read_by_equipoise(path: Path, target: str):
     """Labels, features and notes."""
-    dataset = data.load(str(path), target)
+    dataset = read(str(path), target)
     return [dataset.classes[label] for label in dataset.labels], dataset.features, dataset.notes
 
 

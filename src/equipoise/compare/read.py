@@ -1,0 +1,276 @@
+"""Data from files: tables, NPZ files and scikit-learn's digits."""
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+from equipoise.compare.arrays import as_array, as_column
+from equipoise.compare.dataset import Dataset, printable
+from equipoise.compare.rows import FILES, MISSING, NPZ, Rows, build, converted
+from equipoise.spelling import nearest
+from equipoise.targets.files import NUMBER, SEPARATORS, read_cells
+
+__all__ = ["read"]
+
+SUFFIXES = {
+    **dict.fromkeys((".csv", ".tsv", ".tab"), "text"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    ".npz": "npz",
+}
+_CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers that may be meant as names
+
+
+def read(
+    path: str | None,
+    target: str | None = None,
+    drop: Sequence[str] = (),
+    *,
+    test: str | None = None,
+    clean: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
+) -> Dataset:
+    """Read and check the data, and refuse what could only be read by guessing.
+
+    Columns named by `clean`, `group` and `time` are no features. For an NPZ file they are names of arrays.
+
+    Args:
+        path: CSV, TSV, Parquet or NPZ file; None for scikit-learn's digits.
+        target: Column with the classes, for a table.
+        drop: Columns to leave out, for a table.
+        test: File with the test rows, of the same kind and with the same columns; its rows come last. Columns
+            that only it has are left out. With `clean`, only it needs that column; and if `clean` is the
+            target (y of an NPZ file), the labels of this file are those known to be better.
+        clean: Column with labels known to be better, for test rows only. They have the same classes. Rows
+            without one are never test rows.
+        group: Column whose values keep rows together: a group is never in two parts.
+        time: Column of numbers or ISO dates: the latest rows are the test part.
+
+    Raises:
+        ValueError: If there is anything that training could not work with; names file, column and place.
+        ImportError: If a file needs a library that is not installed.
+    """
+    roles = {role: name for role, name in (("clean", clean), ("group", group), ("time", time)) if name}
+    if path is None:
+        for option, name in {"target": target, "drop": [*drop], "test": test, **roles}.items():
+            if name:
+                raise ValueError(
+                    f"{option} must be left out with scikit-learn's digits, got {name!r}; name a data file"
+                )
+        digits: Any = load_digits()
+        classes = tuple(map(str, digits.target_names))
+        return Dataset("scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes)
+    kind = _kind(path, "data")
+    if test is not None and _kind(test, "test") != kind:
+        raise ValueError(
+            f"test must be a file of the kind of the data, got {test!r} for {path!r}; convert one"
+        )
+    if test is not None and os.path.samefile(test, path):
+        raise ValueError(
+            f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
+        )
+    if kind != "npz":
+        return _tables(path, target, [drop] if isinstance(drop, str) else drop, test, roles)
+    if target is not None or drop:
+        raise ValueError(
+            f"target and drop must be left out without a table, got {target or drop[0]!r}; "
+            "the classes are the array y of an NPZ file"
+        )
+    _require_one_use({}, roles)
+    rows = _npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
+    return build(Path(path).name, rows, _npz(test, "test", roles) if test else None, NPZ, [])
+
+
+def _kind(path: str, option: str) -> str:
+    """What a file that is there holds, by its suffix."""
+    if not os.path.isfile(path):
+        why = "which is no file" if os.path.exists(path) else "which is not there"
+        raise ValueError(f"{option} must be a file, got {path!r}, {why}; check the path")
+    if (suffix := Path(path).suffix.lower()) not in SUFFIXES:
+        raise ValueError(
+            f"{option} must end in .csv, .tsv, .parquet or .npz, got {path!r}; convert it to one of these"
+        )
+    return SUFFIXES[suffix]
+
+
+def _tables(
+    path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
+) -> Dataset:
+    """The data set in a table, and in one of test rows."""
+    drop = [name.strip() for name in drop]
+    table, notes = _table(path, target, "data")
+    if target is None:
+        raise ValueError(
+            "target must name the column with the classes, got none; give one of "
+            f"{', '.join(map(printable, table.columns[-8:]))}"
+        )
+    target = target.strip()
+    for option, name in (("target", target), *(("drop", name) for name in drop), *roles.items()):
+        if name not in table and not (option == "clean" and test is not None):
+            way = nearest(name, [*table])
+            if table.shape[1] == 1 and _kind(path, "data") == "text":
+                way = "the file has one column; put commas, semicolons or tabs between the cells of a row"
+            raise ValueError(f"{option} must be a column of {path}, got {name!r}; {way}")
+    if target in drop:
+        raise ValueError(f"drop must leave the target in, got {target!r} for both; name another target")
+    its_own = test is not None and roles.get("clean") == target  # labels of test rows are better themselves
+    mine = {role: name for role, name in roles.items() if not (its_own and role == "clean")}
+    _require_one_use({target: "target"}, mine)
+    rows, more = _as_rows(table, path, target, drop, mine), None
+    if test is not None:
+        table, said = _table(test, target, "test")
+        notes += said
+        for name in (target, *roles.values()):
+            if name not in table:
+                raise ValueError(
+                    f"test must have the columns of {path}, got no {name!r} in {test}; "
+                    f"{nearest(name, [*table])}"
+                )
+        more = _as_rows(table, test, target, drop, roles)
+    parse = _numbers if _kind(path, "data") == "text" else None
+    return build(Path(path).name, rows, more, FILES, notes, parse)
+
+
+def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
+    for option, name in roles.items():
+        if uses.setdefault(name, option) != option:
+            raise ValueError(
+                f"{option} must be a column of its own, got {name!r}, which is the {uses[name]}; name another"
+            )
+
+
+def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
+    """The columns of a table by what they are for."""
+    used = [name for name in (target, *drop, *roles.values()) if name in table]
+    found = {role: table[name] for role, name in roles.items() if name in table}
+    return Rows(path, table.drop(columns=used), table[target], found)
+
+
+def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
+    """The cells of a table, whose index says where each row is, and how it was read."""
+    try:
+        table, where, notes = (_parquet if _kind(path, option) == "parquet" else _text)(path, target, option)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ValueError(f"{option} must be a file that can be read, got {path!r}; {reason}") from error
+    for place, twice in enumerate(table.columns.duplicated()):
+        if twice:
+            name = table.columns[place]
+            raise ValueError(
+                f"{option} must have columns of different names, got {name!r} as columns "
+                f"{[*table.columns].index(name) + 1} and {place + 1} in {where}; rename one"
+            )
+    return table, notes
+
+
+def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
+    own = "," if path.lower().endswith(".csv") else "\t"
+    found = read_cells(path, option, own, target and target.strip())
+    if not found.rows:
+        raise ValueError(
+            f"{option} must have a header, got an empty file {path!r}; name the columns in line 1"
+        )
+    header, *cells = found.rows
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
+    table = pd.DataFrame(
+        cells or None, _places("line", found.lines[1:], path), range(len(names)), dtype=object
+    )
+    separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
+    notes = [separated] if found.separator != own else []
+    return _named(table, names), f"line {found.lines[0]} of {path}", notes
+
+
+def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
+    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
+    del target
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError(
+            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[compare]'"
+        ) from error
+    try:
+        read: Any = ParquetFile(path).read()
+        written: Mapping[str, Any] = read.schema.pandas_metadata or {}
+        words = [each["name"] for each in written.get("columns", ()) if each["pandas_type"] == "categorical"]
+        columns, names = {}, []
+        for place, name in enumerate(read.schema.names):
+            if name not in written.get("index_columns", ()):
+                names.append(name.strip())
+                values = pd.Series(read.column(place).to_pylist(), dtype=object)
+                columns[place] = values.astype("category") if name in words else values
+        table = pd.DataFrame(columns, range(len(read)))
+    except Exception as error:  # pyarrow raises many kinds for a file it cannot read
+        raise ValueError(f"{option} must be a readable table, got {path!r}; {_reason(error)}") from error
+    return _named(table.set_axis(_places("row", range(1, len(table) + 1), path)), names), path, []
+
+
+def _named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return table.set_axis(pd.Index(names, dtype=object), axis=1)
+
+
+def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
+    """A column of text as numbers if every cell is one or missing, and notes of cells that were changed."""
+    cells: list[str] = column.tolist()
+    if not all(NUMBER.fullmatch(cell) or cell.lower() in MISSING for cell in cells):
+        return column, []
+    numbers = np.array([float("nan" if cell.lower() in MISSING else cell) for cell in cells])
+    unknown = [row for row in np.flatnonzero(np.isnan(numbers)).tolist() if cells[row]]
+    codes = [row for row, cell in enumerate(cells) if _CODE.fullmatch(cell)]
+    notes = converted(column, numbers, unknown, source) + converted(column, numbers, codes, source)
+    large = np.flatnonzero((np.abs(numbers) >= 2**53) & np.isfinite(numbers)).tolist()
+    exact = {row: int(cells[row]) for row in large if cells[row].lstrip("+-").isdigit()}
+    kept = [exact.get(row, number) for row, number in enumerate(numbers.tolist())] if exact else numbers
+    return pd.Series(kept, column.index, object if exact else np.float64, column.name), notes
+
+
+def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
+    """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
+    wanted = {"X": "X", "y": "y"} | roles
+    try:
+        with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            names = list(archive.files)
+            arrays = {name: archive[name] for name in {*wanted.values()} & {*names}}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise TypeError("it holds something else than arrays")
+    except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
+        raise ValueError(
+            f"{option} must be a readable NPZ file without pickles, got {path!r}; {_reason(error)}"
+        ) from error
+    found = ", ".join(map(printable, names)) or "nothing"
+    for role, name in wanted.items():
+        if role in "Xy" and name not in arrays:
+            raise ValueError(
+                f"{option} must hold the arrays X and y, got {found} in {path}; save with np.savez(X=, y=)"
+            )
+        taken = name == "X" or (name == "y" and not (role == "clean" and option == "test"))
+        if role not in "Xy" and (name not in arrays or taken):
+            raise ValueError(
+                f"{role} must name an array of {path} beside X and y, got {name!r} of {found}; "
+                "add it with np.savez"
+            )
+    features = as_array(arrays["X"], f" in {path}")
+    places = _places("row", range(1, len(features) + 1), path)
+    columns = {
+        role: as_column(arrays[name], role, places, f" in {path}").rename(name)
+        for role, name in wanted.items()
+        if role != "X"
+    }
+    return Rows(path, features, columns.pop("y"), columns)
+
+
+def _places(unit: str, numbers: Any, path: str) -> pd.Index:
+    """Where each row is, in words."""
+    return pd.Index([f"{unit} {number} of {path}" for number in numbers], dtype=object)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,347 @@
+"""Runs made elsewhere against a baseline: paired by seed, judged as `compare` judges its own."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from equipoise.compare.measures import MEASURES
+from equipoise.compare.scores import by_candidate, printable, read_scores
+from equipoise.compare.settings import WORTHWHILE
+from equipoise.compare.statistics import (
+    BETTER,
+    EQUAL,
+    LEVEL,
+    UNDECIDED,
+    WORSE,
+    Difference,
+    compare_paired,
+    worthwhile_difference,
+)
+from equipoise.compare.verdict import decide
+from equipoise.naming import nearest
+
+__all__ = ["Paired", "paired", "read_scores"]
+
+_HIGHER = (
+    "acc f1 f1_score f1_macro f1_micro f1_weighted precision recall auc auroc roc_auc_score auprc mcc r2"
+)
+_LOWER = (
+    "log_loss loss cross_entropy brier_score ece calibration_error error error_rate mse rmse mae perplexity"
+)
+# The measures known by name: those of a comparison, other names of them, and measures like them.
+_WAYS = (
+    {each.name: each.better for each in MEASURES if each.better}
+    | dict.fromkeys(_HIGHER.split(), "higher")
+    | dict.fromkeys(_LOWER.split(), "lower")
+)
+_PART = re.compile(r"^(test|val|valid|validation|eval)_")
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """What `paired` finds.
+
+    Attributes:
+        call: "better" if a candidate wins; else "equal" or "undecided".
+        winner: The name of the candidate to use; that of the baseline if no candidate wins.
+        verdict: Why, in words, and whether the runs were taken as independent.
+        baseline: What the candidates are compared with.
+        worthwhile: For each measure, the smallest difference worth having.
+        test_ratio: Test rows over training rows of the runs; None where they were taken as independent.
+    """
+
+    call: str
+    winner: str
+    verdict: str
+    baseline: str
+    worthwhile: Mapping[str, float]
+    test_ratio: float | None
+    _rows: Sequence[Mapping[str, Any]] = field(repr=False)
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each candidate and measure.
+
+        The columns are candidate, measure, runs, mean, baseline_mean, difference, low, high, call and reason:
+        the number of pairs, both means over them, and the difference with its interval and call; reason is
+        empty where the interval is all there is to say.
+        """
+        return pd.DataFrame([{**each, "reason": each["reason"] or ""} for each in self._rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it for JSON: None where a number is not known."""
+        rows = [
+            {key: None if value != value else value for key, value in each.items()} for each in self._rows
+        ]
+        return {
+            "call": self.call,
+            "winner": self.winner,
+            "verdict": self.verdict,
+            "baseline": self.baseline,
+            "worthwhile": dict(self.worthwhile),
+            "independent": self.test_ratio is None,
+            "test_ratio": self.test_ratio,
+            "level": LEVEL,
+            "comparisons": len(rows),
+            "differences": rows,
+        }
+
+
+def paired(
+    scores: pd.DataFrame | Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    baseline: str,
+    test_size: float | None = None,
+    train_size: float | None = None,
+    higher_is_better: bool | Mapping[str, bool] | None = None,
+    worthwhile: Mapping[str, float] | None = None,
+) -> Paired:
+    r"""Compare runs made elsewhere with those of a baseline, as `compare` does with its own.
+
+    Runs of the same seed are paired. With S differences of mean :math:`\bar d` and variance :math:`s^2`
+    (divisor S - 1), the interval of each of k candidates in each of m measures is
+
+    .. math:: \bar d \pm t_{1 - 0.025 / (k m),\, S - 1}\; s \sqrt{\frac{1}{S} + \frac{n_{test}}{n_{train}}},
+
+    so that all of them hold together. The second term under the root is there if the sizes are given: runs
+    that split the same rows share training data, and without it the intervals are too narrow.
+
+    A candidate is better in a measure if its interval is on the good side of 0 and the mean difference is
+    worth having, equal if the interval lies within what is worth having, and worse in the mirror image of
+    better. It wins if it is better in a measure and worse in none; of several, the one that is best in the
+    first measure.
+
+    Args:
+        scores: Columns `candidate`, `seed` and one for each measure, a row for each run. Whatever runs that
+            belong together share is a seed: a number, a fold, the name of a data set. Or a mapping from
+            candidate to a mapping from measure to the values of its runs, paired by their places.
+        baseline: The candidate to compare with.
+        test_size: Test rows of a run, or their share; None if every run has data of its own.
+        train_size: Rows that a run is trained and validated on, or their share.
+        higher_is_better: Whether more is better, by measure, or for all that are not known by name. Known are
+            accuracy, F1, areas under curves and the like as better when higher; NLL or log loss, Brier score,
+            ECE, error, loss and the like as better when lower; all with or without "test_", "val_" or "eval_"
+            before them, and the other way round after "neg_".
+        worthwhile: For each measure, the smallest difference worth having. If left out 0.005 for accuracy, or
+            0.5 if it is in per cent; 0.01 for calibrated_nll; 2 % of the baseline's decided_cost; else 0.
+
+    Returns:
+        The answer. Where a run is missing or its value is not finite, the other pairs are compared, `reason`
+        says so, and the candidate is not called better or equal. Fewer than three pairs decide nothing.
+
+    Raises:
+        TypeError: If scores is no table.
+        ValueError: If a column, a value or an option cannot be used; the message is one line.
+
+    Example:
+        >>> ce, mine = [0.81, 0.85, 0.82, 0.80], [0.92, 0.95, 0.91, 0.93]
+        >>> found = paired({"ce": {"accuracy": ce}, "mine": {"accuracy": mine}}, baseline="ce")
+        >>> found.call, found.winner
+        ('better', 'mine')
+        >>> found.table()[["candidate", "measure", "runs", "low", "high"]].round(3)
+          candidate   measure  runs   low   high
+        0      mine  accuracy     4  0.08  0.135
+
+    Source:
+        Nadeau and Bengio, Machine Learning 52, 2003; intervals that hold together by Bonferroni.
+    """
+    runs: dict[str, Any] = by_candidate(scores)
+    baseline = str(baseline)
+    if baseline not in runs:
+        raise ValueError(
+            f"baseline must be a candidate of scores, got {baseline!r}; {nearest(baseline, runs)}"
+        )
+    plain = runs.pop(baseline)
+    if not runs:
+        raise ValueError(
+            f"scores must have a candidate beside the baseline, got {baseline!r} alone; add its runs"
+        )
+    measures = list(plain)
+    better, ratio = _better(measures, higher_is_better), _ratio(test_size, train_size)
+    least = _worthwhile({} if worthwhile is None else worthwhile, plain)
+    found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
+    rows: list[dict[str, Any]] = []
+    for name, measure in product(runs, measures):
+        own, theirs = runs[name][measure].align(plain[measure])  # nan where one of them lacks a seed
+        both = own.notna() & theirs.notna()
+        [difference] = compare_paired(
+            [own],
+            theirs,
+            better[measure],
+            test_ratio=ratio or 0.0,
+            worthwhile=least[measure],
+            comparisons=len(runs) * len(measures),
+            repeats=1 if ratio is None else len(own),  # what could be repeated is a run, not all of them
+            unit="runs",
+        )
+        found[name][measure] = difference
+        row = {"candidate": name, "measure": measure, "runs": int(both.sum())}
+        row |= {"mean": float(own[both].mean()), "baseline_mean": float(theirs[both].mean())}
+        row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
+        rows.append(row | {"call": difference.call, "reason": difference.reason})
+    sign = 1 if better[measures[0]] == "lower" else -1
+    ranks = [(float(sign * each[measures[0]].mean()), name) for name, each in runs.items()]
+    ranks = [(math.inf if math.isnan(value) else value, name) for value, name in ranks]
+    call, winner, sentence = _verdict(baseline, found, better, least, ranks)
+    if ratio is None:
+        sure = "taken as independent; if they split the same rows, give test_size and train_size"
+    else:
+        sure = f"taken to split the same rows, {test_size:g} to test for {train_size:g} to train on"
+    return Paired(call, winner, f"{sentence} The runs are {sure}.", baseline, least, ratio, rows)
+
+
+def _known(measure: str) -> tuple[str, str | None]:
+    """The plain name of a measure, and which way it is better if that is known."""
+    name = _PART.sub("", re.sub(r"[\W_]+", "_", measure.lower()).strip("_"))
+    name = "accuracy" if name == "acc" else name
+    way = _WAYS.get(name.removeprefix("neg_"))
+    if way is not None and name.startswith("neg_"):
+        way = "higher" if way == "lower" else "lower"
+    return name, way
+
+
+def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
+    """For each measure, "higher" or "lower"."""
+    ways = {name: _known(name)[1] for name in measures}
+    told = {} if given is None else given
+    if not isinstance(told, Mapping):
+        told = {name: given for name, way in ways.items() if way is None}
+        if not told:
+            raise ValueError(
+                f"higher_is_better must be a mapping where all measures are known by name, got {given!r}; "
+                f"leave it out, or write {{{measures[0]!r}: {given!r}}}"
+            )
+    for name, way in told.items():
+        if name not in ways:
+            raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(name, ways)}")
+        if not isinstance(way, bool | np.bool_):
+            raise ValueError(
+                f"higher_is_better must be True or False, got {way!r} for {name!r}; write one of them"
+            )
+        ways[name] = "higher" if way else "lower"
+    for name, way in ways.items():
+        if way is None:
+            raise ValueError(
+                f"higher_is_better must say whether more of {name!r} is better, got nothing; pass "
+                f"higher_is_better={{{name!r}: True}} or False, or leave the column out"
+            )
+    return {name: str(way) for name, way in ways.items()}
+
+
+def _ratio(test_size: float | None, train_size: float | None) -> float | None:
+    """Test rows over training rows; None if no sizes are given."""
+    if test_size is None and train_size is None:
+        return None
+    if test_size is None or train_size is None:
+        raise ValueError(
+            f"test_size and train_size must be given together, got {test_size} and {train_size}; give "
+            "neither if every run has data of its own"
+        )
+    for name, size in (("test_size", test_size), ("train_size", train_size)):
+        if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
+            raise ValueError(
+                f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
+            )
+    if (test_size < 1) != (train_size < 1):
+        raise ValueError(
+            f"test_size and train_size must both be rows or both shares, got {test_size} and {train_size}; "
+            "give numbers of rows"
+        )
+    return test_size / train_size
+
+
+def _worthwhile(given: Any, plain: Any) -> dict[str, float]:
+    """For each measure, the smallest difference worth having."""
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"worthwhile must map measures to numbers, got {given!r}; write {{{next(iter(plain))!r}: 0.01}}"
+        )
+    for name, least in given.items():
+        if name not in plain:
+            raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
+        if not isinstance(least, int | float | np.number) or not 0 <= least < math.inf:
+            raise ValueError(
+                f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
+            )
+    found = {}
+    for name, values in plain.items():
+        known = _known(name)[0]
+        percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
+        least = percent * worthwhile_difference(dict(WORTHWHILE), known, float(values.mean()))
+        found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
+    return found
+
+
+def _verdict(
+    baseline: str,
+    found: Mapping[str, Mapping[str, Difference]],
+    better: Mapping[str, str],
+    least: Mapping[str, float],
+    ranks: Sequence[tuple[float, str]],
+) -> tuple[str, str, str]:
+    """The call, the winner, and why in words."""
+    names, count = list(found), len(found) * len(least)
+    call, place, mixed = decide([[each.call for each in found[name].values()] for name in names], ranks)
+    sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+    against, winner, needed = printable(baseline), baseline, []
+    if place is not None:
+        winner = named = names[place]
+        head = f"Use {printable(named)}: against {against},"
+    elif mixed:
+        named = names[mixed[0]]
+        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
+        head = (
+            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {printable(named)},"
+        )
+    else:
+        named = min(names, key=lambda name: _distance(found[name], better))
+        none = f"none of {len(names)} candidates is" if len(names) > 1 else "with"
+        if call == EQUAL:
+            none = f"{none} better; with" if len(names) > 1 else none
+            head = f"Keep {against}: {none} {printable(named)},"
+        else:
+            none = f"{none} shown to be better. Nearest is" if len(names) > 1 else none
+            head = f"Undecided, so keep {against}: {none} {printable(named)},"
+            needed = [
+                f"For {printable(key)}, {each.needed}." for key, each in found[named].items() if each.needed
+            ]
+    order = [BETTER, WORSE, EQUAL, UNDECIDED]
+    shown = sorted(found[named].items(), key=lambda item: order.index(str(item[1].call)))
+    *first, last = (_difference(name, each, least[name]) for name, each in shown)
+    link = " but " if {BETTER, WORSE} <= {each.call for _, each in shown} else " and "
+    lines = [f"{head} {link.join([', '.join(first), last] if first else [last])}; {sure}.", *needed]
+    if not any(math.isfinite(each.low) for _, each in shown):
+        lines = [f"Undecided, so keep {against}: {shown[0][1].reason}."]
+    for name in (each for each in names if each != named):
+        calls = [each.call for each in found[name].values()]
+        if BETTER in calls and place is not None:
+            lines.append(
+                f"{printable(name)} is better too{', but worse in a measure' if WORSE in calls else ''}."
+            )
+    return call, winner, " ".join(lines)
+
+
+def _distance(differences: Mapping[str, Difference], better: Mapping[str, str]) -> tuple[bool, float]:
+    """How far a candidate is from being better; smaller is nearer."""
+    reached = [
+        (1 if better[name] == "higher" else -1) * each.mean / (each.high - each.low)
+        for name, each in differences.items()
+        if each.high > each.low
+    ]
+    return any(each.call == WORSE for each in differences.values()), -max(reached, default=-math.inf)
+
+
+def _difference(name: str, found: Difference, least: float) -> str:
+    """A difference in a sentence."""
+    between = f"{found.low:+.3g} to {found.high:+.3g}" if math.isfinite(found.low) else ""
+    why = ", ".join(filter(None, (between, found.reason)))
+    if found.call == EQUAL:
+        return f"{printable(name)} is equal within {least:.3g} ({why})"
+    if found.call == UNDECIDED:
+        return f"{printable(name)} is undecided ({why})"
+    return f"{printable(name)} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"

@@ -1,0 +1,153 @@
+"""Scores of runs made elsewhere: files and tables of them, checked, as a table for each candidate."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["by_candidate", "printable", "read_scores"]
+
+MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "NULL"]  # cells without a value
+LARGEST = 1e150  # squares of larger scores are infinite
+
+
+def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
+    """Read the scores of runs for `paired` from a CSV, TSV, Parquet or JSON-lines file.
+
+    Raises:
+        ValueError: If the file cannot be read; the message is one line.
+        ImportError: If a Parquet file is given and pyarrow is missing.
+    """
+    read_json: Any = pd.read_json  # its annotations do not know dtype=False
+    lines = partial(read_json, lines=True, dtype=False, precise_float=True)
+    readers: dict[str, Any] = {".csv": _table, ".tsv": partial(_table, sep="\t"), ".parquet": pd.read_parquet}
+    readers |= {".jsonl": lines, ".ndjson": lines}
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
+        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {path}; save it as one")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            return reader(path)
+    except ImportError:
+        raise ImportError(f"{path} needs pyarrow; pip install 'equipoise[parquet]'") from None
+    except Exception as error:  # pyarrow raises many kinds for a file it cannot read
+        said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
+
+
+def _table(path: Any, sep: str = ",") -> pd.DataFrame:
+    """A CSV file; a candidate may be called 007 or NA, and is not a number or missing then."""
+    read = partial(pd.read_csv, sep=sep, skipinitialspace=True, index_col=False, keep_default_na=False)
+    others = [name for name in read(path, nrows=0) if name != "candidate"]
+    return read(path, dtype={"candidate": str}, na_values=dict.fromkeys(others, MISSING))
+
+
+def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
+    """For each candidate, in the order of the rows, a table of its measures over seeds; nan if not finite.
+
+    Raises:
+        TypeError: If scores is neither a table nor a mapping.
+        ValueError: If a column or a value cannot be used.
+    """
+    frame = _frame(scores)
+    seeds = _places(frame["seed"])
+    measures = {name: _numbers(name, frame[name]) for name in frame if name not in ("candidate", "seed")}
+    if not measures:
+        raise ValueError("scores must have a column for each measure, got candidate and seed alone; add one")
+    values = pd.DataFrame(measures, index=[frame["candidate"].map(str), seeds])
+    again = np.flatnonzero(values.index.duplicated())
+    if again.size:
+        name, seed = values.index[again[0]][0], frame["seed"].tolist()[again[0]]
+        same = ", the seed of all rows" if not seeds.any() else ""
+        raise ValueError(
+            f"a candidate must have one run for each seed, got another of {name!r} with seed {seed!r}{same}; "
+            "number the runs, or take their mean"
+        )
+    return {str(name): part.droplevel(0) for name, part in values.groupby(level=0, sort=False)}
+
+
+def _frame(scores: Any) -> pd.DataFrame:
+    """The table, once it has rows and the columns candidate and seed without gaps."""
+    if isinstance(scores, Mapping):  # the places of values are the seeds
+        try:
+            if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
+                raise TypeError("a value that is none")
+            tables = [pd.DataFrame(each).assign(candidate=name) for name, each in scores.items()]
+            scores = pd.concat([each.rename_axis("seed").reset_index() for each in tables], ignore_index=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"scores must map each candidate to a mapping from measure to values, got {error}; write "
+                "{'mine': {'accuracy': [0.9, 0.8]}}, or pass pandas.DataFrame(scores)"
+            ) from None
+    if not isinstance(scores, pd.DataFrame):
+        raise TypeError(
+            "scores must be a DataFrame with columns candidate, seed and one for each measure, got "
+            f"{type(scores).__name__}; pandas.DataFrame makes one"
+        )
+    indexed = {"candidate", "seed"} & {*scores.index.names}
+    frame = (scores.reset_index() if indexed else scores).rename(columns=str)
+    columns = list(frame.columns)
+    if len(set(columns)) < len(columns):
+        twice = max(columns, key=columns.count)
+        raise ValueError(f"columns of scores must have different names, got {twice!r} twice; rename one")
+    for name, means in (("candidate", "names what was run"), ("seed", "runs that belong together share")):
+        if name not in frame:
+            there = ", ".join(map(printable, columns[:10])) + ", ..." * (len(columns) > 10) or "none"
+            raise ValueError(f"scores must have a column {name!r}, got {there}; rename the one that {means}")
+        missing = np.flatnonzero(frame[name].isna() | (frame[name].map(str) == ""))
+        if missing.size:
+            raise ValueError(f"{name} must be given for each run, got none in row {missing[0]}; fill it in")
+    if frame.empty:
+        raise ValueError("scores must have a row for each run, got none; add the runs")
+    return frame
+
+
+def _places(seeds: Any) -> NDArray[np.int64]:
+    """A number for each seed, the same for equal ones."""
+    try:
+        places = pd.factorize(seeds.to_numpy(dtype=object))[0]
+    except TypeError as error:
+        raise ValueError(f"seed must be a number, a text or the like, got {error}; number the runs") from None
+    seen: dict[str, int] = {}
+    for text, place in zip(seeds.map(str), places.tolist(), strict=True):
+        if seen.setdefault(text, place) != place:
+            raise ValueError(
+                f"seed must be of one type, got {text} as a number and as text; use "
+                "scores['seed'].astype(str)"
+            )
+    return places
+
+
+def _numbers(name: Any, column: Any) -> NDArray[np.float64]:
+    """A measure as floats, nan where it is missing or infinite."""
+    numbers = np.full(len(column), math.nan)
+    for row, value in enumerate(column):
+        try:
+            numbers[row] = math.nan if value is None or value is pd.NA else float(value)
+        except (OverflowError, TypeError, ValueError):
+            raise ValueError(
+                f"measures must be numbers, got {value!r} in row {row} of column {name!r}; leave the column "
+                f"out with scores.drop(columns={name!r})"
+            ) from None
+    numbers[np.isinf(numbers)] = math.nan
+    if np.isnan(numbers).all():
+        raise ValueError(f"measures must have values, got none in column {name!r}; leave the column out")
+    largest = np.nanmax(np.abs(numbers))
+    if largest > LARGEST:
+        raise ValueError(
+            f"measures must be below {LARGEST:g} in size, got {largest:g} in column {name!r}; rescale it"
+        )
+    return numbers
+
+
+def printable(name: str) -> str:
+    """A name as it is, or with its special characters written out."""
+    return name if name.isprintable() else repr(name)

@@ -1,0 +1,151 @@
+"""A result as a reader sees it: each number becomes text here, once, for terminal, report and sentences."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from numpy.typing import ArrayLike
+
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.measures import Measure
+from equipoise.compare.records import mean
+from equipoise.compare.results import Context, Outcome, Result
+from equipoise.compare.statistics import Difference, worthwhile_difference
+
+__all__ = ["Cell", "Row", "cell", "features", "last_epoch", "least", "measures", "number", "rows", "share"]
+__all__ += ["visible", "worthwhile"]
+
+_NONE = "\u2013"
+_LONG = 1e6  # a number as large as this is shown with three digits and an exponent
+# Controls such as the escapes of a terminal, what turns the direction of writing, halves of surrogate pairs
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measure of a row, and where that is compared its difference, as numbers (`found`) and as text."""
+
+    value: str
+    found: Difference | None = None
+    call: str = ""  # empty for a measure that does not decide
+    difference: str = ""
+    unit: str = ""
+    interval: str = ""
+    why: str = ""  # there is no interval or no call, and what would settle the question
+
+
+@dataclass(frozen=True)
+class Row:
+    """An objective, or a model that is shown beside and never compared."""
+
+    name: str
+    note: str
+    of: Outcome | Context
+    cells: Mapping[str, Cell]  # by name of the measure
+    fit: Mapping[str, str]  # calibration error, its value by chance, epoch, temperature and noise
+    beside: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name in a table that has no place for the note."""
+        return f"{self.name}, {self.note}" if self.beside and isinstance(self.of, Outcome) else self.name
+
+
+def rows(result: Result) -> list[Row]:
+    """Return the baseline, the candidates as given, and what is shown beside."""
+    found: list[Row] = []
+    for place, each in enumerate(result.outcomes):
+        lost = f"diverged in {each.diverged} of {len(each.records)} splits, left out of its numbers"
+        note = lost if each.diverged else "" if place else "baseline"
+        found.append(Row(each.candidate.name, note, each, _cells(result, each), _fit(each)))
+    last = last_epoch(result)
+    note = "last epoch, not calibrated"
+    found.append(Row(last.candidate.name, note, last, _cells(result, last), _fit(last), beside=True))
+    for each in result.context:
+        found.append(Row(each.name, "context", each, _cells(result, each), _fit(None), beside=True))
+    return found
+
+
+def last_epoch(result: Result) -> Outcome:
+    """Return plain cross entropy at its last epoch, with that epoch and no calibration in its records."""
+    last = result.last_epoch
+    records = [
+        replace(record, epoch=int(record.curve[-1]["epoch"] or 0), temperature=1.0, noise=0.0, chance_ece=[])
+        for record in last.records
+    ]
+    return replace(last, records=tuple(records))
+
+
+def cell(measure: Measure, values: ArrayLike, found: Difference | None = None) -> Cell:
+    """Return the mean of a measure's values, and a difference from the baseline."""
+    value = measure.show(mean(values))
+    if found is None:
+        return Cell(value)
+    difference, low, high = map(measure.show_difference, (found.mean, found.low, found.high))
+    unit = " points" if measure.percent and math.isfinite(found.mean) else ""
+    interval = f"{low} to {high}" if math.isfinite(found.low) else "no interval"
+    why = ". ".join(filter(None, (found.reason, found.needed)))
+    return Cell(value, found, found.call or "", difference, unit, interval, why)
+
+
+def _cells(result: Result, row: Outcome | Context) -> dict[str, Cell]:
+    differences = row.differences if isinstance(row, Outcome) else {}
+    return {
+        name: cell(measure, row.values.get(name, ()), differences.get(name))
+        for name, measure in measures(result).items()
+    }
+
+
+def _fit(outcome: Outcome | None) -> dict[str, str]:
+    if outcome is None:
+        return dict.fromkeys(("ece", "epoch", "temperature", "noise"), _NONE) | {"chance": ""}
+    chance, most = outcome.chance_ece()
+    epochs = sorted({record.epoch for record in outcome.records})
+    return {
+        "ece": number(mean(outcome.values.get("ece", ()))),
+        "chance": f"({chance:.3f}, {most:.3f})" if math.isfinite(chance) else "",
+        "epoch": _NONE.join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
+        "temperature": number(mean([record.temperature for record in outcome.records]), 2),
+        "noise": share(mean([record.noise for record in outcome.records])),
+    }
+
+
+def measures(result: Result) -> dict[str, Measure]:
+    """Return the measures by name, those that decide first."""
+    found = {measure.name: measure for measure in result.plan.measures}
+    return {name: found[name] for name in result.plan.deciding} | found
+
+
+def worthwhile(result: Result, name: str) -> float:
+    """Return the smallest difference worth having in a measure; 0 where none was given."""
+    return worthwhile_difference(result.plan.settings.worthwhile, name, result.baseline.mean(name))
+
+
+def least(result: Result, name: str) -> str:
+    """Return the smallest difference worth having with its unit."""
+    value = worthwhile(result, name)
+    return f"{100 * value:g} points" if measures(result)[name].percent else f"{value:.3g}"
+
+
+def features(dataset: Dataset) -> str:
+    """Return how large the features of a row are."""
+    sizes = dataset.features.shape[1:]
+    return f"{sizes[0]} columns" if len(sizes) == 1 else f"features of {' x '.join(map(str, sizes))}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number as a reader sees it."""
+    if not math.isfinite(value):
+        return _NONE
+    return f"{value:.{digits}f}" if abs(value) < _LONG else f"{value:.3g}"
+
+
+def share(value: float) -> str:
+    """Return a share in per cent."""
+    return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else _NONE
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return a text whose control characters, but for those to keep, are spelled as Python spells them."""
+    return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)

@@ -1,0 +1,543 @@
+"""Objectives are read from texts, losses and modules, are told apart, and are written as code that runs."""
+
+import pickle
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, final
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from equipoise import Objective
+from equipoise.compare.objectives import Candidate, Scheduled, read_objective
+from equipoise.losses import (
+    LOSSES,
+    CrossEntropy,
+    ExpectedCost,
+    Focal,
+    GammaCrossEntropy,
+    HierarchicalCrossEntropy,
+    Reweighted,
+    RowLoss,
+    SimilarityCrossEntropy,
+    Sum,
+    TaiLrWeight,
+)
+from equipoise.penalties import PENALTIES, Entropy, LogitRange
+from equipoise.rows import Row
+from equipoise.schedules import Cosine, Linear, Schedule
+from equipoise.spelling import parse
+
+COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
+ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
+
+
+def read(given: Any, matrices: Any = None, name: str | None = None) -> Candidate:
+    return read_objective(given, {} if matrices is None else matrices, name)
+
+
+@final
+@dataclass(frozen=True)
+class Own(RowLoss):
+    """A loss as a user writes it."""
+
+    power: float = 1.0
+
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy * self.power
+
+
+@final
+@dataclass(frozen=True)
+class Holds(RowLoss):
+    """One that compares by a tensor, which Python cannot."""
+
+    values: Any
+
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy
+
+
+class Plain(RowLoss):
+    """One that is no dataclass."""
+
+    def per_row(self, row: Row, /) -> Tensor:
+        return row.entropy
+
+
+@final
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    def __call__(self, step: float, /) -> float:
+        return float(step > 1)
+
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+
+def test_a_matrix_goes_by_its_name():
+    assert read("ExpectedCost(costs)", {"costs": COSTS}).loss == ExpectedCost(COSTS)
+    assert read("ExpectedCost(costs)", {"costs": COSTS}).loss != ExpectedCost(COSTS.T)
+    assert read("ExpectedCost( costs )", {"costs": COSTS}).name == "ExpectedCost(costs)"
+    fixed = COSTS.copy()
+    fixed.setflags(write=False)
+    assert read("ExpectedCost(costs)", {"costs": fixed}).loss == ExpectedCost(COSTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "ExpectedCost(costs)",
+            "objectives must name matrices that are given, got 'ExpectedCost(costs)'; give costs",
+        ),
+        ("ExpectedCost(cost)", "must use a known name, got 'cost'; did you mean costs?"),
+        ("ExpectedCost(", "must be Python such as"),
+        ("Liner(0, 1) * Entropy()", "must use a known name, got 'Liner'; did you mean Linear?"),
+    ],
+)
+def test_a_bad_text_is_refused_with_the_way_out(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Focal, "got the class Focal; write Focal()"),
+        (Objective, "got the class Objective; write Objective()"),
+        (nn.CrossEntropyLoss, "got the class CrossEntropyLoss; write a loss of your own as"),
+        (
+            nn.CrossEntropyLoss(),
+            "got a CrossEntropyLoss; write a loss of your own as docs/fused.md does: a frozen",
+        ),
+        (torch.nn.functional.cross_entropy, "got a function; write a loss of your own"),
+        (lambda logits, target: logits.sum(), "got a function; write a loss of your own"),
+        (0.5, "got a float"),
+        (None, "got a NoneType"),
+        (["Focal()"], "got a list"),
+        (Linear(0, 1, 5), "got a Linear"),
+    ],
+)
+def test_what_is_no_objective_is_named_with_the_way_out(given, message):
+    rule = "objectives must be losses of equipoise, their texts or Objectives, "
+    with pytest.raises(TypeError, match=re.escape(rule + message)):
+        read(given)
+
+
+def test_the_loss_that_the_way_out_points_to_is_one():
+    space: dict[str, Any] = {"torch": torch, "__name__": __name__}
+    page = __import__("pathlib").Path(__file__).parents[2] / "docs" / "fused.md"
+    (code,) = re.findall(
+        r"```python\n(from dataclasses import.*?)\n\nEntropyWeighted", page.read_text(), re.S
+    )
+    exec(code, space)
+    assert read(space["EntropyWeighted"]()).objective(1)(torch.zeros(2, 3), torch.tensor([0, 1])).isfinite()
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("CrossEntropy( )+.1*Entropy()", "CrossEntropy() + 0.1 * Entropy()"),
+        (CrossEntropy(), "CrossEntropy()"),
+        (CrossEntropy(0.1) - 0.5 * Entropy(), "CrossEntropy(label_smoothing=0.1) - 0.5 * Entropy()"),
+        (-Entropy() + CrossEntropy() / 2, "-Entropy() + 0.5 * CrossEntropy()"),
+        (GammaCrossEntropy(), "GammaCrossEntropy(gamma=0.1)"),
+        (np.float64(0.5) * Focal(np.float64(3)), "0.5 * Focal(gamma=3.0)"),
+        (Reweighted(TaiLrWeight(0.3)), "Reweighted(TaiLrWeight(gamma=0.3))"),
+        (LogitRange(low=-1, high=2) + CrossEntropy(), "LogitRange(low=-1, high=2) + CrossEntropy()"),
+        (ExpectedCost(COSTS), "ExpectedCost(costs)"),
+        (SimilarityCrossEntropy(np.eye(2)), "SimilarityCrossEntropy(similarity)"),
+        (ExpectedCost(COSTS.T), "ExpectedCost([[0.0, 1.0], [2.0, 0.0]])"),
+        (CrossEntropy() + 2 * Own(), "CrossEntropy() + 2.0 * Own(power=1.0)"),
+        (
+            Objective(Focal() + Entropy(), schedules={"Entropy": Cosine(1, 0, 9)}),
+            "Focal(gamma=2.0) + Cosine(start=1, end=0, steps=9) * Entropy()",
+        ),
+        (Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()}), "GammaCrossEntropy(gamma=Stairs())"),
+    ],
+)
+def test_an_objective_is_called_by_its_text(given, name):
+    assert read(given, {"costs": COSTS, "similarity": np.eye(2)}).name == name
+
+
+def test_names_of_classes_stay_as_they_are_in_code():
+    named = "ExpectedCost(Matrix([[0.0, 1.0], [1.0, 0.0]], 'costs', ['a + -b', 'b * -c']))"
+    code = read(f"CrossEntropy() - 2 * {named} - {named}").code({})
+    assert f"loss = CrossEntropy() - 2.0 * {named} - {named}\n" in code
+
+
+def test_ones_own_name_stands_before_the_text():
+    made = read(Focal(), name="mine")
+    assert (made.name, made.text) == ("mine", "Focal(gamma=2.0)")
+    assert read("Focal()", name="mine").name == "mine"
+
+
+def test_long_matrices_and_trees_are_cut_and_not_mixed_up():
+    matrix = np.random.default_rng(0).random((9, 9)) * (1 - np.eye(9))
+    tree = tuple((3 * k, 3 * k + 1, 3 * k + 2) for k in range(9))
+    other = (*tree[:-1], tree[-1][::-1])
+    losses = [ExpectedCost(matrix), ExpectedCost(matrix.T), HierarchicalCrossEntropy(tree)]
+    made = [read(loss) for loss in (*losses, HierarchicalCrossEntropy(other))]
+    assert len({each.name for each in made}) == len({each.key for each in made}) == 4
+    assert all(len(each.name) < 80 and "\n" not in each.name for each in made)
+    assert read(ExpectedCost(matrix.copy())).name == made[0].name
+    assert (
+        read(ExpectedCost(matrix), {"similarity": np.eye(9), "costs": matrix}).name == "ExpectedCost(costs)"
+    )
+
+
+@pytest.mark.parametrize("loss", ALL, ids=lambda loss: repr(loss)[:40])
+def test_every_loss_of_the_tables_is_spelled_so_that_it_is_read_again(loss):
+    made = read(0.5 * loss - CrossEntropy())
+    space: dict[str, Any] = {"logits": torch.zeros(3, 8), "target": torch.arange(3)}
+    exec(made.code({}), space)
+    assert space["loss"] == made.loss == 0.5 * loss - CrossEntropy()
+    if "<" not in made.text:
+        assert read(made.text).same(made)
+    assert made.stable
+
+
+# What is one, and what is kept in files
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("GammaCrossEntropy(0.5)", "GammaCrossEntropy(gamma=0.5)"),
+        ("GammaCrossEntropy(gamma=0.5)", GammaCrossEntropy(0.5)),
+        ("1*CrossEntropy()", "CrossEntropy()"),
+        (1 * CrossEntropy(), CrossEntropy()),
+        ("Focal()", "Focal(gamma=2)"),
+        ("CrossEntropy() + 0 * Entropy()", CrossEntropy()),
+        ("CrossEntropy() + 0 * ExpectedCost([[0, 1], [1, 0]])", "CrossEntropy()"),
+        ("CrossEntropy() + Entropy() / 10", "0.1 * Entropy() + CrossEntropy()"),
+        ("ExpectedCost(costs)", ExpectedCost(COSTS)),
+        ("ExpectedCost(costs)", "ExpectedCost([[0, 2], [1, 0]])"),
+        ("GammaCrossEntropy(Linear(0, 0.5))", "GammaCrossEntropy(gamma=Linear(0.0, end=0.5, steps=1.0))"),
+        (
+            "GammaCrossEntropy(Linear(0, 0.5, 9))",
+            Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, 9)}),
+        ),
+        (Own(), Own(1.0)),
+        ("0 * CrossEntropy()", 0 * CrossEntropy()),
+    ],
+)
+def test_candidates_that_train_the_same_are_one(one, two):
+    first, second = read(one, {"costs": COSTS}), read(two, {"costs": COSTS})
+    assert first.same(second)
+    assert second.same(first)
+    assert first.same(first)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("2 * CrossEntropy()", "CrossEntropy()"),  # another one under weight decay
+        ("GammaCrossEntropy(0.5)", "GammaCrossEntropy(0.4)"),
+        ("CrossEntropy() + Entropy()", "CrossEntropy()"),
+        ("CrossEntropy()", "CrossEntropy() + Entropy()"),
+        ("GammaCrossEntropy(Linear(0, 0.5))", "GammaCrossEntropy(Linear(0, 0.5, 0.5))"),
+        ("GammaCrossEntropy(Linear(0, 0.5))", "GammaCrossEntropy(0)"),
+        ("GammaCrossEntropy(Linear(0, 0.5))", "GammaCrossEntropy(Cosine(0, 0.5))"),
+        ("CrossEntropy() + Linear(0, 1) * Entropy()", "CrossEntropy()"),
+        ("Constant(1) * CrossEntropy()", "CrossEntropy()"),
+        ("ExpectedCost(costs)", "ExpectedCost([[0, 1], [2, 0]])"),
+        ("CrossEntropy()", "0 * CrossEntropy()"),
+        ("Focal() + Focal() + CrossEntropy()", "Focal() + CrossEntropy() + CrossEntropy()"),
+        (Own(), Entropy()),
+        (Holds(torch.ones(3)), Holds(torch.ones(3))),  # who knows
+    ],
+)
+def test_control_others_are_not(one, two):
+    assert not read(one, {"costs": COSTS}).same(read(two, {"costs": COSTS}))
+
+
+def test_a_key_has_the_numbers_of_matrices_and_the_code_of_ones_own():
+    assert read("ExpectedCost(costs)", {"costs": COSTS}).key == read(ExpectedCost(COSTS)).key
+    assert read("ExpectedCost(costs)", {"costs": COSTS}).key != read(ExpectedCost(COSTS.T)).key
+    assert read("1 * Focal()").key == read(Focal()).key == "Focal(gamma=2.0)"
+    key = read(CrossEntropy() + Own(2.0)).key
+    assert key is not None
+    assert key.startswith("CrossEntropy() + Own(power=2.0)\n")
+    assert "return row.entropy * self.power" in key
+    scheduled = read(Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()})).key
+    assert scheduled is not None
+    assert "return float(step > 1)" in scheduled
+
+
+def test_what_nothing_can_stand_for_is_not_stable():
+    space: dict[str, Any] = {"Own": Own, "RowLoss": RowLoss, "dataclass": dataclass, "__name__": __name__}
+    exec("@dataclass(frozen=True)\nclass Typed(RowLoss):\n    per_row = Own.per_row", space)
+    typed = space["Typed"]()
+    large = Holds(np.arange(5000))
+    for loss in (
+        Plain(),
+        Reweighted(torch.sqrt),
+        Reweighted(lambda p: p),
+        CrossEntropy() + Plain(),
+        large,
+        typed,
+    ):
+        assert not read(loss).stable, loss
+    for loss in (Own(), Reweighted(TaiLrWeight()), Holds((1, 2)), CrossEntropy()):
+        assert read(loss).stable, loss
+
+
+# Schedules
+
+
+def scheduled(text: str, steps: int = 10) -> Objective:
+    return read(text).objective(steps)
+
+
+def test_a_schedule_changes_one_number_over_the_share_of_training():
+    text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(0.2, 0, steps=0.5) * Entropy()"
+    objective = scheduled(text, 200)
+    assert objective.loss == GammaCrossEntropy(gamma=0.0) + 0.2 * Entropy()
+    assert objective.schedules == {"gamma": Linear(0, 0.5, 200), "Entropy": Cosine(0.2, 0, 100)}
+    for _ in range(100):
+        objective.step()
+    assert objective.scheduled() == {"Entropy": 0.0, "gamma": 0.25}
+    assert scheduled(text, 1).schedules["Entropy"] == Cosine(0.2, 0, 1)
+
+
+def test_an_objective_without_a_schedule_has_none():
+    made = read("Focal() + 0.1 * Entropy()")
+    assert made.schedules == {}
+    assert made.loss == parse("Focal() + 0.1 * Entropy()")
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("CrossEntropy() - Linear(0, 0.1) * Entropy()", 0.0, -0.1),
+        ("CrossEntropy() + 2 * (Entropy() * Cosine(0.1, 0.5))", 0.2, 1.0),
+        ("CrossEntropy() + Linear(end=0.2, start=0.1, steps=0.5) / 2 * Entropy()", 0.05, 0.1),
+        ("CrossEntropy() + Linear(0.1, 0.2) * Entropy()", 0.1, 0.2),
+        ("CrossEntropy() + 3 * -(2 * Linear(0.1, 0.2)) * Entropy() / 2", -0.3, -0.6),
+        ("CrossEntropy() + Linear(1, 0) * Entropy()", 1, 0),
+        ("CrossEntropy() + Constant(0.5) * Entropy()", 0.5, 0.5),
+        ("CrossEntropy() + Linear(0.5, 0.5) * Entropy()", 0.5, 0.5),
+        ("Linear(1, 2) * Entropy()", 1, 2),
+    ],
+)
+def test_a_sign_or_a_factor_in_front_of_a_schedule_counts(text, start, end):
+    objective = scheduled(text)
+    assert objective.scheduled()["Entropy"] == pytest.approx(start)
+    objective.seek(10)
+    assert objective.scheduled()["Entropy"] == pytest.approx(end)
+    again = read(read(text).text)  # what it is written as makes it again
+    assert again.same(read(text))
+
+
+def test_two_numbers_may_have_the_same_schedule():
+    made = read("GammaCrossEntropy(gamma=Linear(0, 0.5)) + Linear(0, 0.5) * Entropy()")
+    assert {key: each.over(7) for key, each in made.schedules.items()} == {
+        "gamma": Linear(0, 0.5, 7),
+        "Entropy": Linear(0, 0.5, 7),
+    }
+
+
+def test_steps_of_two_or_more_are_those_of_the_optimiser():
+    text = "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7))"
+    assert scheduled(text, 1000).schedules == {"gamma": Linear(0, 0.5, 7)}
+    given = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, 7)})
+    assert read(read(given).name).same(read(given))
+    assert read(text).same(read(given))
+
+
+def test_an_objective_is_read_with_its_schedules_and_stays_as_it_was():
+    given = Objective(0.5 * GammaCrossEntropy(0.3) + Entropy(), schedules={"gamma": Cosine(0, 1, 50)})
+    for _ in range(3):
+        given.step()
+    before = given.scheduled()
+    made = read(given)
+    assert repr(made.objective(10)) == repr(Objective(made.loss, schedules={"gamma": Cosine(0, 1, 50)}))
+    assert made.loss == 0.5 * GammaCrossEntropy(0.0) + Entropy()
+    assert made.objective(10) is not made.objective(10)
+    assert made.objective(10).steps == 0
+    assert given.scheduled() == before != made.objective(10).scheduled()
+    assert given.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("weight", torch.ones(3)), ("ignore_index", 0), ("reduction", "sum")],
+)
+def test_an_objective_does_not_weigh(option, value):
+    given: Any = Objective(CrossEntropy(), **{option: value})
+    with pytest.raises(
+        ValueError, match=rf"objectives must leave {option} at its default, got .*; class_weight"
+    ):
+        read(given)
+    read(Objective(CrossEntropy(), ignore_index=int("-100")))
+
+
+BAD_SCHEDULES = [
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=1.5))",
+        "Linear: steps must be a share of training in (0, 1]",
+    ),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7.0))",
+        "or an integer of 2 or more, got 7.0; leave it out",
+    ),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, 0))", "or an integer of 2 or more, got 0"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, -1))", "or an integer of 2 or more, got -1"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, 'a'))", "or an integer of 2 or more, got 'a'"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, [1]))", "or an integer of 2 or more, got [1]"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, True))", "must use only names, options, numbers"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))", "must use a known name, got 'n'"),
+    (
+        "CrossEntropy() + Linear(0.1, 0.2) * Linear(0.1, 0.3) * Entropy()",
+        "a schedule must be one number of the objective but for a factor, got 'Linear(0.1, 0.2)' in",
+    ),
+    ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got 'Linear(1, 2)' in"),
+    ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("Linear(0, 0.5) * (Entropy() + Gini())", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()", "but for a factor, got 'Linear(1, 2)' in"),
+    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "but for a factor, got 'Linear(0, 0.5)' in"),
+    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "but for a factor, got 'Linear(1, 2)' in"),
+    ("GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))", "but for a factor, got 'Linear(0, 0.1)' in"),
+    (
+        "(1 / Linear(1, 2)) * Focal() + Linear(1, 2) * (Entropy() + Gini())",
+        "but for a factor, got 'Linear(1, 2)' in",
+    ),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 2))",
+        "'GammaCrossEntropy(gamma=Linear(0, 2))': gamma must be in [0, 1], got 2",
+    ),
+    (
+        "GammaCrossEntropy(gamma=Linear(-1, 0))",
+        "GammaCrossEntropy: gamma must be in [0, 1], got Linear(-1, 0)",
+    ),
+    ("GammaCrossEntropy(gamma=Linear(0))", "Linear: missing a required argument: 'end'"),
+    ("Linear(0, 1e308) * 100 * Entropy()", "must have finite numbers, got 'Linear(0, 1e+308) * 100'"),
+    ("Linear(0, 1) / 0 * Entropy()", "must have finite numbers, got 'Linear(0, 1) / 0'"),
+    ("Linear(0, 1)", "must be a loss, got 'Linear(0, 1)'"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_SCHEDULES)
+def test_a_schedule_that_fits_nothing_is_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_that_are_a_matrix_are_refused():
+    with pytest.raises(ValueError, match="steps must be a share of training"):
+        read("GammaCrossEntropy(gamma=Linear(0, 0.5, costs))", {"costs": COSTS})
+
+
+def test_a_long_text_is_no_name():
+    long = "ExpectedCost(" + str((1 - np.eye(40)).tolist()) + ")"
+    made = read(long + " + Linear(0, 1) * Entropy()")
+    assert made.name.startswith("ExpectedCost(<40 rows, ")
+    assert made.name.endswith(">) + Linear(0.0, 1.0) * Entropy()")
+    assert read(long, name="mine").name == "mine"
+    for text in (
+        long + " + Linear(0, 1)",
+        long + " + Linear(1, 0) * Linear(0, 1) * Entropy()",
+        long + "+ X(costs)",
+    ):
+        with pytest.raises(ValueError, match="must") as caught:
+            read(text)
+        assert len(str(caught.value)) < 400
+
+
+# Code
+
+
+def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
+    np.save(tmp_path / "costs.npy", COSTS)
+    named = "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['ill', 'well']))"
+    text = f"GammaCrossEntropy(gamma=0.5) + 0.5*ExpectedCost(costs) + Entropy() / 2 + {named}"
+    made = read(text, {"costs": COSTS, "similarity": np.eye(2)})
+    code = made.code({"costs": str(tmp_path / "costs.npy")})
+    space = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
+    exec(code, space)
+    assert space["loss"] == made.loss
+    assert "from equipoise.losses import ExpectedCost, GammaCrossEntropy" in code
+    assert "from equipoise.penalties import Entropy" in code
+    assert "from equipoise.targets import Matrix" in code
+    assert read(made.loss, {"costs": COSTS}).code({"costs": "c.npy"}) == made.code({"costs": "c.npy"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GammaCrossEntropy(gamma=Linear(0, 0.5)) - Cosine(0, 0.1, 0.5) * Entropy()",
+        "GammaCrossEntropy(gamma=Linear(0, 0.5, 9)) + Constant(1) * Entropy()",
+    ],
+)
+def test_code_to_paste_runs_with_its_schedules(text):
+    space: dict[str, Any] = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
+    exec(read(text).code({}), space)
+    want = scheduled(text, 1000)
+    want.step()
+    assert repr(space["objective"]) == repr(want)
+    assert space["objective"].scheduled() == want.scheduled()
+
+
+def test_code_of_ones_own_loss_says_so():
+    loss = CrossEntropy() + Own()
+    space: dict[str, Any] = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1]), "loss": loss}
+    code = read(loss).code({})
+    assert "# loss = CrossEntropy() + Own(power=1.0), with code of your own" in code
+    exec(code, space)
+    given = Objective(loss, schedules={"power": Linear(0, 1, 9)})
+    exec(read(given).code({}), space)
+    assert space["objective"].schedules == given.schedules
+
+
+def test_a_candidate_is_sent_to_another_process():
+    made = read("GammaCrossEntropy(Linear(0, 0.5)) + ExpectedCost(costs)", {"costs": COSTS})
+    again: Candidate = pickle.loads(pickle.dumps(made))
+    assert again.same(made)
+    assert (again.name, again.text, again.key) == (made.name, made.text, made.key)
+    assert repr(again.objective(9)) == repr(made.objective(9))
+
+    @dataclass(frozen=True)
+    class Local(RowLoss):
+        def per_row(self, row: Row, /) -> Tensor:
+            return row.entropy
+
+    assert cloudpickle.loads(cloudpickle.dumps(read(Local()))).name == read(Local()).name
+
+
+def test_a_scheduled_number_counts_as_its_start():
+    number = Scheduled(Linear(0.25, 1, 9), None)
+    assert float(number) == 0.25
+    assert number != 0.25
+    assert number == Scheduled(Linear(0.25, 1, 9), None) != Scheduled(Linear(0.25, 1, 9), 0.5)
+    assert len({number, Scheduled(Linear(0.25, 1, 9), None)}) == 1
+    assert isinstance(Sum(((number, Focal()),)), Sum)
+
+
+def test_reading_six_objectives_takes_milliseconds():
+    texts = (
+        "CrossEntropy()",
+        "GammaCrossEntropy(gamma=0.5)",
+        "CrossEntropy(label_smoothing=0.1)",
+        "GammaCrossEntropy(gamma=Linear(0, 0.5))",
+        "GeneralizedCrossEntropy(q=0.7)",
+        "ExpectedCost(costs)",
+    )
+    matrices = {"costs": 1 - np.eye(100)}
+    best = float("inf")
+    for _ in range(5):
+        begin = time.process_time()
+        for text in texts:
+            read(text, matrices)
+        best = min(best, time.process_time() - begin)
+    assert best < 0.1
