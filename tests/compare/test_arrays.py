@@ -18,7 +18,7 @@ from equipoise.compare import arrays
 from equipoise.compare.arrays import features_of, from_arrays
 from equipoise.compare.dataset import UNKNOWN
 from equipoise.compare.encode import Encoder
-from equipoise.compare.read import read
+from equipoise.compare.reading import read
 from equipoise.compare.splits import splits
 
 ROWS = 40

@@ -14,7 +14,7 @@ import pytest
 
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.encode import Encoder
-from equipoise.compare.read import read
+from equipoise.compare.reading import read
 
 EACH = 1000  # damaged files of a kind
 ROWS = 24

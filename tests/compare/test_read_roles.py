@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.dataset import UNKNOWN
-from equipoise.compare.read import read
+from equipoise.compare.reading import read
 from equipoise.compare.splits import splits
 
 ROWS = 60

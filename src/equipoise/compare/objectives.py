@@ -113,15 +113,9 @@ class Candidate:
         return addresses.put(self.marked, {place: float(each) for place, each in self._scheduled().values()})
 
     @property
-<<<<<<< HEAD
-    def text(self): return self.spelled.text
-    def same(self, other):
-        return self.spelled == other.spelled
-=======
     def schedules(self) -> dict[str, Scheduled]:
         """The scheduled numbers by their addresses."""
         return {key: each for key, (_, each) in self._scheduled().items()}
->>>>>>> api
 
     @property
     def text(self) -> str:
