@@ -2,20 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What a processor changes: kernels, the fused path and half precision.
 PROCESSORS := tests/linear $(addprefix tests/test_,rows.py losses.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
 
 .PHONY: demo test check processors bench format clean
 
-$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/stats/*.cpp src/equipoise/stats/*.h)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compare,entmax,lightning,rl,sklearn,targets,transformers,triton,dev]'
+# What the command needs; the rest is added to the same environment by whatever needs it.
+$(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/stats/*.cpp src/equipoise/stats/*.h)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[compare]'
 	touch $@
 
-demo: $(READY)
+$(READY): $(DEMO)
+	$(PIP) -e '.[compare,dask,entmax,lightning,parquet,rl,sklearn,targets,transformers,triton,tune,dev]'
+	touch $@
+
+demo: $(DEMO)
 	$(BIN)/equipoise compare --noise 0.4 --out demo
 	@echo "open demo/report.html"
 

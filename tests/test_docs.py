@@ -40,11 +40,18 @@ def test_most_docstrings_have_an_example() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_blocks_run(page: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+def test_code_blocks_run_and_print_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pattern = r"^```python\n(.*?)^```(?:\n\n```\n(.*?)^```)?"  # the second block, if any, is what the first prints
     space: dict[str, object] = {}
-    for block in blocks:
+    for block, shown in re.findall(pattern, page.read_text(), flags=re.DOTALL | re.MULTILINE):
+        capsys.readouterr()
         exec(compile(block, str(page), "exec"), space)
+        if shown:
+            printed = capsys.readouterr().out
+            number = r"-?\d+\.\d+"
+            assert re.sub(number, "#", printed).split() == re.sub(number, "#", shown).split()
+            values = [list(map(float, re.findall(number, text))) for text in (printed, shown)]
+            assert values[0] == pytest.approx(values[1], abs=0.03)  # other processors round in other places
 
 
 def test_tables_in_the_pages_are_those_the_code_makes() -> None:

@@ -28,6 +28,7 @@ _NEEDED = {
     "matplotlib": "matplotlib",
     "jinja2": "jinja2",
     "rich": "rich",
+    "tomli_w": "tomli-w",
 }
 
 
@@ -231,9 +232,8 @@ def compare(
     """
     given = locals() | {"device": str(device), "worthwhile": worthwhile or {}}
     require_libraries()
-    from equipoise.compare import folder, runner
+    from equipoise.compare import console, folder, runner
     from equipoise.compare.collect import collect
-    from equipoise.compare.console import progress as shown
     from equipoise.compare.plan import prepare
     from equipoise.compare.verdict import judge
 
@@ -252,7 +252,11 @@ def compare(
     )
     for warning in plan.warnings:
         warnings.warn(warning, UserWarning, stacklevel=2)
-    watching = nullcontext(progress) if callable(progress) else shown(quiet=not progress)
+    if progress is True:
+        console.announce(plan)
+        watching: Any = console.progress(quiet=False)
+    else:
+        watching = nullcontext(progress or None)
     with watching as watch:
         reused = runner.run_missing(plan.tasks, plan.store, jobs, watch)
     result = collect(plan, reused)

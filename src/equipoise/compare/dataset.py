@@ -1,5 +1,6 @@
 """Rows with classes, and what is known of them beside their features."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -47,6 +48,7 @@ class Dataset:
     time: NDArray[np.float64] | None = None
     test: NDArray[np.bool_] | None = None
     weight: NDArray[np.float64] | None = None
+    source: Mapping[str, Any] | None = None
 
     @property
     def one_test(self) -> bool:

@@ -32,7 +32,7 @@ def require(out: Path) -> None:
             raise NotADirectoryError(20, "Not a directory", str(nearest))
         with tempfile.TemporaryFile(dir=nearest):
             pass
-        heads = {name: (out / name).open("rb").read(4096) for name in FILES if (out / name).exists()}
+        heads = {name: (out / name).read_bytes()[:4096] for name in FILES if (out / name).exists()}
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ValueError(

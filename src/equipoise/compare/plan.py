@@ -44,6 +44,7 @@ class Plan:
         matrices: Those that an objective may name.
         costs_from: "costs", "similarity" or None: what the costs are made from.
         noise_name: How the label noise was given.
+        given: How the matrices and the noise were given, by name.
         candidates: Plain cross entropy first.
         units: All units, candidate by candidate; equal ones have the same key.
         context_keys: Names of what is kept of the models beside, one per split of the first repeat.
@@ -57,6 +58,7 @@ class Plan:
     matrices: Mapping[str, NDArray[Any]]
     costs_from: str | None
     noise_name: str
+    given: Mapping[str, Any]
     candidates: tuple[Candidate, ...]
     units: tuple[Unit, ...]
     context_keys: tuple[str, ...]
@@ -146,7 +148,7 @@ def prepare(
     widest = max(unit.setting.width for unit in units)
     require_memory(settings, widest, columns, len(classes), max(len(unit.places) for unit in units))
     counts = np.bincount(dataset.labels, minlength=len(classes))
-    given = {"costs": costs, "similarity": similarity}
+    given = {"noise": noise, "costs": costs, "similarity": similarity}
     transposed = [
         warning
         for name, matrix in matrices.items()
@@ -163,6 +165,7 @@ def prepare(
         matrices,
         costs_from,
         str(noise) if isinstance(noise, str | int | float) else "a matrix",
+        {name: value for name, value in given.items() if value is not None},
         tuple(candidates),
         tuple(units),
         tuple(digest([shared, "context", place])[:24] for place in conditions.of_repeat(0)),
