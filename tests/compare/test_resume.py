@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from equipoise.cli import main
-from equipoise.compare.store import Store, digest
+from equipoise.compare.store import _MACHINE, Store, digest
 
 OBJECTIVES = ("--objective", "GammaCrossEntropy(gamma=0.5)", "--objective", "Brier()")
 TRAINING = ("--folds", "2", "--repeats", "3", "--noise", "0.2", "--width", "16", "--batch-size", "8")
@@ -24,7 +24,7 @@ TRIALS = UNITS * FOLDS
 
 def command(blobs, out, jobs=1):
     words = ["compare", str(blobs), *OBJECTIVES, *TRAINING, "--out", str(out), "--jobs", str(jobs), "--json"]
-    return [sys.executable, "-W", "error::ResourceWarning", "-m", "equipoise.cli", *words]
+    return [sys.executable, "-W", "error::ResourceWarning", "-m", "equipoise", *words]
 
 
 def records(out: Path) -> list[Path]:
@@ -38,7 +38,8 @@ def state(paths):
 
 
 def predictions(out):
-    return [path.with_suffix(".npz") for path in records(out)]
+    store = Store(out / "trials")
+    return [path for record in records(out) if (path := store.path(record.stem))]
 
 
 def start(blobs, out, environment, jobs=1):
@@ -79,7 +80,7 @@ def in_process(blobs, out):
 
 
 def numbers(said):
-    return {key: value for key, value in said.items() if key not in ("trials", "files", "command")}
+    return {key: value for key, value in said.items() if key not in ("trials", "files")}
 
 
 def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
@@ -93,9 +94,9 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
     assert process.returncode == -signal.SIGKILL
     kept = [path for path in records(out) if Store(out / "trials").read(path.stem)]
     assert 3 <= len(kept) < UNITS - 1
-    before = state(kept) | state([path.with_suffix(".npz") for path in kept])
+    before = state(kept) | state([Store(out / "trials").path(path.stem) for path in kept])
     assert not (out / "report.html").exists()
-    torn = out / "trials" / "torn.json.1.tmp"
+    torn = out / "trials" / f"torn.json.{_MACHINE}.{process.pid}.{'0' * 32}.tmp"
     torn.write_text("{")
 
     again = subprocess.run(
@@ -111,28 +112,29 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
     assert len(records(out)) == len(predictions(out)) == UNITS
 
 
-def ignores_interrupts(process):
-    status = Path(f"/proc/{process.pid}/status")
-    if not status.exists():  # not Linux
-        return False
-    (mask,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigIgn:"))
-    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)
-
-
 def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_path):
     out = tmp_path / "out"
     process = start(blobs, out, environment, jobs=2)
     wait_for_some(process, out, 2)
-    while ignores_interrupts(process):  # it does until all its processes have been started
-        assert process.poll() is None
-        time.sleep(0.002)
-    wait_for_some(process, out, len(records(out)) + 1)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == f"equipoise: interrupted; finished trials are kept in {out}, the same command resumes\n"
+    assert stderr == f"equipoise: interrupted; finished trainings are kept in {out}, the same command resumes\n"
     assert stdout == ""
     assert all(Store(out / "trials").read(path.stem) for path in records(out))
+
+
+def test_two_runs_in_one_folder_at_once_are_both_right(whole, blobs, environment, tmp_path):
+    out = tmp_path / "out"
+    both = [start(blobs, out, environment) for _ in range(2)]
+    reference, expected = whole
+    for process in both:
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        assert numbers(json.loads(stdout)) == numbers(expected)
+    assert len(records(out)) == len(predictions(out)) == UNITS
+    assert not [*(out / "trials").glob("*.tmp")]
+    assert (out / "results.csv").read_text().count("\n") == (reference / "results.csv").read_text().count("\n")
 
 
 def copied(whole, tmp_path):
@@ -149,7 +151,7 @@ def test_a_damaged_unit_is_run_again(whole, blobs, tmp_path):
     torn, altered, lost = records(out)[:3]
     torn.write_bytes(torn.read_bytes()[:100])
     altered.write_bytes(altered.read_bytes().replace(b'"accuracy": 0.', b'"accuracy": 1.'))
-    lost.with_suffix(".npz").unlink()
+    predictions(out)[2].unlink()
     summary = in_process(blobs, out)
     assert summary["trials"] == {"all": TRIALS, "reused": TRIALS - 3 * FOLDS}
     assert numbers(summary) == numbers(whole[1])
