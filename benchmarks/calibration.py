@@ -278,7 +278,8 @@ def ambiguous(repeats: int) -> None:
     names = ("T alone", "probs", "observed_probs")
     scores = {objective: {name: [] for name in names} for objective in objectives}
     found: dict[Any, list[Calibration]] = {objective: [] for objective in objectives}
-    options: dict[str, Any] = {"hidden": (128,), "learning_rate_init": 0.003, "batch_size": 128}
+    options: dict[str, Any] = {"hidden_layer_sizes": (128,), "learning_rate_init": 0.003, "batch_size": 128}
+    options |= {"n_iter_no_change": np.inf, "alpha": 0.0}
     for repeat in range(repeats):
         folds = StratifiedKFold(5, shuffle=True, random_state=repeat)
         for rest, test in folds.split(rows, target):

@@ -33,7 +33,11 @@ np.fill_diagonal(COSTS, 0)
 def pipeline(epochs: int, seed: int) -> Pipeline:
     """The pipeline to search."""
     model = ObjectiveClassifier(
-        "GammaCrossEntropy(gamma=0.0)", learning_rate_init=0.003, max_iter=epochs, random_state=seed
+        "GammaCrossEntropy(gamma=0.0)",
+        learning_rate_init=0.003,
+        max_iter=epochs,
+        n_iter_no_change=np.inf,
+        random_state=seed,
     )
     return Pipeline([("scale", MinMaxScaler()), ("model", model)])
 

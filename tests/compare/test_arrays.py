@@ -18,7 +18,7 @@ from equipoise.compare import arrays
 from equipoise.compare.arrays import features_of, from_arrays
 from equipoise.compare.dataset import UNKNOWN
 from equipoise.compare.encode import Encoder
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 from equipoise.compare.splits import splits
 
 ROWS = 40
@@ -109,8 +109,9 @@ LABELS = {
     "tensor": (torch.arange(ROWS) % 2, ("0", "1")),
     "whole floats": (np.arange(ROWS) % 3 * 5.0, ("0", "5", "10")),
     "floats": (np.arange(ROWS) % 2 / 2, ("0.0", "0.5")),
+    "float32": (np.float32([0.1, np.pi])[np.arange(ROWS) % 2], ("0.1", "3.1415927")),
     "bools": (np.arange(ROWS) % 2 == 0, ("False", "True")),
-    "list": ([*"ba"] * 20, ("a", "b")),
+    "list": ([*"yx"] * 20, ("x", "y")),
     "list of tensors": ([*(torch.arange(ROWS) % 2)], ("0", "1")),
     "categories": (pd.Categorical(["x", "y"] * 20, categories=["y", "x", "z"]), ("x", "y")),
     "series with another index": (pd.Series(Y, index=range(100, 140)), ("no", "yes")),
@@ -250,10 +251,10 @@ REFUSED = {
     "nan labels": ((X, np.where(np.arange(ROWS) == 3, np.nan, 1.0)), {},
      "y must be known of every row, got none in row 4, and 0"),
     "None": ((X, [None, *Y[1:]]), {}, "y must be known of every row, got none in row 1, and 0 more such row"),
-    "infinite labels": ((X, [np.inf] * ROWS), {}, "y must be known of every row, got infinity in row 1"),
+    "infinite labels": ((X, [np.inf] * ROWS), {}, "y must be known of every row, got 'inf' in row 1"),
     "records in y": ((X, RECORDS), {}, "y must be an array (N,), got [('a',"),
     "complex y": ((X, COMPLEX[:, 0]), {}, "y must hold names or numbers, got complex in row 1; write it as "),
-    "lists in y": ((X, [[1], [2]] * 20), {}, "y must hold names or numbers, got list in row 1; write it as "),
+    "lists in y": ((X, [1, [2]] * 20), {}, "y must hold names or numbers, got list in row 2; write it as "),
     "one class": ((X, ["a"] * ROWS), {}, "X must have two classes or more, got only 'a' in data from Python"),
     "a rare class": ((X, ["a"] * 38 + ["b"] * 2), {}, "every class must have 5 rows or more, got 2 of class"),
     "few rows": ((X[:16], Y[:16]), {}, "X must have 20 rows or more, got 16 in"),
@@ -276,8 +277,8 @@ REFUSED = {
     "a test array": ((X, Y), {"test": X}, "test must be a pair (X, y) or a data set of torch, got ndarray"),
     "a test without labels": ((X, Y), {"test": (X, None)}, "y must be given with X, got None"),
     "a test of other columns": ((X, Y), {"test": (X[:, :2], Y)},
-     "test must have X and y like those of X, got rows of shape (2,) in X of test for rows of shape (3,)"),
-    "a test table": ((X, Y), {"test": (FRAME, Y)}, "got columns with names in X of test for rows of shape ("),
+     "test must have X and y like those of X, got ndarray (2,) in X of test for ndarray (3,)"),
+    "a test table": ((X, Y), {"test": (FRAME, Y)}, "got DataFrame (4,) in X of test for ndarray (3,)"),
     "a test column less": ((FRAME, Y), {"test": (FRAME[["a"]], Y)},
      "test must have the columns of X, got no 'b' in X of test"),
     "a test column of words": ((FRAME, Y), {"test": (FRAME.assign(a="x"), Y)},
@@ -297,13 +298,15 @@ REFUSED = {
     "a group in both": ((X, Y), {"test": (X, Y), "groups": [0] * 80},
      "groups must be different in test rows, got '0' and 0 more"),
     "time and groups": ((X, Y), {"groups": range(ROWS), "time": range(ROWS)},
-     "time must be left out with groups, got 'time'"),
-    "time and test": ((X, Y), {"test": (X, Y), "time": range(80)}, "time must be left out with test, got 't"),
+     "time must be left out, got 'time' with groups; a"),
+    "time and test": ((X, Y), {"test": (X, Y), "time": range(80)}, "time must be left out, got 'time' with"),
     "no times": ((X, Y), {"time": ["soon"] * ROWS}, "time must hold numbers or ISO dates such as 2024-01-31"),
     "a negative weight": ((X, Y), {"sample_weight": [-1, *range(39)]},
-     "sample_weight must be 0 or more and finite, got -1 in row 1"),
+     "sample_weight must be 0 or more and finite, got '-1' in row 1"),
     "a nan weight": ((X, Y), {"sample_weight": [np.nan] * ROWS}, "sample_weight must be 0 or more and finit"),
     "a weight of words": ((X, Y), {"sample_weight": Y}, "sample_weight must be 0 or more and finite, got 'n"),
+    "weights of words and a test": ((X, Y), {"test": (X, Y), "sample_weight": Y},
+                                    "sample_weight must be 0 or more and finite, got 'no' in row 1"),
     "no weight at all": ((X, Y), {"sample_weight": [0] * ROWS}, "X must have rows and columns beside the cl"),
     "weights of test rows": ((X, Y), {"test": (X, Y), "sample_weight": [1] * 80},
      "sample_weight must be an array (40,), got (80,)"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.encode import MOST_CATEGORIES, Encoder
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 from equipoise.compare.splits import splits
 
 ROWS = 60

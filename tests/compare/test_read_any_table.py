@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 
 ROWS = 24  # the fewest in which two classes and pools of six cells come out even
 LARGEST = float(np.finfo(np.float32).max)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.encode import Encoder
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 
 ROWS = 40
 X = np.random.default_rng(0).normal(size=(ROWS, 2))

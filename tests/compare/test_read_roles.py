@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.dataset import UNKNOWN
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 from equipoise.compare.splits import splits
 
 ROWS = 60
@@ -225,12 +225,12 @@ REFUSED = {
     "the target": (table(), {"clean": "fruit"}, "clean must be a column of its own, got 'fruit', which is"),
     "one for two": (table(), {"clean": "tree", "group": "tree"},
                     "group must be a column of its own, got 'tree', which is the clean; name another"),
-    "time and group": (table(), {"time": "day", "group": "tree"}, "time must be left out with group, got"),
+    "time and group": (table(), {"time": "day", "group": "tree"}, "time must be left out, got 'day' with"),
     "no date": (changed(2, "day", "31/01/2024"), {"time": "day"},
                 "time must hold numbers or ISO dates such as 2024-01-31, got '31/01/2024' in line 4 of t.csv"
                 ", "
                 "column 'day', and 0 more such rows; rewrite"),
-    "no time": (changed(2, "day", None), {"time": "day"}, "got nothing in line 4 of t.csv, column 'day',"),
+    "no time": (changed(2, "day", None), {"time": "day"}, "got none in line 4 of t.csv, column 'day',"),
     "words": (table(), {"time": "tree"}, "got 'tree 0 of 0' in line 2 of t.csv, column 'tree', and 59 more"),
     "infinity": (table().assign(day=[np.inf, *range(59)]), {"time": "day"}, "got 'inf' in line 2 of t.csv"),
     "no group": (changed(5, "tree", None), {"group": "tree"},
@@ -259,7 +259,7 @@ REFUSED_FILES = {
     "another class": (OTHER.assign(fruit="kiwi"), {}, "test must have only classes that 'fruit' has, got"),
     "no class": (OTHER.assign(fruit=None), {}, "test must have rows with a class, got none beside those of"),
     "no clean": (OTHER.assign(expert=None), {"clean": "expert"}, "clean must name the class of some test"),
-    "a time": (OTHER, {"time": "day"}, "time must be left out with test, got 'day'; that is the test part"),
+    "a time": (OTHER, {"time": "day"}, "time must be left out, got 'day' with test; that is the test part"),
     "a group in both": (table(30), {"group": "tree"},
                         "group must be different in test rows, got 'tree 0 of 0' and 7 more of 'tree' in"),
     "infinity": (OTHER.assign(weight=np.inf), {}, "got infinity in line 2 of u.csv, column 'weight'"),
@@ -337,9 +337,9 @@ Y = np.arange(30) % 2
         ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must be a column of its own, got 'g'"),
         ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must be a column of its own, got 'g', which is"),
         ({"c": Y + 1}, {}, {"clean": "c"}, "clean must have only classes that 'y' has, got '2' in row 2 of"),
-        ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be known of every row, got infinity"),
+        ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be known of every row, got 'inf'"),
         ({"t": Y + 0j}, {}, {"time": "t"}, "time must hold numbers or ISO dates such as 2024-01-31, got"),
-        ({}, {"X": X[:, :1], "y": Y}, {}, "test must have X and y like those of t.npz, got rows of shape (1,)"),
+        ({}, {"X": X[:, :1], "y": Y}, {}, "test must have X and y like those of t.npz, got ndarray (1,)"),
         ({}, {"X": X, "y": Y.astype(str)}, {}, "test must have columns like those of t.npz"),
         ({}, {"X": X, "y": Y + 1}, {}, "test must have only classes that 'y' has, got '2' in row 2 of u.npz"),
         ({}, {"X": X}, {}, "test must hold the arrays X and y, got X in u.npz"),

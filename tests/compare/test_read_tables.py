@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.matrices import read_costs
-from equipoise.compare.reading import read
+from equipoise.compare.files import read
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")

@@ -348,6 +348,13 @@ def alive(session):
     return found
 
 
+def assert_all_end(session):
+    deadline = time.monotonic() + 15
+    while alive(session):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
@@ -363,7 +370,7 @@ def test_an_interrupt_is_never_lost_and_leaves_no_process_and_no_traceback(start
     assert out.splitlines()[-1] == "interrupted"
     assert err == ""
     assert run.returncode == 0
-    assert alive(run.pid) == []
+    assert_all_end(run.pid)
 
 
 @needs_proc
@@ -374,10 +381,7 @@ def test_a_killed_run_leaves_no_process_and_resumes(start, tmp_path, log, store)
     kept = {number for number in range(12) if store.read(f"{number:04d}")}
     assert len(kept) >= 3
     os.kill(run.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 15
-    while alive(run.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert_all_end(run.pid)
     assert run_missing(tasks(log, 12), store, 2) >= TRAININGS * len(kept)
     assert right(store, 12)
     assert not twice(log) & kept

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
@@ -26,7 +26,6 @@ from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import (
     LOSSES,
     CrossEntropy,
-    ExpectedCost,
     Focal,
     GammaCrossEntropy,
     SimilarityCrossEntropy,
@@ -34,9 +33,7 @@ from equipoise.losses import (
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import Linear
 from equipoise.targets import Matrix
-
-NAMES = np.array(["cat", "dog", "eel"])
-COSTS = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [30.0, 30.0, 0.0]])  # an eel must not be missed
+from sklearn_cases import COSTS, NAMES, quick
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +48,6 @@ def data() -> tuple[Any, Any]:
     return rows, NAMES[labels]
 
 
-def quick(objective: Any = None, **options: Any) -> ObjectiveClassifier:
-    """Return a classifier that takes no time."""
-    given: dict[str, Any] = {"hidden": (8,), "max_iter": 15, "learning_rate_init": 0.01, "random_state": 0}
-    return ObjectiveClassifier(objective, **given | options)
-
-
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
     results = check_estimator(ObjectiveClassifier(), on_skip=None)
@@ -69,12 +60,13 @@ def test_the_checks_of_scikit_learn() -> None:
 
 def test_the_checks_can_fail() -> None:
     class Forgetful(ObjectiveClassifier):  # pyright: ignore[reportGeneralTypeIssues]
-        def _train(self, X: Any, y: Any, sample_weight: Any, passes: int) -> None:  # noqa: N803
+        def _train(self, X: Any, y: Any, sample_weight: Any, passes: int | None) -> None:  # noqa: N803
             super()._train(X, y, None, passes)
 
-    check_sample_weight_equivalence_on_dense_data("ObjectiveClassifier", ObjectiveClassifier())
+    given: Any = {"max_iter": 20, "n_iter_no_change": np.inf}
+    check_sample_weight_equivalence_on_dense_data("ObjectiveClassifier", ObjectiveClassifier(**given))
     with pytest.raises(AssertionError, match="is not equivalent to fitting with removed or repeated"):
-        check_sample_weight_equivalence_on_dense_data("Forgetful", Forgetful())
+        check_sample_weight_equivalence_on_dense_data("Forgetful", Forgetful(**given))
 
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
@@ -213,29 +205,6 @@ def test_cross_validation_and_calibration(data: Any) -> None:
     assert (decided == "eel").sum() > (likeliest == "eel").sum()
 
 
-def test_costs_decide(data: Any) -> None:
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    rows, labels = data
-    plain, model = quick().fit(rows, labels), quick(costs=COSTS).fit(rows, labels)
-    assert np.array_equal(plain.predict_proba(rows), model.predict_proba(rows))
-    found = model.predict(rows)
-    by_hand = NAMES[(model.predict_proba(rows) @ COSTS).argmin(1)]
-    assert np.array_equal(found, by_hand)
-    assert not np.array_equal(found, plain.predict(rows))
-    assert not np.array_equal(found, NAMES[(model.predict_proba(rows) @ COSTS.T).argmin(1)])  # the control
-    for given in (
-        COSTS.tolist(),
-        torch.from_numpy(COSTS),
-        ExpectedCost(COSTS).costs,
-    ):  # in the order of classes_
-        assert np.array_equal(quick(costs=given).fit(rows, labels).predict(rows), found)
-    turned = [2, 0, 1]
-    there = COSTS[np.ix_(turned, turned)]
-    frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
-    for named in (Matrix(there, "costs", NAMES[turned]), frame, frame[["dog", "eel", "cat"]]):
-        assert np.array_equal(quick(costs=named).fit(rows, labels).predict(rows), found)
-
-
 def test_weights_and_classes_weigh(data: Any) -> None:
     rows, labels = data
     weight = np.where(labels == "eel", 3.0, 1.0)
@@ -269,219 +238,9 @@ def test_a_schedule_steps_with_the_batches(data: Any) -> None:
     assert model.fit(*data).objective_.steps == 15 * 3  # anew
 
 
-def test_partial_fit_goes_on_where_it_was(data: Any) -> None:
-    rows, labels = data
-    model = quick("GammaCrossEntropy()", schedules={"gamma": Linear(0, 0.5, steps=15)})
-    whole = clone(model).fit(rows, labels)
-    for _ in range(14):
-        model.partial_fit(rows, labels, classes=NAMES)
-    model = pickle.loads(pickle.dumps(model)).partial_fit(rows, labels)  # Adam and the draws go along
-    assert np.array_equal(model.predict_proba(rows), whole.predict_proba(rows))
-    assert model.n_iter_ == 15
-    one = labels == "dog"
-    model.partial_fit(rows[one], labels[one], sample_weight=np.ones(one.sum()))  # a batch with one class
-    assert model.classes_.tolist() == NAMES.tolist()
-
-
-CHANGES: list[dict[str, Any]] = [
-    {"objective__gamma": 0.9},
-    {"objective": "Focal()"},
-    {"objective": Focal() + 0.1 * Balance()},
-    {"schedules": {"gamma": "Constant(0.9)"}},
-    {"schedules": {"gamma": Linear(0.0, 0.9, steps=5)}},
-    {"learning_rate_init": 0.1},
-    {"batch_size": 30},
-    {"class_weight": {"eel": 5.0}},
-]
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-@pytest.mark.parametrize("begin", ["fit", "partial_fit"])
-def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, data: Any) -> None:
-    rows, labels = data
-    plain = {"objective": "GammaCrossEntropy(gamma=0.1)", "max_iter": 1}
-    model = quick(**plain)
-    model = model.fit(rows, labels) if begin == "fit" else model.partial_fit(rows, labels, classes=NAMES)
-    model.set_params(**change).partial_fit(rows, labels)
-    found = [each.detach().numpy() for each in model.module_.parameters()]
-
-    # The two passes by hand, from the same initial weights; each is one batch of all the rows.
-    module = quick(**plain | {"learning_rate_init": 1e-30}).fit(rows, labels).module_
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
-    weight = torch.ones(90, dtype=torch.float64)
-    objective = Objective.from_config(plain["objective"])
-    for given in ({}, change):
-        now = quick(**plain).set_params(**given)
-        loss = Objective.from_config(now.objective, schedules=now.schedules)
-        loss.seek(objective.steps)
-        objective = loss
-        optimizer.param_groups[0]["lr"] = now.learning_rate_init
-        if now.class_weight:
-            weight = torch.from_numpy(np.where(labels == "eel", now.class_weight["eel"], 1.0))
-        optimizer.zero_grad()
-        target = torch.from_numpy(np.searchsorted(NAMES, labels))
-        objective(module(torch.from_numpy(rows)), target, row_weight=weight).backward()
-        optimizer.step()
-        objective.step()
-    by_hand = [each.detach().numpy() for each in module.parameters()]
-    same = all(np.allclose(one, two, rtol=1e-9, atol=0) for one, two in zip(found, by_hand, strict=True))
-    assert same == ("batch_size" not in change)  # which has three batches
-    assert model.objective_.steps == 2 + 2 * ("batch_size" in change)
-
-
-def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: Any) -> None:
-    rows, labels = data
-    model = quick("GammaCrossEntropy()", schedules={"gamma": Linear(0, 0.5, steps=10)})
-    for _ in range(3):
-        model.partial_fit(rows, labels, classes=NAMES)
-    model.set_params(
-        costs=COSTS, schedules={"gamma": Linear(0, 1.0, steps=10), "min_weight": "Constant(0.1)"}
-    )
-    model.partial_fit(rows, labels)
-    assert model.objective_.steps == 4
-    assert model.objective_.scheduled() == {"gamma": 0.4, "min_weight": 0.1}
-    assert np.array_equal(model.predict(rows), NAMES[(model.predict_proba(rows) @ COSTS).argmin(1)])
-    rising = {"gamma": Linear(0.0, 0.9, steps=9)}
-    one, two = (quick("GammaCrossEntropy()", schedules=rising) for _ in range(2))
-    for model in (one, two):
-        for _ in range(3):
-            model.partial_fit(rows, labels, classes=NAMES)
-            if model is two:
-                model.set_params(objective="GammaCrossEntropy(gamma=0.1)")  # nothing new
-    assert np.array_equal(one.predict_proba(rows), two.predict_proba(rows))
-    assert one.objective_.scheduled() == two.objective_.scheduled()
-    assert one.objective_.scheduled()["gamma"] > 0.2
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (
-            {"hidden": (9,)},
-            ValueError,
-            "hidden must stay (8,) in partial_fit, got (9,); to start again use fit",
-        ),
-        ({"hidden": 9}, ValueError, "hidden must stay (8,) in partial_fit, got 9; to start again use fit"),
-        (
-            {"random_state": 1},
-            ValueError,
-            "random_state must stay 0 in partial_fit, got 1; to start again use",
-        ),
-        ({"random_state": None}, ValueError, "random_state must stay 0 in partial_fit, got None"),
-        ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and above 0, got 0"),
-        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
-        ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
-        ({"objective": Focal}, TypeError, "objective must be a loss of equipoise or its text, got <class"),
-        ({"schedules": {"q": "Constant(1)"}}, ValueError, "schedules['q'] must name a value of"),
-        ({"costs": [[0, 1], [1, 0]]}, ValueError, "costs[true, predicted] must have a row and a column for"),
-        ({"class_weight": "balanced"}, ValueError, "class_weight must be a dict or None in partial_fit"),
-    ],
-    ids=str,
-)
-def test_partial_fit_refuses_what_cannot_be_and_stays_as_it_was(
-    change: Any, error: Any, message: str, data: Any
-) -> None:
-    rows, labels = data
-    model = quick(hidden=[8]).fit(rows, labels)
-    before = {name: model.get_params()[name] for name in change}
-    probs, objective, costs = model.predict_proba(rows), model.objective_, model.costs_
-    with pytest.raises(error, match=re.escape(message)):
-        model.set_params(**change).partial_fit(rows, labels)
-    assert np.array_equal(model.predict_proba(rows), probs)
-    assert (model.objective_, model.costs_, model.n_iter_) == (objective, costs, 15)
-    untouched = quick(hidden=[8]).fit(rows, labels).partial_fit(rows, labels)
-    assert np.array_equal(
-        model.set_params(**before).partial_fit(rows, labels).predict_proba(rows),
-        untouched.predict_proba(rows),
-    )
-
-
-def test_a_random_state_that_is_kept_may_go_on(data: Any) -> None:
-    rows, labels = data
-    model = quick(random_state=np.random.RandomState(3)).partial_fit(rows, labels, classes=NAMES)
-    for again in (model, pickle.loads(pickle.dumps(model))):
-        again.partial_fit(rows, labels)
-    with pytest.raises(ValueError, match="random_state must stay"):
-        model.set_params(random_state=np.random.RandomState(3)).partial_fit(rows, labels)
-
-
-def named_costs() -> list[Any]:
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    turned = [2, 0, 1]
-    there = COSTS[np.ix_(turned, turned)]
-    frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
-    matrix = Matrix(there, "costs", NAMES[turned])
-    return [matrix, frame, frame[["dog", "eel", "cat"]], ExpectedCost(matrix).costs]
-
-
-@pytest.mark.parametrize("place", ["costs", "objective"])
-def test_a_fold_that_lacks_a_class_takes_the_part_that_is_needed(place: str, data: Any) -> None:
-    rows, labels = data
-    for lacking in NAMES:
-        here = labels != lacking
-        kept = np.flatnonzero(lacking != NAMES)
-        part = COSTS[np.ix_(kept, kept)]
-        for named in named_costs():
-            if place == "costs":
-                model = quick(costs=named).fit(rows[here], labels[here])
-                expected = quick(costs=part).fit(rows[here], labels[here])
-                assert np.array_equal(model.costs_, part)
-            else:
-                model = quick(CrossEntropy() + ExpectedCost(named)).fit(rows[here], labels[here])
-                expected = quick(CrossEntropy() + ExpectedCost(part)).fit(rows[here], labels[here])
-                assert not np.array_equal(
-                    model.predict_proba(rows), quick().fit(rows[here], labels[here]).predict_proba(rows)
-                )
-            assert np.array_equal(model.predict_proba(rows), expected.predict_proba(rows))
-            assert np.array_equal(model.predict(rows), expected.predict(rows))
-        with pytest.raises(ValueError, match=r"a row and a column for each of .* got \(3, 3\); .* or named"):
-            quick(costs=COSTS).fit(rows[here], labels[here])  # numbers alone do not say which
-
-
-@pytest.mark.parametrize("names", ["labels", "integers"])
-def test_folds_by_class_cross_validate(names: str, data: Any) -> None:
-    rows, labels = data
-    order = np.argsort(labels, kind="stable")  # the middle fold holds every dog
-    rows, labels = rows[order], labels[order]
-    named: Any = Matrix(COSTS, "costs", NAMES)
-    if names == "integers":
-        labels, named = np.searchsorted(NAMES, labels), Matrix(COSTS, "costs")
-    for model in (quick(costs=named), quick(CrossEntropy() + ExpectedCost(named))):
-        if names == "integers" and model.costs is None:
-            continue  # a matrix with numbers for names says nothing in a loss
-        found = cross_val_predict(model, rows, labels, cv=KFold(3))
-        assert found.shape == (90,)
-        assert set(found) <= set(labels)
-
-
-def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(data: Any) -> None:
-    rows, labels = data
-    by_number = quick(CrossEntropy() + ExpectedCost(COSTS)).fit(rows, labels).predict_proba(rows)
-    for named in named_costs():
-        model = quick(CrossEntropy() + ExpectedCost(named)).fit(rows, labels)
-        assert np.array_equal(model.predict_proba(rows), by_number)
-        text = quick(repr(model.objective)).fit(rows, labels)
-        assert np.array_equal(text.predict_proba(rows), by_number)
-        wrong = quick(CrossEntropy() + ExpectedCost(np.asarray(Matrix(named, "costs")))).fit(rows, labels)
-        assert not np.array_equal(wrong.predict_proba(rows), by_number)  # the control: without names
-    others = ExpectedCost(Matrix(COSTS, "costs", ["cat", "dog", "fish"]))
-    with pytest.raises(
-        ValueError, match="costs must name every class once, got none for 'eel'; there is cat, dog"
-    ):
-        quick(others).fit(rows, labels)
-    with pytest.raises(ValueError, match="costs must name every class once, got none for '0'"):
-        quick(ExpectedCost(Matrix(COSTS, "costs", NAMES))).fit(rows, np.searchsorted(NAMES, labels))
-    alike = SimilarityCrossEntropy(Matrix([[0.9, 0.1, 0], [0.1, 0.9, 0], [0, 0, 1]], "similarity", NAMES))
-    quick(alike).fit(rows[labels != "eel"], labels[labels != "eel"])
-    with pytest.raises(
-        ValueError, match=r"similarity must give no share to a class that is left out, got 0\.1"
-    ):
-        quick(alike).fit(rows[labels != "dog"], labels[labels != "dog"])
-
-
 def test_a_linear_model_and_two_classes(data: Any) -> None:
     rows, labels = data
-    model = quick(hidden=()).fit(rows, labels == "eel")
+    model = quick(hidden_layer_sizes=()).fit(rows, labels == "eel")
     assert len(model.module_) == 1
     logits = model.decision_function(rows)
     assert logits.shape == (90,)
@@ -504,8 +263,16 @@ ALIKE = Matrix(np.eye(3), "similarity", NAMES)
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
         ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name a value of CrossEntropy"),
         ({"schedules": {"label_smoothing": "L()"}}, ValueError, "schedules['label_smoothing'] must use"),
-        ({"hidden": 100}, TypeError, "hidden must be the widths of the layers, got 100; write (100,)"),
-        ({"hidden": (0,)}, ValueError, "hidden must be an integer of at least 1, got 0"),
+        (
+            {"hidden_layer_sizes": "9"},
+            TypeError,
+            "hidden_layer_sizes must be the widths of the layers, got '9'; write",
+        ),
+        (
+            {"hidden_layer_sizes": (0,)},
+            ValueError,
+            "hidden_layer_sizes must be an integer of at least 1, got 0",
+        ),
         ({"max_iter": 0}, ValueError, "max_iter must be an integer of at least 1, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size must be an integer of at least 1, got 2.5"),
         ({"batch_size": "all"}, ValueError, "batch_size must be an integer of at least 1, got 'all'"),
@@ -562,7 +329,7 @@ def test_wrong_labels_are_let_go_of() -> None:
     random = np.random.default_rng(0)
     noisy = np.where(random.random(600) < 0.4, random.integers(10, size=600), labels[:600])
     scores = [
-        ObjectiveClassifier(objective, learning_rate_init=0.01, max_iter=60, random_state=0)
+        quick(objective, hidden_layer_sizes=(100,), max_iter=60)
         .fit(rows[:600].astype(np.float32), noisy)
         .score(rows[600:], labels[600:])
         for objective in (None, "GammaCrossEntropy(gamma=0.5)")

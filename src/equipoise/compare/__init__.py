@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from equipoise.compare.comparison import Comparison, compare
 
 if TYPE_CHECKING:
-    from equipoise.compare.reading import read
+    from equipoise.compare.files import read
     from equipoise.compare.runs import Paired, paired
 
 __all__ = ["Comparison", "Paired", "compare", "paired", "read"]
 
-_LAZY = {"Paired": "runs", "paired": "runs", "read": "reading"}
+_LAZY = {"Paired": "runs", "paired": "runs", "read": "files"}
 
 
 def __getattr__(name: str) -> Any:

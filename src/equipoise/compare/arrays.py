@@ -29,19 +29,7 @@ def from_arrays(
     sample_weight: Any = None,
     name: str | None = None,
 ) -> Dataset:
-    """Check data from Python, and make a data set of it.
-
-    Args:
-        X: Array, tensor or list (N, ...) of finite numbers; a DataFrame, whose columns are numbers or
-            categories, either with missing values; or a `torch.utils.data.Dataset` of (inputs, label) pairs.
-        y: Classes (N,): integers, text, bools, whole floats or categories; None for a data set of torch.
-        test: A pair of the like of X and y, or such a data set, whose rows are the test part and come last.
-        clean: Labels (N,) that are known to be better, None or nan if unknown; with `test`, one per test row.
-        groups: Group of each row (N,), with `test` of the test rows after the others: a group is never in two
-            parts.
-        time: Numbers or dates (N,): the latest rows are the test part.
-        sample_weight: Weights (N,), 0 or more, with `test` of the other rows; rows of weight 0 are left out.
-        name: What to call the data.
+    """Return the data in arrays, tensors, tables or data sets of torch; see `compare` for what they may be.
 
     Raises:
         ValueError: If there is anything that training could not work with; names argument and row.

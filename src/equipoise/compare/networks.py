@@ -27,7 +27,7 @@ class Inputs:
         """Return inputs (M, ...): encoded in float32, or as they are but for float64."""
         if self.encoder is not None:
             return torch.from_numpy(self.encoder.transform(features))
-        found = torch.from_numpy(np.ascontiguousarray(features))
+        found = torch.from_numpy(np.require(features, requirements=("C", "W")))
         return found.float() if found.is_floating_point() else found
 
 

@@ -246,8 +246,8 @@ def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         if not candidate.stable:
             raise ValueError(
-                f"objectives must have code in a file where out is given, got {candidate.name}; make the loss a "
-                "frozen dataclass of a module, or give no out"
+                f"objectives must have code in a file where out is given, got {candidate.name}; put the loss "
+                "in a module, or give no out"
             )
 
 

@@ -52,6 +52,7 @@ _KINDS = {
 }
 # 1,234 and 0,5 and $3 and 40 %, and dates and times
 _LIKE_A_NUMBER = re.compile(r"\W{0,3}\d[\d.,'\u2019_\s:/+TZ-]*(?:[eE][+-]?\d+)?\W{0,2}")
+_ARGUMENTS = ("y", "clean", "groups", "time", "sample_weight")  # names of columns from Python
 _NO_TEXT = re.compile(r"[\ud800-\udfff]")
 _DATE = re.compile(
     r"(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{2,4}|\d\d?[ -][a-z]{3,9}\.?[ -]\d{2,4}"
@@ -104,8 +105,9 @@ class Rows:
         table = isinstance(mine, pd.DataFrame)
         if table != isinstance(theirs, pd.DataFrame) or (not table and mine.shape[1:] != theirs.shape[1:]):
             raise ValueError(
-                f"test must have X and y like those of {self.source}, got {_shape(theirs)} in {more.source} "
-                f"for {_shape(mine)}; make both alike"
+                f"test must have X and y like those of {self.source}, got "
+                f"{type(theirs).__name__} {theirs.shape[1:]} in {more.source} for {type(mine).__name__} "
+                f"{mine.shape[1:]}; make both alike"
             )
         if table:
             for name in mine:
@@ -138,33 +140,22 @@ class Rows:
 def build(
     name: str, rows: Rows, test: Rows | None, names: Names, notes: list[str], parse: Parse | None = None
 ) -> Dataset:
-    """Return a data set, once its rows are known to be of use.
-
-    Args:
-        name: What to call it.
-        rows: All rows, or all but those of a test part.
-        test: Rows of a test part.
-        names: What errors call the arguments.
-        notes: How the rows were read.
-        parse: Makes a column of text one of numbers, if it is, and says what that changes.
-
-    Raises:
-        ValueError: If there is anything that training could not work with.
-    """
+    """Return a data set, once its rows are known to be of use; `parse` makes numbers of a column of text."""
     target, size, notes = str(rows.labels.name), len(rows.labels), [*notes]
     if test is not None and isinstance(test.features, pd.DataFrame):
         extra = ", ".join(repr(each) for each in test.features if each not in rows.features)
         left_out = f"columns of {test.source} that are not in {rows.source} were left out: {extra}"
         notes += [left_out] if extra and isinstance(rows.features, pd.DataFrame) else []
+    weighted = _weighted(rows)
     rows = rows if test is None else rows.join(test)
+    weighted = np.append(weighted, np.ones(len(rows.labels) - size, dtype=bool))
     if "time" in rows.roles and (test or "group" in rows.roles):
-        other, why = (names.groups, "a group may be both early and late")
-        other, why = ("test", "that is the test part") if test else (other, why)
-        raise ValueError(f"time must be left out with {other}, got {rows.roles['time'].name!r}; {why}")
+        other = "test; that is the test part" if test else f"{names.groups}; a group may be early and late"
+        raise ValueError(f"time must be left out, got {rows.roles['time'].name!r} with {other}")
     found = _classes(rows.labels, names.target)
-    known, weighted = np.array([label is not None for label in found], dtype=bool), _weighted(rows)
+    known = np.array([label is not None for label in found], dtype=bool)
     if names is not FILES:
-        _require(known, rows.labels, names.target, "none")
+        _require(known, rows.labels, names.target)
     for left, missing in ((f"a value in {printable(target)}", ~known), ("weight", ~weighted)):
         if missing.any():
             notes.append(f"{missing.sum()} rows without {left} were left out")
@@ -233,7 +224,7 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
             f"{names.features} must be finite or missing, got {shown} in {column.index[bad[0]]}, column "
             f"{column.name!r}; rescale it, leave it empty if it is unknown, or leave it out"
         )
-    exact = what == "exact" or column.dtype == object
+    exact = column.dtype == object or (what == "exact" and (np.abs(numbers) >= 2**53).any())
     pairs = enumerate(zip(column.astype(object), numbers.tolist(), strict=True)) if exact else ()
     lost = [row for row, (value, number) in pairs if not np.isnan(number) and value != number]
     return numbers, converted(column, numbers, lost, source)
@@ -278,20 +269,26 @@ def _classes(column: Column, option: str) -> list[str | None]:
     """The class of each row, None if it has none: integers where all floats are whole, else as it is."""
     what = kind(column)
     if what not in (*_NUMERIC, "words", "times"):
+        row = next((k for k, each in enumerate(column.astype(object)) if type(each).__name__ == what), 0)
         raise ValueError(
-            f"{option} must hold names or numbers, got {what} in {_at(column, 0)}; write it as text"
+            f"{option} must hold names or numbers, got {what} in {_at(column, row)}; write it as text"
         )
     if what != "floating":
         return [None if word != word else word for word in words(column, option)]
     numbers = _floats(column)
-    _require(~np.isinf(numbers), column, option, "infinity")
+    _require(~np.isinf(numbers), column, option)
     known = numbers[~np.isnan(numbers)]
     whole = (known == np.round(known)).all() and (np.abs(known) < 2**63).all()
-    return [None if np.isnan(each) else str(int(each) if whole else each) for each in numbers.tolist()]
+    own = numbers if column.dtype == object else column.to_numpy()  # 0.1 of float32 is not 0.10000000149
+    return [
+        None if np.isnan(n) else str(int(n) if whole else each) for n, each in zip(numbers, own, strict=True)
+    ]
 
 
 def _floats(column: Column) -> NDArray[np.float64]:
     """The values of a column of numbers, nan where missing."""
+    if isinstance(column.dtype, np.dtype) and column.dtype != object:
+        return column.to_numpy(np.float64)
     values = column.astype(object)
     return np.array(
         [_float(each, gone) for each, gone in zip(values, values.isna(), strict=True)], dtype=np.float64
@@ -391,7 +388,7 @@ def _clean(
 
 def _groups(column: Column, test: NDArray[np.bool_] | None, names: Names) -> NDArray[np.int64]:
     found = words(column, names.groups)
-    _require(~pd.isna(found), column, names.groups, "none")
+    _require(~pd.isna(found), column, names.groups)
     groups, values = pd.factorize(found)
     both = [] if test is None else np.intersect1d(groups[test], groups[~test])
     if len(both):
@@ -412,13 +409,7 @@ def _times(column: Column) -> NDArray[np.float64]:
     else:
         read = pd.to_datetime(pd.Series(found, dtype=object), format="ISO8601", utc=True, errors="coerce")
         times = (read - pd.Timestamp(0, tz="UTC").as_unit("s")).dt.total_seconds().to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(times))
-    if bad.size:
-        value = repr(found[bad[0]]) if isinstance(found[bad[0]], str) else "nothing"
-        raise ValueError(
-            f"time must hold numbers or ISO dates such as 2024-01-31, got {value} in {_at(column, bad[0])}, "
-            f"and {bad.size - 1} more such rows; rewrite the column, or remove those rows"
-        )
+    _require(np.isfinite(times), column, "time", "hold numbers or ISO dates such as 2024-01-31")
     return times
 
 
@@ -426,12 +417,7 @@ def _weighted(rows: Rows) -> NDArray[np.bool_]:
     """Which rows have a weight above 0, all without weights."""
     weight = rows.roles.get("weight", pd.Series(1.0, rows.labels.index))
     numbers = _floats(weight) if kind(weight) in _NUMERIC else np.full(len(weight), np.nan)
-    bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"sample_weight must be 0 or more and finite, got {weight.iloc[bad[0]]!r} in "
-            f"{weight.index[bad[0]]}, and {bad.size - 1} more such rows; give each row a weight"
-        )
+    _require(np.isfinite(numbers) & (numbers >= 0), weight, "sample_weight", "be 0 or more and finite")
     return numbers > 0
 
 
@@ -473,21 +459,19 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
         )
 
 
-def _require(good: NDArray[np.bool_], column: Column, option: str, what: str) -> None:
+def _require(
+    good: NDArray[np.bool_], column: Column, option: str, rule: str = "be known of every row"
+) -> None:
     """Refuse a column some of whose values are not good."""
     if not good.all():
+        value = words(column.iloc[[good.argmin()]], option)[0]
         raise ValueError(
-            f"{option} must be known of every row, got {what} in {_at(column, good.argmin())}, and "
-            f"{(~good).sum() - 1} more such rows; fill it in, or remove those rows"
+            f"{option} must {rule}, got {repr(value) if isinstance(value, str) else 'none'} in "
+            f"{_at(column, good.argmin())}, and {(~good).sum() - 1} more such rows; rewrite or remove them"
         )
 
 
 def _at(column: Column, row: Any) -> str:
     """Where a value is: its row, and the name of its column in a file or table."""
     place = str(column.index[row]) if len(column) else "no row"
-    return place if column.name in ("y", "clean", "groups", "time") else f"{place}, column {column.name!r}"
-
-
-def _shape(features: Any) -> str:
-    table = isinstance(features, pd.DataFrame)
-    return "columns with names" if table else f"rows of shape {features.shape[1:]}"
+    return place if column.name in _ARGUMENTS else f"{place}, column {column.name!r}"

@@ -111,8 +111,8 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator
     jobs = None if jobs is None else max(min(jobs, len(tasks)), fewest)
     if jobs == 1:
         return (_attempt(task.key, task.call) for task in tasks)
-    if hasattr(backend, "client"):
-        return _on_cluster(backend.client, tasks)
+    if (client := getattr(backend, "client", None)) is not None:
+        return _on_cluster(client, tasks)
     if getattr(backend, "supports_sharedmem", False):
         calls = (delayed(_attempt)(task.key, task.call) for task in tasks)
     else:
@@ -123,10 +123,11 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator
 
 def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, Any]]:
     # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
-    workers = Parallel(jobs, return_as="generator_unordered", batch_size=1, mmap_mode="c")
+    options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "mmap_mode": "c"}
+    workers = Parallel(jobs, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of what is left undone
-        outcomes = (each for each in ())
+        outcomes: Any = (each for each in ())
         try:
             with _interrupts_held():
                 outcomes = workers(calls)

@@ -235,7 +235,7 @@ def row_weight(
     observed: Tensor, train: NDArray[np.int64], dataset: Dataset, class_weight: str | None
 ) -> Tensor | None:
     """Weights (N,) of rows in the loss: their own, times those that let classes count alike; or None."""
-    weight = None if dataset.weight is None else torch.from_numpy(dataset.weight).float()
+    weight = None if dataset.weight is None else torch.tensor(dataset.weight, dtype=torch.float32)
     if class_weight is None:
         return weight
     own = torch.ones(len(observed)) if weight is None else weight

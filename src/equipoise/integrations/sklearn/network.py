@@ -1,67 +1,82 @@
-"""A scikit-learn classifier whose confidence is shaped: a small network trained with any objective."""
+"""A scikit-learn classifier whose confidence is shaped: a network trained with any objective."""
 
 # ruff: noqa: N803, N806 - X is the word of scikit-learn
 
-from itertools import pairwise
-from numbers import Integral
+import math
+import warnings
 from typing import Any, Self, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from equipoise import addresses
 from equipoise.decisions import decide
-from equipoise.losses import CrossEntropy, Loss
-from equipoise.losses.base import check_loss
-from equipoise.losses.costs import in_order
-from equipoise.losses.options import check_number
-from equipoise.objective import Objective
-from equipoise.spelling import parse
-from equipoise.targets import Matrix
+from equipoise.integrations.sklearn.modules import inputs_of, made
+from equipoise.losses import Loss
+from equipoise.training import Alone, Options, Rows, Trained, Trainer, load, predict
 
 try:
-    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.base import ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state
     from sklearn.utils.class_weight import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+    from equipoise.integrations.sklearn.arguments import Arguments, check_count
 except ImportError as error:
     raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from error
 
-PREFIX = "objective__"
 DTYPES = (np.float64, np.float32)
 
 
 @final
-class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
-    """A small network of ReLU layers, trained with any objective of equipoise by Adam.
+class ObjectiveClassifier(ClassifierMixin, Arguments):
+    r"""A network trained with any objective of equipoise by Adam: ReLU layers, or a module of your own.
 
     It goes where a scikit-learn classifier goes: pipelines, searches, calibration, cross-validation. The
     numbers in the objective are parameters under their addresses, those that `Objective` has for schedules:
     `objective__gamma`; `objective__Focal.gamma` where several terms have that option; `objective__Entropy`
     for the coefficient of a term. `get_params()` lists them.
 
-    It trains for `max_iter` passes, without early stopping: training losses of different objectives, or of
-    one under a schedule, have no common scale that a tolerance would fit. Argument names are those of
-    `sklearn.neural_network.MLPClassifier` where it has one.
+    Argument names, defaults and rules are those of `sklearn.neural_network.MLPClassifier` where it has one.
+    Training ends after `max_iter` passes; or once the mean training loss, or with `early_stopping` the
+    accuracy on held-out rows, has not improved by `tol` for more than `n_iter_no_change` passes in a row.
+    Under a schedule training losses of different passes do not compare, and end nothing.
 
     Args:
         objective: A loss, or its text such as "GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)";
             None for cross entropy.
-        hidden: Widths of the hidden layers; () for a linear model.
+        hidden_layer_sizes: Widths of the hidden layers; () for a linear model.
         costs: (C, C) costs[true, predicted] in the order of `classes_`, or named: a `targets.Matrix`, or a
             data frame labelled by class, of which the part for `classes_` is used. `predict` then takes the
             class of smallest expected cost. None for the likeliest. Named matrices in the objective are put
             in the order of `classes_` likewise.
+        module: In place of the layers: a `torch.nn.Module`, of which a copy is trained from the weights it
+            has, or a function from (features, classes) to one, called anew in `fit`. It returns logits
+            (B, C). X may then have more dimensions; features is the shape of a row with several.
         schedules: Addresses and schedules, or their texts, of numbers that change; a step is a batch.
         class_weight: Factor on the weight of the rows of each class: a dict, "balanced" or None.
+        activation: Of the hidden layers: "identity", "logistic", "tanh" or "relu".
+        alpha: Strength of the L2 penalty, as in `MLPClassifier`: alpha / (2 B) times the sum of the squared
+            weights is added to the loss of a batch of B rows. Biases have no part; of a module, parameters
+            with a single dimension. It is no decoupled weight decay.
         batch_size: Rows in a batch; "auto" for at most 200.
         learning_rate_init: Adam's learning rate.
-        max_iter: Passes over the rows in `fit`; `partial_fit` makes one.
-        random_state: Decides initial weights and batches: an integer, a RandomState or None. torch's own
-            generators are not touched.
+        max_iter: Passes over the rows in `fit`, at most; `partial_fit` makes one.
+        shuffle: Whether batches are drawn anew in each pass.
+        random_state: Decides initial weights, batches, held-out rows and dropout: an integer, a RandomState
+            or None. torch's own generators are not touched.
+        tol: Smallest improvement that counts; absolute, so an objective of a small scale wants a smaller one.
+        verbose: Whether to print the loss of each pass.
+        warm_start: Whether `fit` goes on from where the last one ended, Adam's state included.
+        early_stopping: Whether to hold out a stratified part of the rows, and keep the weights of the pass
+            with the best accuracy on it.
+        validation_fraction: Share of the rows that `early_stopping` holds out.
+        n_iter_no_change: Passes in a row without an improvement that are allowed; infinity for any number.
+        device: Where to compute: "cpu", "cuda" or a `torch.device` of these.
 
     Attributes:
         classes_: The classes, sorted.
@@ -70,22 +85,34 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
         module_: The network, from features to logits.
         objective_: The objective with the values in force.
         costs_: Checked costs in the order of `classes_`, or None.
-        n_iter_: Passes made.
-        loss_curve_: Mean loss of each pass.
+        n_iter_: Passes made, in all calls together.
+        n_layers_: Number of layers with input and output, unless the module is your own.
+        n_outputs_: Number of classes.
+        out_activation_: "softmax".
+        loss_: Mean training loss of the last pass, without the penalty.
+        loss_curve_: That of each pass.
+        best_loss_: The smallest of them, or None with `early_stopping`.
+        validation_scores_: Accuracy on the held-out rows after each pass, or None.
+        best_validation_score_: The largest in the last call, that of the weights kept, or None.
 
     Raises:
-        TypeError: When fitted, if an argument is not of its kind.
+        TypeError: When fitted, if an argument is not of its kind, or the module returns no logits.
         ValueError: When fitted, if an argument is outside its range, y has fewer than two classes, or
             training diverges.
 
+    Warns:
+        ConvergenceWarning: If `max_iter` ended the training before `n_iter_no_change` could.
+
     Numerics:
-        In the dtype of X, float32 or float64. Probabilities are the softmax of the logits in float64 whatever
-        the objective, as `equipoise compare` has them. A weight of 2 counts as the row twice, exactly where a
-        batch holds all rows; with smaller batches other rows come together.
+        In the dtype of X, float32 or float64, or that of the module. Sparse rows are made dense batch by
+        batch. Probabilities are the softmax of the logits in float64 whatever the objective, as
+        `equipoise compare` has them. A weight of 2 counts as the row twice, exactly where a batch holds all
+        rows; with smaller batches other rows come together.
 
     Example:
         >>> rows, labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
-        >>> model = ObjectiveClassifier("GammaCrossEntropy(gamma=0.1)", random_state=0).fit(rows, labels)
+        >>> options = {"learning_rate_init": 0.1, "random_state": 0}
+        >>> model = ObjectiveClassifier("GammaCrossEntropy(gamma=0.1)", **options).fit(rows, labels)
         >>> model.predict(rows)
         array(['low', 'low', 'high', 'high'], dtype='<U4')
         >>> model.set_params(objective__gamma=0.5).objective
@@ -95,67 +122,65 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         objective: Loss | str | None = None,
-        hidden: tuple[int, ...] = (100,),
+        hidden_layer_sizes: Any = (100,),
         costs: Any = None,
         *,
+        module: Any = None,
         schedules: Any = None,
         class_weight: Any = None,
+        activation: str = "relu",
+        alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate_init: float = 0.001,
         max_iter: int = 200,
+        shuffle: bool = True,
         random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: float = 10,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.objective = objective
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.costs = costs
+        self.module = module
         self.schedules = schedules
         self.class_weight = class_weight
+        self.activation = activation
+        self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.max_iter = max_iter
+        self.shuffle = shuffle
         self.random_state = random_state
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with deep, the numbers in the objective under their shortest addresses."""
-        params = super().get_params(deep=False)
-        if deep:
-            loss = self._loss()
-            shortest = {place: address for address, place in addresses.places(loss).items()}
-            params |= {PREFIX + address: addresses.get(loss, place) for place, address in shortest.items()}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; those of the objective under any of their addresses.
-
-        Raises:
-            TypeError: If a number of the objective is set to something else.
-            ValueError: If there is no such parameter or address, or an option does not take the value.
-        """
-        inner = {name: params.pop(name) for name in list(params) if name.startswith(PREFIX)}
-        for name in super().get_params(deep=False).keys() & params.keys():
-            setattr(self, name, params.pop(name))  # checked in fit, as scikit-learn asks
-        super().set_params(**params)  # raises for what is left
-        if inner:
-            loss, values = self._loss(), {}
-            for name, value in inner.items():
-                number = value.item() if isinstance(value, np.generic) else value
-                check_number(name, number)
-                values[addresses.find(loss, name.removeprefix(PREFIX), name)] = number
-            self.objective = addresses.put(loss, values)
-        return self
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train anew.
+        """Train anew, or with `warm_start` go on.
 
         Args:
-            X: (N, D) features.
+            X: (N, D) features, dense or sparse; for a module of your own (N, ...).
             y: (N,) labels.
             sample_weight: (N,) weights of the rows, 0 or more; None for 1 each.
         """
-        _check_count("max_iter", self.max_iter)
-        X, y = validate_data(self, X, y, dtype=DTYPES)
+        check_count("max_iter", self.max_iter)
+        goes_on = bool(self.warm_start) and hasattr(self, "module_")
+        X, y = self._validated(X, y, reset=not goes_on)
         check_classification_targets(y)
-        self._start(np.unique(y), X)
+        if goes_on:
+            self._check_classes(np.unique(y), "fit with warm_start")
+            self._go_on("fit with warm_start")
+        else:
+            self._start(np.unique(y), X)
         self._train(X, y, sample_weight, self.max_iter)
         return self
 
@@ -173,7 +198,8 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: As `fit`; if classes are missing from the first call or not the same later, y has
-                others, class_weight is "balanced", or hidden or random_state have changed.
+                others, class_weight is "balanced", early_stopping is set, or what made the network has
+                changed.
         """
         first = not hasattr(self, "module_")
         if first and classes is None:
@@ -185,15 +211,16 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
                 "class_weight must be a dict or None in partial_fit, got 'balanced'; weigh by the shares of "
                 "the whole data"
             )
-        X, y = validate_data(self, X, y, dtype=DTYPES, reset=first)
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping must be False in partial_fit, got True; hold out rows and score them yourself"
+            )
+        X, y = self._validated(X, y, reset=first)
         check_classification_targets(y)
         if first:
             self._start(np.unique(classes), X)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(
-                f"classes must be those of the first call, {self.classes_.tolist()}, got "
-                f"{np.unique(classes).tolist()}; to start again use fit or a clone"
-            )
+        elif classes is not None:
+            self._check_classes(np.unique(classes), "partial_fit")
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
@@ -201,8 +228,8 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
                 f"{unknown.tolist()} too; to start again use fit or a clone"
             )
         if not first:
-            self._go_on()
-        self._train(X, y, sample_weight, 1)
+            self._go_on("partial_fit")
+        self._train(X, y, sample_weight, None)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -229,132 +256,144 @@ class ObjectiveClassifier(ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return (logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]).numpy()
 
-    def _loss(self) -> Loss:
-        """Return the objective as a loss."""
-        if self.objective is None:
-            return CrossEntropy()
-        if isinstance(self.objective, str):
-            return parse(self.objective)
-        return check_loss("objective", self.objective, "a loss of equipoise or its text")
-
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=DTYPES, reset=False)
-        with torch.inference_mode():
-            return self.module_(torch.tensor(X, dtype=self._dtype)).double()
+        X = self._validated(X, reset=False)
+        return predict(Alone(self.module_), None, inputs_of(X)).double()
 
-    def _start(self, classes: NDArray[Any], X: NDArray[Any]) -> None:
+    def _validated(self, X: Any, *y: Any, reset: bool) -> Any:
+        """Return X, or X and y, as scikit-learn checks them; rows must keep the shape that fit saw."""
+        own = self.module is not None
+        dtypes = (*DTYPES, np.int64) if own else DTYPES
+        found: Any = validate_data(self, X, *y, reset=reset, dtype=dtypes, accept_sparse="csr", allow_nd=own)
+        shape = (found[0] if y else found).shape[1:]
+        if not reset and shape != self._shape:
+            raise ValueError(f"X must have rows of shape {self._shape}, as in fit, got {shape}")
+        self._shape = shape
+        return found
+
+    def _check_classes(self, classes: NDArray[Any], call: str) -> None:
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call, {self.classes_.tolist()}, in {call}, got "
+                f"{classes.tolist()}; to start again use fit or a clone"
+            )
+
+    def _start(self, classes: NDArray[Any], X: Any) -> None:
         """Check the arguments, and make an untrained network for these classes."""
         if len(classes) < 2:
             raise ValueError(f"y must have at least 2 classes, got {len(classes)} class: {classes.tolist()}")
-        if not isinstance(self.hidden, tuple | list):
-            raise TypeError(f"hidden must be the widths of the layers, got {self.hidden!r}; write (100,)")
-        for width in self.hidden:
-            _check_count("hidden", width)
-        objective, costs = self._settings(classes)
-        self.classes_, self.objective_, self.costs_ = classes, objective, costs
-        self._made_with = self._of_network()
-        self._random = check_random_state(self.random_state)
-        self._dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-        widths = [X.shape[1], *self.hidden, len(classes)]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [_drawn(fan_in, fan_out, self._random), nn.ReLU()]
-        self.module_ = nn.Sequential(*layers[:-1]).to(self._dtype)
-        self._optimizer = torch.optim.Adam(self.module_.parameters(), lr=self.learning_rate_init)
+        network, (objective, costs) = self._of_network(), self._settings(classes)
+        widths = network["hidden_layer_sizes"]
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        module = made(
+            self.module,
+            features=self._shape[0] if len(self._shape) == 1 else self._shape,
+            classes=len(classes),
+            widths=widths,
+            activation=self.activation,
+            dtype=torch.float32 if X.dtype == np.float32 else torch.float64,
+            seed=self._seed,
+        )
+        self._trainer = Trainer(Alone(module), objective, Options(device=self.device), [self._seed])
+        self.classes_, self.objective_, self.costs_, self.module_ = classes, objective, costs, module
+        self._made_with = network
+        self.n_outputs_, self.out_activation_ = len(classes), "softmax"
+        if self.module is None:
+            self.n_layers_ = len(widths) + 2
         self.n_iter_, self.loss_curve_ = 0, []
+        self.best_loss_ = self.validation_scores_ = self.best_validation_score_ = None
 
-    def _settings(self, classes: NDArray[Any]) -> tuple[Objective, NDArray[np.float64] | None]:
-        """Check the arguments that may change between calls; return the objective and the costs."""
-        if self.batch_size != "auto":
-            _check_count("batch_size", self.batch_size)
-        check_number("learning_rate_init", self.learning_rate_init, 0, open_low=True)
-        loss = in_order(self._loss(), classes.tolist())
-        return Objective.from_config(loss, schedules=self.schedules), _ordered(self.costs, classes)
-
-    def _of_network(self) -> dict[str, Any]:
-        """Return the arguments that the network is made with."""
-        hidden = tuple(self.hidden) if isinstance(self.hidden, list) else self.hidden
-        return {"hidden": hidden, "random_state": self.random_state}
-
-    def _go_on(self) -> None:
+    def _go_on(self, call: str) -> None:
         """Put the arguments in force that have changed since the last call, or raise."""
         for name, given in self._of_network().items():
             value = self._made_with[name]
             if given is not value and given != value:
                 raise ValueError(
-                    f"{name} must stay {value!r} in partial_fit, got {given!r}; to start again use fit or "
-                    "a clone"
+                    f"{name} must stay {value!r} in {call}, got {given!r}; to start again use fit or a clone"
                 )
         objective, self.costs_ = self._settings(self.classes_)
         objective.seek(self.objective_.steps)
-        self.objective_ = objective
-        self._optimizer.param_groups[0]["lr"] = self.learning_rate_init
+        self.objective_ = self._trainer.objective = objective
 
-    def _train(self, X: NDArray[Any], y: NDArray[Any], sample_weight: Any, passes: int) -> None:
-        """Make passes over the rows that have a weight."""
+    def _train(self, X: Any, y: NDArray[Any], sample_weight: Any, passes: int | None) -> None:
+        """Train on the rows that have a weight: None for one pass, which nothing ends."""
         target = np.searchsorted(self.classes_, y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        scored = weight
         if self.class_weight is not None:
             classes: Any = {"classes": self.classes_, "y": y, "sample_weight": sample_weight}
             weight = weight * compute_class_weight(self.class_weight, **classes)[target]
-        kept = weight > 0
-        if not kept.any():
+        kept = np.flatnonzero(weight)
+        if not len(kept):
             raise ValueError(
                 f"class_weight must leave some row a weight, got {self.class_weight!r}; use None"
             )
-        rows, labels = torch.tensor(X[kept], dtype=self._dtype), torch.tensor(target[kept])
-        weights = torch.tensor(weight[kept] / weight[kept].mean(), dtype=self._dtype)
-        size = min(200, len(rows)) if self.batch_size == "auto" else int(self.batch_size)
-        for _ in range(passes):
-            total = 0.0
-            for batch in torch.from_numpy(self._random.permutation(len(rows))).split(size):
-                self._optimizer.zero_grad()
-                loss = self.objective_(self.module_(rows[batch]), labels[batch], row_weight=weights[batch])
-                loss.backward()
-                self._optimizer.step()
-                self.objective_.step()
-                total += loss.item() * weights[batch].sum().item()
-            self.n_iter_ += 1
-            self.loss_curve_.append(total / len(rows))
-            if not all(bool(each.isfinite().all()) for each in self.module_.parameters()):
-                raise ValueError(
-                    f"weights must stay finite in training, got nan or infinity in pass {self.n_iter_}; "
-                    "scale the features, or lower learning_rate_init"
-                )
+        held_out = kept[:0]
+        if self.early_stopping:
+            size: Any = {"test_size": self.validation_fraction, "random_state": self._seed}
+            kept, held_out = train_test_split(kept, stratify=target[kept], **size)
 
+        def rows(part: Any) -> list[Rows]:
+            labels, weights, scores = (torch.from_numpy(each[part]) for each in (target, weight, scored))
+            even = bool((weights == 1).all())
+            return [Rows(inputs_of(X[part]), labels, None if even else weights, scores)]
 
-def _drawn(fan_in: int, fan_out: int, random: Any) -> nn.Module:
-    """Return a layer with weights from torch's distribution, but not from torch's generator."""
-    layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)
-    bound = fan_in**-0.5
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.from_numpy(random.uniform(-bound, bound, parameter.shape)))
-    return layer
-
-
-def _ordered(costs: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return checked costs of the classes, in their order."""
-    if costs is None:
-        return None
-    if isinstance(costs, Matrix) and costs.kind != "costs":
-        raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
-    matrix = Matrix(costs, "costs")
-    if getattr(costs, "classes", None) is not None or hasattr(costs, "columns"):  # a fold may lack a class
-        return matrix.part(classes.tolist()).array
-    if len(matrix) != len(classes):
-        names = ", ".join(map(str, classes.tolist()))
-        raise ValueError(
-            f"costs[true, predicted] must have a row and a column for each of {names}, got {matrix.shape}; "
-            "in this order, or named: targets.Matrix(costs, 'costs', names)"
+        ends = passes is not None and (self.early_stopping or not self.objective_.schedules)
+        self._trainer.options = Options(
+            epochs=passes or 1,
+            batch_size=min(200, len(kept)) if self.batch_size == "auto" else int(self.batch_size),
+            lr=float(self.learning_rate_init),
+            weight_decay=0.0,
+            patience=self.n_iter_no_change + 1 if ends else math.inf,
+            stop="accuracy" if self.early_stopping else "none",
+            tol=float(self.tol),
+            alpha=float(self.alpha),
+            shuffle=bool(self.shuffle),
+            device=self.device,
+            scores=("accuracy",),
         )
-    return matrix.array
+        copy = Trained()
+        for (copy,) in self._trainer.run(rows(kept), rows(held_out) if self.early_stopping else None):
+            self._note(copy)
+        if self.early_stopping:
+            load(self._trainer.model, copy.state)
+        if ends and not copy.stopped and len(copy.losses) > self.n_iter_no_change:
+            warnings.warn(
+                f"max_iter must be larger for training to converge by tol={self.tol}, got {self.max_iter}; "
+                "with n_iter_no_change=numpy.inf it is not asked to",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
+    def _note(self, copy: Trained) -> None:
+        """Keep and print what a pass came to, or raise."""
+        self.n_iter_ += 1
+        self.loss_ = copy.losses[-1]
+        self.loss_curve_.append(self.loss_)
+        finite = math.isfinite(self.loss_) and all(
+            bool(each.isfinite().all()) for each in self.module_.parameters()
+        )
+        if not finite:
+            raise ValueError(
+                f"weights must stay finite in training, got nan or infinity in pass {self.n_iter_}; "
+                "scale the features, or lower learning_rate_init"
+            )
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        if not self.early_stopping:
+            self.best_loss_ = min(self.loss_curve_)
+            return
+        score = copy.curve[-1]["accuracy"]
+        self.validation_scores_ = [*(self.validation_scores_ or []), score]
+        self.best_loss_, self.best_validation_score_ = None, -copy.best
+        if self.verbose:
+            print(f"Validation score: {score:f}")
 
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 __all__ = ["ObjectiveClassifier"]

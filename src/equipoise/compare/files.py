@@ -4,7 +4,6 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +37,16 @@ def read(
     group: str | None = None,
     time: str | None = None,
 ) -> Dataset:
-    """Read and check the data, and refuse what could only be read by guessing.
+    """Return the data of files, and refuse what could only be read by guessing.
 
-    Columns named by `clean`, `group` and `time` are no features. For an NPZ file they are names of arrays.
-
-    Args:
-        path: CSV, TSV, Parquet or NPZ file; None for scikit-learn's digits.
-        target: Column with the classes, for a table.
-        drop: Columns to leave out, for a table.
-        test: File with the test rows, of the same kind and with the same columns; its rows come last. Columns
-            that only it has are left out. With `clean`, only it needs that column; and if `clean` is the
-            target (y of an NPZ file), the labels of this file are those known to be better.
-        clean: Column with labels known to be better, for test rows only. They have the same classes. Rows
-            without one are never test rows.
-        group: Column whose values keep rows together: a group is never in two parts.
-        time: Column of numbers or ISO dates: the latest rows are the test part.
+    The file of test rows is of the same kind and has the same columns, and its rows come last. `clean`,
+    `group` and `time` name columns, or arrays of an NPZ file, that are no features. With `test`, only its
+    rows need `clean`, which may be the target: then their labels are the better ones.
 
     Raises:
         ValueError: If there is anything that training could not work with; names file, column and place.
         ImportError: If a file needs a library that is not installed.
     """
-    drop = [drop] if isinstance(drop, str) else list(drop)
-    source = {"data": path, "target": target, "drop": drop or None, "test": test}
-    source |= {"clean": clean, "group": group, "time": time}
     roles = {role: name for role, name in (("clean", clean), ("group", group), ("time", time)) if name}
     if path is None:
         for option, name in {"target": target, "drop": [*drop], "test": test, **roles}.items():
@@ -70,9 +56,8 @@ def read(
                 )
         digits: Any = load_digits()
         classes = tuple(map(str, digits.target_names))
-        return Dataset(
-            "scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes, source=source
-        )
+        labels = digits.target.astype(np.int64)
+        return Dataset("scikit-learn's digits", digits.data, labels, classes, source={})
     kind = _kind(path, "data")
     if test is not None and _kind(test, "test") != kind:
         raise ValueError(
@@ -82,9 +67,11 @@ def read(
         raise ValueError(
             f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
         )
+    source: dict[str, Any] = {"data": path} | ({"test": test} if test else {}) | roles
     if kind != "npz":
-        found = _tables(path, target, drop, test, roles)
-        return replace(found, source=source)
+        drop = [drop] if isinstance(drop, str) else list(drop)
+        source |= {"target": target, "drop": drop} if drop else {"target": target}
+        return replace(_tables(path, target, drop, test, roles), source=source)
     if target is not None or drop:
         raise ValueError(
             f"target and drop must be left out without a table, got {target or drop[0]!r}; "
@@ -192,7 +179,7 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
     )
     separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
     notes = [separated] if found.separator != own else []
-    return _named(table, names), f"line {found.lines[0]} of {path}", notes
+    return table.set_axis(names, axis=1), f"line {found.lines[0]} of {path}", notes
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
@@ -217,11 +204,8 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
         table = pd.DataFrame(columns, range(len(read)))
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         raise ValueError(f"{option} must be a readable table, got {path!r}; {_reason(error)}") from error
-    return _named(table.set_axis(_places("row", range(1, len(table) + 1), path)), names), path, []
-
-
-def _named(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    return table.set_axis(pd.Index(names, dtype=object), axis=1)
+    places = _places("row", range(1, len(table) + 1), path)
+    return table.set_axis(places).set_axis(names, axis=1), path, []
 
 
 def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
