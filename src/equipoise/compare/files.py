@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def read(
         ValueError: If there is anything that training could not work with; names file, column and place.
         ImportError: If a file needs a library that is not installed.
     """
+    drop = [drop] if isinstance(drop, str) else list(drop)
+    source = {"data": path, "target": target, "drop": drop or None, "test": test}
+    source |= {"clean": clean, "group": group, "time": time}
     roles = {role: name for role, name in (("clean", clean), ("group", group), ("time", time)) if name}
     if path is None:
         for option, name in {"target": target, "drop": [*drop], "test": test, **roles}.items():
@@ -56,8 +60,9 @@ def read(
                 )
         digits: Any = load_digits()
         classes = tuple(map(str, digits.target_names))
-        labels = digits.target.astype(np.int64)
-        return Dataset("scikit-learn's digits", digits.data, labels, classes, source={})
+        return Dataset(
+            "scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes, source=source
+        )
     kind = _kind(path, "data")
     if test is not None and _kind(test, "test") != kind:
         raise ValueError(
@@ -67,11 +72,9 @@ def read(
         raise ValueError(
             f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
         )
-    source: dict[str, Any] = {"data": path} | ({"test": test} if test else {}) | roles
     if kind != "npz":
-        drop = [drop] if isinstance(drop, str) else list(drop)
-        source |= {"target": target, "drop": drop} if drop else {"target": target}
-        return replace(_tables(path, target, drop, test, roles), source=source)
+        found = _tables(path, target, drop, test, roles)
+        return replace(found, source=source)
     if target is not None or drop:
         raise ValueError(
             f"target and drop must be left out without a table, got {target or drop[0]!r}; "
