@@ -58,7 +58,7 @@ OUTSIDE = (
     "cli.py",
     "maps",
     "metrics.py",
-    "training.py",
+    "training",
     "targets",
     "decisions.py",
     "distributions.py",
