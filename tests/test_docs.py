@@ -41,7 +41,9 @@ def test_most_docstrings_have_an_example() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run_and_print_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pattern = r"^```python\n(.*?)^```(?:\n\n```\n(.*?)^```)?"  # the second block, if any, is what the first prints
+    pattern = (
+        r"^```python\n(.*?)^```(?:\n\n```\n(.*?)^```)?"  # the second block, if any, is what the first prints
+    )
     space: dict[str, object] = {}
     for block, shown in re.findall(pattern, page.read_text(), flags=re.DOTALL | re.MULTILINE):
         capsys.readouterr()

@@ -51,8 +51,8 @@ def test_the_table_and_the_predictions_are_data_frames(found, arrays):
     accuracy = table[table["measure"] == "accuracy"].groupby("objective")["value"].mean()
     for name, part in rows.groupby("candidate"):
         assert sorted(part["row"]) == list(range(150))
-        assert (part["true"] == part["predicted"]).mean() == pytest.approx(accuracy[name], abs=1e-9)
-        assert part["true"].tolist() == [str(label) for label in arrays[1][part["row"]]]
+        assert (part["target"] == part["predicted"]).mean() == pytest.approx(accuracy[name], abs=1e-9)
+        assert part["target"].tolist() == [str(label) for label in arrays[1][part["row"]]]
     assert set(rows["candidate"]) == {outcome.candidate.name for outcome in found.result.outcomes}
 
 
@@ -237,10 +237,10 @@ def strict(features, classes):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"model": nothing}, TypeError, "model must be a function from .* got NoneType from nothing; return"),
-        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two rows, got \(2, 2\) from narrow"),
-        ({"model": pair}, ValueError, r"model must return logits \(2, 3\) of two rows, got tuple from pair"),
-        ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error from strict"),
+        ({"model": nothing}, TypeError, "model must be a function from .* got NoneType from mine; return"),
+        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two rows, got \(2, 2\) from mine"),
+        ({"model": pair}, ValueError, r"model must return logits \(2, 3\) of two rows, got tuple from mine"),
+        ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error from mine"),
         ({"width": 10**9}, ValueError, "width must fit in memory, got 1000000000: 3 networks would take .* GiB"),
         ({"device": "abacus"}, ValueError, "device must be .* got 'abacus'"),
         ({"jobs": 0}, ValueError, "jobs must be .* got 0"),
@@ -263,7 +263,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_pat
         ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"names of their own, got 'CrossEntropy\(\)' twice"),
         ([torch.nn.CrossEntropyLoss()], "CrossEntropyLoss"),
         ([Focal], "Focal"),
-        ([3], "3"),
+        ([3], "got a int"),
     ],
 )
 def test_objectives_that_cannot_be_used_are_named(arrays, objectives, says):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from equipoise.training import STOPS
+from equipoise.training.networks import find_device
 
 __all__ = ["WORTHWHILE", "Settings"]
 
@@ -80,6 +81,7 @@ class Settings:
                     f"worthwhile must give {', '.join(known)} a number of 0 or more, got {_short(least)} for "
                     f"{name!r}; write for example {{'accuracy': 0.005}}"
                 )
+        find_device(self.device)
         object.__setattr__(self, "worthwhile", WORTHWHILE | dict(self.worthwhile))
 
     @property

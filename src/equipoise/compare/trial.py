@@ -211,7 +211,7 @@ def options(settings: Settings, setting: Setting, *, to_the_end: bool) -> Option
         patience=settings.patience,
         stop=settings.stop,  # pyright: ignore[reportArgumentType]
         to_the_end=to_the_end,
-        # device=settings.device,
+        device=settings.device,
     )
 
 
