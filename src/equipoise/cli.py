@@ -86,7 +86,7 @@ _PAIRED = """
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, and whose options take every value that is not an option."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Parse words, options joined to their values: argparse takes "-1*Focal()" for an option."""
         words = list(sys.argv[1:] if args is None else args)
         options = self._option_string_actions
@@ -260,10 +260,11 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     """What `compare` is called with: options before the study, files read, functions of the user found."""
     from equipoise.compare import read, study
 
-    path, source = given.pop("data", None), given.pop("source", None)
+    path = given.pop("data", None)
+    source = given.pop("source", None)
     reading = {name: given.pop(name) for name in re.findall(r"--(\w+)", _READ) if name in given}
     again = path is not None and path.lower().endswith(".toml")
-    asked = study.load(path) if again else {"data": {"data": path}}
+    asked: dict[str, Any] = study.load(str(path)) if again else {"data": {"data": path}}
     read_then = asked.pop("data")
     given = asked | given
     if again and "model" not in given and "model_name" in given:

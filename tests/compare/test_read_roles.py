@@ -311,7 +311,7 @@ def test_files_that_are_no_test_rows_are_refused(other, content, says):
 def test_parquet_without_pyarrow_is_refused(monkeypatch):
     write(table(), "t.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"needs pyarrow for Parquet; pip install 'equipoise\[compare\]'"):
+    with pytest.raises(ImportError, match=r"needs pyarrow for Parquet; pip install 'equipoise\[parquet\]'"):
         load("t.parquet")
 
 

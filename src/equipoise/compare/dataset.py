@@ -35,6 +35,7 @@ class Dataset:
         time: When each row is from (N,); the latest rows are the test part. None without times.
         test: True for the rows of a given test part (N,), which come last. None without one.
         weight: Weights of the rows (N,), above 0, and 1 for rows of a given test part. None without weights.
+        source: What `read` was called with; None for data from Python.
     """
 
     name: str

@@ -192,7 +192,7 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ImportError(
-            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[compare]'"
+            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[parquet]'"
         ) from error
     try:
         read: Any = ParquetFile(path).read()
