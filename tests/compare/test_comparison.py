@@ -238,10 +238,10 @@ def strict(features, classes):
     ("given", "error", "says"),
     [
         ({"model": nothing}, TypeError, "model must be a function from .* got NoneType from mine; return"),
-        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two rows, got \(2, 2\) from mine"),
+        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two .* got \(2, 2\) from mine"),
         ({"model": pair}, ValueError, r"model must return logits \(2, 3\) of two rows, got tuple from mine"),
-        ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error from mine"),
-        ({"width": 10**9}, ValueError, "width must fit in memory, got 1000000000: 3 networks would take .* GiB"),
+        ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error"),
+        ({"width": 10**9}, ValueError, "width must fit in memory, got 1000000000: 3 networks would take"),
         ({"device": "abacus"}, ValueError, "device must be .* got 'abacus'"),
         ({"jobs": 0}, ValueError, "jobs must be .* got 0"),
         ({"folds": 200}, ValueError, "folds must be at most .* got 200"),
@@ -308,7 +308,7 @@ def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
 
 def test_a_baseline_that_diverges_is_refused(arrays):
     with pytest.raises(
-        FloatingPointError, match="plain cross entropy must stay finite .* lower lr from 1e\\+30"
+        FloatingPointError, match=r"plain cross entropy must stay finite .* lower lr from 1e\+30"
     ):
         compare(PAIR, *arrays, **(FAST | {"lr": 1e30}))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare.matrices import read_costs
 from equipoise.compare.files import read
+from equipoise.compare.matrices import read_costs
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")

@@ -119,7 +119,9 @@ def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_pa
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr == f"equipoise: interrupted; finished trainings are kept in {out}, the same command resumes\n"
+    assert (
+        stderr == f"equipoise: interrupted; finished trainings are kept in {out}, the same command resumes\n"
+    )
     assert stdout == ""
     assert all(Store(out / "trials").read(path.stem) for path in records(out))
 
@@ -134,7 +136,9 @@ def test_two_runs_in_one_folder_at_once_are_both_right(whole, blobs, environment
         assert numbers(json.loads(stdout)) == numbers(expected)
     assert len(records(out)) == len(predictions(out)) == UNITS
     assert not [*(out / "trials").glob("*.tmp")]
-    assert (out / "results.csv").read_text().count("\n") == (reference / "results.csv").read_text().count("\n")
+    assert (out / "results.csv").read_text().count("\n") == (reference / "results.csv").read_text().count(
+        "\n"
+    )
 
 
 def copied(whole, tmp_path):
@@ -148,7 +152,7 @@ def copied(whole, tmp_path):
 
 def test_a_damaged_unit_is_run_again(whole, blobs, tmp_path):
     out = copied(whole, tmp_path)
-    torn, altered, lost = records(out)[:3]
+    torn, altered = records(out)[:2]
     torn.write_bytes(torn.read_bytes()[:100])
     altered.write_bytes(altered.read_bytes().replace(b'"accuracy": 0.', b'"accuracy": 1.'))
     predictions(out)[2].unlink()

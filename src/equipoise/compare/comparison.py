@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare"]
 
 _NEEDED = {
+    "cloudpickle": "cloudpickle",
     "sklearn": "scikit-learn",
     "scipy": "scipy",
     "pandas": "pandas",

@@ -77,7 +77,7 @@ def load(path: str) -> dict[str, Any]:
         ValueError: If it is no TOML, or has a key or a kind of value that a study does not have.
         OSError: If the file cannot be read.
     """
-    from equipoise.compare import read
+    from equipoise.compare.files import read
 
     try:
         study = tomllib.loads(Path(path).read_bytes().decode())
