@@ -238,7 +238,7 @@ def strict(features, classes):
     ("given", "error", "says"),
     [
         ({"model": nothing}, TypeError, "model must be a function from .* got NoneType from mine; return"),
-        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) of two .* got \(2, 2\) from mine"),
+        ({"model": narrow}, ValueError, r"model must return logits \(2, 3\) .* got \(2, 2\) from mine"),
         ({"model": pair}, ValueError, r"model must return logits \(2, 3\) of two rows, got tuple from mine"),
         ({"model": strict}, ValueError, r"model must take inputs \(2, 4\) in torch.float32, got an error"),
         ({"width": 10**9}, ValueError, "width must fit in memory, got 1000000000: 3 networks would take"),
