@@ -36,7 +36,6 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown, listed, deciding = rows(result), measures(result), result.plan.deciding
     environment.filters |= {
         "code": _with_code([each.candidate.name for each in result.outcomes]),
         "breakable": _breakable,
@@ -45,10 +44,13 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         "number": number,
         "share": share,
     }
+    shown, listed, deciding = rows(result), measures(result), result.plan.deciding
     candidates = [row for row in shown[1:] if not row.beside]
-    sharp = [each.candidate.name for each in sentences.sharper_than_the_data(result)]
-    pictured, others = _pictured(result, verdict)
-    headline, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence, maxsplit=1)
+    # Pictures of the baseline, of the winner or else the best candidate, and of the others folded away
+    ranked = sorted(
+        ((_card(row.of, place), row.of) for place, row in enumerate(candidates, start=1)),
+        key=lambda each: (each[1] is not verdict.winner, rank(each[1].mean("calibrated_nll"))),
+    )
     page = environment.get_template("report.html.jinja").render(
         version=equipoise.__version__,
         result=result,
@@ -56,19 +58,15 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         plan=result.plan,
         words=sentences,
         features=features,
-        headline=headline,
-        rest="".join(rest),
+        rest=verdict.sentence.removeprefix(verdict.headline).strip(),
         panels=[_panel(result, name, candidates) for name in deciding],
         symbols=figures.SYMBOLS,
         strip=figures.strip,
         heads=[listed[name] for name in dict.fromkeys((*deciding, *KEY_MEASURES)) if name in listed],
         measures=listed.values(),
         rows=shown,
-        candidates=sorted(candidates, key=lambda row: _smallest(row.of.mean(deciding[-1]))),
-        sharp=sharp,
-        cards=[_card(outcome, place) for place, outcome in pictured],
-        more=[_card(outcome, place) for place, outcome in others[:MOST_PICTURES]],
-        left_out=len(others[MOST_PICTURES:]),
+        candidates=sorted(candidates, key=lambda row: rank(row.of.mean(deciding[-1]))),
+        sharp=[each.candidate.name for each in sentences.sharper_than_the_data(result)],
         matrix=_matrix(result, verdict),
         study=path.with_name("study.toml").exists(),
     )
@@ -76,9 +74,12 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
 
 
 def _with_code(names: Sequence[str]) -> Callable[[str], Markup]:
-    """Return a filter that sets names of objectives, and what stands in back ticks, as code in a sentence."""
-    spelled = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    pattern = re.compile(rf"((?<!\w)(?:{spelled})(?!\w)|`[^`]+`)")
+    """Return a filter that sets as code what stands in back ticks and names that are spelled as calls.
+
+    Other names may be words of the sentence, and stay as they are.
+    """
+    calls = [name for name in sorted(names, key=len, reverse=True) if "(" in name]
+    pattern = re.compile(rf"((?<!\w)(?:{'|'.join(map(re.escape, calls))})(?!\w)|`[^`]+`)")
 
     def code(piece: str) -> Markup:
         return Markup("<code>{}</code>").format(_breakable(piece if piece in names else piece.strip("`")))
