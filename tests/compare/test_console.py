@@ -183,3 +183,12 @@ def test_progress_is_lines_in_a_pipe_and_nothing_if_quiet(capsys):
     with console.progress(quiet=False) as watch:
         watch(40, 40)
     assert capsys.readouterr().err == "40 of 40 trainings\n"
+
+
+@pytest.mark.parametrize("total", [20, 60, 80, 88])
+def test_progress_is_told_where_many_trainings_finish_at_once(capsys, total):
+    with console.progress() as watch:
+        for done in (0, 10, 20, total):
+            watch(done, total)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{done} of {total} trainings" for done in dict.fromkeys((0, 10, 20, total))]

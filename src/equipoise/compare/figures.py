@@ -89,7 +89,7 @@ def strip(along: Axis, difference: Difference) -> Markup:
         Markup('<rect class="band" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(left, right - left),
         Markup('<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(along.place(0.0)),
     ]
-    if np.isfinite(low) and np.isfinite(high):
+    if np.isfinite(low):
         places = sorted((along.place(low), along.place(high)))
         marks += [Markup('<line class="reach" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*places)]
         for value in (low, high):
@@ -109,14 +109,13 @@ def scale(along: Axis, measure: Measure) -> Markup:
         Markup(
             '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
             '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
-        ).format(along.place(tick / factor), "0" if abs(tick) < 1e-9 * (high - low) else _signed(tick))
+        ).format(
+            along.place(tick / factor),
+            "0" if abs(tick) < 1e-9 * (high - low) else f"{tick:+.6g}".replace("-", "\u2212"),
+        )
         for tick in ticks[(ticks > low) & (ticks < high)]
     ]
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.6g}".replace("-", "\u2212")
 
 
 def _at(place: float, path: str, kind: str) -> Markup:
@@ -132,22 +131,21 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Marku
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         edges = np.linspace(0, 1, ECE_BINS + 1)
         above.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        for (confidence, right), colour, marker, label in (
-            (raw, _WRONG, "s", "raw"),
-            (calibrated, _ACCENT, "o", "calibrated"),
+        for (confidence, right), colour, face, marker, label in (
+            (raw, _WRONG, _PAGE, "s", "raw"),
+            (calibrated, _ACCENT, _ACCENT, "o", "calibrated"),
         ):
             share, stated = calibration_curve(right, confidence, n_bins=ECE_BINS, strategy="uniform")
             counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
+            below.stairs(counts / len(confidence), edges, color=colour, linewidth=1.2)
             counts = counts[counts > 0]
             enough = counts >= min(FEWEST_ROWS, counts.max())
-            sizes = 8 + 60 * np.sqrt(counts[enough] / counts.max())
-            above.plot(stated[enough], share[enough], color=colour, linewidth=1.2)
+            drawn, sizes = (stated[enough], share[enough]), 8 + 60 * np.sqrt(counts[enough] / counts.max())
+            above.plot(*drawn, color=colour, linewidth=1.2)
             above.scatter(
-                stated[enough], share[enough], s=sizes, color=colour, marker=marker, linewidths=1, zorder=3,
-                clip_on=False, label=label, **({"facecolors": _PAGE} if marker == "s" else {}),
+                *drawn, s=sizes, color=colour, facecolors=face, marker=marker, linewidths=1, zorder=3,
+                clip_on=False, label=label,
             )  # fmt: skip
-            shares = np.histogram(confidence, bins=edges)[0] / max(len(confidence), 1)
-            below.stairs(shares, edges, color=colour, linewidth=1.2, fill=False)
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
         above.text(0.03, 0.93, "says too little", fontsize=7.5, color=_MUTED)
         above.text(0.97, 0.04, "says too much", fontsize=7.5, color=_MUTED, ha="right")
@@ -197,14 +195,11 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Fig
     with matplotlib.rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure)
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    svg = svg.replace("xlink:href", "href")
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
