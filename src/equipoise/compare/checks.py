@@ -179,7 +179,7 @@ def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, .
 
 def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     every = np.arange(len(dataset.classes))
-    empty = np.sum([~np.isin(every, dataset.labels[split.test]) for split in splits], axis=0)
+    empty = np.sum([~np.isin(every, dataset.target[split.test]) for split in splits], axis=0)
     lacking = [repr(dataset.classes[place]) for place in np.argsort(-empty, kind="stable") if empty[place]]
     if not lacking:
         return []

@@ -46,19 +46,16 @@ class Verdict:
 def decide(
     calls: Sequence[Sequence[str | None]], ranks: Sequence[tuple[float, str]]
 ) -> tuple[str, int | None, list[int]]:
-    """Choose the winner from calls alone.
+    """Choose the winner from calls alone: return the call, its place, and the places left to choose from.
 
     A candidate wins that is better in a deciding measure and worse in none; of several, the one of the
     smallest rank. The call is then "better". Else it is "undecided" if a candidate is better in one measure
-    and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise.
+    and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise. The winner is
+    None for the baseline; where none wins, those better in one and worse in another are left to choose from.
 
     Args:
         calls: For each candidate, its call in each deciding measure.
         ranks: For each candidate, its calibrated NLL or cost, and its text, which breaks ties.
-
-    Returns:
-        The call; the place of the winner, None for the baseline; the places of the candidates that leave a
-        choice to the reader, the smallest rank first, where there is no winner.
 
     Example:
         >>> decide([["better", "undecided"], ["equal", "worse"]], [(0.3, "Brier()"), (0.4, "Focal()")])
@@ -80,7 +77,7 @@ def decide(
 def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
     names, candidates, against = result.plan.deciding, result.outcomes[1:], _against(result)
-    calls = [[each.call(name) for name in names] for each in candidates]
+    calls = [_calls(result, each) for each in candidates]
     said, place, mixed = decide(
         calls, [(rank(each.mean(names[-1])), each.candidate.name) for each in candidates]
     )
@@ -112,6 +109,10 @@ def judge(result: Result) -> Verdict:
     return Verdict(said, winner, against, choice, lines[0], sentence, others, _code(result, winner))
 
 
+def _calls(result: Result, outcome: Outcome) -> list[str | None]:
+    return [outcome.call(name) for name in result.plan.deciding]
+
+
 def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
     """How far a candidate is from being called better; smaller is nearer."""
     reached = [math.inf]
@@ -119,8 +120,7 @@ def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
         found, better = outcome.differences[name], measures(result)[name].better
         if found.high > found.low:
             reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
-    worse = any(outcome.call(name) == WORSE for name in result.plan.deciding)
-    return worse, min(reached), outcome.candidate.name
+    return WORSE in _calls(result, outcome), min(reached), outcome.candidate.name
 
 
 def _doubt(result: Result, nearest: Outcome, shown: str) -> list[str]:
@@ -181,15 +181,14 @@ def _data(result: Result) -> str:
 
 def _also(result: Result, told: Outcome) -> list[str]:
     """What is to be said of the candidates that the sentence does not name, and of all that went wrong."""
-    rest = [each for each in result.outcomes[1:] if each is not told]
-    calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
-    ahead = [(each, WORSE in said) for each, said in zip(rest, calls, strict=True) if BETTER in said]
+    said = [(each, _calls(result, each)) for each in result.outcomes[1:]]
+    ahead = [(each, WORSE in calls) for each, calls in said if each is not told and BETTER in calls]
     clean = [each.candidate.name for each, mixed in ahead if not mixed]
     lines = [f"Also better: {', '.join(clean)}."] if clean else []
     lines += [f"With {each.candidate.name}, {_differences(result, each)}." for each, mixed in ahead if mixed]
-    for each in result.outcomes[1:]:
+    for each, calls in said:
         raw = each.differences.get("nll")
-        settled = all(each.call(name) in (EQUAL, WORSE) for name in result.plan.deciding)
+        settled = BETTER not in calls and UNDECIDED not in calls
         if raw is not None and raw.high < 0 and settled:
             lines.append(
                 f"{each.candidate.name} does only what a temperature does: its raw NLL differs by "
