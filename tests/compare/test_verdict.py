@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from equipoise.compare.measures import Measure
 from equipoise.compare.records import Setting
 from equipoise.compare.statistics import Difference
-from equipoise.compare.verdict import AGAINST, decide, judge
+from equipoise.compare.verdict import decide, judge
 
+AGAINST = "plain cross entropy, best epoch, calibrated"
 GAMMA = "GammaCrossEntropy(gamma=0.5)"
 FOCAL = "Focal(gamma=2.0)"
 BRIER = "Brier()"

@@ -39,10 +39,9 @@ def warn_of_columns(
     """Return a warning of each column that looks like an identifier or like the class, and of constant ones.
 
     A column looks like the class if it alone predicts it with a balanced accuracy of `LEAK` in rows that were
-    not used to learn how, or if its values are names of classes and agree with the labels with a kappa of
-    `LABEL`. Columns of real measurements can do that too, where the classes are that far apart. Words have
-    nan where missing; an array of more than two dimensions has no columns; `different` is the number of
-    different values of each column as they were in the file.
+    not used to learn how, or if its values are names of classes that agree with the labels with a kappa of
+    `LABEL`; real measurements can do that too. Words have nan where missing; more than two dimensions have no
+    columns; `different` counts the values of each column as they were in the file.
     """
     if features.ndim > 2 or not len(labels):
         return []

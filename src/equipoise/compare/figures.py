@@ -189,7 +189,7 @@ def _window(lines: Sequence[Any], dots: Sequence[Any], key: str) -> tuple[float,
 
 
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """Return an SVG element to put in a page: no prologue, no metadata, own ids, colours of the page."""
+    """Return an SVG element to put in a page: ids salted by name, colours of the page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):
@@ -201,8 +201,7 @@ def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Fig
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     view = re.search(r'viewBox="[^"]+"', svg)
     said = escape(title)

@@ -8,7 +8,7 @@ from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import mean
 from equipoise.compare.results import Outcome, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows
-from equipoise.compare.views import cell, measures, number
+from equipoise.compare.views import cell, measures
 from equipoise.losses import LOSSES
 
 __all__ = ["PROBS", "SIMILARITY_COSTS", "caution", "decision_gain", "decision_gain_words"]
@@ -39,7 +39,7 @@ def noise_words(result: Result) -> str:
         return "no labels flipped"
     share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
     told = given if " " in given else f"noise={given}"
-    flipped = f"{100 * share:.0f} % of the training labels flipped ({told})"
+    flipped = f"{100 * share:.2g} % of the training labels flipped ({told})"
     return f"{flipped}, validation labels alike, test labels never"
 
 
@@ -97,11 +97,13 @@ def decision_gain_words(result: Result) -> str:
     found = decision_gain(result)
     if found is None:
         return ""
-    shown = cell(measures(result)["cost"], (), found[2]).interval
-    sure = f", 95 % interval of the difference {shown}" if math.isfinite(found[2].low) else ""
+    likeliest, cheapest, difference = found
+    cost = measures(result)["cost"]
+    interval = cell(cost, (), difference).interval
+    sure = f", 95 % interval of the difference {interval}" if math.isfinite(difference.low) else ""
     return (
-        f"Without another training: plain cross entropy costs {number(found[0])} when its likeliest class is "
-        f"taken and {number(found[1])} when the class of smallest expected cost is{sure}."
+        f"Without another training: plain cross entropy costs {cost.show(likeliest)} when its likeliest "
+        f"class is taken and {cost.show(cheapest)} when the class of smallest expected cost is{sure}."
     )
 
 

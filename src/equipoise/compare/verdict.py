@@ -12,35 +12,21 @@ from equipoise.compare.sentences import found_words, noise_words, splits_words
 from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
 from equipoise.compare.views import cell, least, measures, rank, worthwhile
 
-__all__ = ["AGAINST", "Verdict", "decide", "judge"]
-
-AGAINST = "plain cross entropy, best epoch, calibrated"
+__all__ = ["Verdict", "decide", "judge"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer.
+    """The answer, and what a reader must know beside it."""
 
-    Attributes:
-        call: "better" if a candidate wins; else "equal" or "undecided".
-        winner: The objective to use; plain cross entropy if no candidate wins.
-        against: What the candidates are compared with.
-        choice: Plain cross entropy and the candidates that are better in one deciding measure and worse in
-            another, as texts, where no candidate wins and there are such; else empty.
-        headline: What to do and why: the beginning of the sentence.
-        sentence: The same with all of the reasons and the data, for someone who has read nothing else.
-        others: What else a reader must know of the candidates.
-        code: The winner as code to paste.
-    """
-
-    call: str
-    winner: Outcome
-    against: str
-    choice: tuple[str, ...]
-    headline: str
-    sentence: str
-    others: str
-    code: str
+    call: str  # "better" if a candidate wins; else "equal" or "undecided"
+    winner: Outcome  # the objective to use; plain cross entropy if no candidate wins
+    against: str  # what the candidates are compared with
+    choice: tuple[str, ...]  # without a winner: the baseline, and those better in one and worse in another
+    headline: str  # what to do and why: how the sentence begins
+    sentence: str  # all reasons and the data, for someone who has read nothing else
+    others: str  # what else there is to know of the candidates
+    code: str  # the winner as code to paste
 
 
 def decide(
@@ -52,10 +38,7 @@ def decide(
     smallest rank. The call is then "better". Else it is "undecided" if a candidate is better in one measure
     and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise. The winner is
     None for the baseline; where none wins, those better in one and worse in another are left to choose from.
-
-    Args:
-        calls: For each candidate, its call in each deciding measure.
-        ranks: For each candidate, its calibrated NLL or cost, and its text, which breaks ties.
+    `calls` has a row for each candidate, and `ranks` its calibrated NLL or cost, and its text for ties.
 
     Example:
         >>> decide([["better", "undecided"], ["equal", "worse"]], [(0.3, "Brier()"), (0.4, "Focal()")])
@@ -83,7 +66,7 @@ def judge(result: Result) -> Verdict:
     )
     winner = result.baseline if place is None else candidates[place]
     rivals = [candidates[each].candidate.name for each in mixed]
-    choice = (winner.candidate.name, *rivals) if mixed else ()
+    choice = [winner.candidate.name, *rivals] if mixed else []
     nearest = min(candidates, key=lambda each: _distance(result, each))
     told = winner if place is not None else candidates[mixed[0]] if mixed else nearest
     name, found = told.candidate.name, f"{_differences(result, told)}; {_sure(result)}."
@@ -106,7 +89,7 @@ def judge(result: Result) -> Verdict:
         ]
     others = " ".join([*_also(result, told), *_besides(result, winner)])
     sentence = " ".join([*lines, _data(result)])
-    return Verdict(said, winner, against, choice, lines[0], sentence, others, _code(result, winner))
+    return Verdict(said, winner, against, tuple(choice), lines[0], sentence, others, _code(result, winner))
 
 
 def _calls(result: Result, outcome: Outcome) -> list[str | None]:
@@ -284,5 +267,5 @@ def _plain(result: Result, name: str) -> str:
 def _against(result: Result) -> str:
     """What the candidates are compared with."""
     settings = result.plan.settings
-    against = AGAINST.replace("best", "last") if settings.stop == "none" else AGAINST
-    return f"{against}, tuned alike" if settings.tune > 1 else against
+    epoch, tuned = ("last" if settings.stop == "none" else "best"), settings.tune > 1
+    return f"plain cross entropy, {epoch} epoch, calibrated{', tuned alike' if tuned else ''}"
