@@ -89,14 +89,17 @@ def strip(along: Axis, difference: Difference) -> Markup:
         Markup('<rect class="band" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(left, right - left),
         Markup('<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(along.place(0.0)),
     ]
+    paths: list[tuple[float, str, str]] = []  # each with its origin on the axis, in the middle of the strip
     if np.isfinite(low):
         places = sorted((along.place(low), along.place(high)))
         marks += [Markup('<line class="reach" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*places)]
         for value in (low, high):
             arrow = "M7-5L0 0L7 5" if along.place(value) < 50 else "M-7-5L0 0L-7 5"
-            marks.append(_at(along.place(value), "M0-4V4" if along.holds(value) else arrow, "end"))
+            paths.append((along.place(value), "end", "M0-4V4" if along.holds(value) else arrow))
     if np.isfinite(mean) and along.holds(mean):
-        marks.append(_at(along.place(mean), SYMBOLS[difference.call or "undecided"], "mark"))
+        paths.append((along.place(mean), "mark", SYMBOLS[difference.call or "undecided"]))
+    path = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
+    marks += [path.format(*each) for each in paths]
     return Markup('<svg class="strip" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
 
 
@@ -105,23 +108,15 @@ def scale(along: Axis, measure: Measure) -> Markup:
     factor = 100 if measure.percent else 1
     low, high = sorted((factor * along.left, factor * along.right))
     ticks = np.asarray(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high))
-    marks = [
-        Markup(
-            '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
-            '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
-        ).format(
-            along.place(tick / factor),
-            "0" if abs(tick) < 1e-9 * (high - low) else f"{tick:+.6g}".replace("-", "\u2212"),
-        )
-        for tick in ticks[(ticks > low) & (ticks < high)]
-    ]
+    mark = Markup(
+        '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
+        '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
+    )
+    ticks = ticks[(ticks > low) & (ticks < high)]
+    ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0
+    texts = [f"{tick:+.6g}".replace("-", "\u2212") if tick else "0" for tick in ticks]
+    marks = [mark.format(along.place(tick / factor), text) for tick, text in zip(ticks, texts, strict=True)]
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
-
-
-def _at(place: float, path: str, kind: str) -> Markup:
-    """Return a path whose origin lies at a place on the axis, in the middle of the strip."""
-    mark = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
-    return mark.format(place, kind, path)
 
 
 def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Markup:
