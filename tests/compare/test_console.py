@@ -38,7 +38,7 @@ def test_a_pipe_gets_a_line_for_each_row(result, shown):
     verdict = judge(result)
     assert verdict.sentence in lines
     assert lines[-1] == "report: out/report.html"
-    assert any(line.startswith("wrong labels found: ") for line in lines)
+    assert sum("wrong labels found: " in line and "labels flipped (noise=0.4)" in line for line in lines) == 1
     rows = {line.split("  ")[0]: line for line in lines}
     accuracy, nll = (
         next(m for m in result.plan.measures if m.name == n) for n in ("accuracy", "calibrated_nll")

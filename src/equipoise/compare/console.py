@@ -64,8 +64,6 @@ def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
     """Print the table, the verdict, what to beware of, and where the report is, if there is one."""
     _print(
         sys.stdout,
-        sentences.noise_words(result),
-        sentences.found_words(result),
         _table(result, terminal=sys.stdout.isatty()),
         f"differences from {verdict.against}; intervals are simultaneous; {sentences.splits_words(result)}",
         sentences.nll_words(result),

@@ -114,8 +114,10 @@ def scale(along: Axis, measure: Measure) -> Markup:
     )
     ticks = ticks[(ticks > low) & (ticks < high)]
     ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0
-    texts = [f"{tick:+.6g}".replace("-", "\u2212") if tick else "0" for tick in ticks]
-    marks = [mark.format(along.place(tick / factor), text) for tick, text in zip(ticks, texts, strict=True)]
+    marks = [
+        mark.format(along.place(tick / factor), f"{tick:+.6g}".replace("-", "\u2212") if tick else "0")
+        for tick in ticks
+    ]
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
 
 
