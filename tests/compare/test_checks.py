@@ -1,6 +1,7 @@
 """Columns, classes and rows that look wrong are warned of by name, and the like that are right are not."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -209,6 +210,15 @@ def test_classes_that_test_parts_lack_are_named():
     (warning,) = warn_of_parts(late, splits(late))
     assert warning.startswith("the test part lacks rows of 'b', 'c', and ")
     assert warning.endswith("; merge or remove such classes")
+
+
+def test_classes_of_test_parts_are_the_better_labels():
+    labels = np.arange(100) % 2
+    dataset = Dataset("made", np.random.default_rng(0).normal(size=(100, 2)), labels, ("a", "b"))
+    assert warn_of_parts(dataset, splits(dataset, 5)) == []
+    wrong = replace(dataset, clean=np.zeros(100, dtype=np.int64))  # every label of "b" is wrong
+    (warning,) = warn_of_parts(wrong, splits(wrong, 5))
+    assert warning.startswith("up to 5 of 5 test parts lack rows of 'b', and ")
 
 
 @pytest.mark.parametrize("shape", [(200, 1, 8, 8), (200, 5, 2)])

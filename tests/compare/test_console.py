@@ -38,7 +38,7 @@ def test_a_pipe_gets_a_line_for_each_row(result, shown):
     verdict = judge(result)
     assert verdict.sentence in lines
     assert lines[-1] == "report: out/report.html"
-    assert any(line.startswith("wrong labels found: ") for line in lines)
+    assert sum("wrong labels found: " in line and "labels flipped (noise=0.4)" in line for line in lines) == 1
     rows = {line.split("  ")[0]: line for line in lines}
     accuracy, nll = (
         next(m for m in result.plan.measures if m.name == n) for n in ("accuracy", "calibrated_nll")
@@ -183,3 +183,12 @@ def test_progress_is_lines_in_a_pipe_and_nothing_if_quiet(capsys):
     with console.progress(quiet=False) as watch:
         watch(40, 40)
     assert capsys.readouterr().err == "40 of 40 trainings\n"
+
+
+@pytest.mark.parametrize("total", [20, 60, 80, 88])
+def test_progress_is_told_where_many_trainings_finish_at_once(capsys, total):
+    with console.progress() as watch:
+        for done in (0, 10, 20, total):
+            watch(done, total)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"{done} of {total} trainings" for done in dict.fromkeys((0, 10, 20, total))]

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -262,3 +263,12 @@ def test_words_of_the_noise(result):
     unknown = replace(result, noise=replace(result.noise, rate=math.nan))
     assert sentences.found_words(unknown) == "wrong labels found: unknown"
     assert "(noise=0.4)" in sentences.noise_words(result)
+    records = tuple(replace(each, flipped=0.004) for each in result.baseline.records)
+    few = replace(result, outcomes=(replace(result.baseline, records=records), *result.outcomes[1:]))
+    assert sentences.noise_words(few).startswith("0.4 % of the training labels flipped")
+
+
+def test_costs_in_a_large_unit_are_not_shown_as_zero():
+    words = sentences.decision_gain_words(make(DEFAULT[:1], costs=True, scale=1e-5, **SMALL))
+    costs = re.findall(r"cross entropy costs (\S+) when .* taken and (\S+) when", words)
+    assert all(0 < float(cost) < 1e-3 for cost in costs[0])

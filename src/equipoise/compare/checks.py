@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
-from equipoise.compare.dataset import Dataset
-from equipoise.targets.files import NUMBER
+from equipoise.compare.dataset import Dataset, decimal
 
 if TYPE_CHECKING:
     from equipoise.compare.splits import Split
@@ -41,10 +39,9 @@ def warn_of_columns(
     """Return a warning of each column that looks like an identifier or like the class, and of constant ones.
 
     A column looks like the class if it alone predicts it with a balanced accuracy of `LEAK` in rows that were
-    not used to learn how, or if its values are names of classes and agree with the labels with a kappa of
-    `LABEL`. Columns of real measurements can do that too, where the classes are that far apart. Words have
-    nan where missing; an array of more than two dimensions has no columns; `different` is the number of
-    different values of each column as they were in the file.
+    not used to learn how, or if its values are names of classes that agree with the labels with a kappa of
+    `LABEL`; real measurements can do that too. Words have nan where missing; more than two dimensions have no
+    columns; `different` counts the values of each column as they were in the file.
     """
     if features.ndim > 2 or not len(labels):
         return []
@@ -56,7 +53,7 @@ def warn_of_columns(
         values: NDArray[Any] = column.to_numpy()
         codes, levels = pd.factorize(values, use_na_sentinel=False)
         count = len(levels) if different is None else different[place]
-        if what := _looks_like_identifier(title, values, count):
+        if what := _identifier(title, values, count):
             found.append(
                 f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out"
             )
@@ -83,37 +80,28 @@ def warn_of_columns(
 
 
 def warn_of_parts(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
-    """Return warnings of classes that test parts lack, and of rows copied across parts, in one repeat.
-
-    Rows with equal features in a test part and in what was trained on let a model that memorises look good.
-    Where columns have few values, rows are equal by chance; so they are counted once more with each column
-    shuffled, and there is a warning only if there are twice as many as that.
-    """
+    """Return warnings of classes that test parts lack, and of rows copied across parts, in one repeat."""
     return [*_lacking(dataset, splits), *_copied(dataset, splits)]
 
 
 def alike(target: str, classes: tuple[str, ...]) -> list[str]:
     """Return warnings of classes that are the same number, or word but for case, blanks and marks."""
     first: dict[Any, str] = {}
+    found = [(first.setdefault(_key(label), label), label) for label in classes]
     return [
-        f"{first[key]!r} and {label!r} in {target!r} are two classes, although they look alike; "
-        "spell them alike if they are one"
-        for label in classes
-        for key in [_key(label)]
-        if first.setdefault(key, label) != label
+        f"{one!r} and {other!r} in {target!r} are two classes, although they look alike; spell them alike if "
+        "they are one"
+        for one, other in found
+        if one != other
     ]
 
 
 def _key(label: str) -> Any:
     """Return what labels have in common that are spelled nearly alike."""
-    letters = "".join(
-        letter for letter in unicodedata.normalize("NFKC", label) if unicodedata.category(letter) != "Cf"
-    )
-    try:
-        number = Decimal(letters if NUMBER.fullmatch(letters) else "nan")
-    except InvalidOperation:  # exponents have a limit, of 18 digits
-        number = Decimal("nan")
-    return number if number.is_finite() else " ".join(letters.casefold().split())
+    plain = unicodedata.normalize("NFKC", label)
+    letters = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    number = decimal(letters)
+    return " ".join(letters.casefold().split()) if number is None else number
 
 
 def _some(names: Sequence[str]) -> str:
@@ -121,7 +109,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _looks_like_identifier(name: str, values: NDArray[Any], different: int) -> str:
+def _identifier(name: str, values: NDArray[Any], different: int) -> str:
     """Return what makes a column look like an identifier or a row number; nothing if it does not.
 
     Whole numbers do if all differ and they never fall (or never rise) from row to row, or their column has
@@ -133,12 +121,12 @@ def _looks_like_identifier(name: str, values: NDArray[Any], different: int) -> s
     values = values.astype(np.float64)
     if different < max(rows, 2) or not np.isfinite(values).all() or (values != np.round(values)).any():
         return ""
-    steps = np.diff(values)
     # Of values with this spread, rows^2 / (7 spread) pairs are equal by chance: above 5, none is unlikely
     crowded = rows**2 > 35 * values.std()
     named = _IDENTIFIER_NAME.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
-    whole = (steps >= 0).all() or (steps <= 0).all() or crowded or named
-    return "another whole number in every row" if whole else ""
+    order = pd.Index(values)
+    sorted_by = order.is_monotonic_increasing or order.is_monotonic_decreasing
+    return "another whole number in every row" if sorted_by or crowded or named else ""
 
 
 def _balanced_sample(labels: Labels) -> Labels:
@@ -180,7 +168,7 @@ def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, .
         return 0.0
     places: dict[Any, int] = {name: place for place, name in enumerate(classes)}
     if np.asarray(levels).dtype.kind in "biuf":
-        places = {float(name): place for name, place in places.items() if NUMBER.fullmatch(name)}
+        places = {float(name): place for name, place in places.items() if decimal(name) is not None}
     known = [-1 if pd.isna(level) else places.get(level) for level in levels]
     if None in known or len({*known} - {-1}) < 3:
         return 0.0
@@ -190,18 +178,25 @@ def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, .
 
 def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     every = np.arange(len(dataset.classes))
-    empty = np.sum([~np.isin(every, dataset.labels[split.test]) for split in splits], axis=0)
+    empty = np.sum([~np.isin(every, dataset.target[split.test]) for split in splits], axis=0)
     lacking = [repr(dataset.classes[place]) for place in np.argsort(-empty, kind="stable") if empty[place]]
     if not lacking:
         return []
-    who = (
-        f"up to {empty.max()} of {len(splits)} test parts lack" if len(splits) > 1 else "the test part lacks"
-    )
-    way = "merge or remove such classes" + ("" if dataset.one_test else ", or lower folds")
-    return [f"{who} rows of {_some(lacking)}, and cannot say how well they are told apart; {way}"]
+    who, way = f"up to {empty.max()} of {len(splits)} test parts lack", ", or lower folds"
+    if dataset.one_test:
+        who, way = "the test part lacks", ""
+    return [
+        f"{who} rows of {_some(lacking)}, and cannot say how well they are told apart; merge or remove such "
+        f"classes{way}"
+    ]
 
 
 def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
+    """Return a warning of rows with equal features in a test part and in what was trained on.
+
+    Where columns have few values, rows are equal by chance; so they are counted once more with each column
+    shuffled, and there is a warning only if there are twice as many as that.
+    """
     features: Any = dataset.features
     if isinstance(features, pd.DataFrame):
         features = np.transpose([pd.factorize(column)[0] for _, column in features.items()])

@@ -14,7 +14,7 @@ from equipoise.compare import sentences
 from equipoise.compare.plan import Plan
 from equipoise.compare.results import Result
 from equipoise.compare.verdict import Verdict
-from equipoise.compare.views import Cell, features, rows, visible
+from equipoise.compare.views import features, rows, visible
 
 __all__ = ["announce", "progress", "show"]
 
@@ -41,13 +41,7 @@ def announce(plan: Plan) -> None:
 
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function to call with the number of finished trainings and of all.
-
-    It shows a bar on stderr if that is a terminal, and lines elsewhere.
-
-    Args:
-        quiet: Show nothing.
-    """
+    """Yield a function of the number of finished trainings and of all: a bar on a terminal, else lines."""
     if quiet:
         yield lambda done, total: None
     elif sys.stderr.isatty():
@@ -56,26 +50,25 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task("training", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
-        yield _say
+        said: set[int] = set()  # tenths of the way; many trainings may finish at once
 
+        def say(done: int, total: int) -> None:
+            if (tenth := done * REPORTS // max(total, 1)) not in said:
+                said.add(tenth)
+                _print(sys.stderr, f"{done} of {total} trainings")
 
-def _say(done: int, total: int) -> None:
-    """Print a line at every tenth of the way."""
-    if done == total or done * REPORTS // total > (done - 1) * REPORTS // total:
-        _print(sys.stderr, f"{done} of {total} trainings")
+        yield say
 
 
 def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
     """Print the table, the verdict, what to beware of, and where the report is, if there is one."""
     _print(
         sys.stdout,
-        sentences.noise_words(result),
-        sentences.found_words(result),
         _table(result, terminal=sys.stdout.isatty()),
         f"differences from {verdict.against}; intervals are simultaneous; {sentences.splits_words(result)}",
         sentences.nll_words(result),
         *filter(None, (sentences.decision_gain_words(result), verdict.sentence, verdict.others)),
-        *(f"warning: {caution}" for caution in sentences.cautions(result, verdict.winner)),
+        *([f"warning: {caution}"] if (caution := sentences.caution(result, verdict.winner)) else []),
         *([] if report is None else [f"report: {report}"]),
     )
 
@@ -103,22 +96,16 @@ def _table(result: Result, *, terminal: bool) -> Table:
     for place, row in enumerate(rows(result), start=1):
         name = Text(f"context: {visible(row.name)}" if row.note == "context" else visible(row.title))
         apart = "not compared" if row.beside else ""
-        cells = [row.cells[measure.name] for measure in shown]
-        texts = [_stacked(each) for each in cells] if terminal else [
-            text for each in cells for text in (Text(each.value), _difference(each), Text(apart or each.call))
-        ]  # fmt: skip
+        texts: list[Text] = []
+        for cell in (row.cells[measure.name] for measure in shown):
+            found = [Text(f"{cell.difference} ({cell.interval})")] if cell.found else []
+            if terminal:
+                said = Text.assemble(cell.value, " ", (cell.call, _STYLES.get(cell.call, "")))
+                texts.append(Text("\n").join([said, *found]))
+            else:
+                texts += [Text(cell.value), *(found or [Text()]), Text(apart or cell.call)]
         if terminal and apart:
             name.append(f"\n{apart}")
         end = place in (1, len(result.outcomes))
         table.add_row(name, *texts, style="dim" if apart else None, end_section=end)
     return table
-
-
-def _difference(cell: Cell) -> Text:
-    return Text(f"{cell.difference} ({cell.interval})" if cell.found else "")
-
-
-def _stacked(cell: Cell) -> Text:
-    """Return a value with its call, and the difference below them."""
-    said = Text.assemble(cell.value, " ", (cell.call, _STYLES.get(cell.call, "")))
-    return Text("\n").join([said, _difference(cell)] if cell.found else [said])

@@ -89,14 +89,17 @@ def strip(along: Axis, difference: Difference) -> Markup:
         Markup('<rect class="band" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(left, right - left),
         Markup('<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(along.place(0.0)),
     ]
-    if np.isfinite(low) and np.isfinite(high):
+    paths: list[tuple[float, str, str]] = []  # each with its origin on the axis, in the middle of the strip
+    if np.isfinite(low):
         places = sorted((along.place(low), along.place(high)))
         marks += [Markup('<line class="reach" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*places)]
         for value in (low, high):
             arrow = "M7-5L0 0L7 5" if along.place(value) < 50 else "M-7-5L0 0L-7 5"
-            marks.append(_at(along.place(value), "M0-4V4" if along.holds(value) else arrow, "end"))
+            paths.append((along.place(value), "end", "M0-4V4" if along.holds(value) else arrow))
     if np.isfinite(mean) and along.holds(mean):
-        marks.append(_at(along.place(mean), SYMBOLS[difference.call or "undecided"], "mark"))
+        paths.append((along.place(mean), "mark", SYMBOLS[difference.call or "undecided"]))
+    path = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
+    marks += [path.format(*each) for each in paths]
     return Markup('<svg class="strip" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
 
 
@@ -105,24 +108,17 @@ def scale(along: Axis, measure: Measure) -> Markup:
     factor = 100 if measure.percent else 1
     low, high = sorted((factor * along.left, factor * along.right))
     ticks = np.asarray(MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(low, high))
+    mark = Markup(
+        '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
+        '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
+    )
+    ticks = ticks[(ticks > low) & (ticks < high)]
+    ticks[np.abs(ticks) < 1e-9 * (high - low)] = 0
     marks = [
-        Markup(
-            '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="4"/>'
-            '<text x="{0:.2f}%" y="16" text-anchor="middle">{1}</text>'
-        ).format(along.place(tick / factor), "0" if abs(tick) < 1e-9 * (high - low) else _signed(tick))
-        for tick in ticks[(ticks > low) & (ticks < high)]
+        mark.format(along.place(tick / factor), f"{tick:+.6g}".replace("-", "\u2212") if tick else "0")
+        for tick in ticks
     ]
     return Markup('<svg class="scale" aria-hidden="true">{}</svg>').format(Markup("").join(marks))
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.6g}".replace("-", "\u2212")
-
-
-def _at(place: float, path: str, kind: str) -> Markup:
-    """Return a path whose origin lies at a place on the axis, in the middle of the strip."""
-    mark = Markup('<svg x="{:.2f}%" y="50%" overflow="visible"><path class="{}" d="{}"/></svg>')
-    return mark.format(place, kind, path)
 
 
 def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Markup:
@@ -132,22 +128,21 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Marku
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         edges = np.linspace(0, 1, ECE_BINS + 1)
         above.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        for (confidence, right), colour, marker, label in (
-            (raw, _WRONG, "s", "raw"),
-            (calibrated, _ACCENT, "o", "calibrated"),
+        for (confidence, right), colour, face, marker, label in (
+            (raw, _WRONG, _PAGE, "s", "raw"),
+            (calibrated, _ACCENT, _ACCENT, "o", "calibrated"),
         ):
             share, stated = calibration_curve(right, confidence, n_bins=ECE_BINS, strategy="uniform")
             counts = np.bincount(np.searchsorted(edges[1:-1], confidence), minlength=ECE_BINS)
+            below.stairs(counts / len(confidence), edges, color=colour, linewidth=1.2)
             counts = counts[counts > 0]
             enough = counts >= min(FEWEST_ROWS, counts.max())
-            sizes = 8 + 60 * np.sqrt(counts[enough] / counts.max())
-            above.plot(stated[enough], share[enough], color=colour, linewidth=1.2)
+            drawn, sizes = (stated[enough], share[enough]), 8 + 60 * np.sqrt(counts[enough] / counts.max())
+            above.plot(*drawn, color=colour, linewidth=1.2)
             above.scatter(
-                stated[enough], share[enough], s=sizes, color=colour, marker=marker, linewidths=1, zorder=3,
-                clip_on=False, label=label, **({"facecolors": _PAGE} if marker == "s" else {}),
+                *drawn, s=sizes, color=colour, facecolors=face, marker=marker, linewidths=1, zorder=3,
+                clip_on=False, label=label,
             )  # fmt: skip
-            shares = np.histogram(confidence, bins=edges)[0] / max(len(confidence), 1)
-            below.stairs(shares, edges, color=colour, linewidth=1.2, fill=False)
         above.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
         above.text(0.03, 0.93, "says too little", fontsize=7.5, color=_MUTED)
         above.text(0.97, 0.04, "says too much", fontsize=7.5, color=_MUTED, ha="right")
@@ -191,23 +186,19 @@ def _window(lines: Sequence[Any], dots: Sequence[Any], key: str) -> tuple[float,
 
 
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """Return an SVG element to put in a page: no prologue, no metadata, own ids, colours of the page."""
+    """Return an SVG element to put in a page: ids salted by name, colours of the page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
         draw(figure)
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
+    svg = svg[svg.index("<svg") :].replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    svg = svg.replace("xlink:href", "href")
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     view = re.search(r'viewBox="[^"]+"', svg)
     said = escape(title)

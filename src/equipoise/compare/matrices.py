@@ -51,10 +51,7 @@ def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
 
 
 def lost_similarity(similarity: Floats) -> Floats:
-    """Return the costs that a similarity implies: how much less alike the predicted class is than the true.
-
-    This is 1 - similarity wherever a class is wholly alike to itself, and 0 on the diagonal always.
-    """
+    """Return the costs of a similarity: how much less alike the predicted class is than the true one."""
     return similarity.diagonal()[:, None] - similarity
 
 
@@ -64,11 +61,9 @@ def looks_transposed(
     """Return warnings if the matrix made of what was given may have its rows and columns the wrong way round.
 
     It may if its corner says so; and costs may if confusions get dearer the commoner the missed class is and
-    the rarer the class it is taken for (`counts` (C,)), where it is the rare class that is usually dear to
-    miss.
+    the rarer the class it is taken for (`counts` (C,)): it is the rare class that is usually dear to miss.
     """
-    found = []
-    corner, at = "", "the table"
+    found, corner, at = [], "", "the table"
     if isinstance(given, pd.DataFrame):
         corner = str(given.index.name or "")
     elif _suffix(given) not in (None, ".npy", ".toml"):

@@ -72,8 +72,7 @@ def predictions(result: Result) -> pd.DataFrame:
 def write_table(result: Result, path: Path) -> None:
     """Write the table as CSV; text that a spreadsheet would compute has a quote in front of it."""
     found = table(result)
-    for name in ("objective", "predictions"):
-        found[name] = [f"'{text}" if text.startswith(FORMULA) else text for text in found[name]]
+    found["objective"] = [f"'{text}" if text.startswith(FORMULA) else text for text in found["objective"]]
     write_atomically(path, found.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"))
 
 

@@ -1,6 +1,5 @@
 """The report: one page with everything in it, which needs no network and no script."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +12,21 @@ from markupsafe import Markup, escape
 import equipoise
 from equipoise.compare import figures, sentences
 from equipoise.compare.measures import confusion, recall_per_class
-from equipoise.compare.results import Outcome, Result
+from equipoise.compare.results import Result
 from equipoise.compare.store import write_atomically
 from equipoise.compare.verdict import Verdict
-from equipoise.compare.views import Row, features, least, measures, number, rows, share, visible, worthwhile
+from equipoise.compare.views import (
+    Row,
+    features,
+    least,
+    measures,
+    number,
+    rank,
+    rows,
+    share,
+    visible,
+    worthwhile,
+)
 
 __all__ = ["write_report"]
 
@@ -24,7 +34,7 @@ KEY_MEASURES = ("accuracy", "calibrated_nll", "decided_cost", "balanced_accuracy
 MOST_IN_MATRIX = 12  # classes of a confusion matrix; with more the recall of each is listed
 LONGEST_HEAD = 8  # letters of a class above a column; with more, columns are numbered
 MOST_RECALLS = 24
-MOST_PICTURES = 8  # candidates beside baseline and winner whose pictures are kept
+MOST_PICTURES = 9  # candidates that have pictures
 
 
 def write_report(result: Result, verdict: Verdict, path: Path) -> None:
@@ -36,7 +46,6 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown, listed, deciding = rows(result), measures(result), result.plan.deciding
     environment.filters |= {
         "code": _with_code([each.candidate.name for each in result.outcomes]),
         "breakable": _breakable,
@@ -45,10 +54,10 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         "number": number,
         "share": share,
     }
+    shown, listed, deciding = rows(result), measures(result), result.plan.deciding
     candidates = [row for row in shown[1:] if not row.beside]
-    sharp = [each.candidate.name for each in sentences.sharper_than_the_data(result)]
-    pictured, others = _pictured(result, verdict)
-    headline, *rest = re.split(r"(?<=\.) (?=[A-Z])", verdict.sentence, maxsplit=1)
+    candidates.sort(key=lambda row: rank(row.of.mean(deciding[-1])))
+    pictured = sorted(candidates, key=lambda row: row.of is not verdict.winner)[:MOST_PICTURES]
     page = environment.get_template("report.html.jinja").render(
         version=equipoise.__version__,
         result=result,
@@ -56,19 +65,16 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         plan=result.plan,
         words=sentences,
         features=features,
-        headline=headline,
-        rest="".join(rest),
+        rest=verdict.sentence.removeprefix(verdict.headline).strip(),
         panels=[_panel(result, name, candidates) for name in deciding],
         symbols=figures.SYMBOLS,
         strip=figures.strip,
         heads=[listed[name] for name in dict.fromkeys((*deciding, *KEY_MEASURES)) if name in listed],
         measures=listed.values(),
         rows=shown,
-        candidates=sorted(candidates, key=lambda row: _smallest(row.of.mean(deciding[-1]))),
-        sharp=sharp,
-        cards=[_card(outcome, place) for place, outcome in pictured],
-        more=[_card(outcome, place) for place, outcome in others[:MOST_PICTURES]],
-        left_out=len(others[MOST_PICTURES:]),
+        candidates=candidates,
+        cards=[_card(row.of, place) for place, row in enumerate((shown[0], *pictured))],
+        sharp=[each.candidate.name for each in sentences.sharper_than_the_data(result)],
         matrix=_matrix(result, verdict),
         study=path.with_name("study.toml").exists(),
     )
@@ -76,9 +82,12 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
 
 
 def _with_code(names: Sequence[str]) -> Callable[[str], Markup]:
-    """Return a filter that sets names of objectives, and what stands in back ticks, as code in a sentence."""
-    spelled = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    pattern = re.compile(rf"((?<!\w)(?:{spelled})(?!\w)|`[^`]+`)")
+    """Return a filter that sets as code what stands in back ticks and names that are spelled as calls.
+
+    Other names may be words of the sentence, and stay as they are.
+    """
+    calls = [name for name in sorted(names, key=len, reverse=True) if "(" in name]
+    pattern = re.compile(rf"((?<!\w)(?:{'|'.join(map(re.escape, calls))})(?!\w)|`[^`]+`)")
 
     def code(piece: str) -> Markup:
         return Markup("<code>{}</code>").format(_breakable(piece if piece in names else piece.strip("`")))
@@ -102,11 +111,7 @@ def _signed(text: str) -> str:
 
 def _sentence(words: str) -> str:
     """Return words with a capital and a full stop."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".") if words else ""
-
-
-def _smallest(value: float) -> float:
-    return value if math.isfinite(value) else math.inf
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _panel(result: Result, name: str, candidates: Sequence[Row]) -> dict[str, Any]:
@@ -118,35 +123,31 @@ def _panel(result: Result, name: str, candidates: Sequence[Row]) -> dict[str, An
     return {"measure": measure, "axis": along, "scale": figures.scale(along, measure), "band": size}
 
 
-def _pictured(result: Result, verdict: Verdict) -> tuple[list[Any], list[Any]]:
-    """Return those shown side by side, baseline and winner or the best candidate, and the others."""
-    listed = list(enumerate(result.outcomes))
-    ranked = [each for each in listed[1:] if math.isfinite(each[1].mean("calibrated_nll"))]
-    ranked.sort(key=lambda each: (each[1] is not verdict.winner, each[1].mean("calibrated_nll")))
-    shown = [listed[0], *ranked[:1]]
-    return shown, [each for each in listed[1:] if each[0] != shown[-1][0]]
-
-
-def _card(outcome: Outcome, place: int) -> dict[str, Any]:
+def _card(outcome: Any, place: int) -> dict[str, Any]:
     """Return the pictures of an objective."""
-    name, seen = outcome.candidate.name, outcome.predictions
-    raw, calibrated = (_stated(probs, seen.target) for probs in (seen.probs, seen.calibrated))
+    name, seen, records = outcome.candidate.name, outcome.predictions, outcome.records
+    finite = np.isfinite(seen.probs).all(axis=1) & np.isfinite(seen.calibrated).all(axis=1)
+    raw, calibrated = (
+        (np.minimum(probs[finite].max(axis=1), 1.0), probs[finite].argmax(axis=1) == seen.target[finite])
+        for probs in (seen.probs, seen.calibrated)
+    )
     summary, picture = "", Markup("")
-    if len(raw[0]) and len(calibrated[0]):
+    if finite.any():
         before, after, right = (f"{100 * each.mean():.0f} %" for each in (raw[0], calibrated[0], raw[1]))
         summary = f"says {before} raw and {after} calibrated, is right {right}"
         title = (
-            f"Reliability of {name}: stated confidence against the share that is right, over {len(raw[0])} "
+            f"Reliability of {name}: stated confidence against the share that is right, over {finite.sum()} "
             f"test predictions; mean confidence {before} raw and {after} calibrated, share right {right}"
         )
         picture = figures.reliability(f"reliability-{place}", title, raw, calibrated)
-    epochs = [record.epoch for record in outcome.records]
+    epochs = [record.epoch for record in records]
+    kept = [(record.curve, record.epoch) for record in records]
     drawn = [
         figures.curves(
             f"{key}-{place}",
             f"Validation {label} of {name} over epochs, a line for each split; the chosen epochs are "
             f"{min(epochs)} to {max(epochs)}",
-            [(record.curve, record.epoch) for record in outcome.records],
+            kept,
             key,
             label,
         )
@@ -156,22 +157,14 @@ def _card(outcome: Outcome, place: int) -> dict[str, Any]:
     return {"name": name, "role": role, "summary": summary, "reliability": picture, "curves": drawn}
 
 
-def _stated(probs: Any, target: Any) -> figures.Stated:
-    """Return the confidence of the likeliest class and whether it was right, of the rows that have one."""
-    finite = np.isfinite(probs).all(axis=1)
-    return np.minimum(probs[finite].max(axis=1), 1.0), probs[finite].argmax(axis=1) == target[finite]
-
-
 def _matrix(result: Result, verdict: Verdict) -> dict[str, Any]:
     """Return the confusion matrix with the recall of each class, or the lowest recalls of many classes."""
-    classes = result.plan.conditions.dataset.classes
+    classes, against = result.plan.conditions.dataset.classes, verdict.winner is not result.baseline
     counts = confusion(verdict.winner.predictions)
     recalls, plain = (recall_per_class(each.predictions) for each in (verdict.winner, result.baseline))
-    mistakes = counts - np.diag(np.diag(counts) + 1)
-    often, depths = (
-        mistakes.argmax(axis=1),
-        np.rint(4 + 30 * counts / counts.sum(axis=1, keepdims=True).clip(1)),
-    )
+    mistakes = counts - np.diag(np.diag(counts) + 1)  # a class is never taken for itself
+    often = mistakes.argmax(axis=1)
+    depths = np.rint(4 + 30 * counts / counts.sum(axis=1, keepdims=True).clip(1)).astype(int)
     lines = [
         {
             "name": name,
@@ -179,15 +172,12 @@ def _matrix(result: Result, verdict: Verdict) -> dict[str, Any]:
             "recall": recalls[at],
             "plain": plain[at],
             "taken": f"{classes[often[at]]} ({mistakes[at].max()})" if mistakes[at].max() > 0 else "\u2013",
-            "counts": counts[at].tolist(),
-            "depths": depths[at].astype(int).tolist(),
+            "counts": list(zip(counts[at].tolist(), depths[at].tolist(), strict=True)),
         }
         for at, name in enumerate(classes)
     ]
-    many = len(classes) > MOST_IN_MATRIX
+    many, numbered = len(classes) > MOST_IN_MATRIX, max(map(len, classes)) > LONGEST_HEAD
     if many:
-        lines = sorted(lines, key=lambda line: _smallest(line["recall"]))[:MOST_RECALLS]
-    against = verdict.winner is not result.baseline
-    return {"lines": lines, "many": many, "left_out": len(classes) - len(lines), "against": against} | {
-        "numbered": max(map(len, classes)) > LONGEST_HEAD
-    }
+        lines = sorted(lines, key=lambda line: rank(line["recall"]))[:MOST_RECALLS]
+    left_out = len(classes) - len(lines)
+    return {"lines": lines, "many": many, "numbered": numbered, "left_out": left_out, "against": against}

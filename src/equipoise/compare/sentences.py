@@ -8,10 +8,10 @@ from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import mean
 from equipoise.compare.results import Outcome, Result
 from equipoise.compare.statistics import Difference, compare_paired, compare_rows
-from equipoise.compare.views import cell, measures, number
+from equipoise.compare.views import cell, measures
 from equipoise.losses import LOSSES
 
-__all__ = ["PROBS", "SIMILARITY_COSTS", "cautions", "decision_gain", "decision_gain_words", "flipped_words"]
+__all__ = ["PROBS", "SIMILARITY_COSTS", "caution", "decision_gain", "decision_gain_words"]
 __all__ += ["found_words", "is_proper", "nll_words", "noise_words", "sharper_than_the_data", "splits_words"]
 
 PROBS = (
@@ -33,18 +33,14 @@ def is_proper(candidate: Candidate) -> bool:
     return known and not candidate.schedules
 
 
-def flipped_words(result: Result) -> tuple[str, str]:
-    """Return the share of training labels that the comparison itself changed, and what it was told."""
-    share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
-    return f"{100 * share:.0f} % of the training labels", given if " " in given else f"noise={given}"
-
-
 def noise_words(result: Result) -> str:
     """Return what the comparison did to the labels, and to what share of them."""
     if not result.plan.conditions.noisy:
         return "no labels flipped"
-    share, given = flipped_words(result)
-    return f"{share} flipped ({given}), validation labels alike, test labels never"
+    share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
+    told = given if " " in given else f"noise={given}"
+    flipped = f"{100 * share:.2g} % of the training labels flipped ({told})"
+    return f"{flipped}, validation labels alike, test labels never"
 
 
 def found_words(result: Result) -> str:
@@ -54,21 +50,15 @@ def found_words(result: Result) -> str:
         return "wrong labels found: unknown"
     ends = f" (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %)"
     flipped = ", flipped ones included" if result.plan.conditions.noisy else ""
-    known = math.isfinite(found.low) and math.isfinite(found.high)
-    return f"wrong labels found: {100 * found.rate:.1f} %{ends if known else ''}{flipped}"
+    return f"wrong labels found: {100 * found.rate:.1f} %{ends if math.isfinite(found.low) else ''}{flipped}"
 
 
 def nll_words(result: Result) -> str:
     """Return of which labels the calibrated NLL is."""
+    labels, probs, why = "observed", "observed_probs", "taken to be like the others"
     if result.nll_of == "clean":
-        return (
-            "calibrated NLL is that of the clean labels (`probs`), since the test labels are known to be "
-            "better than those of training"
-        )
-    return (
-        "calibrated NLL is that of the observed labels (`observed_probs`), since the test labels are taken "
-        "to be like the others"
-    )
+        labels, probs, why = "clean", "probs", "known to be better than those of training"
+    return f"calibrated NLL is that of the {labels} labels (`{probs}`), since the test labels are {why}"
 
 
 def splits_words(result: Result) -> str:
@@ -94,9 +84,9 @@ def decision_gain(result: Result) -> tuple[float, float, Difference] | None:
         before, after = (plain.pooled.by_training(rows) for rows in scores if rows is not None)
         groups = plan.conditions.dataset.groups
         grouped = None if groups is None else groups[np.unique(plain.pooled.rows)]
-        (difference,) = compare_rows([after], before, "lower", groups=grouped)
+        [difference] = compare_rows([after], before, "lower", groups=grouped)
     else:
-        (difference,) = compare_paired(
+        [difference] = compare_paired(
             [cheapest], likeliest, "lower", test_ratio=plan.test_ratio, repeats=plan.settings.repeats
         )
     return mean(likeliest), mean(cheapest), difference
@@ -107,11 +97,13 @@ def decision_gain_words(result: Result) -> str:
     found = decision_gain(result)
     if found is None:
         return ""
-    shown = cell(measures(result)["cost"], (), found[2]).interval
-    sure = f", 95 % interval of the difference {shown}" if math.isfinite(found[2].low) else ""
+    likeliest, cheapest, difference = found
+    cost = measures(result)["cost"]
+    interval = cell(cost, (), difference).interval
+    sure = f", 95 % interval of the difference {interval}" if math.isfinite(difference.low) else ""
     return (
-        f"Without another training: plain cross entropy costs {number(found[0])} when its likeliest class is "
-        f"taken and {number(found[1])} when the class of smallest expected cost is{sure}."
+        f"Without another training: plain cross entropy costs {cost.show(likeliest)} when its likeliest "
+        f"class is taken and {cost.show(cheapest)} when the class of smallest expected cost is{sure}."
     )
 
 
@@ -125,11 +117,11 @@ def sharper_than_the_data(result: Result) -> list[Outcome]:
     ]
 
 
-def cautions(result: Result, winner: Outcome) -> list[str]:
-    """Return what a reader has to know before using the winner, a sentence without its full stop each."""
+def caution(result: Result, winner: Outcome) -> str:
+    """Return what a reader has to know before using the winner, without its full stop; empty if nothing."""
     if not any(winner is each for each in sharper_than_the_data(result)):
-        return []
-    return [
-        f"the calibration of {winner.candidate.name} finds more noise than the data have, which is "
-        f"its sharpness. {PROBS}"
-    ]
+        return ""
+    return (
+        f"the calibration of {winner.candidate.name} finds more noise than the data have, which is its "
+        f"sharpness. {PROBS}"
+    )

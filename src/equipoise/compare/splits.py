@@ -35,14 +35,12 @@ class Split:
 def splits(dataset: Dataset, folds: int = 10, repeats: int = 1, random_state: int = 0) -> tuple[Split, ...]:
     """Return the parts of the rows for every fold of every repeat, repeat by repeat.
 
-    By default the test parts are those of stratified k-fold cross-validation, shuffled anew in each repeat,
-    and a tenth of the remaining rows, drawn in the same way, validates. Rows of a group stay in one part, so
-    that parts of few or unequal groups are only about as large.
-    Where there is one test part, there is one split per repeat: with times the test part is the latest fifth
-    of the rows and validation the latest tenth of the others, in every repeat, where rows of one time stay in
-    one part; with given test rows, validation is drawn anew in each repeat. Rows whose better label is
-    unknown in data that has better labels never test: in cross-validation they train and validate, unless
-    a row of their group tests; of the latest fifth, and of given test rows, they are left out.
+    By default those of stratified k-fold cross-validation, shuffled anew in each repeat; a tenth of the other
+    rows, drawn likewise, validates. Rows of a group stay in one part, so parts are only about as large.
+    Where there is one test part, a repeat has one split: with times, the latest fifth tests and the latest
+    tenth of the others validates, in every repeat, and no time is cut; with given test rows, validation is
+    drawn anew. Where some rows have better labels, rows without one never test: in cross-validation they
+    train and validate, unless a row of their group tests; else they are left out.
     """
     for name, value, least, usual in (("folds", folds, 2, 10), ("repeats", repeats, 1, 1)):
         if value < least:
@@ -76,20 +74,20 @@ def _drawn(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
         rest = rows[~np.isin(groups[rows], groups[test])]
         _require_classes(dataset, rest)
         found = _folds(dataset, rest, None, seed) if tenths is None else tenths
-        yield _validated(dataset, rest, test, [np.intersect1d(part, rest) for part in found])
+        validation = _validation(dataset, rest, [np.intersect1d(part, rest) for part in found], groups)
+        yield Split(np.setdiff1d(rest, validation, assume_unique=True), validation, test)
 
 
-def _validated(dataset: Dataset, rest: Places, test: Places, parts: list[Places]) -> Split:
-    """Return the split whose validation is nearest to a tenth of the rest and leaves all classes to train."""
-    for validation in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
-        train = np.setdiff1d(rest, validation, assume_unique=True)
-        if len(validation) and not len(_missing(dataset, train)):
-            return Split(train, validation, test)
+def _validation(dataset: Dataset, rest: Places, parts: list[Places], groups: Places) -> Places:
+    """Return the part that is nearest to a tenth of the rest and leaves rows of all classes to train."""
+    for part in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
+        if len(part) and not len(_missing(dataset, np.setdiff1d(rest, part, assume_unique=True))):
+            return part
     # Not reached without groups, where no fold takes more of a class than its share
-    count = len(np.unique(rest if dataset.groups is None else dataset.groups[rest]))
     raise ValueError(
-        f"groups must leave every class rows to train beside those that validate, got {count} groups beside "
-        f"a test part of {dataset.name}; merge small classes, or give other groups"
+        "groups must leave every class rows to train beside those that validate, got "
+        f"{len(np.unique(groups[rest]))} groups beside a test part of {dataset.name}; merge small classes, "
+        "or give other groups"
     )
 
 

@@ -4,58 +4,41 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.results import Outcome, Result
-from equipoise.compare.sentences import flipped_words, splits_words
+from equipoise.compare.sentences import found_words, noise_words, splits_words
 from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
-from equipoise.compare.views import cell, least, measures, worthwhile
+from equipoise.compare.views import cell, least, measures, rank, worthwhile
 
-__all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
-
-AGAINST = "plain cross entropy, best epoch, calibrated"
+__all__ = ["Verdict", "decide", "judge"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer.
+    """The answer, and what a reader must know beside it."""
 
-    Attributes:
-        call: "better" if a candidate wins; else "equal" or "undecided".
-        winner: The objective to use; plain cross entropy if no candidate wins.
-        against: What the candidates are compared with.
-        choice: Plain cross entropy and the candidates that are better in one deciding measure and worse in
-            another, as texts, where no candidate wins and there are such; else empty.
-        sentence: Why, for someone who has read nothing else.
-        others: What else a reader must know of the candidates.
-        code: The winner as code to paste.
-    """
-
-    call: str
-    winner: Outcome
-    against: str
-    choice: tuple[str, ...]
-    sentence: str
-    others: str
-    code: str
+    call: str  # "better" if a candidate wins; else "equal" or "undecided"
+    winner: Outcome  # the objective to use; plain cross entropy if no candidate wins
+    against: str  # what the candidates are compared with
+    choice: tuple[str, ...]  # without a winner: the baseline, and those better in one and worse in another
+    headline: str  # what to do and why: how the sentence begins
+    sentence: str  # all reasons and the data, for someone who has read nothing else
+    others: str  # what else there is to know of the candidates
+    code: str  # the winner as code to paste
 
 
 def decide(
     calls: Sequence[Sequence[str | None]], ranks: Sequence[tuple[float, str]]
 ) -> tuple[str, int | None, list[int]]:
-    """Choose the winner from calls alone.
+    """Choose the winner from calls alone: return the call, its place, and the places left to choose from.
 
     A candidate wins that is better in a deciding measure and worse in none; of several, the one of the
     smallest rank. The call is then "better". Else it is "undecided" if a candidate is better in one measure
-    and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise.
-
-    Args:
-        calls: For each candidate, its call in each deciding measure.
-        ranks: For each candidate, its calibrated NLL or cost, and its text, which breaks ties.
-
-    Returns:
-        The call; the place of the winner, None for the baseline; the places of the candidates that leave a
-        choice to the reader, the smallest rank first, where there is no winner.
+    and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise. The winner is
+    None for the baseline; where none wins, those better in one and worse in another are left to choose from.
+    `calls` has a row for each candidate, and `ranks` its calibrated NLL or cost, and its text for ties.
 
     Example:
         >>> decide([["better", "undecided"], ["equal", "worse"]], [(0.3, "Brier()"), (0.4, "Focal()")])
@@ -76,65 +59,41 @@ def decide(
 
 def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
-    names, candidates = result.plan.deciding, result.outcomes[1:]
-    calls = [[each.call(name) for name in names] for each in candidates]
-    said, place, mixed = decide(calls, [_rank(each, names[-1]) for each in candidates])
+    names, candidates, against = result.plan.deciding, result.outcomes[1:], _against(result)
+    calls = [_calls(result, each) for each in candidates]
+    said, place, mixed = decide(
+        calls, [(rank(each.mean(names[-1])), each.candidate.name) for each in candidates]
+    )
     winner = result.baseline if place is None else candidates[place]
-    choice = [candidates[each] for each in mixed]
-    against, sure = _against(result), _sure(result)
-    told: Outcome | None = None  # the candidate that the sentence is of
+    rivals = [candidates[each].candidate.name for each in mixed]
+    choice = [winner.candidate.name, *rivals] if mixed else []
+    nearest = min(candidates, key=lambda each: _distance(result, each))
+    told = winner if place is not None else candidates[mixed[0]] if mixed else nearest
+    name, found = told.candidate.name, f"{_differences(result, told)}; {_sure(result)}."
     if place is not None:
-        told = winner
-        sentence = f"Use {_name(told)}: against {against}, {_differences(result, told)}; {sure}."
-    elif choice:
-        told = choice[0]
-        *first, last = map(_name, (result.baseline, *choice))
-        sentence = (
-            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {_name(told)}, "
-            f"against {against}, {_differences(result, told)}; {sure}."
-        )
-    elif said == EQUAL:
-        sentence = f"Keep {against}: {_equal(result)}; {sure}."
+        lines = [f"Use {name}: against {against}, {found}"]
+    elif mixed:
+        listed = f"{', '.join(choice[:-1])} and {choice[-1]}"
+        lines = [f"Undecided, the choice between {listed} is yours: with {name}, against {against}, {found}"]
+    elif said == UNDECIDED:
+        first, *lines = _doubt(result, told, found)
+        lines = [f"Undecided, so keep {against}: {first}", *lines]
+    elif len(candidates) == 1:
+        lines = [f"Keep {against}: with {name}, {found}"]
     else:
-        told = min(candidates, key=lambda each: _distance(result, each))
-        sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
-    left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
+        worse = " or worse" if any(WORSE in each for each in calls) else ""
+        within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
+        lines = [
+            f"Keep {against}: none of {len(candidates)} candidates is better, each is equal{worse} "
+            f"(equal: within {within}); {_sure(result)}."
+        ]
     others = " ".join([*_also(result, told), *_besides(result, winner)])
-    return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", others, _code(result, winner))
+    sentence = " ".join([*lines, _data(result)])
+    return Verdict(said, winner, against, tuple(choice), lines[0], sentence, others, _code(result, winner))
 
 
-def temperature_only(result: Result) -> list[Outcome]:
-    """Return the candidates that do only what a temperature does.
-
-    The interval of their raw NLL is below that of plain cross entropy, and after calibration, which fits a
-    temperature to both, they are equal or worse in every deciding measure.
-    """
-    return [
-        each
-        for each in result.outcomes[1:]
-        if "nll" in each.differences
-        and each.differences["nll"].high < 0
-        and all(each.call(name) in (EQUAL, WORSE) for name in result.plan.deciding)
-    ]
-
-
-def no_better_than_commonest(result: Result, outcome: Outcome) -> bool:
-    """Return whether a model is not shown to be more accurate than always naming the commonest class."""
-    found = _beside(result, outcome, COMMONEST, "accuracy")
-    if found is None:
-        return False
-    ahead = found[0]
-    return not (ahead.high < 0 if math.isfinite(ahead.high) else ahead.mean < 0)
-
-
-def _name(outcome: Outcome) -> str:
-    return outcome.candidate.name
-
-
-def _rank(outcome: Outcome, measure: str) -> tuple[float, str]:
-    """Smaller is better: the last deciding measure, one where lower is better."""
-    value = outcome.mean(measure)
-    return (value if math.isfinite(value) else math.inf), _name(outcome)
+def _calls(result: Result, outcome: Outcome) -> list[str | None]:
+    return [outcome.call(name) for name in result.plan.deciding]
 
 
 def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
@@ -144,44 +103,29 @@ def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
         found, better = outcome.differences[name], measures(result)[name].better
         if found.high > found.low:
             reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
-    worse = any(outcome.call(name) == WORSE for name in result.plan.deciding)
-    return worse, min(reached), _name(outcome)
+    return WORSE in _calls(result, outcome), min(reached), outcome.candidate.name
 
 
-def _equal(result: Result) -> str:
-    """Why no candidate is better where all calls are equal or worse."""
-    candidates, names = result.outcomes[1:], result.plan.deciding
-    if len(candidates) == 1:
-        return f"with {_name(candidates[0])}, {_differences(result, candidates[0])}"
-    worse = " or worse" if any(each.call(name) == WORSE for each in candidates for name in names) else ""
-    within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
-    return f"none of {len(candidates)} candidates is better, each is equal{worse} (equal: within {within})"
-
-
-def _doubt(result: Result, nearest: Outcome) -> str:
-    """What the nearest candidate reaches, and what would settle the question."""
+def _doubt(result: Result, nearest: Outcome, shown: str) -> list[str]:
+    """What the nearest candidate reaches, as shown, and what would settle the question."""
     found = {name: nearest.differences[name] for name in result.plan.deciding}
     if not any(math.isfinite(each.low) for each in found.values()):
-        lost = any(each.diverged for each in result.outcomes)
-        reason = next(iter(found.values())).reason
-        return f"{reason}{'' if lost or result.plan.one_test else '; use folds=10'}."
-    count = len(result.outcomes) - 1
-    shown = f"with {_name(nearest)},"
-    if count > 1:
-        shown = f"none of {count} candidates is shown to be better. Nearest is {_name(nearest)}:"
-    needed = [f" For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
-    return f"{shown} {_differences(result, nearest)}; {_sure(result)}.{''.join(needed)}"
+        more = result.plan.one_test or any(each.diverged for each in result.outcomes)
+        return [f"{next(iter(found.values())).reason}{'' if more else '; use folds=10'}."]
+    needed = [f"For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
+    name, count = nearest.candidate.name, len(result.outcomes) - 1
+    if count == 1:
+        return [f"with {name}, {shown}", *needed]
+    return [f"none of {count} candidates is shown to be better.", f"Nearest is {name}: {shown}", *needed]
 
 
 def _differences(result: Result, outcome: Outcome) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
     order = (BETTER, WORSE, EQUAL, UNDECIDED)
-    calls = {name: outcome.call(name) or UNDECIDED for name in result.plan.deciding}
-    *first, last = [
-        _difference(result, name, outcome.differences[name])
-        for name in sorted(calls, key=lambda name: order.index(calls[name]))
-    ]
-    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
+    found = {name: outcome.differences[name] for name in result.plan.deciding}
+    names = sorted(found, key=lambda name: order.index(found[name].call))
+    *first, last = [_difference(result, name, found[name]) for name in names]
+    link = " but " if {BETTER, WORSE} <= {each.call for each in found.values()} else " and "
     return f"{', '.join(first)}{link}{last}" if first else last
 
 
@@ -206,86 +150,81 @@ def _sure(result: Result) -> str:
 
 def _data(result: Result) -> str:
     """The data in a sentence: name, rows, classes, noise found, noise put there, and how rows were tested."""
-    plan, dataset, noise = result.plan, result.plan.conditions.dataset, result.noise
-    shown = f"Data: {dataset.name}, {len(dataset.labels):,} rows, {len(dataset.classes)} classes; "
-    found = "the share of wrong labels was not found"
-    if math.isfinite(noise.rate):
-        ends = f" ({100 * noise.low:.1f} to {100 * noise.high:.1f} %)" if math.isfinite(noise.low) else ""
-        found = f"{100 * noise.rate:.1f} % wrong labels found{ends}"
+    plan, dataset = result.plan, result.plan.conditions.dataset
+    parts = [f"Data: {dataset.name}, {len(dataset.labels):,} rows, {len(dataset.classes)} classes"]
+    parts.append(found_words(result))
     if plan.conditions.noisy:
-        share, given = flipped_words(result)
-        found += f", after {given} changed {share}, validation labels alike"
+        parts.append(noise_words(result))
     if plan.settings.tune > 1:
-        found += f"; {plan.settings.tune} settings of each objective tried on validation rows"
-    if plan.one_test:
-        rows = len(plan.conditions.splits[0].test)
-        return f"{shown}{found}. There is one test part: this speaks of these {rows:,} test rows only."
-    return f"{shown}{found}; {splits_words(result)}."
+        parts.append(f"{plan.settings.tune} settings of each objective tried on validation rows")
+    rows = len(plan.conditions.splits[0].test)
+    only = f": this speaks of these {rows:,} test rows only" if plan.one_test else ""
+    return "; ".join([*parts, f"{splits_words(result)}{only}."])
 
 
-def _also(result: Result, told: Outcome | None) -> list[str]:
-    """What is to be said of the candidates that the sentence does not name."""
-    rest = [each for each in result.outcomes[1:] if each is not told]
-    calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
-    better = [(each, WORSE in said) for each, said in zip(rest, calls, strict=True) if BETTER in said]
-    clean = [_name(each) for each, mixed in better if not mixed]
+def _also(result: Result, told: Outcome) -> list[str]:
+    """What is to be said of the candidates that the sentence does not name, and of all that went wrong."""
+    said = [(each, _calls(result, each)) for each in result.outcomes[1:]]
+    ahead = [(each, WORSE in calls) for each, calls in said if each is not told and BETTER in calls]
+    clean = [each.candidate.name for each, mixed in ahead if not mixed]
     lines = [f"Also better: {', '.join(clean)}."] if clean else []
-    lines += [f"With {_name(each)}, {_differences(result, each)}." for each, mixed in better if mixed]
-    for each in temperature_only(result):
-        raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
-        lines.append(
-            f"{_name(each)} does only what a temperature does: its raw NLL differs by {raw}, and once both "
-            "are calibrated it is no better."
-        )
+    lines += [f"With {each.candidate.name}, {_differences(result, each)}." for each, mixed in ahead if mixed]
+    for each, calls in said:
+        raw = each.differences.get("nll")
+        settled = BETTER not in calls and UNDECIDED not in calls
+        if raw is not None and raw.high < 0 and settled:
+            lines.append(
+                f"{each.candidate.name} does only what a temperature does: its raw NLL differs by "
+                f"{measures(result)['nll'].show_difference(raw.mean)}, and once both are calibrated it is no "
+                "better."
+            )
     lines += [
-        f"{_name(each)} diverged on {each.diverged} of {len(each.records)} splits, which are left out of its "
-        "numbers; it is not called better or equal."
+        f"{each.candidate.name} diverged on {each.diverged} of {len(each.records)} splits, which are left "
+        "out of its numbers; it is not called better or equal."
         for each in result.outcomes
         if each.diverged
     ]
     return lines
 
 
-def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Difference, list[str]] | None:
-    """A model beside against an outcome on the splits that it has, and their values; None without the model.
+def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Difference, str, str] | None:
+    """A model beside minus an outcome on the splits that it has, and both values; None without the model.
 
     Where these splits are too few for an interval the mean alone decides.
     """
     values = next((each.values for each in result.context if each.name == model), {}).get(name)
     if values is None:
         return None
-    measure, enough, own = (
-        measures(result)[name],
-        worthwhile(result, name),
-        outcome.values[name][: len(values)],
-    )
+    measure, enough = measures(result)[name], worthwhile(result, name)
+    own = outcome.values[name][: len(values)]
     [found] = compare_paired(
         [values], own, measure.better, test_ratio=result.plan.test_ratio, worthwhile=enough, comparisons=1
     )
     if math.isfinite(found.mean) and not math.isfinite(found.low):
         ahead = (found.mean if measure.better == "higher" else -found.mean) >= max(enough, math.ulp(0.0))
         found = Difference(found.mean, found.low, found.high, BETTER if ahead else UNDECIDED, found.reason)
-    return found, [cell(measure, each).value for each in (values, own)]
+    return found, cell(measure, values).value, cell(measure, own).value
 
 
 def _besides(result: Result, winner: Outcome) -> list[str]:
     """What the models beside say of the winner."""
     lines: list[str] = []
-    commonest = _beside(result, winner, COMMONEST, "accuracy")
-    if commonest is not None and no_better_than_commonest(result, winner):
-        lines.append(
-            f"Warning: {_name(winner)} is not shown to be more accurate than always naming the commonest "
-            f"class ({' against '.join(reversed(commonest[1]))})."
-        )
-    tried = {name: _beside(result, winner, TREES, name) for name in ("accuracy", "calibrated_nll")}
-    found = {name: each for name, each in tried.items() if each is not None}
+    if commonest := _beside(result, winner, COMMONEST, "accuracy"):
+        found, other, own = commonest
+        if not (found.high if math.isfinite(found.high) else found.mean) < 0:
+            lines.append(
+                f"Warning: {winner.candidate.name} is not shown to be more accurate than always naming the "
+                f"commonest class ({own} against {other})."
+            )
+    trees = [(name, _beside(result, winner, TREES, name)) for name in ("accuracy", "calibrated_nll")]
+    known = [(name, *each) for name, each in trees if each is not None]
     ahead = [
-        f"{_plain(result, name)} {' against '.join(values)}"
-        for name, (difference, values) in found.items()
-        if difference.call == BETTER
+        f"{_plain(result, name)} {other} against {own}"
+        for name, found, other, own in known
+        if found.call == BETTER
     ]
     if ahead:
-        sure = all(math.isfinite(difference.low) for difference, _ in found.values())
+        sure = all(math.isfinite(found.low) for _, found, _, _ in known)
         where = "data" if sure else "test rows"
         first = " in the first repeat" if result.plan.settings.repeats > 1 else ""
         doubt = "" if sure else ", which is too few splits to say how sure that is"
@@ -307,11 +246,11 @@ def _code(result: Result, winner: Outcome) -> str:
             f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
             f"{chosen.weight_decay:g}{width}\n"
         )
-    folder = None if plan.out is None else plan.out / "trials"
-    paths = {name: f"{name}.npy" if folder is None else str(folder / f"{name}.npy") for name in plan.matrices}
+    folder = Path() if plan.out is None else plan.out / "trials"
+    paths = {name: str(folder / f"{name}.npy") for name in plan.matrices}
     code = candidate.code(paths)
     for name, path in paths.items():
-        if folder is None and path in code:
+        if plan.out is None and path in code:
             lines += f"# save the matrix {name} as {path}: numpy.save\n"
     return lines + code
 
@@ -328,5 +267,5 @@ def _plain(result: Result, name: str) -> str:
 def _against(result: Result) -> str:
     """What the candidates are compared with."""
     settings = result.plan.settings
-    against = AGAINST.replace("best", "last") if settings.stop == "none" else AGAINST
-    return f"{against}, tuned alike" if settings.tune > 1 else against
+    epoch, tuned = ("last" if settings.stop == "none" else "best"), settings.tune > 1
+    return f"plain cross entropy, {epoch} epoch, calibrated{', tuned alike' if tuned else ''}"

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from numpy.typing import ArrayLike
 
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.measures import Measure
+from equipoise.compare.measures import LONG, Measure
 from equipoise.compare.records import mean
 from equipoise.compare.results import Context, Outcome, Result
 from equipoise.compare.statistics import Difference, worthwhile_difference
 
-__all__ = ["Cell", "Row", "cell", "features", "last_epoch", "least", "measures", "number", "rows", "share"]
-__all__ += ["visible", "worthwhile"]
+__all__ = ["Cell", "Row", "cell", "features", "last_epoch", "least", "measures", "number", "rank", "rows"]
+__all__ += ["share", "visible", "worthwhile"]
 
 _NONE = "\u2013"
-_LONG = 1e6  # a number as large as this is shown with three digits and an exponent
 # Controls such as the escapes of a terminal, what turns the direction of writing, halves of surrogate pairs
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -57,14 +56,18 @@ def rows(result: Result) -> list[Row]:
     found: list[Row] = []
     for place, each in enumerate(result.outcomes):
         lost = f"diverged in {each.diverged} of {len(each.records)} splits, left out of its numbers"
-        note = lost if each.diverged else "" if place else "baseline"
-        found.append(Row(each.candidate.name, note, each, _cells(result, each), _fit(each)))
-    last = last_epoch(result)
-    note = "last epoch, not calibrated"
-    found.append(Row(last.candidate.name, note, last, _cells(result, last), _fit(last), beside=True))
-    for each in result.context:
-        found.append(Row(each.name, "context", each, _cells(result, each), _fit(None), beside=True))
-    return found
+        found.append(_row(result, each, lost if each.diverged else "" if place else "baseline"))
+    last = _row(result, last_epoch(result), "last epoch, not calibrated", beside=True)
+    return [*found, last, *(_row(result, each, "context", beside=True) for each in result.context)]
+
+
+def _row(result: Result, of: Outcome | Context, note: str, *, beside: bool = False) -> Row:
+    name, differences = (of.candidate.name, of.differences) if isinstance(of, Outcome) else (of.name, {})
+    cells = {
+        each: cell(measure, of.values.get(each, ()), differences.get(each))
+        for each, measure in measures(result).items()
+    }
+    return Row(name, note, of, cells, _fit(of), beside)
 
 
 def last_epoch(result: Result) -> Outcome:
@@ -89,25 +92,17 @@ def cell(measure: Measure, values: ArrayLike, found: Difference | None = None) -
     return Cell(value, found, found.call or "", difference, unit, interval, why)
 
 
-def _cells(result: Result, row: Outcome | Context) -> dict[str, Cell]:
-    differences = row.differences if isinstance(row, Outcome) else {}
-    return {
-        name: cell(measure, row.values.get(name, ()), differences.get(name))
-        for name, measure in measures(result).items()
-    }
-
-
-def _fit(outcome: Outcome | None) -> dict[str, str]:
-    if outcome is None:
+def _fit(of: Outcome | Context) -> dict[str, str]:
+    if isinstance(of, Context):
         return dict.fromkeys(("ece", "epoch", "temperature", "noise"), _NONE) | {"chance": ""}
-    chance, most = outcome.chance_ece()
-    epochs = sorted({record.epoch for record in outcome.records})
+    chance, most = of.chance_ece()
+    epochs = [record.epoch for record in of.records]
     return {
-        "ece": number(mean(outcome.values.get("ece", ()))),
+        "ece": number(mean(of.values.get("ece", ()))),
         "chance": f"({chance:.3f}, {most:.3f})" if math.isfinite(chance) else "",
-        "epoch": _NONE.join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
-        "temperature": number(mean([record.temperature for record in outcome.records]), 2),
-        "noise": share(mean([record.noise for record in outcome.records])),
+        "epoch": _NONE.join(map(str, sorted({min(epochs), max(epochs)}))),
+        "temperature": number(mean([record.temperature for record in of.records]), 2),
+        "noise": share(mean([record.noise for record in of.records])),
     }
 
 
@@ -128,6 +123,11 @@ def least(result: Result, name: str) -> str:
     return f"{100 * value:g} points" if measures(result)[name].percent else f"{value:.3g}"
 
 
+def rank(value: float) -> float:
+    """Return a number to sort by, smallest first and what is unknown last."""
+    return value if math.isfinite(value) else math.inf
+
+
 def features(dataset: Dataset) -> str:
     """Return how large the features of a row are."""
     sizes = dataset.features.shape[1:]
@@ -138,7 +138,7 @@ def number(value: float, digits: int = 3) -> str:
     """Return a number as a reader sees it."""
     if not math.isfinite(value):
         return _NONE
-    return f"{value:.{digits}f}" if abs(value) < _LONG else f"{value:.3g}"
+    return f"{value:.{digits}f}" if abs(value) < LONG else f"{value:.3g}"
 
 
 def share(value: float) -> str:
