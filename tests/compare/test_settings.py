@@ -1,5 +1,6 @@
 """Every number of a comparison is checked before anything is read or trained."""
 
+import numpy as np
 import pytest
 
 from equipoise.compare.settings import COUNTS, Settings
@@ -45,3 +46,9 @@ def test_what_is_wrong_is_named(given, says):
 def test_a_smallest_difference_that_is_left_out_keeps_its_default():
     given = Settings(worthwhile={"accuracy": 0.02})
     assert given.worthwhile == {"accuracy": 0.02, "calibrated_nll": 0.01}
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = Settings(folds=np.int64(5), lr=np.float32(0.5), random_state=np.uint8(3))
+    assert given == Settings(folds=5, lr=0.5, random_state=3)
+    assert type(given.folds) is int

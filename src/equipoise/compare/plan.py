@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import equipoise
 from equipoise.compare.checks import warn_of_parts
+from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.matrices import as_costs, as_noise, as_similarity, looks_transposed, lost_similarity
 from equipoise.compare.measures import MEASURES, Measure
@@ -193,7 +194,7 @@ def _candidates(
             )
         if any(candidate.same(other) for other in found):  # one more interval would make all of them wider
             continue
-        if any(candidate.name == other.name for other in found):
+        if candidate.name in (COMMONEST, TREES) or any(candidate.name == other.name for other in found):
             raise ValueError(
                 f"objectives must have names of their own, got {candidate.name!r} twice; rename one"
             )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from equipoise.training import STOPS
@@ -62,21 +63,23 @@ class Settings:
             )
         for name, (low, high) in COUNTS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
                 raise ValueError(
                     f"{name} must be an integer from {low} to {high}, got {_short(value)}; the default is "
                     f"{_default(name)}"
                 )
+            object.__setattr__(self, name, int(value))  # numpy's are no JSON
         for name, low in (("lr", math.ulp(0.0)), ("weight_decay", 0.0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < math.inf:
                 raise ValueError(
                     f"{name} must be a finite number {'above 0' if low else 'of 0 or more'}, got "
                     f"{_short(value)}; the default is {_default(name)}"
                 )
+            object.__setattr__(self, name, float(value))
         known = [*WORTHWHILE, "decided_cost"]
         for name, least in self.worthwhile.items():
-            if name not in known or not (isinstance(least, int | float) and 0 <= least < math.inf):
+            if name not in known or not (isinstance(least, Real) and 0 <= least < math.inf):
                 raise ValueError(
                     f"worthwhile must give {', '.join(known)} a number of 0 or more, got {_short(least)} for "
                     f"{name!r}; write for example {{'accuracy': 0.005}}"
