@@ -10,20 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from equipoise.compare.dataset import printable
 from equipoise.compare.measures import MEASURES
-from equipoise.compare.scores import by_candidate, printable, read_scores
+from equipoise.compare.scores import by_candidate, read_scores
 from equipoise.compare.settings import WORTHWHILE
-from equipoise.compare.statistics import (
-    BETTER,
-    EQUAL,
-    LEVEL,
-    UNDECIDED,
-    WORSE,
-    Difference,
-    compare_paired,
-    worthwhile_difference,
-)
-from equipoise.compare.verdict import decide
+from equipoise.compare.statistics import BETTER, EQUAL, LEVEL, UNDECIDED, WORSE, Difference
+from equipoise.compare.statistics import compare_paired, worthwhile_difference
+from equipoise.compare.verdict import decide, distance, joined, together
 from equipoise.naming import nearest
 
 __all__ = ["Paired", "paired", "read_scores"]
@@ -161,12 +154,11 @@ def paired(
         raise ValueError(
             f"scores must have a candidate beside the baseline, got {baseline!r} alone; add its runs"
         )
-    measures = list(plain)
-    better, ratio = _better(measures, higher_is_better), _ratio(test_size, train_size)
+    better, ratio = _better(list(plain), higher_is_better), _ratio(test_size, train_size)
     least = _worthwhile({} if worthwhile is None else worthwhile, plain)
     found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
     rows: list[dict[str, Any]] = []
-    for name, measure in product(runs, measures):
+    for name, measure in product(runs, plain):
         own, theirs = runs[name][measure].align(plain[measure])  # nan where one of them lacks a seed
         both = own.notna() & theirs.notna()
         [difference] = compare_paired(
@@ -175,7 +167,7 @@ def paired(
             better[measure],
             test_ratio=ratio or 0.0,
             worthwhile=least[measure],
-            comparisons=len(runs) * len(measures),
+            comparisons=len(runs) * len(better),
             repeats=1 if ratio is None else len(own),  # what could be repeated is a run, not all of them
             unit="runs",
         )
@@ -184,13 +176,12 @@ def paired(
         row |= {"mean": float(own[both].mean()), "baseline_mean": float(theirs[both].mean())}
         row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
         rows.append(row | {"call": difference.call, "reason": difference.reason})
-    sign = 1 if better[measures[0]] == "lower" else -1
-    ranks = [(float(sign * each[measures[0]].mean()), name) for name, each in runs.items()]
-    ranks = [(math.inf if math.isnan(value) else value, name) for value, name in ranks]
+    first, way = next(iter(better.items()))
+    means = {name: float(each[first].mean()) * (1 if way == "lower" else -1) for name, each in runs.items()}
+    ranks = [(math.inf if math.isnan(value) else value, name) for name, value in means.items()]
     call, winner, sentence = _verdict(baseline, found, better, least, ranks)
-    if ratio is None:
-        sure = "taken as independent; if they split the same rows, give test_size and train_size"
-    else:
+    sure = "taken as independent; if they split the same rows, give test_size and train_size"
+    if ratio is not None:
         sure = f"taken to split the same rows, {test_size:g} to test for {train_size:g} to train on"
     return Paired(call, winner, f"{sentence} The runs are {sure}.", baseline, least, ratio, rows)
 
@@ -208,29 +199,30 @@ def _known(measure: str) -> tuple[str, str | None]:
 def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
     """For each measure, "higher" or "lower"."""
     ways = {name: _known(name)[1] for name in measures}
-    told = {} if given is None else given
-    if not isinstance(told, Mapping):
-        told = {name: given for name, way in ways.items() if way is None}
-        if not told:
+    unknown = [name for name, way in ways.items() if way is None]
+    if given is not None and not isinstance(given, Mapping):
+        if not unknown:
             raise ValueError(
                 f"higher_is_better must be a mapping where all measures are known by name, got {given!r}; "
                 f"leave it out, or write {{{measures[0]!r}: {given!r}}}"
             )
-    for name, way in told.items():
+        given = dict.fromkeys(unknown, given)
+    for name, way in (given or {}).items():
         if name not in ways:
-            raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(name, ways)}")
+            raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(str(name), ways)}")
         if not isinstance(way, bool | np.bool_):
             raise ValueError(
                 f"higher_is_better must be True or False, got {way!r} for {name!r}; write one of them"
             )
         ways[name] = "higher" if way else "lower"
-    for name, way in ways.items():
-        if way is None:
+    found = {name: way for name, way in ways.items() if way is not None}
+    for name in unknown:
+        if name not in found:
             raise ValueError(
                 f"higher_is_better must say whether more of {name!r} is better, got nothing; pass "
                 f"higher_is_better={{{name!r}: True}} or False, or leave the column out"
             )
-    return {name: str(way) for name, way in ways.items()}
+    return found
 
 
 def _ratio(test_size: float | None, train_size: float | None) -> float | None:
@@ -243,7 +235,7 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
             "neither if every run has data of its own"
         )
     for name, size in (("test_size", test_size), ("train_size", train_size)):
-        if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
+        if not (_is_number(size) and 0 < size < math.inf):
             raise ValueError(
                 f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
             )
@@ -255,26 +247,30 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
     return test_size / train_size
 
 
-def _worthwhile(given: Any, plain: Any) -> dict[str, float]:
+def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     """For each measure, the smallest difference worth having."""
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"worthwhile must map measures to numbers, got {given!r}; write {{{next(iter(plain))!r}: 0.01}}"
+            f"worthwhile must map measures to numbers, got {given!r}; write {{{plain.columns[0]!r}: 0.01}}"
         )
     for name, least in given.items():
         if name not in plain:
-            raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
-        if not isinstance(least, int | float | np.number) or not 0 <= least < math.inf:
+            raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(str(name), plain)}")
+        if not (_is_number(least) and 0 <= least < math.inf):
             raise ValueError(
                 f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
             )
     found = {}
     for name, values in plain.items():
-        known = _known(name)[0]
+        known = _known(str(name))[0]
         percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
-        least = percent * worthwhile_difference(dict(WORTHWHILE), known, float(values.mean()))
+        least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
         found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _verdict(
@@ -285,55 +281,41 @@ def _verdict(
     ranks: Sequence[tuple[float, str]],
 ) -> tuple[str, str, str]:
     """The call, the winner, and why in words."""
-    names, count = list(found), len(found) * len(least)
-    call, place, mixed = decide([[each.call for each in found[name].values()] for name in names], ranks)
-    sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
-    against, winner, needed = printable(baseline), baseline, []
+    names, against = list(found), printable(baseline)
+    calls = {name: [each.call for each in found[name].values()] for name in names}
+    call, place, mixed = decide([*calls.values()], ranks)
     if place is not None:
-        winner = named = names[place]
-        head = f"Use {printable(named)}: against {against},"
+        told = names[place]
     elif mixed:
-        named = names[mixed[0]]
-        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
-        head = (
-            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {printable(named)},"
-        )
+        told = names[mixed[0]]
     else:
-        named = min(names, key=lambda name: _distance(found[name], better))
-        none = f"none of {len(names)} candidates is" if len(names) > 1 else "with"
-        if call == EQUAL:
-            none = f"{none} better; with" if len(names) > 1 else none
-            head = f"Keep {against}: {none} {printable(named)},"
-        else:
-            none = f"{none} shown to be better. Nearest is" if len(names) > 1 else none
-            head = f"Undecided, so keep {against}: {none} {printable(named)},"
-            needed = [
-                f"For {printable(key)}, {each.needed}." for key, each in found[named].items() if each.needed
-            ]
-    order = [BETTER, WORSE, EQUAL, UNDECIDED]
-    shown = sorted(found[named].items(), key=lambda item: order.index(str(item[1].call)))
-    *first, last = (_difference(name, each, least[name]) for name, each in shown)
-    link = " but " if {BETTER, WORSE} <= {each.call for _, each in shown} else " and "
-    lines = [f"{head} {link.join([', '.join(first), last] if first else [last])}; {sure}.", *needed]
-    if not any(math.isfinite(each.low) for _, each in shown):
-        lines = [f"Undecided, so keep {against}: {shown[0][1].reason}."]
-    for name in (each for each in names if each != named):
-        calls = [each.call for each in found[name].values()]
-        if BETTER in calls and place is not None:
-            lines.append(
-                f"{printable(name)} is better too{', but worse in a measure' if WORSE in calls else ''}."
-            )
-    return call, winner, " ".join(lines)
-
-
-def _distance(differences: Mapping[str, Difference], better: Mapping[str, str]) -> tuple[bool, float]:
-    """How far a candidate is from being better; smaller is nearer."""
-    reached = [
-        (1 if better[name] == "higher" else -1) * each.mean / (each.high - each.low)
-        for name, each in differences.items()
-        if each.high > each.low
-    ]
-    return any(each.call == WORSE for each in differences.values()), -max(reached, default=-math.inf)
+        told = min(names, key=lambda name: distance(found[name], better))
+    shown, none = f"with {printable(told)},", ""
+    if len(names) > 1:
+        none = f"none of {len(names)} candidates is "
+    if place is not None:
+        head = f"Use {printable(told)}: against {against},"
+    elif mixed:
+        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
+        head = f"Undecided, the choice between {', '.join(first)} and {last} is yours: {shown}"
+    elif call == EQUAL:
+        head = f"Keep {against}: {none and f'{none}better; '}{shown}"
+    else:
+        shown = f"{none}shown to be better. Nearest is {printable(told)}," if none else shown
+        head = f"Undecided, so keep {against}: {shown}"
+    said = [(each.call, _difference(name, each, least[name])) for name, each in found[told].items()]
+    lines = [f"{head} {joined(said)}; {together(len(names) * len(better))}."]
+    if place is None and not mixed:
+        lines += [
+            f"For {printable(name)}, {each.needed}." for name, each in found[told].items() if each.needed
+        ]
+    if not any(math.isfinite(each.low) for each in found[told].values()):
+        lines = [f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}."]
+    for name in names:
+        if place is not None and name != told and BETTER in calls[name]:
+            worse = ", but worse in a measure" if WORSE in calls[name] else ""
+            lines.append(f"{printable(name)} is better too{worse}.")
+    return call, told if place is not None else baseline, " ".join(lines)
 
 
 def _difference(name: str, found: Difference, least: float) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from equipoise.compare.context import COMMONEST, TREES
@@ -11,7 +11,8 @@ from equipoise.compare.sentences import flipped_words, splits_words
 from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
 from equipoise.compare.views import cell, least, measures, worthwhile
 
-__all__ = ["AGAINST", "Verdict", "decide", "judge", "no_better_than_commonest", "temperature_only"]
+__all__ = ["AGAINST", "Verdict", "decide", "distance", "joined", "judge", "no_better_than_commonest"]
+__all__ += ["temperature_only", "together"]
 
 AGAINST = "plain cross entropy, best epoch, calibrated"
 
@@ -74,6 +75,29 @@ def decide(
     return (EQUAL if settled else UNDECIDED), None, []
 
 
+def distance(found: Mapping[str, Difference], better: Mapping[str, str | None]) -> tuple[bool, float]:
+    """Return how far a candidate is from being called better in a measure; smaller is nearer."""
+    reached = [
+        each.mean / (each.high - each.low) * (-1 if better[name] == "higher" else 1)
+        for name, each in found.items()
+        if each.high > each.low
+    ]
+    return any(each.call == WORSE for each in found.values()), min(reached, default=math.inf)
+
+
+def joined(said: Sequence[tuple[str | None, str]]) -> str:
+    """Return differences, each a call and words, as a part of a sentence: what is better first."""
+    order = (BETTER, WORSE, EQUAL, UNDECIDED, None)
+    *first, last = (words for _, words in sorted(said, key=lambda each: order.index(each[0])))
+    link = " but " if {BETTER, WORSE} <= {call for call, _ in said} else " and "
+    return f"{', '.join(first)}{link}{last}" if first else last
+
+
+def together(count: int) -> str:
+    """Return how sure the intervals of so many comparisons are."""
+    return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+
+
 def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
     names, candidates = result.plan.deciding, result.outcomes[1:]
@@ -96,7 +120,10 @@ def judge(result: Result) -> Verdict:
     elif said == EQUAL:
         sentence = f"Keep {against}: {_equal(result)}; {sure}."
     else:
-        told = min(candidates, key=lambda each: _distance(result, each))
+        better = {name: measures(result)[name].better for name in names}
+        found = [{name: each.differences[name] for name in names} for each in candidates]
+        near = [(*distance(its, better), _name(each)) for its, each in zip(found, candidates, strict=True)]
+        told = candidates[near.index(min(near))]
         sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
     left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
     others = " ".join([*_also(result, told), *_besides(result, winner)])
@@ -137,17 +164,6 @@ def _rank(outcome: Outcome, measure: str) -> tuple[float, str]:
     return (value if math.isfinite(value) else math.inf), _name(outcome)
 
 
-def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
-    """How far a candidate is from being called better; smaller is nearer."""
-    reached = [math.inf]
-    for name in result.plan.deciding:
-        found, better = outcome.differences[name], measures(result)[name].better
-        if found.high > found.low:
-            reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
-    worse = any(outcome.call(name) == WORSE for name in result.plan.deciding)
-    return worse, min(reached), _name(outcome)
-
-
 def _equal(result: Result) -> str:
     """Why no candidate is better where all calls are equal or worse."""
     candidates, names = result.outcomes[1:], result.plan.deciding
@@ -175,14 +191,8 @@ def _doubt(result: Result, nearest: Outcome) -> str:
 
 def _differences(result: Result, outcome: Outcome) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
-    order = (BETTER, WORSE, EQUAL, UNDECIDED)
-    calls = {name: outcome.call(name) or UNDECIDED for name in result.plan.deciding}
-    *first, last = [
-        _difference(result, name, outcome.differences[name])
-        for name in sorted(calls, key=lambda name: order.index(calls[name]))
-    ]
-    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
-    return f"{', '.join(first)}{link}{last}" if first else last
+    found = {name: outcome.differences[name] for name in result.plan.deciding}
+    return joined([(each.call, _difference(result, name, each)) for name, each in found.items()])
 
 
 def _difference(result: Result, name: str, found: Difference) -> str:
@@ -200,8 +210,7 @@ def _difference(result: Result, name: str, found: Difference) -> str:
 
 
 def _sure(result: Result) -> str:
-    count = (len(result.outcomes) - 1) * len(result.plan.deciding)
-    return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+    return together((len(result.outcomes) - 1) * len(result.plan.deciding))
 
 
 def _data(result: Result) -> str:
