@@ -167,6 +167,13 @@ def test_few_runs_decide_nothing_and_say_so(count):
     assert np.isnan(row(found).low)
 
 
+def test_a_candidate_of_few_runs_is_named_beside_others_of_many():
+    scores = runs()
+    few = scores[(scores["candidate"] != "mine") | (scores["seed"] < 2)]
+    verdict = paired(few, baseline="ce").verdict
+    assert "Nearest is mine, accuracy is undecided (2 paired runs, and fewer than 3 show nothing)" in verdict
+
+
 def test_missing_and_diverged_runs_are_left_out_said_and_not_forgiven():
     scores = runs()
     assert row(paired(scores, baseline="ce")).call == "better"
@@ -296,3 +303,10 @@ def test_large_and_small_numbers_stay_finite():
             assert np.isfinite(found.table()[["difference", "low", "high"]].to_numpy()).all()
             assert row(found).low == pytest.approx(size * row(paired(scores, baseline="ce")).low)
             assert "nan" not in found.verdict
+
+
+def test_measures_may_be_numbered():
+    scores = runs(gains={"ce": (0, 0), "mine": (-0.1, -0.1)}).rename(columns={"accuracy": 7})
+    found = paired(scores, baseline="ce", higher_is_better={7: False}, worthwhile={7: 0.01})  # pyright: ignore
+    assert found.call == "better"
+    assert found.worthwhile == {"7": 0.01, "nll": 0.0}

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,8 +15,16 @@ from equipoise.compare.dataset import printable
 from equipoise.compare.measures import MEASURES
 from equipoise.compare.scores import by_candidate, read_scores
 from equipoise.compare.settings import WORTHWHILE
-from equipoise.compare.statistics import BETTER, EQUAL, LEVEL, UNDECIDED, WORSE, Difference
-from equipoise.compare.statistics import compare_paired, worthwhile_difference
+from equipoise.compare.statistics import (
+    BETTER,
+    EQUAL,
+    LEVEL,
+    UNDECIDED,
+    WORSE,
+    Difference,
+    compare_paired,
+    worthwhile_difference,
+)
 from equipoise.compare.verdict import decide, distance, joined, together
 from equipoise.naming import nearest
 
@@ -207,9 +216,9 @@ def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
                 f"leave it out, or write {{{measures[0]!r}: {given!r}}}"
             )
         given = dict.fromkeys(unknown, given)
-    for name, way in (given or {}).items():
+    for name, way in {str(name): way for name, way in (given or {}).items()}.items():
         if name not in ways:
-            raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(str(name), ways)}")
+            raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(name, ways)}")
         if not isinstance(way, bool | np.bool_):
             raise ValueError(
                 f"higher_is_better must be True or False, got {way!r} for {name!r}; write one of them"
@@ -235,7 +244,7 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
             "neither if every run has data of its own"
         )
     for name, size in (("test_size", test_size), ("train_size", train_size)):
-        if not (_is_number(size) and 0 < size < math.inf):
+        if not _is_size(size, math.ulp(0.0)):
             raise ValueError(
                 f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
             )
@@ -253,10 +262,11 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
         raise ValueError(
             f"worthwhile must map measures to numbers, got {given!r}; write {{{plain.columns[0]!r}: 0.01}}"
         )
+    given = {str(name): least for name, least in given.items()}
     for name, least in given.items():
         if name not in plain:
-            raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(str(name), plain)}")
-        if not (_is_number(least) and 0 <= least < math.inf):
+            raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
+        if not _is_size(least):
             raise ValueError(
                 f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
             )
@@ -269,8 +279,10 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+def _is_size(value: Any, smallest: float = 0.0) -> bool:
+    """Whether it is a number, not below the smallest, that a float can hold."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return number and smallest <= value <= sys.float_info.max
 
 
 def _verdict(
@@ -284,19 +296,14 @@ def _verdict(
     names, against = list(found), printable(baseline)
     calls = {name: [each.call for each in found[name].values()] for name in names}
     call, place, mixed = decide([*calls.values()], ranks)
-    if place is not None:
-        told = names[place]
-    elif mixed:
-        told = names[mixed[0]]
-    else:
-        told = min(names, key=lambda name: distance(found[name], better))
-    shown, none = f"with {printable(told)},", ""
-    if len(names) > 1:
-        none = f"none of {len(names)} candidates is "
+    named = [names[each] for each in (mixed if place is None else [place])]
+    told = named[0] if named else min(names, key=lambda name: distance(found[name], better))
+    shown = f"with {printable(told)},"
+    none = f"none of {len(names)} candidates is " if len(names) > 1 else ""
     if place is not None:
         head = f"Use {printable(told)}: against {against},"
     elif mixed:
-        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
+        *first, last = map(printable, [baseline, *named])
         head = f"Undecided, the choice between {', '.join(first)} and {last} is yours: {shown}"
     elif call == EQUAL:
         head = f"Keep {against}: {none and f'{none}better; '}{shown}"
@@ -305,11 +312,11 @@ def _verdict(
         head = f"Undecided, so keep {against}: {shown}"
     said = [(each.call, _difference(name, each, least[name])) for name, each in found[told].items()]
     lines = [f"{head} {joined(said)}; {together(len(names) * len(better))}."]
-    if place is None and not mixed:
+    if not named:
         lines += [
             f"For {printable(name)}, {each.needed}." for name, each in found[told].items() if each.needed
         ]
-    if not any(math.isfinite(each.low) for each in found[told].values()):
+    if not any(math.isfinite(each.low) for its in found.values() for each in its.values()):
         lines = [f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}."]
     for name in names:
         if place is not None and name != told and BETTER in calls[name]:

@@ -31,18 +31,18 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
     lines = partial(read_json, lines=True, dtype=False, precise_float=True)
     readers: dict[str, Any] = {".csv": _table, ".tsv": partial(_table, sep="\t"), ".parquet": pd.read_parquet}
     readers |= {".jsonl": lines, ".ndjson": lines}
-    reader = readers.get(Path(path).suffix.lower())
+    reader, shown = readers.get(Path(path).suffix.lower()), printable(str(path))
     if reader is None:
-        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {path}; save it as one")
+        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {shown}; save it as one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             return reader(path)
     except ImportError:
-        raise ImportError(f"{path} needs pyarrow; pip install 'equipoise[parquet]'") from None
+        raise ImportError(f"{shown} needs pyarrow; pip install 'equipoise[parquet]'") from None
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
+        raise ValueError(f"scores must be a table that can be read, got {shown}: {said}") from None
 
 
 def _table(path: Any, sep: str = ",") -> pd.DataFrame:
