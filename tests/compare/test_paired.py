@@ -126,17 +126,18 @@ def test_equal_undecided_and_mixed_candidates_leave_the_baseline():
     assert same.verdict.startswith("Keep ce: with twin, accuracy is equal within 1 (")
     worse = paired(runs(gains={"ce": (0, 0), "a": (-0.1, 0.1), "b": (-0.2, 0.1)}), baseline="ce")
     assert (worse.call, worse.winner) == ("equal", "ce")
-    assert worse.verdict.startswith("Keep ce: none of 2 candidates is better; with ")
+    assert worse.verdict.startswith("Keep ce: none of 2 candidates is better, each is equal or worse (")
+    assert "(equal: within accuracy 0.005, nll 0); 95 % intervals" in worse.verdict
     doubt = paired(runs(gains={"ce": (0, 0), "twin": (0, 0), "far": (-0.1, 0.1)}), baseline="ce")
     assert (doubt.call, doubt.winner) == ("undecided", "ce")
     assert doubt.verdict.startswith("Undecided, so keep ce: none of 2 candidates is shown to be better.")
-    assert "Nearest is twin, accuracy is " in doubt.verdict
+    assert "Nearest is twin: accuracy is " in doubt.verdict
     assert "For nll, " in doubt.verdict
     assert "runs would settle it" in doubt.verdict
     mixed = paired(runs(gains={"ce": (0, 0), "bold": (0.1, 0.1)}), baseline="ce")
     assert (mixed.call, mixed.winner) == ("undecided", "ce")
     assert mixed.verdict.startswith(
-        "Undecided, the choice between ce and bold is yours: with bold, accuracy is "
+        "Undecided, the choice between ce and bold is yours: with bold, against ce, accuracy is "
     )
     assert " but nll is " in mixed.verdict
 
@@ -145,7 +146,8 @@ def test_of_several_winners_the_first_measure_decides():
     scores = runs(gains={"ce": (0, 0), "good": (0.1, -0.2), "best": (0.2, -0.1), "odd": (0.3, 0.1)})
     found = paired(scores, baseline="ce")
     assert (found.call, found.winner) == ("better", "best")
-    assert "good is better too. odd is better too, but worse in a measure." in found.verdict
+    assert "Also better: good. With odd, accuracy is 0.3" in found.verdict
+    assert " but nll is 0.1" in found.verdict
     assert paired(scores[["candidate", "seed", "nll", "accuracy"]], baseline="ce").winner == "good"
 
 
@@ -171,7 +173,7 @@ def test_a_candidate_of_few_runs_is_named_beside_others_of_many():
     scores = runs()
     few = scores[(scores["candidate"] != "mine") | (scores["seed"] < 2)]
     verdict = paired(few, baseline="ce").verdict
-    assert "Nearest is mine, accuracy is undecided (2 paired runs, and fewer than 3 show nothing)" in verdict
+    assert "Nearest is mine: accuracy is undecided (2 paired runs, and fewer than 3 show nothing)" in verdict
 
 
 def test_missing_and_diverged_runs_are_left_out_said_and_not_forgiven():

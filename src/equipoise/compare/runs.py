@@ -16,16 +16,14 @@ from equipoise.compare.measures import MEASURES
 from equipoise.compare.scores import by_candidate, read_scores
 from equipoise.compare.settings import WORTHWHILE
 from equipoise.compare.statistics import (
-    BETTER,
     EQUAL,
     LEVEL,
     UNDECIDED,
-    WORSE,
     Difference,
     compare_paired,
     worthwhile_difference,
 )
-from equipoise.compare.verdict import decide, distance, joined, together
+from equipoise.compare.verdict import answer
 from equipoise.naming import nearest
 
 __all__ = ["Paired", "paired", "read_scores"]
@@ -188,11 +186,23 @@ def paired(
     first, way = next(iter(better.items()))
     means = {name: float(each[first].mean()) * (1 if way == "lower" else -1) for name, each in runs.items()}
     ranks = [(math.inf if math.isnan(value) else value, name) for name, value in means.items()]
-    call, winner, sentence = _verdict(baseline, found, better, least, ranks)
+    names, words = list(runs), {name: printable(name) for name in better}
+    call, place, _, sentence, others = answer(
+        [printable(name) for name in names],
+        [*found.values()],
+        [{key: _difference(words[key], its[key], least[key]) for key in its} for its in found.values()],
+        better,
+        ranks,
+        baseline=printable(baseline),
+        against=printable(baseline),
+        plain=words,
+        least={name: f"{size:.3g}" for name, size in least.items()},
+    )
     sure = "taken as independent; if they split the same rows, give test_size and train_size"
     if ratio is not None:
         sure = f"taken to split the same rows, {test_size:g} to test for {train_size:g} to train on"
-    return Paired(call, winner, f"{sentence} The runs are {sure}.", baseline, least, ratio, rows)
+    winner, verdict = baseline if place is None else names[place], " ".join([sentence, *others])
+    return Paired(call, winner, f"{verdict} The runs are {sure}.", baseline, least, ratio, rows)
 
 
 def _known(measure: str) -> tuple[str, str | None]:
@@ -281,48 +291,9 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
 
 def _is_size(value: Any, smallest: float = 0.0) -> bool:
     """Whether it is a number, not below the smallest, that a float can hold."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return number and smallest <= value <= sys.float_info.max
-
-
-def _verdict(
-    baseline: str,
-    found: Mapping[str, Mapping[str, Difference]],
-    better: Mapping[str, str],
-    least: Mapping[str, float],
-    ranks: Sequence[tuple[float, str]],
-) -> tuple[str, str, str]:
-    """The call, the winner, and why in words."""
-    names, against = list(found), printable(baseline)
-    calls = {name: [each.call for each in found[name].values()] for name in names}
-    call, place, mixed = decide([*calls.values()], ranks)
-    named = [names[each] for each in (mixed if place is None else [place])]
-    told = named[0] if named else min(names, key=lambda name: distance(found[name], better))
-    shown = f"with {printable(told)},"
-    none = f"none of {len(names)} candidates is " if len(names) > 1 else ""
-    if place is not None:
-        head = f"Use {printable(told)}: against {against},"
-    elif mixed:
-        *first, last = map(printable, [baseline, *named])
-        head = f"Undecided, the choice between {', '.join(first)} and {last} is yours: {shown}"
-    elif call == EQUAL:
-        head = f"Keep {against}: {none and f'{none}better; '}{shown}"
-    else:
-        shown = f"{none}shown to be better. Nearest is {printable(told)}," if none else shown
-        head = f"Undecided, so keep {against}: {shown}"
-    said = [(each.call, _difference(name, each, least[name])) for name, each in found[told].items()]
-    lines = [f"{head} {joined(said)}; {together(len(names) * len(better))}."]
-    if not named:
-        lines += [
-            f"For {printable(name)}, {each.needed}." for name, each in found[told].items() if each.needed
-        ]
-    if not any(math.isfinite(each.low) for its in found.values() for each in its.values()):
-        lines = [f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}."]
-    for name in names:
-        if place is not None and name != told and BETTER in calls[name]:
-            worse = ", but worse in a measure" if WORSE in calls[name] else ""
-            lines.append(f"{printable(name)} is better too{worse}.")
-    return call, told if place is not None else baseline, " ".join(lines)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(smallest <= value <= sys.float_info.max)
 
 
 def _difference(name: str, found: Difference, least: float) -> str:
@@ -330,7 +301,7 @@ def _difference(name: str, found: Difference, least: float) -> str:
     between = f"{found.low:+.3g} to {found.high:+.3g}" if math.isfinite(found.low) else ""
     why = ", ".join(filter(None, (between, found.reason)))
     if found.call == EQUAL:
-        return f"{printable(name)} is equal within {least:.3g} ({why})"
+        return f"{name} is equal within {least:.3g} ({why})"
     if found.call == UNDECIDED:
-        return f"{printable(name)} is undecided ({why})"
-    return f"{printable(name)} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"
+        return f"{name} is undecided ({why})"
+    return f"{name} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"

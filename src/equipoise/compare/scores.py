@@ -113,7 +113,7 @@ def _places(seeds: Any) -> NDArray[np.int64]:
     except TypeError as error:
         raise ValueError(f"seed must be a number, a text or the like, got {error}; number the runs") from None
     kinds = pd.Series(places).groupby([*seeds.map(str)]).nunique()
-    if kinds.max() > 1:
+    if kinds.to_numpy().max(initial=0) > 1:
         raise ValueError(
             f"seed must be of one type, got {kinds.idxmax()} as a number and as text; use "
             "scores['seed'].astype(str)"

@@ -241,7 +241,7 @@ def _worth_having(difference: float, worthwhile: float) -> bool:
 
 def _too_few(differences: NDArray[np.float64], alpha: float) -> bool:
     """Whether a two-sided sign test cannot reach alpha even if all that differ have one sign."""
-    count = np.count_nonzero(differences)
+    count = int(np.count_nonzero(differences))
     return count > 0 and 2.0 ** (1 - count) > alpha
 
 

@@ -11,8 +11,7 @@ from equipoise.compare.sentences import flipped_words, splits_words
 from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
 from equipoise.compare.views import cell, least, measures, worthwhile
 
-__all__ = ["AGAINST", "Verdict", "decide", "distance", "joined", "judge", "no_better_than_commonest"]
-__all__ += ["temperature_only", "together"]
+__all__ = ["AGAINST", "Verdict", "answer", "decide", "judge", "no_better_than_commonest", "temperature_only"]
 
 AGAINST = "plain cross entropy, best epoch, calibrated"
 
@@ -75,59 +74,79 @@ def decide(
     return (EQUAL if settled else UNDECIDED), None, []
 
 
-def distance(found: Mapping[str, Difference], better: Mapping[str, str | None]) -> tuple[bool, float]:
-    """Return how far a candidate is from being called better in a measure; smaller is nearer."""
-    reached = [
-        each.mean / (each.high - each.low) * (-1 if better[name] == "higher" else 1)
-        for name, each in found.items()
-        if each.high > each.low
+def answer(
+    names: Sequence[str],
+    found: Sequence[Mapping[str, Difference]],
+    said: Sequence[Mapping[str, str]],
+    better: Mapping[str, str | None],
+    ranks: Sequence[tuple[float, str]],
+    *,
+    baseline: str,
+    against: str,
+    plain: Mapping[str, str],
+    least: Mapping[str, str],
+    hint: str = "",
+) -> tuple[str, int | None, list[int], str, list[str]]:
+    """Return what `decide` does, why in a sentence, and what else is to be said of the candidates.
+
+    By candidate, the differences in each deciding measure are `found`, and in words `said`. By measure, its
+    name is in `plain`, and in `least` the smallest difference worth having, with its unit. A `hint` says what
+    to do where no candidate has an interval.
+    """
+    call, place, mixed = decide([[each.call for each in its.values()] for its in found], ranks)
+    places, count = range(len(names)), len(names) * len(least)
+    sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+    named = mixed if place is None else [place]
+    told = named[0] if named else min(places, key=lambda at: _distance(found[at], better, names[at]))
+    name, text, none = names[told], _joined(found[told], said[told]), f"none of {len(names)} candidates is"
+    if place is not None:
+        sentence = f"Use {name}: against {against}, {text}; {sure}."
+    elif mixed:
+        *first, last = [baseline, *(names[each] for each in mixed)]
+        choice = f"the choice between {', '.join(first)} and {last} is yours"
+        sentence = f"Undecided, {choice}: with {name}, against {against}, {text}; {sure}."
+    elif call == EQUAL:
+        worse = " or worse" if any(each.call == WORSE for its in found for each in its.values()) else ""
+        sizes = ", ".join(f"{plain[key]} {least[key]}" for key in least)
+        within = f"{none} better, each is equal{worse} (equal: within {sizes})"
+        sentence = f"Keep {against}: {within if len(names) > 1 else f'with {name}, {text}'}; {sure}."
+    elif not any(math.isfinite(each.low) for its in found for each in its.values()):
+        sentence = f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}{hint}."
+    else:
+        nearest = f"{none} shown to be better. Nearest is {name}:" if len(names) > 1 else f"with {name},"
+        needed = [f" For {plain[key]}, {each.needed}." for key, each in found[told].items() if each.needed]
+        sentence = f"Undecided, so keep {against}: {nearest} {text}; {sure}.{''.join(needed)}"
+    calls = {at: {each.call for each in found[at].values()} for at in places if at != told}
+    also = [names[at] for at in calls if BETTER in calls[at] and WORSE not in calls[at]]
+    others = [f"Also better: {', '.join(also)}."] if also else []
+    others += [
+        f"With {names[at]}, {_joined(found[at], said[at])}." for at in calls if {BETTER, WORSE} <= calls[at]
     ]
-    return any(each.call == WORSE for each in found.values()), min(reached, default=math.inf)
-
-
-def joined(said: Sequence[tuple[str | None, str]]) -> str:
-    """Return differences, each a call and words, as a part of a sentence: what is better first."""
-    order = (BETTER, WORSE, EQUAL, UNDECIDED, None)
-    *first, last = (words for _, words in sorted(said, key=lambda each: order.index(each[0])))
-    link = " but " if {BETTER, WORSE} <= {call for call, _ in said} else " and "
-    return f"{', '.join(first)}{link}{last}" if first else last
-
-
-def together(count: int) -> str:
-    """Return how sure the intervals of so many comparisons are."""
-    return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+    return call, place, mixed, sentence, others
 
 
 def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
-    names, candidates = result.plan.deciding, result.outcomes[1:]
-    calls = [[each.call(name) for name in names] for each in candidates]
-    said, place, mixed = decide(calls, [_rank(each, names[-1]) for each in candidates])
+    plan, candidates = result.plan, result.outcomes[1:]
+    found = [{name: each.differences[name] for name in plan.deciding} for each in candidates]
+    lost = any(each.diverged for each in result.outcomes)
+    against = _against(result)
+    said, place, mixed, sentence, others = answer(
+        [_name(each) for each in candidates],
+        found,
+        [{name: _difference(result, name, each) for name, each in its.items()} for its in found],
+        {name: measures(result)[name].better for name in plan.deciding},
+        [_rank(each, plan.deciding[-1]) for each in candidates],
+        baseline=_name(result.baseline),
+        against=against,
+        plain={name: _plain(result, name) for name in plan.deciding},
+        least={name: least(result, name) for name in plan.deciding},
+        hint="" if lost or plan.one_test else "; use folds=10",
+    )
     winner = result.baseline if place is None else candidates[place]
-    choice = [candidates[each] for each in mixed]
-    against, sure = _against(result), _sure(result)
-    told: Outcome | None = None  # the candidate that the sentence is of
-    if place is not None:
-        told = winner
-        sentence = f"Use {_name(told)}: against {against}, {_differences(result, told)}; {sure}."
-    elif choice:
-        told = choice[0]
-        *first, last = map(_name, (result.baseline, *choice))
-        sentence = (
-            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {_name(told)}, "
-            f"against {against}, {_differences(result, told)}; {sure}."
-        )
-    elif said == EQUAL:
-        sentence = f"Keep {against}: {_equal(result)}; {sure}."
-    else:
-        better = {name: measures(result)[name].better for name in names}
-        found = [{name: each.differences[name] for name in names} for each in candidates]
-        near = [(*distance(its, better), _name(each)) for its, each in zip(found, candidates, strict=True)]
-        told = candidates[near.index(min(near))]
-        sentence = f"Undecided, so keep {against}: {_doubt(result, told)}"
-    left = tuple(map(_name, (result.baseline, *choice))) if choice else ()
-    others = " ".join([*_also(result, told), *_besides(result, winner)])
-    return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", others, _code(result, winner))
+    left = tuple(map(_name, (result.baseline, *(candidates[at] for at in mixed)))) if mixed else ()
+    text = " ".join([*others, *_also(result), *_besides(result, winner)])
+    return Verdict(said, winner, against, left, f"{sentence} {_data(result)}", text, _code(result, winner))
 
 
 def temperature_only(result: Result) -> list[Outcome]:
@@ -164,35 +183,24 @@ def _rank(outcome: Outcome, measure: str) -> tuple[float, str]:
     return (value if math.isfinite(value) else math.inf), _name(outcome)
 
 
-def _equal(result: Result) -> str:
-    """Why no candidate is better where all calls are equal or worse."""
-    candidates, names = result.outcomes[1:], result.plan.deciding
-    if len(candidates) == 1:
-        return f"with {_name(candidates[0])}, {_differences(result, candidates[0])}"
-    worse = " or worse" if any(each.call(name) == WORSE for each in candidates for name in names) else ""
-    within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
-    return f"none of {len(candidates)} candidates is better, each is equal{worse} (equal: within {within})"
+def _distance(
+    found: Mapping[str, Difference], better: Mapping[str, str | None], name: str
+) -> tuple[bool, float, str]:
+    """How far a candidate is from being called better; smaller is nearer."""
+    reached = [
+        each.mean / (each.high - each.low) * (-1 if better[key] == "higher" else 1)
+        for key, each in found.items()
+        if each.high > each.low
+    ]
+    return any(each.call == WORSE for each in found.values()), min(reached, default=math.inf), name
 
 
-def _doubt(result: Result, nearest: Outcome) -> str:
-    """What the nearest candidate reaches, and what would settle the question."""
-    found = {name: nearest.differences[name] for name in result.plan.deciding}
-    if not any(math.isfinite(each.low) for each in found.values()):
-        lost = any(each.diverged for each in result.outcomes)
-        reason = next(iter(found.values())).reason
-        return f"{reason}{'' if lost or result.plan.one_test else '; use folds=10'}."
-    count = len(result.outcomes) - 1
-    shown = f"with {_name(nearest)},"
-    if count > 1:
-        shown = f"none of {count} candidates is shown to be better. Nearest is {_name(nearest)}:"
-    needed = [f" For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
-    return f"{shown} {_differences(result, nearest)}; {_sure(result)}.{''.join(needed)}"
-
-
-def _differences(result: Result, outcome: Outcome) -> str:
+def _joined(found: Mapping[str, Difference], said: Mapping[str, str]) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
-    found = {name: outcome.differences[name] for name in result.plan.deciding}
-    return joined([(each.call, _difference(result, name, each)) for name, each in found.items()])
+    order, calls = (BETTER, WORSE, EQUAL, UNDECIDED, None), {key: each.call for key, each in found.items()}
+    *first, last = (said[key] for key in sorted(calls, key=lambda key: order.index(calls[key])))
+    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
+    return f"{', '.join(first)}{link}{last}" if first else last
 
 
 def _difference(result: Result, name: str, found: Difference) -> str:
@@ -207,10 +215,6 @@ def _difference(result: Result, name: str, found: Difference) -> str:
         return f"{plain} is equal within {least(result, name)} ({between})"
     why = f"{shown.unit}{f', {found.reason}' if found.reason else ''}" if known else ""
     return f"{plain} is undecided ({between}{why})"
-
-
-def _sure(result: Result) -> str:
-    return together((len(result.outcomes) - 1) * len(result.plan.deciding))
 
 
 def _data(result: Result) -> str:
@@ -232,14 +236,9 @@ def _data(result: Result) -> str:
     return f"{shown}{found}; {splits_words(result)}."
 
 
-def _also(result: Result, told: Outcome | None) -> list[str]:
-    """What is to be said of the candidates that the sentence does not name."""
-    rest = [each for each in result.outcomes[1:] if each is not told]
-    calls = [{each.call(name) for name in result.plan.deciding} for each in rest]
-    better = [(each, WORSE in said) for each, said in zip(rest, calls, strict=True) if BETTER in said]
-    clean = [_name(each) for each, mixed in better if not mixed]
-    lines = [f"Also better: {', '.join(clean)}."] if clean else []
-    lines += [f"With {_name(each)}, {_differences(result, each)}." for each, mixed in better if mixed]
+def _also(result: Result) -> list[str]:
+    """What else is to be said of the candidates."""
+    lines = []
     for each in temperature_only(result):
         raw = cell(measures(result)["nll"], (), each.differences["nll"]).difference
         lines.append(
