@@ -284,6 +284,27 @@ def test_a_mapping_of_lists_is_paired_by_place():
         assert found.verdict == expected.verdict
 
 
+def test_tables_of_a_mapping_are_paired_by_seeds_that_they_have():
+    scores = runs()
+    parts = {str(name): part for name, part in scores.drop(columns="candidate").groupby(scores["candidate"])}
+    parts["mine"] = parts["mine"][::-1]
+    expected = paired(scores, baseline="ce").table().set_index(["candidate", "measure"]).sort_index()
+    for given in (parts, {name: part.set_index("seed") for name, part in parts.items()}):
+        found = paired(given, baseline="ce").table().set_index(["candidate", "measure"]).sort_index()
+        pd.testing.assert_frame_equal(found, expected)
+    placed = {name: part.to_dict("list") for name, part in parts.items()}
+    assert row(paired(placed, baseline="ce")).call == "better"  # by the lists of seeds
+    for part in placed.values():
+        del part["seed"]
+    assert row(paired(placed, baseline="ce")).call == "undecided"  # the control: by place
+
+
+def test_an_index_may_repeat_a_column():
+    scores = runs()
+    for given in (scores.set_index("candidate", drop=False), scores.set_index(["seed", "nll"], drop=False)):
+        assert paired(given, baseline="ce").verdict == paired(scores, baseline="ce").verdict
+
+
 def test_numbers_may_be_of_any_type():
     scores = runs()
     first = paired(scores, baseline="ce")
@@ -300,10 +321,11 @@ def test_large_and_small_numbers_stay_finite():
     scores = runs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for size in (1e149, 1e-9):
+        for size in (1e149, 1e-9, 1e-200):
             found = paired(scores.assign(accuracy=size * scores["accuracy"]), baseline="ce")
             assert np.isfinite(found.table()[["difference", "low", "high"]].to_numpy()).all()
-            assert row(found).low == pytest.approx(size * row(paired(scores, baseline="ce")).low)
+            low = size * row(paired(scores, baseline="ce")).low
+            assert row(found).low == pytest.approx(low, rel=1e-9, abs=0)
             assert "nan" not in found.verdict
 
 

@@ -73,11 +73,14 @@ def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
 
 def _frame(scores: Any) -> pd.DataFrame:
     """The table, once it has rows and the columns candidate and seed without gaps."""
-    if isinstance(scores, Mapping):  # the places of values are the seeds
+    if isinstance(scores, Mapping):  # where nothing else is a seed, the places of values are
         try:
             if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
                 raise TypeError("a value that is none")
-            tables = {name: pd.DataFrame(each).reset_index(drop=True) for name, each in scores.items()}
+            tables = {name: pd.DataFrame(each) for name, each in scores.items()}
+            tables = {
+                name: each.set_index("seed") if "seed" in each else each for name, each in tables.items()
+            }
             scores = pd.concat(tables, names=["candidate", "seed"])
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -89,8 +92,8 @@ def _frame(scores: Any) -> pd.DataFrame:
             "scores must be a DataFrame with columns candidate, seed and one for each measure, got "
             f"{type(scores).__name__}; pandas.DataFrame makes one"
         )
-    indexed = {"candidate", "seed"} & {*scores.index.names}
-    frame = (scores.reset_index() if indexed else scores).rename(columns=str)
+    levels = [name for name in ("candidate", "seed") if name in scores.index.names and name not in scores]
+    frame = (scores.reset_index(levels) if levels else scores).rename(columns=str)
     if frame.columns.has_duplicates:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"columns of scores must have different names, got {twice!r} twice; rename one")

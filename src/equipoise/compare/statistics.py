@@ -10,19 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-__all__ = [
-    "BETTER",
-    "EQUAL",
-    "WORSE",
-    "UNDECIDED",
-    "LEVEL",
-    "FEWEST_SPLITS",
-    "Difference",
-    "call",
-    "compare_paired",
-    "compare_rows",
-    "worthwhile_difference",
-]
+__all__ = ["BETTER", "EQUAL", "WORSE", "UNDECIDED", "LEVEL", "FEWEST_SPLITS", "Difference", "call"]
+__all__ += ["compare_paired", "compare_rows", "worthwhile_difference"]
 
 BETTER, EQUAL, WORSE, UNDECIDED = "better", "equal", "worse", "undecided"
 LEVEL = 0.05
@@ -107,7 +96,7 @@ def compare_paired(
             if _too_few(kept, alpha):
                 reason = f"the same difference in all {count} {unit}, and so no spread to judge by"
         else:
-            spread = float(kept.std(ddof=1))
+            spread = _spread(kept, 1)
             half = float(_half_width(spread, count, test_ratio, alpha))
             needed = partial(_runs, spread, half, max(count // repeats, 1), test_ratio, alpha, rows)
         found.append(_judge((mean, mean - half, mean + half), better, worthwhile, reason, lost, needed))
@@ -235,6 +224,12 @@ def _mean(kept: NDArray[np.float64]) -> float:
     return float(kept.mean()) if kept.size else math.nan
 
 
+def _spread(values: NDArray[np.float64], ddof: int) -> float:
+    """The standard deviation, also of values whose squares are too small for a float."""
+    size = float(np.abs(values).max()) or 1.0
+    return size * float((values / size).std(ddof=ddof))
+
+
 def _worth_having(difference: float, worthwhile: float) -> bool:
     return bool(difference >= worthwhile * (1 - ROUNDING))
 
@@ -253,7 +248,7 @@ def _half_width(spread: float, count: ArrayLike, test_ratio: float, alpha: float
 
 def _lower_end(differences: NDArray[np.float64], alpha: float, rounding: float) -> float:
     """Lower end of the bootstrap interval of the mean: the smallest value whose tail holds the level."""
-    count, spread = len(differences), float(differences.std())
+    count, spread = len(differences), _spread(differences, 0)
     if spread <= rounding:
         return float(differences.mean())
     tail = special.ndtr(-math.sqrt(count / (count - 1)) * stats.t.isf(alpha / 2, count - 1))
