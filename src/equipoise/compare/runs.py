@@ -119,7 +119,8 @@ def paired(
     Args:
         scores: Columns `candidate`, `seed` and one for each measure, a row for each run. Whatever runs that
             belong together share is a seed: a number, a fold, the name of a data set. Or a mapping from
-            candidate to a mapping from measure to the values of its runs, paired by their places.
+            candidate to a table, or a mapping from measure to the values of its runs; without a seed or an
+            index they are paired by their places.
         baseline: The candidate to compare with.
         test_size: Test rows of a run, or their share; None if every run has data of its own.
         train_size: Rows that a run is trained and validated on, or their share.

@@ -78,9 +78,8 @@ def _frame(scores: Any) -> pd.DataFrame:
             if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
                 raise TypeError("a value that is none")
             tables = {name: pd.DataFrame(each) for name, each in scores.items()}
-            tables = {
-                name: each.set_index("seed") if "seed" in each else each for name, each in tables.items()
-            }
+            for name, each in tables.items():
+                tables[name] = each.set_index("seed") if "seed" in each else each
             scores = pd.concat(tables, names=["candidate", "seed"])
         except (TypeError, ValueError) as error:
             raise ValueError(
