@@ -126,17 +126,18 @@ def test_equal_undecided_and_mixed_candidates_leave_the_baseline():
     assert same.verdict.startswith("Keep ce: with twin, accuracy is equal within 1 (")
     worse = paired(runs(gains={"ce": (0, 0), "a": (-0.1, 0.1), "b": (-0.2, 0.1)}), baseline="ce")
     assert (worse.call, worse.winner) == ("equal", "ce")
-    assert worse.verdict.startswith("Keep ce: none of 2 candidates is better; with ")
+    assert worse.verdict.startswith("Keep ce: none of 2 candidates is better, each is equal or worse (")
+    assert "(equal: within accuracy 0.005, nll 0); 95 % intervals" in worse.verdict
     doubt = paired(runs(gains={"ce": (0, 0), "twin": (0, 0), "far": (-0.1, 0.1)}), baseline="ce")
     assert (doubt.call, doubt.winner) == ("undecided", "ce")
     assert doubt.verdict.startswith("Undecided, so keep ce: none of 2 candidates is shown to be better.")
-    assert "Nearest is twin, accuracy is " in doubt.verdict
+    assert "Nearest is twin: accuracy is " in doubt.verdict
     assert "For nll, " in doubt.verdict
     assert "runs would settle it" in doubt.verdict
     mixed = paired(runs(gains={"ce": (0, 0), "bold": (0.1, 0.1)}), baseline="ce")
     assert (mixed.call, mixed.winner) == ("undecided", "ce")
     assert mixed.verdict.startswith(
-        "Undecided, the choice between ce and bold is yours: with bold, accuracy is "
+        "Undecided, the choice between ce and bold is yours: with bold, against ce, accuracy is "
     )
     assert " but nll is " in mixed.verdict
 
@@ -145,7 +146,8 @@ def test_of_several_winners_the_first_measure_decides():
     scores = runs(gains={"ce": (0, 0), "good": (0.1, -0.2), "best": (0.2, -0.1), "odd": (0.3, 0.1)})
     found = paired(scores, baseline="ce")
     assert (found.call, found.winner) == ("better", "best")
-    assert "good is better too. odd is better too, but worse in a measure." in found.verdict
+    assert "Also better: good. With odd, accuracy is 0.3" in found.verdict
+    assert " but nll is 0.1" in found.verdict
     assert paired(scores[["candidate", "seed", "nll", "accuracy"]], baseline="ce").winner == "good"
 
 
@@ -165,6 +167,13 @@ def test_few_runs_decide_nothing_and_say_so(count):
     )
     assert {*found.table()["call"]} == {"undecided"}
     assert np.isnan(row(found).low)
+
+
+def test_a_candidate_of_few_runs_is_named_beside_others_of_many():
+    scores = runs()
+    few = scores[(scores["candidate"] != "mine") | (scores["seed"] < 2)]
+    verdict = paired(few, baseline="ce").verdict
+    assert "Nearest is mine: accuracy is undecided (2 paired runs, and fewer than 3 show nothing)" in verdict
 
 
 def test_missing_and_diverged_runs_are_left_out_said_and_not_forgiven():
@@ -275,6 +284,27 @@ def test_a_mapping_of_lists_is_paired_by_place():
         assert found.verdict == expected.verdict
 
 
+def test_tables_of_a_mapping_are_paired_by_seeds_that_they_have():
+    scores = runs()
+    parts = {str(name): part for name, part in scores.drop(columns="candidate").groupby(scores["candidate"])}
+    parts["mine"] = parts["mine"][::-1]
+    expected = paired(scores, baseline="ce").table().set_index(["candidate", "measure"]).sort_index()
+    for given in (parts, {name: part.set_index("seed") for name, part in parts.items()}):
+        found = paired(given, baseline="ce").table().set_index(["candidate", "measure"]).sort_index()
+        pd.testing.assert_frame_equal(found, expected)
+    placed = {name: part.to_dict("list") for name, part in parts.items()}
+    assert row(paired(placed, baseline="ce")).call == "better"  # by the lists of seeds
+    for part in placed.values():
+        del part["seed"]
+    assert row(paired(placed, baseline="ce")).call == "undecided"  # the control: by place
+
+
+def test_an_index_may_repeat_a_column():
+    scores = runs()
+    for given in (scores.set_index("candidate", drop=False), scores.set_index(["seed", "nll"], drop=False)):
+        assert paired(given, baseline="ce").verdict == paired(scores, baseline="ce").verdict
+
+
 def test_numbers_may_be_of_any_type():
     scores = runs()
     first = paired(scores, baseline="ce")
@@ -291,8 +321,16 @@ def test_large_and_small_numbers_stay_finite():
     scores = runs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for size in (1e149, 1e-9):
+        for size in (1e149, 1e-9, 1e-200):
             found = paired(scores.assign(accuracy=size * scores["accuracy"]), baseline="ce")
             assert np.isfinite(found.table()[["difference", "low", "high"]].to_numpy()).all()
-            assert row(found).low == pytest.approx(size * row(paired(scores, baseline="ce")).low)
+            low = size * row(paired(scores, baseline="ce")).low
+            assert row(found).low == pytest.approx(low, rel=1e-9, abs=0)
             assert "nan" not in found.verdict
+
+
+def test_measures_may_be_numbered():
+    scores = runs(gains={"ce": (0, 0), "mine": (-0.1, -0.1)}).rename(columns={"accuracy": 7})
+    found = paired(scores, baseline="ce", higher_is_better={7: False}, worthwhile={7: 0.01})  # pyright: ignore
+    assert found.call == "better"
+    assert found.worthwhile == {"7": 0.01, "nll": 0.0}

@@ -84,6 +84,22 @@ REFUSED = [
     (lambda: paired(SCORES, baseline="ce", worthwhile=0.1), "must map measures to numbers, got 0.1; write {"),  # pyright: ignore
     (lambda: paired(SCORES.to_dict("list"), baseline="ce"), "got a value that is none; write {'mine': {"),  # pyright: ignore
     (lambda: paired({}, baseline="ce"), "must map each candidate to a mapping from measure to values, got"),
+    (lambda: paired(SCORES, baseline="ce", higher_is_better={3: True}),  # pyright: ignore
+     "must name measures, got '3'; there is accuracy, nll"),
+    (lambda: paired(SCORES, baseline="ce", worthwhile={3: 1}),  # pyright: ignore
+     "worthwhile must name measures, got '3'; there is accuracy, nll"),
+    (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": True}),
+     "must be 0 or more, got True for 'nll'"),
+    (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": 1j}),  # pyright: ignore
+     "must be 0 or more, got 1j for"),
+    (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": 10**400}),
+     "worthwhile must be 0 or more, got 1000"),
+    (lambda: paired(SCORES, baseline="ce", test_size=10**400, train_size=5),
+     "test_size must be above 0, got 1000"),
+    (lambda: paired(SCORES, baseline="ce", test_size=np.complex128(1), train_size=5),  # pyright: ignore
+     "test_size must be above 0, got np.complex"),
+    (lambda: read_scores("a\nruns.xlsx"), ".jsonl, .ndjson, got 'a\\nruns.xlsx'; save it as one"),
+    (lambda: read_scores("no/a\nruns.csv"), "that can be read, got 'no/a\\nruns.csv': No such file or"),
     (lambda: read_scores("runs.xlsx"),
      "must be a file ending in .csv, .tsv, .parquet, .jsonl, .ndjson, got runs"),
     (lambda: read_scores("no/runs.csv"), "that can be read, got no/runs.csv: No such file or directory"),

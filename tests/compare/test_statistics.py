@@ -189,6 +189,24 @@ def test_diverged_splits_are_left_out_said_and_not_forgiven():
     assert (nothing.call, np.isnan(nothing.mean)) == ("undecided", True)
 
 
+@pytest.mark.parametrize("size", [1e-14, 1e-13, 1e-6, 1.0, 1e12])
+@pytest.mark.parametrize("compare", [compare_paired, compare_rows])
+def test_the_unit_of_the_values_does_not_decide(size, compare):
+    """Costs of 1e-14 that double are not equal, and costs that differ by rounding alone are."""
+    plain = 1 + noise(1, 0.1, 30)
+    twice, same = 2 * plain + noise(2, count=30), plain * 3 / 3 * (1 + 2e-16)
+    found = compare([size * twice, size * same], size * plain, "lower")
+    assert [each.call for each in found] == ["worse", "equal"]
+    assert ends(found[1]) == (0, 0, 0)
+    assert compare([size * same], size * plain, "higher")[0].call == "equal"
+    least = 0.02 * size  # a difference worth having, but for rounding
+    below = np.nextafter(least, 0)
+    assert call(below, 0.5 * below, 2 * below, "higher", least) == "better"
+    assert call(0.9 * least, 0.5 * least, 2 * least, "higher", least) == "undecided"
+    assert call(0.5 * least, -least, np.nextafter(least, np.inf), "higher", least) == "equal"
+    assert call(0.5 * least, -least, 1.1 * least, "higher", least) == "undecided"
+
+
 # --- what would settle it ---
 
 

@@ -143,7 +143,7 @@ def test_grid_and_order_do_not_decide():
     assert len(set(itertools.chain(first))) == 3
 
 
-@pytest.mark.parametrize("size", [1e-9, 1e150])
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1e150])
 def test_costs_of_any_size_have_an_interval_and_words(size):
     """Whatever the unit of costs, squares do not overflow and nothing is nan."""
     spread = 0.02 * np.random.default_rng(7).normal(size=10)

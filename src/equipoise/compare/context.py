@@ -32,17 +32,14 @@ def run_context(
 ) -> dict[str, Predictions]:
     """Return the predictions of two plain models for the test rows of a split, raw and calibrated.
 
-    The commonest class has the shares of the classes among the training rows for its probabilities, which are
-    calibrated as they are. scikit-learn's boosted trees see what the candidates see: features (N, D) and
-    observed labels (N,). Their number is found on the validation rows, as the candidates' epoch is, and so is
-    their calibration, to `nll_of` "observed" or "clean" labels. All else is at scikit-learn's defaults. Both
-    are held against `target` (N,). One thread, so that nothing depends on their number.
+    Trees see what the candidates see, features (N, D) and observed labels (N,); their number and calibration
+    are found on the validation rows. Both models are held against `target` (N,).
     """
-    train, validation, test = split.train, split.validation, split.test
-    prior = DummyClassifier(strategy="prior").fit(inputs[train], observed[train])
+    validation, test = split.validation, split.test
+    prior = DummyClassifier(strategy="prior").fit(inputs[split.train], observed[split.train])
     shares = _probs(prior, inputs[test], classes)
-    with threadpool_limits(1, user_api="openmp"):
-        model = _trees(inputs, observed, split, class_weight)
+    with threadpool_limits(1, user_api="openmp"):  # so that nothing depends on the number of threads
+        model = prior if len(prior.classes_) < 2 else _trees(inputs, observed, split, class_weight)
         probs, held_out = (_probs(model, inputs[rows], classes) for rows in (test, validation))
     fit = fitted(_logits(held_out), observed[validation])
     calibrated = probs if fit is None else calibrated_probs(fit, _logits(probs), nll_of)
@@ -53,10 +50,8 @@ def run_context(
 
 
 def _trees(inputs: Any, observed: Any, split: "Split", class_weight: str | None) -> Any:
-    """Return fitted trees, or the prior where the training rows have one class alone."""
+    """Return scikit-learn's trees at its defaults, but for when they stop."""
     labels = observed[split.train]
-    if len(np.unique(labels)) < 2:
-        return DummyClassifier(strategy="prior").fit(inputs[split.train], labels)
     # scikit-learn refuses validation labels that no training row has
     known = split.validation[np.isin(observed[split.validation], labels)]
     stopping: dict[str, Any] = {"X_val": inputs[known], "y_val": observed[known]} if len(known) else {}

@@ -18,16 +18,8 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from equipoise.decisions import decide
 from equipoise.metrics import area_under_risk_coverage, severity
 
-__all__ = [
-    "ECE_BINS",
-    "MEASURES",
-    "Measure",
-    "Predictions",
-    "calibration_error",
-    "chance_calibration_errors",
-    "confusion",
-    "recall_per_class",
-]
+__all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error", "confusion"]
+__all__ += ["chance_calibration_errors", "recall_per_class"]
 
 ECE_BINS = 15
 LONG = 1e6  # a number as large as this is shown with three digits and an exponent
@@ -144,43 +136,41 @@ class Measure:
 
 
 def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int64]) -> float:
-    """Return the expected calibration error of the top label: 15 bins, absolute differences.
+    """Return the expected calibration error of the top label from probabilities (N, C), never logits.
 
-    Probabilities are (N, C), never logits. It is torchmetrics' `multiclass_calibration_error`, which takes
-    seconds to import and drops a confidence of exactly 1 from the last bin.
+    It is torchmetrics' `multiclass_calibration_error`, which drops a confidence of exactly 1.
     """
     if not np.isfinite(probabilities).all():
         return float("nan")
-    return float(_binned_errors(probabilities.max(axis=1), probabilities.argmax(axis=1)[None] == target)[0])
+    confidence = probabilities.max(axis=1)
+    return _binned_error(_bins(confidence), (probabilities.argmax(axis=1) == target) - confidence)
 
 
 def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, seed: int) -> list[float]:
-    """Return calibration errors of a perfectly calibrated model: labels drawn from its own probabilities.
-
-    The calibration error of the top label depends on whether the likeliest class is right, and under the
-    model's own probabilities it is so with a chance of its confidence. So hits are drawn, not labels, and the
-    bins, which all draws share, are found once.
-    """
+    """Return calibration errors of a perfectly calibrated model: hits drawn from its own confidence."""
     if not np.isfinite(probabilities).all():
         return [float("nan")] * draws
     confidence = probabilities.max(axis=1)
-    hits = np.random.default_rng(seed).random((draws, len(confidence))) < confidence
-    return _binned_errors(confidence, hits).tolist()
+    bins, generator = _bins(confidence), np.random.default_rng(seed)
+    return [
+        _binned_error(bins, (generator.random(len(confidence)) < confidence) - confidence)
+        for _ in range(draws)
+    ]
 
 
-def _binned_errors(confidence: NDArray[np.float64], hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the calibration error (draws,) of confidences (N,) for hits (draws, N)."""
+def _bins(confidence: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The bin of each confidence."""
     edges = torch.linspace(0, 1, ECE_BINS + 1).numpy()  # torchmetrics' edges; numpy's differ in the last bit
-    places = np.searchsorted(edges[1:-1], confidence.astype(np.float32), side="right")
-    gaps = (hits - confidence) @ np.eye(ECE_BINS)[places]
-    return np.abs(gaps).sum(axis=1) / len(confidence)
+    return np.searchsorted(edges[1:-1], confidence.astype(np.float32), side="right")
+
+
+def _binned_error(bins: NDArray[np.intp], gaps: NDArray[np.float64]) -> float:
+    """The calibration error of rows, given the bin of each and how far its hit is from its confidence."""
+    return float(np.abs(np.bincount(bins, gaps)).sum() / len(gaps))
 
 
 def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the share (C,) of each class's rows whose likeliest class is right.
-
-    It is nan for a class without rows, and for every class if a probability is not finite.
-    """
+    """Return the share (C,) of each class's rows that are right; nan without rows, or if not all finite."""
     if not predictions.finite:
         return np.full(predictions.probs.shape[1], np.nan)
     counts = confusion(predictions)
@@ -189,10 +179,7 @@ def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
-    """Return how many rows of each class have which likeliest class, (C, C) indexed [true, predicted].
-
-    A row with a probability that is not finite has no likeliest class and is not counted.
-    """
+    """Return the counts (C, C) of [true, likeliest class], of rows whose probabilities are finite."""
     finite, classes = np.isfinite(predictions.probs).all(axis=1), predictions.probs.shape[1]
     pairs = classes * predictions.target[finite] + predictions.likeliest[finite]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -17,7 +17,7 @@ from equipoise.objective import Objective
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
 
-__all__ = ["Candidate", "Scheduled", "read_objective"]
+__all__ = ["Candidate", "Scheduled", "candidate_of", "read_objective"]
 
 MATRICES = ("costs", "similarity")
 _OF_TABLES = {entry.make for entry in (*LOSSES, *PENALTIES)} | {*WEIGHTS, *SCHEDULES}
@@ -211,10 +211,8 @@ def read_objective(
         marked = given
     else:
         raise TypeError(_no_objective(given))
-    parts = tuple(part for part in marked.terms() if part[0] != 0) or marked.terms()
-    single = len(parts) == 1 and parts[0][0] == 1
-    candidate = Candidate("", parts[0][1] if single else Sum(parts), matrices)
-    candidate = replace(candidate, name=name or candidate.text)
+    parts = [part for part in marked.terms() if part[0] != 0] or marked.terms()
+    candidate = candidate_of(parts, matrices, name)
     found = [each.origin for each in candidate.schedules.values()]
     for each in made:
         if sum(each is other for other in found) != 1:
@@ -228,6 +226,14 @@ def read_objective(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spelling.short(candidate.name)}: {error}") from error
     return candidate
+
+
+def candidate_of(
+    parts: Sequence[tuple[Any, Any]], matrices: Mapping[str, NDArray[Any]], name: str | None = None
+) -> Candidate:
+    """Return the candidate of these factors and terms, called by its text if it has no name."""
+    marked = parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else Sum(tuple(parts))
+    return Candidate(name or _written(marked, matrices), marked, matrices)
 
 
 def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Scheduled]) -> Loss:

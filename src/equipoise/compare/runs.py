@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,20 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from equipoise.compare.dataset import printable
 from equipoise.compare.measures import MEASURES
-from equipoise.compare.scores import by_candidate, printable, read_scores
+from equipoise.compare.scores import by_candidate, read_scores
 from equipoise.compare.settings import WORTHWHILE
 from equipoise.compare.statistics import (
-    BETTER,
     EQUAL,
     LEVEL,
     UNDECIDED,
-    WORSE,
     Difference,
     compare_paired,
     worthwhile_difference,
 )
-from equipoise.compare.verdict import decide
+from equipoise.compare.verdict import answer
 from equipoise.naming import nearest
 
 __all__ = ["Paired", "paired", "read_scores"]
@@ -119,7 +119,8 @@ def paired(
     Args:
         scores: Columns `candidate`, `seed` and one for each measure, a row for each run. Whatever runs that
             belong together share is a seed: a number, a fold, the name of a data set. Or a mapping from
-            candidate to a mapping from measure to the values of its runs, paired by their places.
+            candidate to a table, or a mapping from measure to the values of its runs; without a seed or an
+            index they are paired by their places.
         baseline: The candidate to compare with.
         test_size: Test rows of a run, or their share; None if every run has data of its own.
         train_size: Rows that a run is trained and validated on, or their share.
@@ -161,12 +162,11 @@ def paired(
         raise ValueError(
             f"scores must have a candidate beside the baseline, got {baseline!r} alone; add its runs"
         )
-    measures = list(plain)
-    better, ratio = _better(measures, higher_is_better), _ratio(test_size, train_size)
+    better, ratio = _better(list(plain), higher_is_better), _ratio(test_size, train_size)
     least = _worthwhile({} if worthwhile is None else worthwhile, plain)
     found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
     rows: list[dict[str, Any]] = []
-    for name, measure in product(runs, measures):
+    for name, measure in product(runs, plain):
         own, theirs = runs[name][measure].align(plain[measure])  # nan where one of them lacks a seed
         both = own.notna() & theirs.notna()
         [difference] = compare_paired(
@@ -175,7 +175,7 @@ def paired(
             better[measure],
             test_ratio=ratio or 0.0,
             worthwhile=least[measure],
-            comparisons=len(runs) * len(measures),
+            comparisons=len(runs) * len(better),
             repeats=1 if ratio is None else len(own),  # what could be repeated is a run, not all of them
             unit="runs",
         )
@@ -184,15 +184,26 @@ def paired(
         row |= {"mean": float(own[both].mean()), "baseline_mean": float(theirs[both].mean())}
         row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
         rows.append(row | {"call": difference.call, "reason": difference.reason})
-    sign = 1 if better[measures[0]] == "lower" else -1
-    ranks = [(float(sign * each[measures[0]].mean()), name) for name, each in runs.items()]
-    ranks = [(math.inf if math.isnan(value) else value, name) for value, name in ranks]
-    call, winner, sentence = _verdict(baseline, found, better, least, ranks)
-    if ratio is None:
-        sure = "taken as independent; if they split the same rows, give test_size and train_size"
-    else:
+    first, way = next(iter(better.items()))
+    means = {name: float(each[first].mean()) * (1 if way == "lower" else -1) for name, each in runs.items()}
+    ranks = [(math.inf if math.isnan(value) else value, name) for name, value in means.items()]
+    names, words = list(runs), {name: printable(name) for name in better}
+    call, place, _, lines, others = answer(
+        [printable(name) for name in names],
+        [*found.values()],
+        [{key: _difference(words[key], its[key], least[key]) for key in its} for its in found.values()],
+        better,
+        ranks,
+        baseline=printable(baseline),
+        against=printable(baseline),
+        plain=words,
+        least={name: f"{size:.3g}" for name, size in least.items()},
+    )
+    sure = "taken as independent; if they split the same rows, give test_size and train_size"
+    if ratio is not None:
         sure = f"taken to split the same rows, {test_size:g} to test for {train_size:g} to train on"
-    return Paired(call, winner, f"{sentence} The runs are {sure}.", baseline, least, ratio, rows)
+    winner, verdict = baseline if place is None else names[place], " ".join([*lines, *others])
+    return Paired(call, winner, f"{verdict} The runs are {sure}.", baseline, least, ratio, rows)
 
 
 def _known(measure: str) -> tuple[str, str | None]:
@@ -208,15 +219,15 @@ def _known(measure: str) -> tuple[str, str | None]:
 def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
     """For each measure, "higher" or "lower"."""
     ways = {name: _known(name)[1] for name in measures}
-    told = {} if given is None else given
-    if not isinstance(told, Mapping):
-        told = {name: given for name, way in ways.items() if way is None}
-        if not told:
+    unknown = [name for name, way in ways.items() if way is None]
+    if given is not None and not isinstance(given, Mapping):
+        if not unknown:
             raise ValueError(
                 f"higher_is_better must be a mapping where all measures are known by name, got {given!r}; "
                 f"leave it out, or write {{{measures[0]!r}: {given!r}}}"
             )
-    for name, way in told.items():
+        given = dict.fromkeys(unknown, given)
+    for name, way in {str(name): way for name, way in (given or {}).items()}.items():
         if name not in ways:
             raise ValueError(f"higher_is_better must name measures, got {name!r}; {nearest(name, ways)}")
         if not isinstance(way, bool | np.bool_):
@@ -224,13 +235,14 @@ def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
                 f"higher_is_better must be True or False, got {way!r} for {name!r}; write one of them"
             )
         ways[name] = "higher" if way else "lower"
-    for name, way in ways.items():
-        if way is None:
+    found = {name: way for name, way in ways.items() if way is not None}
+    for name in unknown:
+        if name not in found:
             raise ValueError(
                 f"higher_is_better must say whether more of {name!r} is better, got nothing; pass "
                 f"higher_is_better={{{name!r}: True}} or False, or leave the column out"
             )
-    return {name: str(way) for name, way in ways.items()}
+    return found
 
 
 def _ratio(test_size: float | None, train_size: float | None) -> float | None:
@@ -243,7 +255,7 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
             "neither if every run has data of its own"
         )
     for name, size in (("test_size", test_size), ("train_size", train_size)):
-        if isinstance(size, bool) or not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
+        if not _is_size(size, math.ulp(0.0)):
             raise ValueError(
                 f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
             )
@@ -255,85 +267,34 @@ def _ratio(test_size: float | None, train_size: float | None) -> float | None:
     return test_size / train_size
 
 
-def _worthwhile(given: Any, plain: Any) -> dict[str, float]:
+def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     """For each measure, the smallest difference worth having."""
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"worthwhile must map measures to numbers, got {given!r}; write {{{next(iter(plain))!r}: 0.01}}"
+            f"worthwhile must map measures to numbers, got {given!r}; write {{{plain.columns[0]!r}: 0.01}}"
         )
+    given = {str(name): least for name, least in given.items()}
     for name, least in given.items():
         if name not in plain:
             raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
-        if not isinstance(least, int | float | np.number) or not 0 <= least < math.inf:
+        if not _is_size(least):
             raise ValueError(
                 f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
             )
     found = {}
     for name, values in plain.items():
-        known = _known(name)[0]
+        known = _known(str(name))[0]
         percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
-        least = percent * worthwhile_difference(dict(WORTHWHILE), known, float(values.mean()))
+        least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
         found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
 
 
-def _verdict(
-    baseline: str,
-    found: Mapping[str, Mapping[str, Difference]],
-    better: Mapping[str, str],
-    least: Mapping[str, float],
-    ranks: Sequence[tuple[float, str]],
-) -> tuple[str, str, str]:
-    """The call, the winner, and why in words."""
-    names, count = list(found), len(found) * len(least)
-    call, place, mixed = decide([[each.call for each in found[name].values()] for name in names], ranks)
-    sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
-    against, winner, needed = printable(baseline), baseline, []
-    if place is not None:
-        winner = named = names[place]
-        head = f"Use {printable(named)}: against {against},"
-    elif mixed:
-        named = names[mixed[0]]
-        *first, last = map(printable, [baseline, *(names[each] for each in mixed)])
-        head = (
-            f"Undecided, the choice between {', '.join(first)} and {last} is yours: with {printable(named)},"
-        )
-    else:
-        named = min(names, key=lambda name: _distance(found[name], better))
-        none = f"none of {len(names)} candidates is" if len(names) > 1 else "with"
-        if call == EQUAL:
-            none = f"{none} better; with" if len(names) > 1 else none
-            head = f"Keep {against}: {none} {printable(named)},"
-        else:
-            none = f"{none} shown to be better. Nearest is" if len(names) > 1 else none
-            head = f"Undecided, so keep {against}: {none} {printable(named)},"
-            needed = [
-                f"For {printable(key)}, {each.needed}." for key, each in found[named].items() if each.needed
-            ]
-    order = [BETTER, WORSE, EQUAL, UNDECIDED]
-    shown = sorted(found[named].items(), key=lambda item: order.index(str(item[1].call)))
-    *first, last = (_difference(name, each, least[name]) for name, each in shown)
-    link = " but " if {BETTER, WORSE} <= {each.call for _, each in shown} else " and "
-    lines = [f"{head} {link.join([', '.join(first), last] if first else [last])}; {sure}.", *needed]
-    if not any(math.isfinite(each.low) for _, each in shown):
-        lines = [f"Undecided, so keep {against}: {shown[0][1].reason}."]
-    for name in (each for each in names if each != named):
-        calls = [each.call for each in found[name].values()]
-        if BETTER in calls and place is not None:
-            lines.append(
-                f"{printable(name)} is better too{', but worse in a measure' if WORSE in calls else ''}."
-            )
-    return call, winner, " ".join(lines)
-
-
-def _distance(differences: Mapping[str, Difference], better: Mapping[str, str]) -> tuple[bool, float]:
-    """How far a candidate is from being better; smaller is nearer."""
-    reached = [
-        (1 if better[name] == "higher" else -1) * each.mean / (each.high - each.low)
-        for name, each in differences.items()
-        if each.high > each.low
-    ]
-    return any(each.call == WORSE for each in differences.values()), -max(reached, default=-math.inf)
+def _is_size(value: Any, smallest: float = 0.0) -> bool:
+    """Whether it is a number, not below the smallest, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return bool(smallest <= value <= sys.float_info.max)
 
 
 def _difference(name: str, found: Difference, least: float) -> str:
@@ -341,7 +302,7 @@ def _difference(name: str, found: Difference, least: float) -> str:
     between = f"{found.low:+.3g} to {found.high:+.3g}" if math.isfinite(found.low) else ""
     why = ", ".join(filter(None, (between, found.reason)))
     if found.call == EQUAL:
-        return f"{printable(name)} is equal within {least:.3g} ({why})"
+        return f"{name} is equal within {least:.3g} ({why})"
     if found.call == UNDECIDED:
-        return f"{printable(name)} is undecided ({why})"
-    return f"{printable(name)} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"
+        return f"{name} is undecided ({why})"
+    return f"{name} is {abs(found.mean):.3g} {'higher' if found.mean > 0 else 'lower'} ({why})"

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["by_candidate", "printable", "read_scores"]
+from equipoise.compare.dataset import printable
+
+__all__ = ["by_candidate", "read_scores"]
 
 MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "NULL"]  # cells without a value
 LARGEST = 1e150  # squares of larger scores are infinite
@@ -29,18 +31,18 @@ def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
     lines = partial(read_json, lines=True, dtype=False, precise_float=True)
     readers: dict[str, Any] = {".csv": _table, ".tsv": partial(_table, sep="\t"), ".parquet": pd.read_parquet}
     readers |= {".jsonl": lines, ".ndjson": lines}
-    reader = readers.get(Path(path).suffix.lower())
+    reader, shown = readers.get(Path(path).suffix.lower()), printable(str(path))
     if reader is None:
-        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {path}; save it as one")
+        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {shown}; save it as one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
             return reader(path)
     except ImportError:
-        raise ImportError(f"{path} needs pyarrow; pip install 'equipoise[parquet]'") from None
+        raise ImportError(f"{shown} needs pyarrow; pip install 'equipoise[parquet]'") from None
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"scores must be a table that can be read, got {path}: {said}") from None
+        raise ValueError(f"scores must be a table that can be read, got {shown}: {said}") from None
 
 
 def _table(path: Any, sep: str = ",") -> pd.DataFrame:
@@ -51,17 +53,12 @@ def _table(path: Any, sep: str = ",") -> pd.DataFrame:
 
 
 def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
-    """For each candidate, in the order of the rows, a table of its measures over seeds; nan if not finite.
-
-    Raises:
-        TypeError: If scores is neither a table nor a mapping.
-        ValueError: If a column or a value cannot be used.
-    """
+    """For each candidate, in the order of the rows, a table of its measures over seeds; nan if not finite."""
     frame = _frame(scores)
-    seeds = _places(frame["seed"])
     measures = {name: _numbers(name, frame[name]) for name in frame if name not in ("candidate", "seed")}
     if not measures:
         raise ValueError("scores must have a column for each measure, got candidate and seed alone; add one")
+    seeds = _places(frame["seed"])
     values = pd.DataFrame(measures, index=[frame["candidate"].map(str), seeds])
     again = np.flatnonzero(values.index.duplicated())
     if again.size:
@@ -76,12 +73,14 @@ def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
 
 def _frame(scores: Any) -> pd.DataFrame:
     """The table, once it has rows and the columns candidate and seed without gaps."""
-    if isinstance(scores, Mapping):  # the places of values are the seeds
+    if isinstance(scores, Mapping):  # where nothing else is a seed, the places of values are
         try:
             if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
                 raise TypeError("a value that is none")
-            tables = [pd.DataFrame(each).assign(candidate=name) for name, each in scores.items()]
-            scores = pd.concat([each.rename_axis("seed").reset_index() for each in tables], ignore_index=True)
+            tables = {name: pd.DataFrame(each) for name, each in scores.items()}
+            for name, each in tables.items():
+                tables[name] = each.set_index("seed") if "seed" in each else each
+            scores = pd.concat(tables, names=["candidate", "seed"])
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"scores must map each candidate to a mapping from measure to values, got {error}; write "
@@ -92,15 +91,14 @@ def _frame(scores: Any) -> pd.DataFrame:
             "scores must be a DataFrame with columns candidate, seed and one for each measure, got "
             f"{type(scores).__name__}; pandas.DataFrame makes one"
         )
-    indexed = {"candidate", "seed"} & {*scores.index.names}
-    frame = (scores.reset_index() if indexed else scores).rename(columns=str)
-    columns = list(frame.columns)
-    if len(set(columns)) < len(columns):
-        twice = max(columns, key=columns.count)
+    levels = [name for name in ("candidate", "seed") if name in scores.index.names and name not in scores]
+    frame = (scores.reset_index(levels) if levels else scores).rename(columns=str)
+    if frame.columns.has_duplicates:
+        twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"columns of scores must have different names, got {twice!r} twice; rename one")
     for name, means in (("candidate", "names what was run"), ("seed", "runs that belong together share")):
         if name not in frame:
-            there = ", ".join(map(printable, columns[:10])) + ", ..." * (len(columns) > 10) or "none"
+            there = ", ".join(map(printable, frame.columns[:10])) + ", ..." * (frame.shape[1] > 10) or "none"
             raise ValueError(f"scores must have a column {name!r}, got {there}; rename the one that {means}")
         missing = np.flatnonzero(frame[name].isna() | (frame[name].map(str) == ""))
         if missing.size:
@@ -116,13 +114,12 @@ def _places(seeds: Any) -> NDArray[np.int64]:
         places = pd.factorize(seeds.to_numpy(dtype=object))[0]
     except TypeError as error:
         raise ValueError(f"seed must be a number, a text or the like, got {error}; number the runs") from None
-    seen: dict[str, int] = {}
-    for text, place in zip(seeds.map(str), places.tolist(), strict=True):
-        if seen.setdefault(text, place) != place:
-            raise ValueError(
-                f"seed must be of one type, got {text} as a number and as text; use "
-                "scores['seed'].astype(str)"
-            )
+    kinds = pd.Series(places).groupby([*seeds.map(str)]).nunique()
+    if kinds.to_numpy().max(initial=0) > 1:
+        raise ValueError(
+            f"seed must be of one type, got {kinds.idxmax()} as a number and as text; use "
+            "scores['seed'].astype(str)"
+        )
     return places
 
 
@@ -146,8 +143,3 @@ def _numbers(name: Any, column: Any) -> NDArray[np.float64]:
             f"measures must be below {LARGEST:g} in size, got {largest:g} in column {name!r}; rescale it"
         )
     return numbers
-
-
-def printable(name: str) -> str:
-    """A name as it is, or with its special characters written out."""
-    return name if name.isprintable() else repr(name)

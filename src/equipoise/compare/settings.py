@@ -63,7 +63,7 @@ class Settings:
             )
         for name, (low, high) in COUNTS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
                 raise ValueError(
                     f"{name} must be an integer from {low} to {high}, got {_short(value)}; the default is "
                     f"{_default(name)}"
@@ -71,7 +71,7 @@ class Settings:
             object.__setattr__(self, name, int(value))  # numpy's are no JSON
         for name, low in (("lr", math.ulp(0.0)), ("weight_decay", 0.0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < math.inf:
                 raise ValueError(
                     f"{name} must be a finite number {'above 0' if low else 'of 0 or more'}, got "
                     f"{_short(value)}; the default is {_default(name)}"

@@ -10,26 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-__all__ = [
-    "BETTER",
-    "EQUAL",
-    "WORSE",
-    "UNDECIDED",
-    "LEVEL",
-    "FEWEST_SPLITS",
-    "Difference",
-    "call",
-    "compare_paired",
-    "compare_rows",
-    "worthwhile_difference",
-]
+__all__ = ["BETTER", "EQUAL", "WORSE", "UNDECIDED", "LEVEL", "FEWEST_SPLITS", "Difference", "call"]
+__all__ += ["compare_paired", "compare_rows", "worthwhile_difference"]
 
 BETTER, EQUAL, WORSE, UNDECIDED = "better", "equal", "worse", "undecided"
 LEVEL = 0.05
 FEWEST_SPLITS = 3
 MOST_REPEATS = 100  # more is not proposed
 COST_SHARE = 0.02  # smallest difference worth having of a cost, as a share of the baseline's
-ROUNDING = 1e-12  # differences of accuracies such as 0.915 - 0.91 are off by less
+ROUNDING = 1e-12  # relative; differences such as 0.915 - 0.91 are off by less than this share of the values
 STEPS = 64  # steps of the grid per standard deviation of a row's difference
 REACH = 20  # standard deviations of a sum that the grid covers on either side
 
@@ -92,24 +81,22 @@ def compare_paired(
         Nadeau and Bengio, Machine Learning 52, 2003; for repeated cross-validation Bouckaert and Frank,
         PAKDD 2004.
     """
-    differences = _differences(candidates, baseline, np.atleast_1d, "splits, (S,)", "value")
     if not 0 <= test_ratio < math.inf:
         raise ValueError(f"test_ratio must be 0 or more, got {test_ratio}; test rows over training rows")
-    alpha = _alpha(better, worthwhile, len(differences) if comparisons is None else comparisons)
+    differences, alpha = _differences(candidates, baseline, 1, better, worthwhile, comparisons)
     found = []
-    for each in differences:
-        kept, reason, needed = each[np.isfinite(each)], None, None
-        count, mean, half = len(kept), _mean(kept), math.nan
-        gone = len(each) - count
-        lost = f"{gone} of {len(each)} {unit} have no value to pair" if gone else None
+    for each, rounding in differences:
+        kept, half, reason, needed = each[np.isfinite(each)], math.nan, None, None
+        count, mean = len(kept), _mean(kept)
+        lost = f"{len(each) - count} of {len(each)} {unit} have no value to pair" if count < len(each) else ""
         if count < FEWEST_SPLITS:
-            lost, reason = None, f"{count} paired {unit}, and fewer than {FEWEST_SPLITS} show nothing"
-        elif np.ptp(kept) <= _rounding(kept):
+            reason = f"{count} paired {unit}, and fewer than {FEWEST_SPLITS} show nothing"
+        elif np.ptp(kept) <= rounding:
             mean, half = float(kept[0]), 0.0
             if _too_few(kept, alpha):
                 reason = f"the same difference in all {count} {unit}, and so no spread to judge by"
         else:
-            spread = float(kept.std(ddof=1))
+            spread = _spread(kept, 1)
             half = float(_half_width(spread, count, test_ratio, alpha))
             needed = partial(_runs, spread, half, max(count // repeats, 1), test_ratio, alpha, rows)
         found.append(_judge((mean, mean - half, mean + half), better, worthwhile, reason, lost, needed))
@@ -146,30 +133,29 @@ def compare_rows(
         Efron and Tibshirani, An introduction to the bootstrap, 1993; Hesterberg, What teachers should know
         about the bootstrap, The American Statistician 69(4), 2015.
     """
-    differences = _differences(candidates, baseline, np.atleast_2d, "repeats and rows, (R, M)", "score")
-    total = np.shape(baseline)[-1]
+    total = np.atleast_2d(baseline).shape[-1]
     if groups is not None and np.shape(groups) != (total,):
         raise ValueError(
             f"groups must have one entry for each row, got {np.shape(groups)} for {total} rows; leave them "
             "out if rows stand alone"
         )
-    alpha = _alpha(better, worthwhile, len(differences) if comparisons is None else comparisons)
+    differences, alpha = _differences(candidates, baseline, 2, better, worthwhile, comparisons)
     places = np.arange(total) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes, unit = np.bincount(places), "rows" if groups is None else "groups"
     found = []
-    for each in differences:
+    for each, rounding in differences:
         kept, reason, needed = each[np.isfinite(each).all(axis=1)], None, None
         gone, count = len(each) - len(kept), len(sizes) if len(kept) else 0
-        ends, lost = (_mean(kept), math.nan, math.nan), None
+        lost = f"{gone} of {len(each)} repeats have no score to pair" if gone else ""
+        ends = (_mean(kept), math.nan, math.nan)
         if count < FEWEST_SPLITS:
             reason = f"{count} paired {unit}, and fewer than {FEWEST_SPLITS} show nothing"
         else:
-            lost = f"{gone} of {len(each)} repeats have no score to pair" if gone else None
-            sums = np.bincount(places, weights=kept.mean(axis=0)).astype(np.float64)
+            sums = _without_rounding(np.bincount(places, kept.mean(axis=0)), rounding)
             mean = float(sums.sum() / total)
             # The ratio of sums, made linear; for single rows these are the differences themselves.
             linear = mean + (sums - sizes * mean) * count / total
-            low, high = _lower_end(linear, alpha), 0.0 - _lower_end(-linear, alpha)
+            low, high = _lower_end(linear, alpha, rounding), 0.0 - _lower_end(-linear, alpha, rounding)
             ends, needed = (mean, low, high), partial(_more, (high - low) / 2, count, f"test {unit}")
             if _too_few(sums, alpha):
                 reason = f"{np.count_nonzero(sums)} of {count} test {unit} differ, too few to show anything"
@@ -188,12 +174,11 @@ def call(mean: float, low: float, high: float, better: str | None, worthwhile: f
         return None
     if better == "lower":
         mean, low, high = -mean, -high, -low
-    least = worthwhile - ROUNDING
-    if low > 0 and mean >= least:
+    if low > 0 and _worth_having(mean, worthwhile):
         return BETTER
-    if -worthwhile - ROUNDING <= low and high <= worthwhile + ROUNDING:
+    if max(-low, high) <= worthwhile * (1 + ROUNDING):
         return EQUAL
-    return WORSE if high < 0 and -mean >= least else UNDECIDED
+    return WORSE if high < 0 and _worth_having(-mean, worthwhile) else UNDECIDED
 
 
 def worthwhile_difference(given: Mapping[str, float], measure: str, baseline: float) -> float:
@@ -202,42 +187,56 @@ def worthwhile_difference(given: Mapping[str, float], measure: str, baseline: fl
 
 
 def _differences(
-    candidates: Any, baseline: Any, shaped: Callable[[Any], NDArray[Any]], same: str, missing: str
-) -> list[NDArray[np.float64]]:
-    """Candidates minus baseline, nan where one of them is not finite."""
+    candidates: Any, baseline: Any, ndim: int, better: str | None, worthwhile: float, comparisons: int | None
+) -> tuple[list[tuple[NDArray[np.float64], float]], float]:
+    """Candidates minus baseline, with their rounding, nan where one is missing; and the level."""
+    shaped = np.atleast_2d if ndim == 2 else np.atleast_1d
     plain, *values = (shaped(np.asarray(each, dtype=np.float64)) for each in (baseline, *candidates))
-    if plain.ndim != 1 + (shaped is np.atleast_2d) or any(each.shape != plain.shape for each in values):
+    if plain.ndim != ndim or any(each.shape != plain.shape for each in values):
+        same = "repeats and rows, (R, M)" if ndim == 2 else "splits, (S,)"
         raise ValueError(
             f"candidates and baseline must have the same {same} each, got "
-            f"{[each.shape for each in values]} and {plain.shape}; write nan where there is no {missing}"
+            f"{[each.shape for each in values]} and {plain.shape}; write nan where there is none"
         )
-    with np.errstate(invalid="ignore"):  # inf - inf
-        return [each - plain for each in values]
-
-
-def _alpha(better: str | None, worthwhile: float, comparisons: int) -> float:
-    """Check what both ways have in common and return the level of a single interval."""
     if better not in ("higher", "lower", None):
         raise ValueError(f"better must be 'higher', 'lower' or None, got {better!r}; None calls nothing")
     if not 0 <= worthwhile < math.inf:
         raise ValueError(f"worthwhile must be 0 or more, got {worthwhile}; it is a size without a sign")
-    if comparisons < 0:
-        raise ValueError(f"comparisons must be 0 or more, got {comparisons}; candidates x deciding measures")
-    return LEVEL / max(comparisons, 1)
+    together = len(values) if comparisons is None else comparisons
+    if together < 0:
+        raise ValueError(f"comparisons must be 0 or more, got {together}; candidates x deciding measures")
+    found = []
+    for each in values:
+        with np.errstate(invalid="ignore"):  # inf - inf
+            difference = each - plain
+        both = np.abs([each, plain])
+        rounding = ROUNDING * float(both.max(initial=0.0, where=np.isfinite(both)))
+        found.append((_without_rounding(difference, rounding), rounding))
+    return found, LEVEL / max(together, 1)
+
+
+def _without_rounding(values: NDArray[Any], rounding: float) -> NDArray[np.float64]:
+    """Values, those that are 0 but for rounding as 0."""
+    return np.where(np.abs(values) <= rounding, 0.0, values)
 
 
 def _mean(kept: NDArray[np.float64]) -> float:
     return float(kept.mean()) if kept.size else math.nan
 
 
-def _rounding(differences: NDArray[np.float64]) -> float:
-    """How far apart differences may be that are equal but for rounding."""
-    return ROUNDING * max(1.0, float(np.abs(differences).max()))
+def _spread(values: NDArray[np.float64], ddof: int) -> float:
+    """The standard deviation, also of values whose squares are too small for a float."""
+    size = float(np.abs(values).max()) or 1.0
+    return size * float((values / size).std(ddof=ddof))
+
+
+def _worth_having(difference: float, worthwhile: float) -> bool:
+    return bool(difference >= worthwhile * (1 - ROUNDING))
 
 
 def _too_few(differences: NDArray[np.float64], alpha: float) -> bool:
     """Whether a two-sided sign test cannot reach alpha even if all that differ have one sign."""
-    count = int((np.abs(differences) > ROUNDING).sum())
+    count = int(np.count_nonzero(differences))
     return count > 0 and 2.0 ** (1 - count) > alpha
 
 
@@ -247,10 +246,10 @@ def _half_width(spread: float, count: ArrayLike, test_ratio: float, alpha: float
     return stats.t.isf(alpha / 2, number - 1) * spread * np.sqrt(1 / number + test_ratio)
 
 
-def _lower_end(differences: NDArray[np.float64], alpha: float) -> float:
+def _lower_end(differences: NDArray[np.float64], alpha: float, rounding: float) -> float:
     """Lower end of the bootstrap interval of the mean: the smallest value whose tail holds the level."""
-    count, spread = len(differences), float(differences.std())
-    if spread <= _rounding(differences):
+    count, spread = len(differences), _spread(differences, 0)
+    if spread <= rounding:
         return float(differences.mean())
     tail = special.ndtr(-math.sqrt(count / (count - 1)) * stats.t.isf(alpha / 2, count - 1))
     # Anchored at 0, so that rows without a difference stay exactly there.
@@ -272,18 +271,20 @@ def _judge(
     better: str | None,
     worthwhile: float,
     reason: str | None,
-    lost: str | None,
+    lost: str,
     needed: Callable[[float], str] | None,
 ) -> Difference:
     """A difference of mean, low and high: undecided if there is a reason, never better if runs are lost."""
     said = call(*ends, better, worthwhile) if reason is None else better and UNDECIDED
-    if lost is not None:
+    if lost and math.isfinite(ends[1]):
         said = UNDECIDED if said in (BETTER, EQUAL) else said
-        return Difference(*ends, said, lost if reason is None else f"{lost}; {reason}")
-    if reason is not None or said != UNDECIDED or needed is None:
+        reason = f"{lost}; {reason}" if reason else lost
+    if reason or said != UNDECIDED or needed is None:
         return Difference(*ends, said, reason)
     size = abs(ends[0])  # half the interval has to become narrower than this, or than what is left to it
-    return Difference(*ends, said, None, needed(size if size >= worthwhile - ROUNDING else worthwhile - size))
+    return Difference(
+        *ends, said, None, needed(size if _worth_having(size, worthwhile) else worthwhile - size)
+    )
 
 
 def _runs(

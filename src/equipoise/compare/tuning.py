@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise import losses
-from equipoise.compare.objectives import Candidate, Scheduled
+from equipoise.compare.objectives import Candidate, Scheduled, candidate_of
 from equipoise.compare.records import Setting
-from equipoise.losses import Sum
 from equipoise.penalties import PENALTIES, LogitRange
 
 __all__ = ["OPTIONS", "Range", "WIDTHS", "choose", "draw"]
@@ -84,11 +83,9 @@ def draw(
             factor, term = parts[place]
             value = _rounded(value)
             parts[place] = (factor, _put(term, path, value)) if path else (_times(factor, value), term)
-        single = not isinstance(candidate.marked, Sum) and parts[0][0] == 1
-        made = replace(candidate, marked=parts[0][1] if single else Sum(tuple(parts)))
-        made = replace(made, name=made.text)
+        made = candidate_of(parts, candidate.matrices)
         units = WIDTHS[int(width)] if settings.model == "mlp" else settings.width
-        drawn.append((made, Setting(made.text, _rounded(lr), _rounded(weight_decay), units)))
+        drawn.append((made, Setting(made.name, _rounded(lr), _rounded(weight_decay), units)))
     return tuple(drawn)
 
 
@@ -101,23 +98,17 @@ def choose(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _draws(ranges: list[Range], count: int, classes: int, seed: int) -> list[list[float]]:
-    """Return count draws of each number, of a scrambled Halton sequence: a few spread over each range.
-
-    Those of the first numbers do not depend on how many others there are.
-    """
+    """Return count draws of each number; those of the first do not depend on how many others there are."""
     if not count:
         return []
     try:
         import optuna  # an extra
     except ImportError:
         raise ImportError("tune needs optuna; pip install 'equipoise[tune]'") from None
-
     kinds: dict[str, Any] = {}
     for place, each in enumerate(ranges):
-        unit = classes if each.per_class else 1
-        kinds[f"number {place}"] = optuna.distributions.FloatDistribution(
-            each.low / unit, each.high / unit, log=each.log
-        )
+        ends = np.array([each.low, each.high]) / (classes if each.per_class else 1)
+        kinds[f"number {place}"] = optuna.distributions.FloatDistribution(*ends.tolist(), log=each.log)
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from equipoise.compare.sentences import found_words, noise_words, splits_words
 from equipoise.compare.statistics import BETTER, EQUAL, UNDECIDED, WORSE, Difference, compare_paired
 from equipoise.compare.views import cell, least, measures, rank, worthwhile
 
-__all__ = ["Verdict", "decide", "judge"]
+__all__ = ["Verdict", "answer", "decide", "judge"]
 
 
 @dataclass(frozen=True)
@@ -57,75 +57,102 @@ def decide(
     return (EQUAL if settled else UNDECIDED), None, []
 
 
+def answer(
+    names: Sequence[str],
+    found: Sequence[Mapping[str, Difference]],
+    said: Sequence[Mapping[str, str]],
+    better: Mapping[str, str | None],
+    ranks: Sequence[tuple[float, str]],
+    *,
+    baseline: str,
+    against: str,
+    plain: Mapping[str, str],
+    least: Mapping[str, str],
+    hint: str = "",
+) -> tuple[str, int | None, list[int], list[str], list[str]]:
+    """Return what `decide` does, why in sentences, and what else is to be said of the candidates.
+
+    By candidate, the differences in each deciding measure are `found`, and in words `said`. By measure, its
+    name is in `plain`, and in `least` the smallest difference worth having, with its unit. A `hint` says what
+    to do where no candidate has an interval.
+    """
+    call, place, mixed = decide([[each.call for each in its.values()] for its in found], ranks)
+    places, count = range(len(names)), len(names) * len(least)
+    sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
+    named = mixed if place is None else [place]
+    told = named[0] if named else min(places, key=lambda at: _distance(found[at], better, names[at]))
+    name, text, none = names[told], _joined(found[told], said[told]), f"none of {len(names)} candidates is"
+    if place is not None:
+        lines = [f"Use {name}: against {against}, {text}; {sure}."]
+    elif mixed:
+        *first, last = [baseline, *(names[each] for each in mixed)]
+        choice = f"the choice between {', '.join(first)} and {last} is yours"
+        lines = [f"Undecided, {choice}: with {name}, against {against}, {text}; {sure}."]
+    elif call == EQUAL:
+        worse = " or worse" if any(each.call == WORSE for its in found for each in its.values()) else ""
+        sizes = ", ".join(f"{plain[key]} {least[key]}" for key in least)
+        within = f"{none} better, each is equal{worse} (equal: within {sizes})"
+        lines = [f"Keep {against}: {within if len(names) > 1 else f'with {name}, {text}'}; {sure}."]
+    elif not any(math.isfinite(each.low) for its in found for each in its.values()):
+        lines = [f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}{hint}."]
+    else:
+        lines = [f"Undecided, so keep {against}: with {name}, {text}; {sure}."]
+        if len(names) > 1:
+            head = f"Undecided, so keep {against}: {none} shown to be better."
+            lines = [head, f"Nearest is {name}: {text}; {sure}."]
+        lines += [f"For {plain[key]}, {each.needed}." for key, each in found[told].items() if each.needed]
+    calls = {at: {each.call for each in found[at].values()} for at in places if at != told}
+    also = [names[at] for at in calls if BETTER in calls[at] and WORSE not in calls[at]]
+    others = [f"Also better: {', '.join(also)}."] if also else []
+    others += [
+        f"With {names[at]}, {_joined(found[at], said[at])}." for at in calls if {BETTER, WORSE} <= calls[at]
+    ]
+    return call, place, mixed, lines, others
+
+
 def judge(result: Result) -> Verdict:
     """Return the answer that a result gives; see `decide` for the rule."""
-    names, candidates, against = result.plan.deciding, result.outcomes[1:], _against(result)
-    calls = [_calls(result, each) for each in candidates]
-    said, place, mixed = decide(
-        calls, [(rank(each.mean(names[-1])), each.candidate.name) for each in candidates]
+    plan, candidates = result.plan, result.outcomes[1:]
+    found = [{name: each.differences[name] for name in plan.deciding} for each in candidates]
+    lost = any(each.diverged for each in result.outcomes)
+    against = _against(result)
+    said, place, mixed, lines, others = answer(
+        [each.candidate.name for each in candidates],
+        found,
+        [{name: _difference(result, name, each) for name, each in its.items()} for its in found],
+        {name: measures(result)[name].better for name in plan.deciding},
+        [(rank(each.mean(plan.deciding[-1])), each.candidate.name) for each in candidates],
+        baseline=result.baseline.candidate.name,
+        against=against,
+        plain={name: _plain(result, name) for name in plan.deciding},
+        least={name: least(result, name) for name in plan.deciding},
+        hint="" if lost or plan.one_test else "; use folds=10",
     )
     winner = result.baseline if place is None else candidates[place]
-    rivals = [candidates[each].candidate.name for each in mixed]
-    choice = [winner.candidate.name, *rivals] if mixed else []
-    nearest = min(candidates, key=lambda each: _distance(result, each))
-    told = winner if place is not None else candidates[mixed[0]] if mixed else nearest
-    name, found = told.candidate.name, f"{_differences(result, told)}; {_sure(result)}."
-    if place is not None:
-        lines = [f"Use {name}: against {against}, {found}"]
-    elif mixed:
-        listed = f"{', '.join(choice[:-1])} and {choice[-1]}"
-        lines = [f"Undecided, the choice between {listed} is yours: with {name}, against {against}, {found}"]
-    elif said == UNDECIDED:
-        first, *lines = _doubt(result, told, found)
-        lines = [f"Undecided, so keep {against}: {first}", *lines]
-    elif len(candidates) == 1:
-        lines = [f"Keep {against}: with {name}, {found}"]
-    else:
-        worse = " or worse" if any(WORSE in each for each in calls) else ""
-        within = ", ".join(f"{_plain(result, name)} {least(result, name)}" for name in names)
-        lines = [
-            f"Keep {against}: none of {len(candidates)} candidates is better, each is equal{worse} "
-            f"(equal: within {within}); {_sure(result)}."
-        ]
-    others = " ".join([*_also(result, told), *_besides(result, winner)])
+    rivals = (result.baseline, *(candidates[at] for at in mixed)) if mixed else ()
+    left = tuple(each.candidate.name for each in rivals)
+    text = " ".join([*others, *_also(result), *_besides(result, winner)])
     sentence = " ".join([*lines, _data(result)])
-    return Verdict(said, winner, against, tuple(choice), lines[0], sentence, others, _code(result, winner))
+    return Verdict(said, winner, against, left, lines[0], sentence, text, _code(result, winner))
 
 
-def _calls(result: Result, outcome: Outcome) -> list[str | None]:
-    return [outcome.call(name) for name in result.plan.deciding]
-
-
-def _distance(result: Result, outcome: Outcome) -> tuple[bool, float, str]:
+def _distance(
+    found: Mapping[str, Difference], better: Mapping[str, str | None], name: str
+) -> tuple[bool, float, str]:
     """How far a candidate is from being called better; smaller is nearer."""
-    reached = [math.inf]
-    for name in result.plan.deciding:
-        found, better = outcome.differences[name], measures(result)[name].better
-        if found.high > found.low:
-            reached.append(found.mean / (found.high - found.low) * (-1 if better == "higher" else 1))
-    return WORSE in _calls(result, outcome), min(reached), outcome.candidate.name
+    reached = [
+        each.mean / (each.high - each.low) * (-1 if better[key] == "higher" else 1)
+        for key, each in found.items()
+        if each.high > each.low
+    ]
+    return any(each.call == WORSE for each in found.values()), min(reached, default=math.inf), name
 
 
-def _doubt(result: Result, nearest: Outcome, shown: str) -> list[str]:
-    """What the nearest candidate reaches, as shown, and what would settle the question."""
-    found = {name: nearest.differences[name] for name in result.plan.deciding}
-    if not any(math.isfinite(each.low) for each in found.values()):
-        more = result.plan.one_test or any(each.diverged for each in result.outcomes)
-        return [f"{next(iter(found.values())).reason}{'' if more else '; use folds=10'}."]
-    needed = [f"For {_plain(result, name)}, {each.needed}." for name, each in found.items() if each.needed]
-    name, count = nearest.candidate.name, len(result.outcomes) - 1
-    if count == 1:
-        return [f"with {name}, {shown}", *needed]
-    return [f"none of {count} candidates is shown to be better.", f"Nearest is {name}: {shown}", *needed]
-
-
-def _differences(result: Result, outcome: Outcome) -> str:
+def _joined(found: Mapping[str, Difference], said: Mapping[str, str]) -> str:
     """What a candidate gains and loses in each deciding measure, what is better first."""
-    order = (BETTER, WORSE, EQUAL, UNDECIDED)
-    found = {name: outcome.differences[name] for name in result.plan.deciding}
-    names = sorted(found, key=lambda name: order.index(found[name].call))
-    *first, last = [_difference(result, name, found[name]) for name in names]
-    link = " but " if {BETTER, WORSE} <= {each.call for each in found.values()} else " and "
+    order, calls = (BETTER, WORSE, EQUAL, UNDECIDED, None), {key: each.call for key, each in found.items()}
+    *first, last = (said[key] for key in sorted(calls, key=lambda key: order.index(calls[key])))
+    link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
     return f"{', '.join(first)}{link}{last}" if first else last
 
 
@@ -143,11 +170,6 @@ def _difference(result: Result, name: str, found: Difference) -> str:
     return f"{plain} is undecided ({between}{why})"
 
 
-def _sure(result: Result) -> str:
-    count = (len(result.outcomes) - 1) * len(result.plan.deciding)
-    return f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
-
-
 def _data(result: Result) -> str:
     """The data in a sentence: name, rows, classes, noise found, noise put there, and how rows were tested."""
     plan, dataset = result.plan, result.plan.conditions.dataset
@@ -162,17 +184,12 @@ def _data(result: Result) -> str:
     return "; ".join([*parts, f"{splits_words(result)}{only}."])
 
 
-def _also(result: Result, told: Outcome) -> list[str]:
-    """What is to be said of the candidates that the sentence does not name, and of all that went wrong."""
-    said = [(each, _calls(result, each)) for each in result.outcomes[1:]]
-    ahead = [(each, WORSE in calls) for each, calls in said if each is not told and BETTER in calls]
-    clean = [each.candidate.name for each, mixed in ahead if not mixed]
-    lines = [f"Also better: {', '.join(clean)}."] if clean else []
-    lines += [f"With {each.candidate.name}, {_differences(result, each)}." for each, mixed in ahead if mixed]
-    for each, calls in said:
-        raw = each.differences.get("nll")
-        settled = BETTER not in calls and UNDECIDED not in calls
-        if raw is not None and raw.high < 0 and settled:
+def _also(result: Result) -> list[str]:
+    """What else is to be said of the candidates, and of all that went wrong."""
+    lines = []
+    for each in result.outcomes[1:]:
+        raw, calls = each.differences.get("nll"), {each.call(name) for name in result.plan.deciding}
+        if raw is not None and raw.high < 0 and calls <= {EQUAL, WORSE}:
             lines.append(
                 f"{each.candidate.name} does only what a temperature does: its raw NLL differs by "
                 f"{measures(result)['nll'].show_difference(raw.mean)}, and once both are calibrated it is no "
