@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equipoise.compare.matrices import read_costs
 from equipoise.compare.files import read
+from equipoise.compare.matrices import as_costs
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -301,7 +301,7 @@ def test_costs_are_matched_with_classes_that_have_blanks_quotes_and_lines(workpl
         file.write(separator * 3 + "\r\n")
     Path("costs.csv").write_text(Path("costs.csv").read_text().replace("False", "0"), newline="")
     dataset = load("t.csv")
-    np.testing.assert_array_equal(read_costs("costs.csv", dataset.classes), [[0, 2, 3], [1, 0, 3], [1, 2, 0]])
+    np.testing.assert_array_equal(as_costs("costs.csv", dataset.classes), [[0, 2, 3], [1, 0, 3], [1, 2, 0]])
 
 
 DAY = datetime.date(2024, 1, 2)
