@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
+from numbers import Integral
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +26,14 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
+from equipoise.compare.dataset import refusal
 from equipoise.compare.store import Store, digest
 
 __all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
 
 Call = Callable[[], tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]]
 Watch = Callable[[int, int], None]
+Outcome = tuple[str, Any, str]  # key, result or error, and where an error of another process was raised
 
 MOST_LOSSES = 3  # one after another, without a task finished in between
 LARGE = 100_000  # bytes of an array that is sent once, not with every task
@@ -48,26 +51,15 @@ class Task:
     trainings: int
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """The error of a task, as a value, so that what finished before it is kept first."""
-
-    error: Exception
-    trace: str = ""
-
-
 def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
     """Run the tasks that the store lacks, keep each as soon as it is finished, and count trainings.
 
-    Args:
-        tasks: What the store should have in the end.
-        store: Where results are kept; written by this process alone.
-        jobs: Number of processes; 1 for this one, None for what joblib is set to, or one per available core.
-        watch: Called with the number of finished trainings and of all, at the start and whenever some finish.
-
-    Returns:
-        The number of trainings that were there before.
+    `jobs` is the number of processes; 1 for this one, None for what joblib is set to, or one per available
+    core. `watch` is called with the number of finished trainings and of all, at the start and whenever some
+    finish. Returns the number of trainings that were there before.
     """
+    if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1):
+        raise refusal("jobs", "be a whole number from 1", repr(jobs), "leave it out for one per core")
     total = sum(task.trainings for task in tasks)
     left = {task.key: task for task in tasks if store.read(task.key) is None}
     before = done = total - sum(task.trainings for task in left.values())
@@ -79,11 +71,11 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     while left:
         waiting = len(left)
         with closing(_outcomes(list(left.values()), jobs, fewest)) as outcomes:
-            for key, outcome in outcomes:
-                if isinstance(outcome, _Failed):
-                    if outcome.trace:
-                        outcome.error.__cause__ = RuntimeError(outcome.trace)
-                    raise outcome.error
+            for key, outcome, trace in outcomes:
+                if isinstance(outcome, Exception):
+                    if trace:
+                        outcome.__cause__ = RuntimeError(trace)
+                    raise outcome
                 store.write(key, *outcome)
                 task = left.pop(key)
                 done += task.trainings
@@ -103,7 +95,7 @@ def _killed(times: int) -> ChildProcessError:
     )
 
 
-def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[tuple[str, Any]]:
+def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[Outcome]:
     """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
     backend, configured = get_active_backend()
     if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
@@ -121,7 +113,7 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator
     return _by_joblib(calls, jobs)
 
 
-def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, Any]]:
+def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[Outcome]:
     # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "mmap_mode": "c"}
     workers = Parallel(jobs, **options)
@@ -138,7 +130,7 @@ def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, A
             outcomes.close()
 
 
-def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
+def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
     """Not through joblib, whose Dask backend waits for ever for a task that Dask has given up."""
     from distributed import KilledWorker, as_completed
 
@@ -234,32 +226,27 @@ class _Packer:
         return packed, *beside
 
 
-def _attempt(key: str, call: Call) -> tuple[str, Any]:
-    """Key and result of a call, or its error."""
+def _attempt(key: str, call: Call) -> Outcome:
+    """The result of a call, or its error as a value, so that what finished before it is kept first."""
     try:
         with _ALONE:
-            return key, call()
+            return key, call(), ""
     except Exception as error:
-        return key, _Failed(error)
+        return key, error, ""
 
 
-def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> tuple[str, Any]:
+def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> Outcome:
     """The same in another process, or on another machine."""
     if parent is not None:
         _end_with(parent)
-    key, outcome = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
-    if isinstance(outcome, _Failed):
-        trace = "".join(traceback.format_exception(outcome.error))
-        outcome = _Failed(_sendable(outcome.error), trace)
-    return key, outcome
-
-
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(cloudpickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    key, outcome, trace = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
+    if isinstance(outcome, Exception):
+        trace = "".join(traceback.format_exception(outcome))
+        try:
+            pickle.loads(cloudpickle.dumps(outcome))
+        except Exception:  # it would end the process that receives it
+            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")
+    return key, outcome, trace
 
 
 @cache
