@@ -28,11 +28,11 @@ _CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers tha
 
 
 def read(
-    path: str | None,
+    path: str | Path | None,
     target: str | None = None,
     drop: Sequence[str] = (),
     *,
-    test: str | None = None,
+    test: str | Path | None = None,
     clean: str | None = None,
     group: str | None = None,
     time: str | None = None,
@@ -48,7 +48,7 @@ def read(
         ImportError: If a file needs a library that is not installed.
     """
     named = {"clean": clean, "group": group, "time": time}
-    roles = {role: name.strip() for role, name in named.items() if name is not None}
+    roles = {role: name for role, name in named.items() if name is not None}
     if path is None:
         for option, name in {"target": target, "drop": [*drop] or None, "test": test, **roles}.items():
             if name is not None:
@@ -57,6 +57,7 @@ def read(
         digits: Any = load_digits()
         classes = tuple(map(str, digits.target_names))
         return Dataset("scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes)
+    path, test = os.fspath(path), None if test is None else os.fspath(test)
     kind = _kind(path, "data")
     if test is not None and _kind(test, "test") != kind:
         raise refusal("test", "be a file of the kind of the data", f"{test!r} for {path!r}", "convert one")
@@ -87,7 +88,7 @@ def _tables(
     path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
 ) -> Dataset:
     """The data set in a table, and in one of test rows."""
-    drop = [name.strip() for name in drop]
+    drop, roles = [name.strip() for name in drop], {role: name.strip() for role, name in roles.items()}
     table, notes = _table(path, target, "data")
     if target is None:
         way = f"give one of {', '.join(map(printable, table.columns[-8:]))}"

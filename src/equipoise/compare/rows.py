@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
-from equipoise.compare.checks import alike, warn_of_columns
+from equipoise.compare.checks import alike, warn_of_columns, warn_of_dates
 from equipoise.compare.dataset import UNKNOWN, Dataset, decimal, printable, refusal
 from equipoise.spelling import nearest
 from equipoise.targets.files import NUMBER
@@ -37,7 +37,6 @@ __all__ = [
 LARGEST = float(np.finfo(np.float32).max)  # models are trained in float32
 FEWEST_ROWS = 20  # of ten folds, parts of two rows
 SMALLEST_CLASS = 5  # any fewer and what is said of a class, or learnt of it, is chance
-DATES = 0.9  # share of the cells of a column that are dates, to call it that
 MISSING = {  # what pandas takes for a missing value, in lower case
     *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
     *("<na>", "n/a", "na", "nan", "none", "null"),
@@ -46,21 +45,17 @@ _NUMERIC = ("floating", "exact", "nothing")
 _KINDS = {  # by what pandas infers
     **dict.fromkeys(("floating", "mixed-integer-float"), "floating"),
     **dict.fromkeys(("integer", "decimal"), "exact"),
-    **dict.fromkeys(("string", "boolean"), "words"),
-    **dict.fromkeys(("datetime64", "datetime", "date", "time", "timedelta64", "timedelta"), "times"),
-    "period": "times",
+    **dict.fromkeys(("string", "boolean", "categorical"), "words"),
+    **dict.fromkeys(("datetime64", "datetime", "date", "time"), "times"),
+    **dict.fromkeys(("timedelta64", "timedelta", "period"), "times"),
     "empty": "nothing",
 }
 # 1,234 and 0,5 and $3 and 40 %, and dates and times
 _LIKE_A_NUMBER = re.compile(r"\W{0,3}\d[\d.,'\u2019_\s:/+TZ-]*(?:[eE][+-]?\d+)?\W{0,2}")
 _NO_TEXT = re.compile(r"[\ud800-\udfff]")
-_DATE = re.compile(
-    r"(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{2,4}|\d\d?[ -][a-z]{3,9}\.?[ -]\d{2,4}"
-    r"|[a-z]{3,9}\.? \d\d?,? \d{4})(?:[T ]+\d\d?:\d\d.*)?",
-    re.ASCII | re.IGNORECASE,
-)
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_] | None
+Table = Any  # a pd.DataFrame
 Column = Any  # a pd.Series, whose index says where each value is
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
@@ -94,10 +89,6 @@ class Rows:
     def __getitem__(self, role: str) -> Column:
         return self.known[role].rename(self.called[role])
 
-    def take(self, kept: NDArray[np.bool_]) -> "Rows":
-        """Some of the rows."""
-        return replace(self, features=self.features[kept], known=self.known[kept])
-
     def join(self, more: "Rows") -> "Rows":
         """The rows with those of a test part after them."""
         mine: Any = self.features
@@ -113,18 +104,19 @@ class Rows:
                 raise refusal("test", rule, got, nearest(name, [*theirs]))
         features = self._join(mine, theirs[[*mine]], more) if table else np.concatenate([mine, theirs])
         absent = dict.fromkeys(role for role in more.called if role not in self.called)
-        known = self._join(self.known.assign(**absent)[[*more.known]], more.known, more)
+        known = self._join(self.known.assign(**absent)[[*more.known]], more.known, more, more.called)
         return Rows(self.source, features, known, more.called)
 
-    def _join(self, first: pd.DataFrame, second: pd.DataFrame, more: "Rows") -> pd.DataFrame:
+    def _join(
+        self, first: Table, second: Table, more: "Rows", called: Mapping[str, str] | None = None
+    ) -> Table:
         """Columns below each other, as objects if their types differ, so that nothing is rounded."""
         for name in first:
             kinds = [kind(first[name]), kind(second[name])]
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
-                where = f"{more.called.get(str(name), name)!r} of {more.source}"
-                got = f"{kinds[1]} in {where} for {kinds[0]}"
+                got = f"{kinds[1]} in {(called or {}).get(name, name)!r} of {more.source} for {kinds[0]}"
                 raise refusal("test", f"have columns like those of {self.source}", got, "write both alike")
-        other = {name: object for name in first if first[name].dtype != second[name].dtype}
+        other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
 
 
@@ -134,16 +126,17 @@ def build(
     """Return a data set, once its rows are known to be of use; `parse` makes numbers of a column of text."""
     target, main, notes = rows.called["label"], len(rows.known), [*notes]
     if test is not None:
-        rows, source, theirs = rows.join(test), rows.source, test.features
-        extra = [name for name in theirs if name not in rows.features] if hasattr(theirs, "columns") else []
-        if extra:
-            listed = ", ".join(map(repr, extra))
-            notes.append(f"columns of {test.source} that are not in {source} were left out: {listed}")
-    if "time" in rows.called and (test or "group" in rows.called):
-        others = (
-            ("test", "that is the test part") if test else (names.groups, "a group may be early and late")
-        )
-        raise refusal("time", "be left out", f"{rows.called['time']!r} with {others[0]}", others[1])
+        source, rows = rows.source, rows.join(test)
+        if isinstance(test.features, pd.DataFrame):
+            extra = [repr(name) for name in test.features if name not in rows.features]
+            left_out = f"columns of {test.source} that are not in {source} were left out: {', '.join(extra)}"
+            notes += [left_out] if extra else []
+    others = {"test": "that is the test part", "group": "a group may be early and late"}
+    for other in others if "time" in rows.called else ():
+        if test if other == "test" else other in rows.called:
+            shown = names.groups if other == "group" else other
+            got = f"{rows.called['time']!r} with {shown}"
+            raise refusal("time", "be left out", got, others[other])
     found = _classes(rows["label"], names.target)
     known = ~pd.isna(found)
     if names is not FILES:
@@ -153,7 +146,8 @@ def build(
         if missing.any():
             notes.append(f"{missing.sum()} rows without {left} were left out")
     kept = known & weighted
-    rows, found, main = rows.take(kept), found[kept], int(kept[:main].sum())
+    rows = replace(rows, features=rows.features[kept], known=rows.known[kept])
+    found, main = found[kept], int(kept[:main].sum())
     of_test = None if test is None else np.arange(len(found)) >= main
     counts = Counter(found[:main].tolist())
     numeric = all(decimal(label) is not None for label in counts)
@@ -182,15 +176,14 @@ def build(
         columns = features[:main] if different else features[:main].astype(np.float64)
         warnings = warn_of_columns(columns, labels[:main], classes, different) + warnings
     if different:
-        warnings += _dates(features[:main])
+        warnings += warn_of_dates(features[:main])
     return replace(dataset, warnings=tuple(warnings))
 
 
 def kind(column: Column) -> str:
     """What a column holds: floating, exact, words, times or nothing; the type of a value if none of these."""
-    if column.dtype == "category":
-        return "words"
-    values = column if isinstance(column.dtype, np.dtype) else column.astype(object)
+    as_it_is = isinstance(column.dtype, np.dtype | pd.CategoricalDtype)
+    values = column if as_it_is else column.astype(object)
     if found := _KINDS.get(infer_dtype(values, skipna=True)):
         return found
     plain = (str, Real, Decimal, np.bool_)
@@ -238,7 +231,7 @@ def converted(column: Column, numbers: NDArray[Any], rows: list[int], source: st
     number = float(numbers[rows[0]])
     shown = "missing" if np.isnan(number) else repr(number)
     more = f", and {len(rows) - 1} more such cells" if len(rows) > 1 else ""
-    cell, place = str(column.iloc[rows[0]]), _within(column.index[rows[0]], source)
+    cell, place = str(column.iloc[rows[0]]), column.index[rows[0]].removesuffix(f" of {source}")
     return [f"{column.name!r} is read as numbers: {cell!r} in {place} as {shown}{more}"]
 
 
@@ -299,11 +292,12 @@ def _features(
         return given, None
     columns, different = {}, []
     for name in given:
-        column, parsed = parse(given[name], rows.source) if parse else (given[name], [])
+        column: Column = given[name]
+        column, parsed = parse(column, rows.source) if parse else (column, [])
         columns[name], said = feature(column, names, rows.source)
         different.append(int(column[:main].nunique(dropna=False)))
         notes += parsed + said
-    places = [_within(place, rows.source) for place in given.index]
+    places = [place.removesuffix(f" of {rows.source}") for place in given.index]
     return pd.DataFrame(columns, pd.Index(places, dtype=object)), different
 
 
@@ -315,20 +309,8 @@ def _like_numbers(column: Column, source: str) -> list[str]:
     odd = [row for row, cell in enumerate(cells) if cell.lower() not in MISSING]
     row = next((row for row in odd if not NUMBER.fullmatch(cells[row])), odd[0])
     what = "text" if NUMBER.fullmatch(cells[row]) else "no number"
-    place = _within(column.index[row], source)
+    place = column.index[row].removesuffix(f" of {source}")
     return [f"{column.name!r} is read as categories: {cells[row]!r} in {place} is {what}"]
-
-
-def _dates(features: pd.DataFrame) -> list[str]:
-    """Warnings of columns of words nearly all of which are dates."""
-    cells = {name: column.dropna() for name, column in features.items() if column.dtype != np.float64}
-    return [
-        f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
-        "category; make numbers of them, such as days since the first, give the column as time, or leave it "
-        "out"
-        for name, column in cells.items()
-        if len(column) and np.mean([bool(_DATE.fullmatch(cell)) for cell in column]) >= DATES
-    ]
 
 
 def _places(
@@ -338,7 +320,7 @@ def _places(
     places = pd.Index(classes, dtype=object).get_indexer(found)  # -1, which is UNKNOWN, for all others
     other = np.flatnonzero((places == UNKNOWN) & ~pd.isna(found))
     if other.size:
-        name, place = found[other[0]], column.index[other[0]]
+        name, place = str(found[other[0]]), column.index[other[0]]
         rule = f"have only classes that {target!r} has"
         raise refusal(option, rule, f"{name!r} in {place}", nearest(name, classes))
     return places.astype(np.int64)
@@ -397,7 +379,7 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
     if dataset.test is not None and not dataset.test.any():
         raise refusal("test", "have rows with a class", f"none beside those of {dataset.name}", "check it")
     if len(classes) < 2:
-        got = f"only {classes[0]!r} in {where}"
+        got = f"only {''.join(classes)!r} in {where}"
         raise refusal(data, "have two classes or more", got, f"check {names.target}")
     counts = np.bincount(dataset.labels[:main])
     smallest = int(counts.argmin())
@@ -431,8 +413,3 @@ def _at(column: Column, row: Any, option: str = "") -> str:
     """Where a value is: its row, and its column if that is not called what the option is."""
     place = str(column.index[row]) if len(column) else "no row"
     return place if column.name == option else f"{place}, column {column.name!r}"
-
-
-def _within(place: str, source: str) -> str:
-    """A place without the name of the file that it is in."""
-    return place.removesuffix(f" of {source}")
