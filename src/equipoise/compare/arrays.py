@@ -17,6 +17,8 @@ from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite,
 
 __all__ = ["as_array", "as_column", "features_of", "from_arrays", "reason"]
 
+TORCH = (TorchDataset, DataLoader)
+
 
 def from_arrays(
     X: Any,  # noqa: N803
@@ -42,11 +44,11 @@ def from_arrays(
     rows, more = _rows(X, y, "X"), None
     places, size = rows.known.index, len(rows.known)
     if test is not None:
-        pair = (test, None) if isinstance(test, TorchDataset) else test
+        pair = (test, None) if isinstance(test, TORCH) else test
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             way = "give the test rows and their labels"
             raise refusal("test", "be a pair (X, y) or a data set of torch", _kind(test), way)
-        more = _rows(*pair, "X of test")
+        more = _rows(pair[0], pair[1], "X of test")
         places = places.append(more.known.index)
     if clean is not None:
         judged = rows if more is None else more
@@ -70,7 +72,7 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
     Raises:
         ValueError: If its columns or its shape are others, or a number cannot be used.
     """
-    found, wanted = _features(_pairs(X)[0] if isinstance(X, TorchDataset) else X), like.features
+    found, wanted = _features(_pairs(X)[0] if isinstance(X, TORCH) else X), like.features
     places = _places(found)
     if not len(places):
         raise refusal("X", "have a row or more", "none", "give the rows to predict")
@@ -139,9 +141,7 @@ def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.
 
 def _rows(given: Any, y: Any, source: str) -> Rows:
     """Features and labels as they are given, without roles."""
-    if isinstance(given, DataLoader):
-        raise refusal("X", "be a data set of torch", "a DataLoader", "give its .dataset")
-    if isinstance(given, TorchDataset):
+    if isinstance(given, TORCH):
         if y is not None:
             raise refusal("y", "be left out with a data set of torch", _kind(y), "it has the labels")
         given, y = _pairs(given)
@@ -157,11 +157,13 @@ def _rows(given: Any, y: Any, source: str) -> Rows:
     return rows
 
 
-def _pairs(data: TorchDataset[Any]) -> tuple[Any, list[Any]]:
+def _pairs(data: Any) -> tuple[Any, list[Any]]:
     """Inputs and labels of a data set, read once and in order."""
+    if isinstance(data, DataLoader):  # which may shuffle, leave rows out, or yield them anew in every epoch
+        raise refusal("X", "be a data set of torch", "a DataLoader", "pass its .dataset")
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise refusal("X", "be a data set with a length", _kind(data), "collect its items in a TensorDataset")
-    items: Any = [data[place] for place in range(len(data))]  # pyright: ignore[reportArgumentType]
+    items = [data[place] for place in range(len(data))]
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
             got, way = f"{_kind(item)} in row {place + 1}", "wrap it in one that returns pairs"

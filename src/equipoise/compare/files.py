@@ -128,7 +128,7 @@ def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
 def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
     """The columns of a table by what they are for."""
     used = [name for name in (target, *drop, *roles.values()) if name in table]
-    rows = Rows(path, table.drop(columns=used), table[[]].copy())
+    rows = Rows(path, table.drop(columns=used), pd.DataFrame(index=table.index))
     for role, name in {"label": target, **roles}.items():
         if name in table:
             rows[role] = table[name]

@@ -2,13 +2,12 @@
 
 import math
 import re
-import sys
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,15 +59,7 @@ Column = Any  # a pd.Series, whose index says where each value is
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
 
-class Names(NamedTuple):
-    """What errors call the data, its features, labels and groups."""
-
-    data: str
-    features: str
-    target: str
-    groups: str
-
-
+Names = namedtuple("Names", "data features target groups")  # what errors call them
 FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
 ARRAYS = Names("X", "X", "y", "groups")
@@ -87,7 +78,8 @@ class Rows:
         self.known[role], self.called[role] = column, str(column.name)
 
     def __getitem__(self, role: str) -> Column:
-        return self.known[role].rename(self.called[role])
+        column: Column = self.known[role]
+        return column.rename(self.called[role])
 
     def join(self, more: "Rows") -> "Rows":
         """The rows with those of a test part after them."""
@@ -114,7 +106,7 @@ class Rows:
         for name in first:
             kinds = [kind(first[name]), kind(second[name])]
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
-                got = f"{kinds[1]} in {(called or {}).get(name, name)!r} of {more.source} for {kinds[0]}"
+                got = f"{kinds[1]} in {(called or {name: name})[name]!r} of {more.source} for {kinds[0]}"
                 raise refusal("test", f"have columns like those of {self.source}", got, "write both alike")
         other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
@@ -131,12 +123,10 @@ def build(
             extra = [repr(name) for name in test.features if name not in rows.features]
             left_out = f"columns of {test.source} that are not in {source} were left out: {', '.join(extra)}"
             notes += [left_out] if extra else []
-    others = {"test": "that is the test part", "group": "a group may be early and late"}
-    for other in others if "time" in rows.called else ():
-        if test if other == "test" else other in rows.called:
-            shown = names.groups if other == "group" else other
-            got = f"{rows.called['time']!r} with {shown}"
-            raise refusal("time", "be left out", got, others[other])
+    other = "test" if test else names.groups if "group" in rows.called else ""
+    if other and "time" in rows.called:
+        way = "that is the test part" if test else "a group may be early and late"
+        raise refusal("time", "be left out", f"{rows.called['time']!r} with {other}", way)
     found = _classes(rows["label"], names.target)
     known = ~pd.isna(found)
     if names is not FILES:
@@ -157,7 +147,8 @@ def build(
     fields: dict[str, Any] = {}
     if "clean" in rows.called:
         clean = _places(_classes(rows["clean"], "clean"), classes, "clean", rows["clean"], target)
-        fields["clean"] = _clean(rows["clean"], clean, labels, of_test, target, notes)
+        notes += _notes_of_clean(rows["clean"], clean, labels, of_test, target)
+        fields["clean"] = clean
     if "group" in rows.called:
         fields["groups"] = _groups(rows["group"], of_test, names)
     if "time" in rows.called:
@@ -278,13 +269,10 @@ def _floats(column: Column) -> NDArray[np.float64]:
     try:
         return column.to_numpy(np.float64, na_value=np.nan)
     except OverflowError:  # an int past all floats
-        past = column.map(lambda value: abs(value) > sys.float_info.max, na_action="ignore") == True  # noqa: E712
-        return column.mask(past, np.inf).to_numpy(np.float64, na_value=np.nan)
+        return column.map(lambda value: float(str(value)), na_action="ignore").to_numpy(np.float64)
 
 
-def _features(
-    rows: Rows, main: int, names: Names, parse: Parse | None, notes: list[str]
-) -> tuple[Any, list[int] | None]:
+def _features(rows: Rows, main: int, names: Names, parse: Parse | None, notes: list[str]) -> tuple[Any, Any]:
     """Features as they are kept, and how many different values each column of a table had."""
     given: Any = rows.features
     if not isinstance(given, pd.DataFrame):
@@ -313,9 +301,7 @@ def _like_numbers(column: Column, source: str) -> list[str]:
     return [f"{column.name!r} is read as categories: {cells[row]!r} in {place} is {what}"]
 
 
-def _places(
-    found: NDArray[Any], classes: tuple[str, ...], option: str, column: Column, target: str
-) -> Labels:
+def _places(found: Any, classes: tuple[str, ...], option: str, column: Column, target: str) -> Labels:
     """Classes (N,) as places in `classes`, `UNKNOWN` where there is none."""
     places = pd.Index(classes, dtype=object).get_indexer(found)  # -1, which is UNKNOWN, for all others
     other = np.flatnonzero((places == UNKNOWN) & ~pd.isna(found))
@@ -326,21 +312,18 @@ def _places(
     return places.astype(np.int64)
 
 
-def _clean(
-    column: Column, clean: Labels, labels: Labels, test: Mask, target: str, notes: list[str]
-) -> Labels:
-    """Better labels, once some are known to be there."""
+def _notes_of_clean(column: Column, clean: Labels, labels: Labels, test: Mask, target: str) -> list[str]:
+    """How better labels differ from the others, once some are known to be there."""
     known, judged = clean != UNKNOWN, np.ones(len(clean), dtype=bool) if test is None else test
     if not (known & judged).any():
         rule = f"name the class of some {'' if test is None else 'test '}rows"
         raise refusal("clean", rule, f"none in {column.name!r}", "leave it out")
-    if column.name != target:  # else the labels of a test part are better themselves
-        differing, left = int((clean[known] != labels[known]).sum()), int((judged & ~known).sum())
-        share = f"{differing} of {known.sum()} labels ({differing / known.sum():.1%})"
-        notes.append(f"{share} differ from those in {column.name!r}, which test rows are judged by")
-        if left:
-            notes.append(f"{left} rows without a value in {column.name!r} are never test rows")
-    return clean
+    if column.name == target:  # the labels of a test part are better themselves
+        return []
+    differing, left = int((clean[known] != labels[known]).sum()), int((judged & ~known).sum())
+    share = f"{differing} of {known.sum()} labels ({differing / known.sum():.1%})"
+    notes = [f"{share} differ from those in {column.name!r}, which test rows are judged by"]
+    return notes + [f"{left} rows without a value in {column.name!r} are never test rows"] * (left > 0)
 
 
 def _groups(column: Column, test: Mask, names: Names) -> Labels:
@@ -383,19 +366,17 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
         raise refusal(data, "have two classes or more", got, f"check {names.target}")
     counts = np.bincount(dataset.labels[:main])
     smallest = int(counts.argmin())
-    if counts[smallest] < SMALLEST_CLASS and numeric and len(classes) > max(10, main / 10):
-        got = f"{len(classes)} different numbers in {main} rows of {where}"
-        way = "make ranges of them with pandas.cut"
-        raise refusal(
-            names.target, "hold classes", f"{got}: it looks like numbers to predict (regression)", way
-        )
-    if counts[smallest] < SMALLEST_CLASS:
+    few, name = counts[smallest], classes[smallest]
+    if few < SMALLEST_CLASS and numeric and len(classes) > max(10, main / 10):
+        numbers = f"{len(classes)} different numbers in {main} rows"
+        got = f"{numbers} of {where}: it looks like numbers to predict (regression)"
+        raise refusal(names.target, "hold classes", got, "make ranges of them with pandas.cut")
+    if few < SMALLEST_CLASS:
         place = dataset.place(int((dataset.labels == smallest).argmax()))
-        got = (
-            f"{counts[smallest]} of class {classes[smallest]!r} in {where}, {place} ({len(classes)} classes)"
+        got = f"{few} of class {name!r} in {where}, {place} ({len(classes)} classes)"
+        raise refusal(
+            "every class", f"have {SMALLEST_CLASS} rows or more", got, "merge or remove small classes"
         )
-        way = "merge or remove small classes"
-        raise refusal("every class", f"have {SMALLEST_CLASS} rows or more", got, way)
     if main < FEWEST_ROWS:
         raise refusal(data, f"have {FEWEST_ROWS} rows or more", f"{main} in {where}", "add rows")
 
