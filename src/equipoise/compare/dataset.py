@@ -94,6 +94,6 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def refusal(option: str, rule: str, got: object, way: str) -> ValueError:
+def refusal(option: str, rule: str, got: object, way: str, error: type[Exception] = ValueError) -> Exception:
     """The error of an argument that breaks a rule, with the way out."""
-    return ValueError(f"{option} must {rule}, got {got}; {way}")
+    return error(f"{option} must {rule}, got {got}; {way}")

@@ -166,7 +166,10 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
+    """Columns as objects, so that nothing is rounded, without the index that pandas wrote.
+
+    Not by `pandas.read_parquet`, which refuses two columns of one name and makes floats of integers with gaps.
+    """
     del target
     try:
         from pyarrow.parquet import ParquetFile

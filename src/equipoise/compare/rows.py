@@ -269,7 +269,8 @@ def _floats(column: Column) -> NDArray[np.float64]:
     try:
         return column.to_numpy(np.float64, na_value=np.nan)
     except OverflowError:  # an int past all floats
-        return column.map(lambda value: float(str(value)), na_action="ignore").to_numpy(np.float64)
+        values = column.map(lambda value: float(str(value)), na_action="ignore")
+        return values.to_numpy(np.float64, na_value=np.nan)
 
 
 def _features(rows: Rows, main: int, names: Names, parse: Parse | None, notes: list[str]) -> tuple[Any, Any]:

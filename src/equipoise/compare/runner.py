@@ -38,6 +38,7 @@ Outcome = tuple[str, Any, str]  # key, result or error, and where an error of an
 MOST_LOSSES = 3  # one after another, without a task finished in between
 LARGE = 100_000  # bytes of an array that is sent once, not with every task
 CONNECT = 10  # seconds
+KEPT = "finished trainings are kept if out is given"
 
 _ALONE = threading.RLock()  # torch has one generator per process, from which a training draws
 
@@ -88,11 +89,9 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     return before
 
 
-def _killed(times: int) -> ChildProcessError:
-    return ChildProcessError(
-        "jobs must leave each process enough memory, got workers killed by the system "
-        f"{times} times in a row; use fewer jobs; finished trainings are kept if out is given"
-    )
+def _killed(times: int) -> Exception:
+    got, way = f"workers killed by the system {times} times in a row", f"use fewer jobs; {KEPT}"
+    return refusal("jobs", "leave each process enough memory", got, way, ChildProcessError)
 
 
 def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[Outcome]:
@@ -150,10 +149,8 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
                 _, error, _ = outcome
                 raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
             elif client.status != "running":  # and not only its arrays are lost, with a worker
-                raise ConnectionError(
-                    "dask must keep its scheduler running, got a lost connection to it; "
-                    "finished trainings are kept if out is given"
-                )
+                got = "a lost connection to it"
+                raise refusal("dask", "keep its scheduler running", got, KEPT, ConnectionError)
             futures.discard(future)
     finally:
         if client.status == "running":
@@ -166,9 +163,8 @@ def on_dask(address: str) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ImportError(
-            "dask must be installed to run on a cluster, got none; pip install 'equipoise[dask]'"
-        ) from error
+        rule, way = "be installed to run on a cluster", "pip install 'equipoise[dask]'"
+        raise refusal("dask", rule, "none", way, ImportError) from error
     try:
         at = urlsplit(address if "://" in address else f"tcp://{address}")
         with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
@@ -177,18 +173,15 @@ def on_dask(address: str) -> Iterator[None]:
                 raise OSError("the connection was closed")
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"dask must be the address of a Dask scheduler that runs, got {address!r}, where none answers; "
-            "for example tcp://127.0.0.1:8786"
-        ) from error
+        rule, got = "be the address of a Dask scheduler that runs", f"{address!r}, where none answers"
+        way = "for example tcp://127.0.0.1:8786"
+        raise refusal("dask", rule, got, way, ConnectionError) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT)
         except TimeoutError as error:
-            raise ConnectionError(
-                f"dask must be a cluster with workers, got none at {address!r}; "
-                f"start some: dask worker {address}"
-            ) from error
+            got, way = f"none at {address!r}", f"start some: dask worker {address}"
+            raise refusal("dask", "be a cluster with workers", got, way, ConnectionError) from error
         with parallel_config(backend="dask", client=client):
             yield
 
@@ -219,10 +212,8 @@ class _Packer:
         try:
             packed = cloudpickle.dumps(call, protocol=5, buffer_callback=stays_inside)
         except Exception as error:
-            raise TypeError(
-                "model must be picklable to be trained in other processes, got "
-                f"{type(error).__name__}: {error}; use jobs=1"
-            ) from error
+            rule, got = "be picklable to be trained in other processes", f"{type(error).__name__}: {error}"
+            raise refusal("model", rule, got, "use jobs=1", TypeError) from error
         return packed, *beside
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -82,7 +83,7 @@ class Store:
             return
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        probe = self.folder / "probe"
+        probe = self.folder / f"{uuid.uuid4().hex}.probe"
         write_atomically(probe, b"")
         probe.unlink(missing_ok=True)
         for leftover in self.folder.glob("*.tmp"):
@@ -154,7 +155,7 @@ def _abandoned(leftover: Path) -> bool:
     if made is None or time.time() - leftover.stat().st_mtime > DAY:
         return made is not None
     try:
-        if made["machine"] == _MACHINE:
+        if made["machine"] == _MACHINE and sys.platform != "win32":  # where 0 is a signal that interrupts
             os.kill(int(made["process"]), 0)
     except ProcessLookupError:
         return True
