@@ -166,10 +166,8 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """Columns as objects, so that nothing is rounded, without the index that pandas wrote.
-
-    Not by `pandas.read_parquet`, which refuses two columns of one name and makes floats of integers with gaps.
-    """
+    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
+    # pandas.read_parquet makes floats of integers with gaps, and has no words for two columns of one name.
     del target
     try:
         from pyarrow.parquet import ParquetFile
