@@ -157,12 +157,10 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
         raise refusal(option, "have a header", f"an empty file {path!r}", "name the columns in line 1")
     header, *cells = found.rows
     names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
-    table = pd.DataFrame(
-        cells or None, _places("line", found.lines[1:], path), range(len(names)), dtype=object
-    )
+    table = pd.DataFrame(cells or None, _places("line", found.lines[1:], path), names, dtype=object)
     separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
     notes = [separated] if found.separator != own else []
-    return table.set_axis(names, axis=1), f"line {found.lines[0]} of {path}", notes
+    return table, f"line {found.lines[0]} of {path}", notes
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
@@ -179,13 +177,13 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
         read: Any = ParquetFile(path).read()
         written: Mapping[str, Any] = read.schema.pandas_metadata or {}
         words = [each["name"] for each in written.get("columns", ()) if each["pandas_type"] == "categorical"]
-        columns, names = {}, []
+        columns = {}
         for place, name in enumerate(read.schema.names):
             if name not in written.get("index_columns", ()):
-                names.append(name.strip())
                 values = pd.Series(read.column(place).to_pylist(), dtype=object)
                 columns[place] = values.astype("category") if name in words else values
         table = pd.DataFrame(columns, range(len(read)))
+        names = [read.schema.names[place].strip() for place in columns]
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
         raise refusal(option, "be a readable table", repr(path), reason(error)) from error
     places = _places("row", range(1, len(table) + 1), path)

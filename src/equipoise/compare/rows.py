@@ -58,7 +58,6 @@ Table = Any  # a pd.DataFrame
 Column = Any  # a pd.Series, whose index says where each value is
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
-
 Names = namedtuple("Names", "data features target groups")  # what errors call them
 FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
@@ -72,7 +71,7 @@ class Rows:
     source: str
     features: pd.DataFrame | NDArray[Any]
     known: pd.DataFrame  # other columns by role: label, clean, group, time, weight; the index says where
-    called: dict[str, str] = field(default_factory=dict)  # names of these columns, by role
+    called: dict[str, str] = field(default_factory=dict)  # what these columns were called, by role
 
     def __setitem__(self, role: str, column: Column) -> None:
         self.known[role], self.called[role] = column, str(column.name)
