@@ -101,7 +101,8 @@ def test_rows_of_a_file_come_last_with_labels_of_their_own(suffix):
 
 
 def test_files_may_be_paths_and_names_have_blanks_around_them():
-    write(table(), "t.csv"), write(table(30, seed=1), "u.csv")
+    write(table(), "t.csv")
+    write(table(30, seed=1), "u.csv")
     found = read(Path("t.csv"), " fruit ", test=Path("u.csv"), clean=" expert", group="tree ", drop=(" day",))
     assert list(found.features) == ["weight", "colour"]
     wanted = load("t.csv", test="u.csv", clean="expert", group="tree", drop=("day",))
