@@ -105,7 +105,8 @@ class Rows:
         for name in first:
             kinds = [kind(first[name]), kind(second[name])]
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
-                got = f"{kinds[1]} in {(called or {name: name})[name]!r} of {more.source} for {kinds[0]}"
+                shown = called[name] if called else name
+                got = f"{kinds[1]} in {shown!r} of {more.source} for {kinds[0]}"
                 raise refusal("test", f"have columns like those of {self.source}", got, "write both alike")
         other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
