@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
-from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from equipoise.compare import arrays
@@ -203,6 +203,17 @@ def test_better_labels_times_and_weights_without_test_rows():
     assert from_arrays(X.astype(np.float32), Y).fingerprint() != from_arrays(X, Y).fingerprint()
 
 
+def test_labels_of_rows_may_be_there_twice_and_columns_called_like_roles():
+    frame = FRAME.set_axis([*range(20)] * 2).rename(columns={"a": "label", "c": "weight"})
+    roles = {"groups": [*range(ROWS), *range(100, 105)], "clean": [*Y[:5]]}
+    found = from_arrays(frame, Y, test=(frame[:5], Y[:5]), sample_weight=[2] * ROWS, **roles)
+    assert list(found.features) == ["label", "b", "weight", "d"]
+    assert (found.place(21), found.place(41)) == ("index 1", "index 1 of the test rows")
+    np.testing.assert_array_equal(found.features["label"], [*X[:, 0], *X[:5, 0]])
+    np.testing.assert_array_equal(found.groups, np.arange(45))
+    refused("got words in 'label' of X of test", frame, Y, test=(frame.assign(label="x"), Y))
+
+
 def changed(value, row=2, column=1):
     found = X.copy()
     found[row, column] = value
@@ -211,6 +222,7 @@ def changed(value, row=2, column=1):
 
 COMPLEX = X + 0j
 RECORDS = np.zeros(ROWS, dtype=[("a", "f8"), ("b", "i4")])
+PAIRS = TensorDataset(torch.from_numpy(X), torch.arange(ROWS) % 2)
 REFUSED = {
     "a nan": ((changed(np.nan), Y), {}, "X must be finite in float32, got nan in row 3, column 2, and 1 suc"),
     "1e300": ((changed(1e300), Y), {}, "X must be finite in float32, got 1e+300 in row 3, column 2"),
@@ -260,6 +272,12 @@ REFUSED = {
     "few rows": ((X[:16], Y[:16]), {}, "X must have 20 rows or more, got 16 in"),
     "regression": ((X, X[:, 0]), {},
      "y must hold classes, got 40 different numbers in 40 rows of data from Python: it looks like numbers t"),
+    "a loader": ((DataLoader(PAIRS),), {}, "X must be a data set of torch, got a DataLoader; pass its .dat"),
+    "a loader of test rows": ((X, Y), {"test": DataLoader(PAIRS)}, "got a DataLoader; pass its .dataset"),
+    "dicts of other keys": ((Items([({k: 1}, 0) for k in "ab"]),), {},
+     "X must be a data set whose inputs are tensors of one shape"),
+    "an int past all floats": ((FRAME.assign(a=[None, -(10**400)] * 20), Y), {},
+     "X must be finite or missing, got infinity in index 1, column 'a'"),
     "a stream": ((Stream(),), {}, "X must be a data set with a length, got Stream; collect its items in a T"),
     "no pairs": ((Items([torch.zeros(2)] * ROWS),), {}, "X must be a data set of (inputs, label) pairs, got"),
     "triples": ((Items([(1, 2, 3)] * ROWS),), {}, "(inputs, label) pairs, got tuple in row 1"),
@@ -357,6 +375,7 @@ def test_new_rows_are_brought_into_the_form_of_the_data():
         (X[:, :2], plain, "X must be like that of the data, (N, 3,) of float64, got (40, 2) of float64"),
         (X[:, :2], tokens, "X must be like that of the data, (N, 2,) of int64, got (40, 2) of float64"),
         (changed(np.inf), plain, "X must be finite in float32, got inf in row 3, column 2"),
+        (DataLoader(PAIRS), plain, "X must be a data set of torch, got a DataLoader; pass its .dataset"),
         (FRAME[:0], table, "X must have a row or more, got none"),
         (FRAME, plain, "X must hold real numbers, got object"),
     ):

@@ -100,6 +100,15 @@ def test_rows_of_a_file_come_last_with_labels_of_their_own(suffix):
     assert len({each.fingerprint() for each in (alone, dataset, both, own)}) == 4
 
 
+def test_files_may_be_paths_and_names_have_blanks_around_them():
+    write(table(), "t.csv")
+    write(table(30, seed=1), "u.csv")
+    found = read(Path("t.csv"), " fruit ", test=Path("u.csv"), clean=" expert", group="tree ", drop=(" day",))
+    assert list(found.features) == ["weight", "colour"]
+    wanted = load("t.csv", test="u.csv", clean="expert", group="tree", drop=("day",))
+    assert found.fingerprint() == wanted.fingerprint()
+
+
 def test_every_role_decides_the_fingerprint():
     path = write(table(), "t.csv")
     drop = ("expert", "tree", "day")
@@ -237,6 +246,9 @@ REFUSED = {
                  "group must be known of every row, got none in line 7 of t.csv, column 'tree', and 0 more"),
     "another class": (changed(5, "expert", "figs"), {"clean": "expert"},
                       "clean must have only classes that 'fruit' has, got 'figs' in line 7 of t.csv; did"),
+    "a column called y": (changed(5, "tree", None).rename(columns={"tree": "y"}), {"group": "y"},
+                          "got none in line 7 of t.csv, column 'y', and 0 more such rows"),
+    "an empty name": (table(), {"group": ""}, "group must be a column of t.csv, got ''"),
     "no better label": (table().assign(expert=None), {"clean": "expert"},
                         "clean must name the class of some rows, got none in 'expert'; leave it out"),
 }  # fmt: skip

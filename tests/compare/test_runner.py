@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +133,14 @@ def test_another_thread_than_the_main_one(log, store):
     thread.start()
     thread.join()
     assert right(store, 4)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 2.5, "2"])
+def test_jobs_are_a_whole_number_of_processes(log, store, jobs):
+    says = rf"jobs must be a whole number from 1, got {jobs!r}; leave it out for one per core"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        run_missing(tasks(log, 2), store, jobs)
+    assert not log.exists()
 
 
 # What is sent

@@ -298,8 +298,17 @@ def test_leftovers_are_removed_where_their_process_is_surely_gone(store, options
     assert {"one.json", store.path("one").name} <= names(store.folder)
 
 
+def test_where_no_process_can_be_asked_for_a_leftover_has_a_day(store, monkeypatch):
+    """On Windows `os.kill(process, 0)` would interrupt it."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "kill", None)
+    young, old = leftover(store), leftover(store, machine="00000000", days=1.1)
+    store.prepare()
+    assert (young.exists(), old.exists()) == (True, False)
+
+
 def test_files_of_others_stay_however_old(store):
-    paths = [store.folder / name for name in ("thesis.tmp", "thesis.json.12.tmp", "report.html")]
+    paths = [store.folder / name for name in ("thesis.tmp", "thesis.json.12.tmp", "report.html", "probe")]
     for path in paths:
         path.write_text("somebody's own")
         os.utime(path, (0, 0))

@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import IterableDataset, default_collate
 
-from equipoise.compare.dataset import Dataset
-from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite, words
+from equipoise.compare.dataset import Dataset, refusal
+from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite, weights, words
 
-__all__ = ["as_array", "as_column", "features_of", "from_arrays"]
+__all__ = ["as_array", "as_column", "features_of", "from_arrays", "reason"]
+
+TORCH = (TorchDataset, DataLoader)
 
 
 def from_arrays(
@@ -39,30 +41,28 @@ def from_arrays(
         >>> found.classes, found.features.shape, found.labels[:4]
         (('no', 'yes'), (20, 2), array([0, 1, 0, 1]))
     """
-    rows = _rows(X, y, "X")
-    more, size = None, len(rows.labels)
+    rows, more = _rows(X, y, "X"), None
+    places, size = rows.known.index, len(rows.known)
     if test is not None:
-        if not isinstance(test, TorchDataset) and not (isinstance(test, tuple | list) and len(test) == 2):
-            raise ValueError(
-                f"test must be a pair (X, y) or a data set of torch, got {_kind(test)}; "
-                "give the test rows and their labels"
-            )
-        its, labels = (test, None) if isinstance(test, TorchDataset) else test
-        more = _rows(its, labels, "X of test")
-    places = rows.labels.index if more is None else rows.labels.index.append(more.labels.index)
-    judged = rows if more is None else more
+        pair = (test, None) if isinstance(test, TORCH) else test
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            way = "give the test rows and their labels"
+            raise refusal("test", "be a pair (X, y) or a data set of torch", _kind(test), way)
+        more = _rows(pair[0], pair[1], "X of test")
+        places = places.append(more.known.index)
     if clean is not None:
-        judged.roles["clean"] = as_column(clean, "clean", judged.labels.index)
+        judged = rows if more is None else more
+        judged["clean"] = as_column(clean, "clean", judged.known.index)
     for role, option, given in (("group", "groups", groups), ("time", "time", time)):
         if given is not None:
             column = as_column(given, option, places)
-            rows.roles[role] = column[:size]
+            rows[role] = column[:size]
             if more is not None:
-                more.roles[role] = column[size:]
+                more[role] = column[size:]
     if sample_weight is not None:
-        rows.roles["weight"] = as_column(sample_weight, "sample_weight", rows.labels.index)
+        rows["weight"] = weights(as_column(sample_weight, "sample_weight", rows.known.index))
         if more is not None:
-            more.roles["weight"] = pd.Series(1.0, more.labels.index)
+            more["weight"] = pd.Series(1.0, more.known.index)
     return build(name or "data from Python", rows, more, ARRAYS, [])
 
 
@@ -72,33 +72,28 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
     Raises:
         ValueError: If its columns or its shape are others, or a number cannot be used.
     """
-    found, wanted = _features(_pairs(X)[0] if isinstance(X, TorchDataset) else X), like.features
+    found, wanted = _features(_pairs(X)[0] if isinstance(X, TORCH) else X), like.features
     places = _places(found)
     if not len(places):
-        raise ValueError("X must have a row or more, got none; give the rows to predict")
+        raise refusal("X", "have a row or more", "none", "give the rows to predict")
     if not isinstance(wanted, pd.DataFrame):
         array = as_array(found.to_numpy()) if isinstance(found, pd.DataFrame) else found
         if array.shape[1:] != wanted.shape[1:] or (array.dtype.kind, wanted.dtype.kind) == ("f", "i"):
-            raise ValueError(
-                f"X must be like that of the data, (N, {str(wanted.shape[1:])[1:]} of {wanted.dtype}, got "
-                f"{array.shape} of {array.dtype}; convert it alike"
-            )
+            rule = f"be like that of the data, (N, {str(wanted.shape[1:])[1:]} of {wanted.dtype}"
+            raise refusal("X", rule, f"{array.shape} of {array.dtype}", "convert it alike")
         require_finite(array, places)
         return array.astype(wanted.dtype)
     if not isinstance(found, pd.DataFrame) or {*found} != {*wanted}:
         given = ", ".join(map(repr, found)) if isinstance(found, pd.DataFrame) else _kind(X)
-        raise ValueError(
-            f"X must be a DataFrame with the columns {', '.join(map(repr, wanted))}, got {given}; "
-            "give them all"
-        )
+        rule = f"be a DataFrame with the columns {', '.join(map(repr, wanted))}"
+        raise refusal("X", rule, given, "give them all")
     columns = {}
     for name, column in wanted.items():
         given = found[name].set_axis(places)
         columns[name] = feature(given, ARRAYS)[0] if column.dtype == np.float64 else words(given)
         if column.dtype == np.float64 != columns[name].dtype:
-            raise ValueError(
-                f"X must have numbers in column {name!r}, got {columns[name][0]!r}; make numbers of it"
-            )
+            rule = f"have numbers in column {name!r}"
+            raise refusal("X", rule, repr(columns[name][0]), "make numbers of it")
     return pd.DataFrame(columns, places)
 
 
@@ -106,19 +101,16 @@ def as_array(given: Any, where: str = "") -> NDArray[Any]:
     """An array (N, ...) of float32, float64 or int64."""
     if sparse.issparse(given) or (isinstance(given, Tensor) and given.layout != torch.strided):
         way = "to_dense" if isinstance(given, Tensor) else "toarray"
-        raise ValueError(f"X must be dense, got {_kind(given)}; give X.{way}()")
+        raise refusal("X", "be dense", _kind(given), f"give X.{way}()")
     array = _numpy(given, "X", "(N, D) or of more dimensions")
     if array.ndim < 2:
         shape = _kind(given) if array.ndim == 0 else array.shape
-        raise ValueError(
-            f"X must be (N, D) or have more dimensions, got {shape}{where}; give one row per sample"
-        )
+        rule = "be (N, D) or have more dimensions"
+        raise refusal("X", rule, f"{shape}{where}", "give one row per sample")
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"X must hold real numbers, got {array.dtype}{where}; give categories in a DataFrame"
-        )
+        raise refusal("X", "hold real numbers", f"{array.dtype}{where}", "give categories in a DataFrame")
     if array.dtype.kind == "u" and array.size and array.max() >= 2**63:
-        raise ValueError(f"X must be below 2^63, got {array.max()}{where}; give floats")
+        raise refusal("X", "be below 2^63", f"{array.max()}{where}", "give floats")
     if array.dtype.kind == "f":
         return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
     return array.astype(np.float32 if array.dtype.itemsize == 1 and array.dtype.kind in "bu" else np.int64)
@@ -135,57 +127,52 @@ def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.
             got = array.dtype if array.dtype.kind == "V" else array.shape if array.ndim else _kind(given)
             one = array.shape[1:] == (1,)
             way = f"take its one column with {option}.squeeze(1)" if one else "give one value per row"
-            raise ValueError(f"{option} must be an array (N,), got {got}{where}; {way}")
+            raise refusal(option, "be an array (N,)", f"{got}{where}", way)
         if array.dtype.kind == "S":
             array = np.array([each.decode("utf-8", "backslashreplace") for each in array.tolist()], dtype="U")
         if array.dtype.kind == "M":  # its text has no more digits than it needs
             array = np.where(np.isnat(array), "", array.astype(str))
         column = pd.Series(array, dtype=object if array.dtype.kind in "OU" else None)
     if len(column) != len(places):
-        raise ValueError(
-            f"{option} must be an array ({len(places)},), got ({len(column)},){where}; give one value per row"
-        )
+        rule, got = f"be an array ({len(places)},)", f"({len(column)},){where}"
+        raise refusal(option, rule, got, "give one value per row")
     return column.set_axis(places).rename(option)
 
 
 def _rows(given: Any, y: Any, source: str) -> Rows:
     """Features and labels as they are given, without roles."""
-    if isinstance(given, TorchDataset):
+    if isinstance(given, TORCH):
         if y is not None:
-            raise ValueError(
-                f"y must be left out with a data set of torch, got {_kind(y)}; it has the labels"
-            )
+            raise refusal("y", "be left out with a data set of torch", _kind(y), "it has the labels")
         given, y = _pairs(given)
     elif y is None:
-        raise ValueError("y must be given with X, got None; only a data set of torch has labels of its own")
+        raise refusal("y", "be given with X", None, "only a data set of torch has labels of its own")
     part, where = ("", "") if source == "X" else (" of the test rows", " in test")
     features = _features(given, where)
     places = pd.Index([f"{place}{part}" for place in _places(features)], dtype=object)
     if isinstance(features, pd.DataFrame):
         features = features.set_axis(places)
-    return Rows(source, features, as_column(y, "y", places, where), {})
+    rows = Rows(source, features, pd.DataFrame(index=places))
+    rows["label"] = as_column(y, "y", places, where)
+    return rows
 
 
-def _pairs(data: TorchDataset[Any]) -> tuple[Any, list[Any]]:
+def _pairs(data: Any) -> tuple[Any, list[Any]]:
     """Inputs and labels of a data set, read once and in order."""
+    if isinstance(data, DataLoader):  # which may shuffle, leave rows out, or yield them anew in every epoch
+        raise refusal("X", "be a data set of torch", "a DataLoader", "pass its .dataset")
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
-        raise ValueError(
-            f"X must be a data set with a length, got {_kind(data)}; collect its items in a TensorDataset"
-        )
-    items: Any = [data[place] for place in range(len(data))]  # pyright: ignore[reportArgumentType]
+        raise refusal("X", "be a data set with a length", _kind(data), "collect its items in a TensorDataset")
+    items = [data[place] for place in range(len(data))]
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise ValueError(
-                f"X must be a data set of (inputs, label) pairs, got {_kind(item)} in row {place + 1}; "
-                "wrap it in one that returns pairs"
-            )
+            got, way = f"{_kind(item)} in row {place + 1}", "wrap it in one that returns pairs"
+            raise refusal("X", "be a data set of (inputs, label) pairs", got, way)
     try:
         inputs = default_collate([inputs for inputs, _ in items]) if items else np.zeros((0, 0))
-    except (TypeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"X must be a data set whose inputs are tensors of one shape, got others; convert them: {reason}"
-        ) from error
+    except (TypeError, RuntimeError, ValueError, KeyError) as error:
+        way = f"convert them: {reason(error)}"
+        raise refusal("X", "be a data set whose inputs are tensors of one shape", "others", way) from error
     return inputs, [label for _, label in items]
 
 
@@ -196,7 +183,7 @@ def _features(given: Any, where: str = "") -> pd.DataFrame | NDArray[Any]:
     table = given.set_axis(given.columns.map(str), axis=1)
     if not table.columns.is_unique:
         twice = table.columns[table.columns.duplicated()][0]
-        raise ValueError(f"X must have columns of different names, got {twice!r} twice; rename one")
+        raise refusal("X", "have columns of different names", f"{twice!r} twice", "rename one")
     return table
 
 
@@ -213,8 +200,7 @@ def _numpy(given: Any, option: str, shape: str) -> NDArray[Any]:
         array = np.asarray(given)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     except Exception as error:  # rows of unequal length, or whatever an object says that is no array
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{option} must be an array {shape}, got {_kind(given)}; {reason}") from error
+        raise refusal(option, f"be an array {shape}", _kind(given), reason(error)) from error
 
 
 def _places(features: pd.DataFrame | NDArray[Any]) -> pd.Index:
@@ -227,3 +213,8 @@ def _places(features: pd.DataFrame | NDArray[Any]) -> pd.Index:
 def _kind(given: Any) -> str:
     """What was given, in a few words."""
     return type(given).__name__ if not isinstance(given, str) else reprlib.repr(given)
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, in one line that is not too long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

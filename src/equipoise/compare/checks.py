@@ -18,15 +18,21 @@ from equipoise.compare.dataset import Dataset, decimal
 if TYPE_CHECKING:
     from equipoise.compare.splits import Split
 
-__all__ = ["alike", "warn_of_columns", "warn_of_parts"]
+__all__ = ["alike", "warn_of_columns", "warn_of_dates", "warn_of_parts"]
 
 LEAK = 0.99  # balanced accuracy from one column alone
 LABEL = 0.4  # Cohen's kappa of a column whose values are class names: two labels agree by more than chance
 COPIED = 0.02  # share of test rows whose features a training row has
 SAMPLE = 1000  # rows for a tree on one column
+DATES = 0.9  # share of the cells of a column that are dates, to call it that
 Labels = NDArray[np.int64]
 _IDENTIFIER_NAME = re.compile(
     r"(?:^|[^a-z])(?:id|ids|uid|uuid|guid|identifier|index|idx|key|nr|no|number|row|serial|unnamed)(?:[^a-z]|$)"
+)
+_DATE = re.compile(
+    r"(?:\d{4}([-/.])\d\d?\1\d\d?|\d\d?([-/.])\d\d?\2\d{2,4}|\d\d?[ -][a-z]{3,9}\.?[ -]\d{2,4}"
+    r"|[a-z]{3,9}\.? \d\d?,? \d{4})(?:[T ]+\d\d?:\d\d.*)?",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -77,6 +83,18 @@ def warn_of_columns(
             "the data, or leave such columns out"
         )
     return found
+
+
+def warn_of_dates(features: pd.DataFrame) -> list[str]:
+    """Return warnings of columns of words nearly all of which are dates."""
+    cells: dict[Any, Any] = {name: features[name].dropna() for name in features}
+    return [
+        f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
+        "category; make numbers of them, such as days since the first, give the column as time, or leave it "
+        "out"
+        for name, column in cells.items()
+        if len(column) and column.dtype != np.float64 and column.map(_DATE.fullmatch).notna().mean() >= DATES
+    ]
 
 
 def warn_of_parts(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:

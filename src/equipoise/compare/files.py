@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from equipoise.compare.arrays import as_array, as_column
-from equipoise.compare.dataset import Dataset, printable
+from equipoise.compare.arrays import as_array, as_column, reason
+from equipoise.compare.dataset import Dataset, printable, refusal
 from equipoise.compare.rows import FILES, MISSING, NPZ, Rows, build, converted
 from equipoise.spelling import nearest
 from equipoise.targets.files import NUMBER, SEPARATORS, read_cells
@@ -29,11 +29,11 @@ _CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers tha
 
 
 def read(
-    path: str | None,
+    path: str | Path | None,
     target: str | None = None,
     drop: Sequence[str] = (),
     *,
-    test: str | None = None,
+    test: str | Path | None = None,
     clean: str | None = None,
     group: str | None = None,
     time: str | None = None,
@@ -49,15 +49,15 @@ def read(
         ImportError: If a file needs a library that is not installed.
     """
     drop = [drop] if isinstance(drop, str) else list(drop)
-    source = {"data": path, "target": target, "drop": drop or None, "test": test}
-    source |= {"clean": clean, "group": group, "time": time}
-    roles = {role: name for role, name in (("clean", clean), ("group", group), ("time", time)) if name}
+    path, test = (None if each is None else os.fspath(each) for each in (path, test))
+    named = {"clean": clean, "group": group, "time": time}
+    source = {"data": path, "target": target, "drop": drop or None, "test": test} | named
+    roles = {role: name for role, name in named.items() if name is not None}
     if path is None:
-        for option, name in {"target": target, "drop": [*drop], "test": test, **roles}.items():
-            if name:
-                raise ValueError(
-                    f"{option} must be left out with scikit-learn's digits, got {name!r}; name a data file"
-                )
+        for option, name in {"target": target, "drop": drop or None, "test": test, **roles}.items():
+            if name is not None:
+                rule = "be left out with scikit-learn's digits"
+                raise refusal(option, rule, repr(name), "name a data file")
         digits: Any = load_digits()
         classes = tuple(map(str, digits.target_names))
         return Dataset(
@@ -65,21 +65,16 @@ def read(
         )
     kind = _kind(path, "data")
     if test is not None and _kind(test, "test") != kind:
-        raise ValueError(
-            f"test must be a file of the kind of the data, got {test!r} for {path!r}; convert one"
-        )
+        raise refusal("test", "be a file of the kind of the data", f"{test!r} for {path!r}", "convert one")
     if test is not None and os.path.samefile(test, path):
-        raise ValueError(
-            f"test must be another file than the data, got {test!r}; leave it out for cross-validation"
-        )
+        way = "leave it out for cross-validation"
+        raise refusal("test", "be another file than the data", repr(test), way)
     if kind != "npz":
         found = _tables(path, target, drop, test, roles)
         return replace(found, source=source)
     if target is not None or drop:
-        raise ValueError(
-            f"target and drop must be left out without a table, got {target or drop[0]!r}; "
-            "the classes are the array y of an NPZ file"
-        )
+        got, way = repr(target or drop[0]), "the classes are the array y of an NPZ file"
+        raise refusal("target and drop", "be left out without a table", got, way)
     _require_one_use({}, roles)
     rows = _npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
     found = build(Path(path).name, rows, _npz(test, "test", roles) if test else None, NPZ, [])
@@ -90,11 +85,9 @@ def _kind(path: str, option: str) -> str:
     """What a file that is there holds, by its suffix."""
     if not os.path.isfile(path):
         why = "which is no file" if os.path.exists(path) else "which is not there"
-        raise ValueError(f"{option} must be a file, got {path!r}, {why}; check the path")
+        raise refusal(option, "be a file", f"{path!r}, {why}", "check the path")
     if (suffix := Path(path).suffix.lower()) not in SUFFIXES:
-        raise ValueError(
-            f"{option} must end in .csv, .tsv, .parquet or .npz, got {path!r}; convert it to one of these"
-        )
+        raise refusal(option, "end in .csv, .tsv, .parquet or .npz", repr(path), "convert it to one of these")
     return SUFFIXES[suffix]
 
 
@@ -102,22 +95,20 @@ def _tables(
     path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
 ) -> Dataset:
     """The data set in a table, and in one of test rows."""
-    drop = [name.strip() for name in drop]
+    drop, roles = [name.strip() for name in drop], {role: name.strip() for role, name in roles.items()}
     table, notes = _table(path, target, "data")
     if target is None:
-        raise ValueError(
-            "target must name the column with the classes, got none; give one of "
-            f"{', '.join(map(printable, table.columns[-8:]))}"
-        )
+        way = f"give one of {', '.join(map(printable, table.columns[-8:]))}"
+        raise refusal("target", "name the column with the classes", "none", way)
     target = target.strip()
     for option, name in (("target", target), *(("drop", name) for name in drop), *roles.items()):
         if name not in table and not (option == "clean" and test is not None):
             way = nearest(name, [*table])
             if table.shape[1] == 1 and _kind(path, "data") == "text":
                 way = "the file has one column; put commas, semicolons or tabs between the cells of a row"
-            raise ValueError(f"{option} must be a column of {path}, got {name!r}; {way}")
+            raise refusal(option, f"be a column of {path}", repr(name), way)
     if target in drop:
-        raise ValueError(f"drop must leave the target in, got {target!r} for both; name another target")
+        raise refusal("drop", "leave the target in", f"{target!r} for both", "name another target")
     its_own = test is not None and roles.get("clean") == target  # labels of test rows are better themselves
     mine = {role: name for role, name in roles.items() if not (its_own and role == "clean")}
     _require_one_use({target: "target"}, mine)
@@ -127,10 +118,8 @@ def _tables(
         notes += said
         for name in (target, *roles.values()):
             if name not in table:
-                raise ValueError(
-                    f"test must have the columns of {path}, got no {name!r} in {test}; "
-                    f"{nearest(name, [*table])}"
-                )
+                rule, got = f"have the columns of {path}", f"no {name!r} in {test}"
+                raise refusal("test", rule, got, nearest(name, [*table]))
         more = _as_rows(table, test, target, drop, roles)
     parse = _numbers if _kind(path, "data") == "text" else None
     return build(Path(path).name, rows, more, FILES, notes, parse)
@@ -139,16 +128,18 @@ def _tables(
 def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
     for option, name in roles.items():
         if uses.setdefault(name, option) != option:
-            raise ValueError(
-                f"{option} must be a column of its own, got {name!r}, which is the {uses[name]}; name another"
-            )
+            got = f"{name!r}, which is the {uses[name]}"
+            raise refusal(option, "be a column of its own", got, "name another")
 
 
 def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
     """The columns of a table by what they are for."""
     used = [name for name in (target, *drop, *roles.values()) if name in table]
-    found = {role: table[name] for role, name in roles.items() if name in table}
-    return Rows(path, table.drop(columns=used), table[target], found)
+    rows = Rows(path, table.drop(columns=used), pd.DataFrame(index=table.index))
+    for role, name in {"label": target, **roles}.items():
+        if name in table:
+            rows[role] = table[name]
+    return rows
 
 
 def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
@@ -156,15 +147,13 @@ def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, li
     try:
         table, where, notes = (_parquet if _kind(path, option) == "parquet" else _text)(path, target, option)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise ValueError(f"{option} must be a file that can be read, got {path!r}; {reason}") from error
-    for place, twice in enumerate(table.columns.duplicated()):
-        if twice:
-            name = table.columns[place]
-            raise ValueError(
-                f"{option} must have columns of different names, got {name!r} as columns "
-                f"{[*table.columns].index(name) + 1} and {place + 1} in {where}; rename one"
-            )
+        why = (error.strerror or type(error).__name__).lower()
+        raise refusal(option, "be a file that can be read", repr(path), why) from error
+    for place in np.flatnonzero(table.columns.duplicated()):
+        name = table.columns[place]
+        first = [*table.columns].index(name) + 1
+        got = f"{name!r} as columns {first} and {place + 1} in {where}"
+        raise refusal(option, "have columns of different names", got, "rename one")
     return table, notes
 
 
@@ -172,21 +161,18 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
     own = "," if path.lower().endswith(".csv") else "\t"
     found = read_cells(path, option, own, target and target.strip())
     if not found.rows:
-        raise ValueError(
-            f"{option} must have a header, got an empty file {path!r}; name the columns in line 1"
-        )
+        raise refusal(option, "have a header", f"an empty file {path!r}", "name the columns in line 1")
     header, *cells = found.rows
     names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
-    table = pd.DataFrame(
-        cells or None, _places("line", found.lines[1:], path), range(len(names)), dtype=object
-    )
+    table = pd.DataFrame(cells or None, _places("line", found.lines[1:], path), names, dtype=object)
     separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
     notes = [separated] if found.separator != own else []
-    return table.set_axis(names, axis=1), f"line {found.lines[0]} of {path}", notes
+    return table, f"line {found.lines[0]} of {path}", notes
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
     """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
+    # pandas.read_parquet makes floats of integers with gaps, and has no words for two columns of one name.
     del target
     try:
         from pyarrow.parquet import ParquetFile
@@ -198,15 +184,15 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
         read: Any = ParquetFile(path).read()
         written: Mapping[str, Any] = read.schema.pandas_metadata or {}
         words = [each["name"] for each in written.get("columns", ()) if each["pandas_type"] == "categorical"]
-        columns, names = {}, []
+        columns = {}
         for place, name in enumerate(read.schema.names):
             if name not in written.get("index_columns", ()):
-                names.append(name.strip())
                 values = pd.Series(read.column(place).to_pylist(), dtype=object)
                 columns[place] = values.astype("category") if name in words else values
         table = pd.DataFrame(columns, range(len(read)))
+        names = [read.schema.names[place].strip() for place in columns]
     except Exception as error:  # pyarrow raises many kinds for a file it cannot read
-        raise ValueError(f"{option} must be a readable table, got {path!r}; {_reason(error)}") from error
+        raise refusal(option, "be a readable table", repr(path), reason(error)) from error
     places = _places("row", range(1, len(table) + 1), path)
     return table.set_axis(places).set_axis(names, axis=1), path, []
 
@@ -228,44 +214,33 @@ def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
 
 def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
     """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
-    wanted = {"X": "X", "y": "y"} | roles
     try:
         with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             names = list(archive.files)
-            arrays = {name: archive[name] for name in {*wanted.values()} & {*names}}
+            arrays = {name: archive[name] for name in {"X", "y", *roles.values()} & {*names}}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise TypeError("it holds something else than arrays")
     except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
-        raise ValueError(
-            f"{option} must be a readable NPZ file without pickles, got {path!r}; {_reason(error)}"
-        ) from error
+        rule = "be a readable NPZ file without pickles"
+        raise refusal(option, rule, repr(path), reason(error)) from error
     found = ", ".join(map(printable, names)) or "nothing"
-    for role, name in wanted.items():
-        if role in "Xy" and name not in arrays:
-            raise ValueError(
-                f"{option} must hold the arrays X and y, got {found} in {path}; save with np.savez(X=, y=)"
-            )
+    if not {"X", "y"} <= {*names}:
+        raise refusal(option, "hold the arrays X and y", f"{found} in {path}", "save with np.savez(X=, y=)")
+    for role, name in roles.items():
         taken = name == "X" or (name == "y" and not (role == "clean" and option == "test"))
-        if role not in "Xy" and (name not in arrays or taken):
-            raise ValueError(
-                f"{role} must name an array of {path} beside X and y, got {name!r} of {found}; "
-                "add it with np.savez"
-            )
+        if name not in arrays or taken:
+            rule = f"name an array of {path} beside X and y"
+            raise refusal(role, rule, f"{name!r} of {found}", "add it with np.savez")
     features = as_array(arrays["X"], f" in {path}")
     places = _places("row", range(1, len(features) + 1), path)
-    columns = {
-        role: as_column(arrays[name], role, places, f" in {path}").rename(name)
-        for role, name in wanted.items()
-        if role != "X"
-    }
-    return Rows(path, features, columns.pop("y"), columns)
+    rows = Rows(path, features, pd.DataFrame(index=places))
+    for role, name in {"label": "y", **roles}.items():
+        option = "y" if role == "label" else role
+        rows[role] = as_column(arrays[name], option, places, f" in {path}").rename(name)
+    return rows
 
 
 def _places(unit: str, numbers: Any, path: str) -> pd.Index:
     """Where each row is, in words."""
     return pd.Index([f"{unit} {number} of {path}" for number in numbers], dtype=object)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

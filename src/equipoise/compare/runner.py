@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
+from numbers import Integral
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,16 +26,19 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
+from equipoise.compare.dataset import refusal
 from equipoise.compare.store import Store, digest
 
 __all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
 
 Call = Callable[[], tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]]
 Watch = Callable[[int, int], None]
+Outcome = tuple[str, Any, str]  # key, result or error, and where an error of another process was raised
 
 MOST_LOSSES = 3  # one after another, without a task finished in between
 LARGE = 100_000  # bytes of an array that is sent once, not with every task
 CONNECT = 10  # seconds
+KEPT = "finished trainings are kept if out is given"
 
 _ALONE = threading.RLock()  # torch has one generator per process, from which a training draws
 
@@ -48,26 +52,15 @@ class Task:
     trainings: int
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """The error of a task, as a value, so that what finished before it is kept first."""
-
-    error: Exception
-    trace: str = ""
-
-
 def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
     """Run the tasks that the store lacks, keep each as soon as it is finished, and count trainings.
 
-    Args:
-        tasks: What the store should have in the end.
-        store: Where results are kept; written by this process alone.
-        jobs: Number of processes; 1 for this one, None for what joblib is set to, or one per available core.
-        watch: Called with the number of finished trainings and of all, at the start and whenever some finish.
-
-    Returns:
-        The number of trainings that were there before.
+    `jobs` is the number of processes; 1 for this one, None for what joblib is set to, or one per available
+    core. `watch` is called with the number of finished trainings and of all, at the start and whenever some
+    finish. Returns the number of trainings that were there before.
     """
+    if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1):
+        raise refusal("jobs", "be a whole number from 1", repr(jobs), "leave it out for one per core")
     total = sum(task.trainings for task in tasks)
     left = {task.key: task for task in tasks if store.read(task.key) is None}
     before = done = total - sum(task.trainings for task in left.values())
@@ -79,11 +72,11 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     while left:
         waiting = len(left)
         with closing(_outcomes(list(left.values()), jobs, fewest)) as outcomes:
-            for key, outcome in outcomes:
-                if isinstance(outcome, _Failed):
-                    if outcome.trace:
-                        outcome.error.__cause__ = RuntimeError(outcome.trace)
-                    raise outcome.error
+            for key, outcome, trace in outcomes:
+                if isinstance(outcome, Exception):
+                    if trace:
+                        outcome.__cause__ = RuntimeError(trace)
+                    raise outcome
                 store.write(key, *outcome)
                 task = left.pop(key)
                 done += task.trainings
@@ -96,14 +89,12 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     return before
 
 
-def _killed(times: int) -> ChildProcessError:
-    return ChildProcessError(
-        "jobs must leave each process enough memory, got workers killed by the system "
-        f"{times} times in a row; use fewer jobs; finished trainings are kept if out is given"
-    )
+def _killed(times: int) -> Exception:
+    got, way = f"workers killed by the system {times} times in a row", f"use fewer jobs; {KEPT}"
+    return refusal("jobs", "leave each process enough memory", got, way, ChildProcessError)
 
 
-def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[tuple[str, Any]]:
+def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[Outcome]:
     """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
     backend, configured = get_active_backend()
     if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
@@ -121,7 +112,7 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator
     return _by_joblib(calls, jobs)
 
 
-def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, Any]]:
+def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[Outcome]:
     # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "mmap_mode": "c"}
     workers = Parallel(jobs, **options)
@@ -138,7 +129,7 @@ def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[tuple[str, A
             outcomes.close()
 
 
-def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]]:
+def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
     """Not through joblib, whose Dask backend waits for ever for a task that Dask has given up."""
     from distributed import KilledWorker, as_completed
 
@@ -158,10 +149,8 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[tuple[str, Any]
                 _, error, _ = outcome
                 raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
             elif client.status != "running":  # and not only its arrays are lost, with a worker
-                raise ConnectionError(
-                    "dask must keep its scheduler running, got a lost connection to it; "
-                    "finished trainings are kept if out is given"
-                )
+                got = "a lost connection to it"
+                raise refusal("dask", "keep its scheduler running", got, KEPT, ConnectionError)
             futures.discard(future)
     finally:
         if client.status == "running":
@@ -174,9 +163,8 @@ def on_dask(address: str) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ImportError(
-            "dask must be installed to run on a cluster, got none; pip install 'equipoise[dask]'"
-        ) from error
+        rule, way = "be installed to run on a cluster", "pip install 'equipoise[dask]'"
+        raise refusal("dask", rule, "none", way, ImportError) from error
     try:
         at = urlsplit(address if "://" in address else f"tcp://{address}")
         with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
@@ -185,18 +173,15 @@ def on_dask(address: str) -> Iterator[None]:
                 raise OSError("the connection was closed")
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"dask must be the address of a Dask scheduler that runs, got {address!r}, where none answers; "
-            "for example tcp://127.0.0.1:8786"
-        ) from error
+        rule, got = "be the address of a Dask scheduler that runs", f"{address!r}, where none answers"
+        way = "for example tcp://127.0.0.1:8786"
+        raise refusal("dask", rule, got, way, ConnectionError) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT)
         except TimeoutError as error:
-            raise ConnectionError(
-                f"dask must be a cluster with workers, got none at {address!r}; "
-                f"start some: dask worker {address}"
-            ) from error
+            got, way = f"none at {address!r}", f"start some: dask worker {address}"
+            raise refusal("dask", "be a cluster with workers", got, way, ConnectionError) from error
         with parallel_config(backend="dask", client=client):
             yield
 
@@ -227,39 +212,32 @@ class _Packer:
         try:
             packed = cloudpickle.dumps(call, protocol=5, buffer_callback=stays_inside)
         except Exception as error:
-            raise TypeError(
-                "model must be picklable to be trained in other processes, got "
-                f"{type(error).__name__}: {error}; use jobs=1"
-            ) from error
+            rule, got = "be picklable to be trained in other processes", f"{type(error).__name__}: {error}"
+            raise refusal("model", rule, got, "use jobs=1", TypeError) from error
         return packed, *beside
 
 
-def _attempt(key: str, call: Call) -> tuple[str, Any]:
-    """Key and result of a call, or its error."""
+def _attempt(key: str, call: Call) -> Outcome:
+    """The result of a call, or its error as a value, so that what finished before it is kept first."""
     try:
         with _ALONE:
-            return key, call()
+            return key, call(), ""
     except Exception as error:
-        return key, _Failed(error)
+        return key, error, ""
 
 
-def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> tuple[str, Any]:
+def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> Outcome:
     """The same in another process, or on another machine."""
     if parent is not None:
         _end_with(parent)
-    key, outcome = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
-    if isinstance(outcome, _Failed):
-        trace = "".join(traceback.format_exception(outcome.error))
-        outcome = _Failed(_sendable(outcome.error), trace)
-    return key, outcome
-
-
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(cloudpickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    key, outcome, trace = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
+    if isinstance(outcome, Exception):
+        trace = "".join(traceback.format_exception(outcome))
+        try:
+            pickle.loads(cloudpickle.dumps(outcome))
+        except Exception:  # it would end the process that receives it
+            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")
+    return key, outcome, trace
 
 
 @cache

@@ -6,10 +6,11 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,30 @@ _MACHINE = _machine()
 _UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp$")
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say in one line what cannot be written, why, and that nothing finished is lost."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        said = OSError(
+            f"{path} must be writable, got {why}; finished trainings are kept, the same call resumes"
+        )
+        said.errno = error.errno
+        raise said from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Put the content at the path in one step: what was there stays until then, and if that fails."""
     fresh = path.with_name(f"{path.name}.{_MACHINE}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
-        fresh.write_bytes(content)
-        os.replace(fresh, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+        with _writing(path):
+            fresh.write_bytes(content)
+            os.replace(fresh, path)
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> OSError:
-    """Say in one line what cannot be written, why, and that nothing finished is lost."""
-    said = OSError(
-        f"{path} must be writable, got {error.strerror or error}; finished trainings are kept, "
-        "the same call resumes"
-    )
-    said.errno = error.errno
-    return said
 
 
 class Store:
@@ -77,8 +81,9 @@ class Store:
         """Make sure that the folder can be written, and remove what killed runs left unfinished in it."""
         if self.folder is None:
             return
-        self._make_folder()
-        probe = self.folder / "probe"
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        probe = self.folder / f"{uuid.uuid4().hex}.probe"
         write_atomically(probe, b"")
         probe.unlink(missing_ok=True)
         for leftover in self.folder.glob("*.tmp"):
@@ -96,7 +101,8 @@ class Store:
         content = buffer.getvalue()
         body = {"key": key, "predictions": digest(content), "record": dict(record)}
         text = json.dumps(body | {"digest": digest(body)}, indent=1, sort_keys=True)
-        self._make_folder()
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / _name(key, body["predictions"]), content)
         write_atomically(self.folder / f"{key}.json", text.encode())
 
@@ -104,14 +110,14 @@ class Store:
         """The record of a finished trial; None if it is missing, torn, altered, or without its arrays."""
         if self.folder is None:
             return json.loads(self._memory[key][0]) if key in self._memory else None
-        found = self._intact(key)
+        found = _intact(self.folder, key)
         return None if found is None else found[0]["record"]
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
         """The arrays of a finished trial, checked again."""
         if self.folder is None:
             return dict(self._memory[key][1])
-        found = self._intact(key)
+        found = _intact(self.folder, key)
         if found is None:
             raise OSError(
                 f"a finished training must be readable, got a damaged {self.folder / key}.json or .npz; "
@@ -122,27 +128,21 @@ class Store:
 
     def path(self, key: str) -> Path | None:
         """Where the arrays of a finished trial are; None in memory, or if the trial is missing or damaged."""
-        found = None if self.folder is None else self._intact(key)
-        return None if found is None else self.folder / _name(key, found[0]["predictions"])  # pyright: ignore[reportOptionalOperand]
-
-    def _intact(self, key: str) -> tuple[dict[str, Any], bytes] | None:
-        """The JSON of a trial and the bytes of its arrays, or None."""
-        assert self.folder is not None
-        try:
-            body = json.loads((self.folder / f"{key}.json").read_bytes())
-            if body.pop("digest") != digest(body) or body["key"] != key:
-                return None
-            content = (self.folder / _name(key, body["predictions"])).read_bytes()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if self.folder is None or (found := _intact(self.folder, key)) is None:
             return None
-        return (body, content) if digest(content) == body["predictions"] else None
+        return self.folder / _name(key, found[0]["predictions"])
 
-    def _make_folder(self) -> None:
-        assert self.folder is not None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
+
+def _intact(folder: Path, key: str) -> tuple[dict[str, Any], bytes] | None:
+    """The JSON of a trial and the bytes of its arrays, or None."""
+    try:
+        body = json.loads((folder / f"{key}.json").read_bytes())
+        if body.pop("digest") != digest(body) or body["key"] != key:
+            return None
+        content = (folder / _name(key, body["predictions"])).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return (body, content) if digest(content) == body["predictions"] else None
 
 
 def _name(key: str, predictions: str) -> str:
@@ -155,7 +155,7 @@ def _abandoned(leftover: Path) -> bool:
     if made is None or time.time() - leftover.stat().st_mtime > DAY:
         return made is not None
     try:
-        if made["machine"] == _MACHINE:
+        if made["machine"] == _MACHINE and sys.platform != "win32":  # where 0 is a signal that interrupts
             os.kill(int(made["process"]), 0)
     except ProcessLookupError:
         return True
