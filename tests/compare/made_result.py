@@ -101,7 +101,7 @@ def make(
     ]
     plan = Plan(
         settings, conditions, {"costs": scale * matrix} if costs else {}, "costs" if costs else None,
-        f"{noise:g}" if clean else "0.0", tuple(asked),
+        {"noise": noise if clean else 0.0}, tuple(asked),
         tuple(unit for of, each in enumerate(asked) for unit in _units(of, each, conditions)),
         (), {"equipoise": "0.0", "torch": torch.__version__}, Path("comparison"), warnings,
     )  # fmt: skip

@@ -44,7 +44,6 @@ class Plan:
         conditions: What all trainings share.
         matrices: Those that an objective may name.
         costs_from: "costs", "similarity" or None: what the costs are made from.
-        noise_name: How the label noise was given.
         given: How the matrices and the noise were given, by name.
         candidates: Plain cross entropy first.
         units: All units, candidate by candidate; equal ones have the same key.
@@ -58,7 +57,6 @@ class Plan:
     conditions: Conditions
     matrices: Mapping[str, NDArray[Any]]
     costs_from: str | None
-    noise_name: str
     given: Mapping[str, Any]
     candidates: tuple[Candidate, ...]
     units: tuple[Unit, ...]
@@ -71,6 +69,12 @@ class Plan:
     def store(self) -> Store:
         """The finished trainings."""
         return Store(None if self.out is None else self.out / "trials")
+
+    @property
+    def noise_name(self) -> str:
+        """How the label noise was given, in a word."""
+        given = self.given.get("noise", 0.0)
+        return str(given) if isinstance(given, str | Path | int | float) else "a matrix"
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -165,7 +169,6 @@ def prepare(
         conditions,
         matrices,
         costs_from,
-        str(noise) if isinstance(noise, str | int | float) else "a matrix",
         {name: value for name, value in given.items() if value is not None},
         tuple(candidates),
         tuple(units),
