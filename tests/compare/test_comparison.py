@@ -320,7 +320,7 @@ def test_what_looks_wrong_in_the_data_is_warned_of(arrays):
 
 
 def test_a_missing_library_is_named(arrays, monkeypatch):
-    monkeypatch.setattr("equipoise.compare.comparison.find_spec", lambda name: None)
+    monkeypatch.setattr("equipoise.compare.comparison.find_spec", lambda name: name != "sklearn" or None)
     with pytest.raises(ImportError, match=r"compare needs scikit-learn; pip install 'equipoise\[compare\]'"):
         compare(PAIR, *arrays, **FAST)
 
