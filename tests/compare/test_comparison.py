@@ -329,4 +329,21 @@ def test_the_settings_of_a_tuned_winner_are_those_most_splits_chose(arrays):
     comparison = compare(PAIR, *arrays, tune=3, **FAST)
     assert comparison.fit(*arrays).epoch >= 1
     assert comparison.result.trials == 3 * 3 * 3
+    candidate = comparison.result.outcomes[1]
+    settings = [record.setting for record in candidate.records]
+    unit, times = comparison.result.chosen(candidate)
+    assert times == max(map(settings.count, settings)) == settings.count(unit.setting)
+    won = replace(comparison, judged=replace(comparison.judged, winner=candidate))
+    assert repr(won.winner.gamma) in unit.setting.objective
+
+
+def test_a_scheduled_winner_says_so_and_makes_an_objective(arrays):
+    comparison = compare("GammaCrossEntropy(gamma=Linear(0, 0.5))", *arrays, **FAST)
+    won = replace(comparison, judged=replace(comparison.judged, winner=comparison.result.outcomes[1]))
+    assert repr(won.winner) == "GammaCrossEntropy(gamma=Linear(0, 0.5), min_weight=0.0)"
+    objective = won.objective(10)
+    objective.seek(5)
+    assert objective.scheduled()["gamma"] == pytest.approx(0.25)
+    assert comparison.winner == CrossEntropy()
+    assert comparison.objective(3).schedules == {}
     assert replace(comparison.result.plan.settings, tune=0).tune == 0

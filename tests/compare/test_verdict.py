@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from equipoise.compare.measures import Measure
 from equipoise.compare.records import Setting
+from equipoise.compare.results import Result
 from equipoise.compare.statistics import Difference
 from equipoise.compare.verdict import decide, judge
 
@@ -117,7 +119,7 @@ def result(
         candidates=[each.candidate for each in (plain, *candidates)],
         units=rest.get("units", ()),
     )
-    return SimpleNamespace(
+    made = SimpleNamespace(
         plan=plan,
         outcomes=(plain, *candidates),
         baseline=plain,
@@ -125,6 +127,8 @@ def result(
         noise=SimpleNamespace(rate=0.255, low=0.201, high=0.31),
         nll_of="clean" if noisy else "observed",
     )
+    made.chosen = partial(Result.chosen, made)
+    return made
 
 
 # --- the rule ---

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from equipoise.compare.settings import Settings
 from equipoise.losses import Loss
+from equipoise.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +61,21 @@ class Comparison:
 
     @property
     def winner(self) -> Loss:
-        """The loss to use, scheduled numbers at their start; plain cross entropy where no candidate wins."""
-        return self.judged.winner.candidate.loss
+        """The loss to use; plain cross entropy where no candidate wins.
+
+        Where the comparison tuned, its numbers are those that most splits chose. A scheduled number prints as
+        its schedule and counts as its first value: to train with it, take `objective`.
+        """
+        return self.result.chosen(self.judged.winner)[0].candidate.marked
+
+    def objective(self, steps: int) -> Objective:
+        """Return the winner as an `Objective` with its schedules, for a training of so many steps."""
+        return self.result.chosen(self.judged.winner)[0].candidate.objective(steps)
+
+    @property
+    def code(self) -> str:
+        """The winner as Python to paste."""
+        return self.judged.code
 
     @property
     def files(self) -> dict[str, str]:

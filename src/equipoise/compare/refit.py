@@ -1,6 +1,5 @@
 """The winner of a comparison, trained once more for use."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -77,9 +76,8 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
             f"y must have the classes of the comparison, {', '.join(compared.classes)}, got "
             f"{', '.join(dataset.classes)}; give rows of each"
         )
-    setting = Counter(record.setting for record in judged.winner.records).most_common(1)[0][0]
-    place = result.outcomes.index(judged.winner)
-    unit = next(unit for unit in plan.units if unit.of == place and unit.setting == setting)
+    unit, _ = result.chosen(judged.winner)
+    setting = unit.setting
     folds = min(VALIDATION, int(np.bincount(dataset.labels).max()))
     first = splits(dataset, folds, 1, settings.random_state)[0]
     training, validation = np.union1d(first.train, first.validation), first.test

@@ -1,5 +1,6 @@
 """What a comparison finds: an outcome for each candidate, and the result."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from equipoise.compare.objectives import Candidate
 from equipoise.compare.plan import Plan
 from equipoise.compare.records import Record, mean
 from equipoise.compare.statistics import Difference
+from equipoise.compare.trial import Unit
 
 __all__ = ["Context", "Noise", "Outcome", "Pooled", "Result"]
 
@@ -129,6 +131,12 @@ class Result:
     def baseline(self) -> Outcome:
         """Plain cross entropy, best epoch, calibrated."""
         return self.outcomes[0]
+
+    def chosen(self, outcome: Outcome) -> tuple[Unit, int]:
+        """A unit of the setting that most splits of an outcome chose, and how many did."""
+        ((setting, times),) = Counter(record.setting for record in outcome.records).most_common(1)
+        units = (each for each in self.plan.units if self.plan.candidates[each.of] is outcome.candidate)
+        return next(each for each in units if each.setting == setting), times
 
     @property
     def nll_of(self) -> str:

@@ -1,7 +1,6 @@
 """The answer in words: which objective to use, against what, by how much, how sure, and on what data."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,9 +254,8 @@ def _code(result: Result, winner: Outcome) -> str:
     """The winner as code; where it was tuned, in the setting that most splits chose."""
     plan, candidate, lines = result.plan, winner.candidate, ""
     if plan.settings.tune > 1:
-        ((chosen, times),) = Counter(record.setting for record in winner.records).most_common(1)
-        tried = [unit for unit in plan.units if plan.candidates[unit.of] is winner.candidate]
-        candidate = next(unit.candidate for unit in tried if unit.setting == chosen)
+        unit, times = result.chosen(winner)
+        candidate, chosen = unit.candidate, unit.setting
         width = f", width {chosen.width}" if plan.settings.model == "mlp" else ""
         lines = (
             f"# chosen by {times} of {len(winner.records)} splits, with lr {chosen.lr:g}, weight decay "
