@@ -6,7 +6,8 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from equipoise.compare.data import Dataset, encode
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.encode import Encoder
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ def parts_of(
         target: Classes (N,) of test rows.
         seed: As in `Parts`.
     """
-    inputs = torch.from_numpy(encode(dataset, train))
+    inputs = torch.from_numpy(Encoder(dataset, train).transform(dataset.features))
     labels, wanted = torch.from_numpy(observed), torch.from_numpy(target)
     return Parts(
         Rows(inputs[train], labels[train]),
