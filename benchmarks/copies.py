@@ -6,12 +6,12 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from equipoise.compare.dataset import Dataset
-from equipoise.compare.encode import Encoder
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.encode import Encoder
 from equipoise.losses import Loss
 from equipoise.objective import Objective
 from equipoise.training import Copies, Options, Rows, Trained, predict, train
