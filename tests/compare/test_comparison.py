@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from equipoise import Objective
-from equipoise.compare import compare, read
+from equipoise.compare import compare, read, refit
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.schedules import Linear
 from equipoise.targets import Matrix
@@ -155,6 +155,21 @@ def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
         ValueError, match="y must have the classes of the comparison, ape, bee, cat, got ape, bee"
     ):
         comparison.fit(frame[:100], labels[:100])
+
+
+def test_the_rows_of_a_file_are_fitted_whole(blobs, arrays, tmp_path, monkeypatch):
+    np.savez(tmp_path / "test.npz", X=arrays[0] + 0.01, y=arrays[1])
+    rows = read(blobs, test=tmp_path / "test.npz")
+    sizes, train = [], refit.train
+
+    def watched(model, objective, training, validation, *others):
+        sizes.append((len(training[0].target), len(validation[0].target)))
+        return train(model, objective, training, validation, *others)
+
+    monkeypatch.setattr(refit, "train", watched)
+    fitted = compare(PAIR, rows, **FAST).fit(rows)
+    assert sizes == [(270, 30)]  # the test rows too, of which a tenth validate
+    assert fitted.predict(np.zeros((2, 4))).shape == (2,)
 
 
 def test_matrices_are_arrays_frames_or_named(arrays):

@@ -1,6 +1,6 @@
 """The winner of a comparison, trained once more for use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -78,11 +78,13 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
         )
     unit, _ = result.chosen(judged.winner)
     setting = unit.setting
+    features = features_of(dataset.features, compared)
+    dataset = replace(dataset, features=features, test=None, time=None, clean=None)
     folds = min(VALIDATION, int(np.bincount(dataset.labels).max()))
     first = splits(dataset, folds, 1, settings.random_state)[0]
     training, validation = np.union1d(first.train, first.validation), first.test
     inputs = Inputs(dataset, training, settings.model)
-    rows, labels = inputs(features_of(dataset.features, compared)), torch.from_numpy(dataset.labels)
+    rows, labels = inputs(features), torch.from_numpy(dataset.labels)
     weight = row_weight(labels, training, dataset, settings.class_weight)
     batches = -(-len(training) // settings.batch_size)
 
