@@ -409,13 +409,14 @@ def test_the_page_tells_who_has_written_it(page):
     assert f'<meta name="generator" content="equipoise {equipoise.__version__}">' in page[:1000]
 
 
-def test_a_study_beside_the_page_can_be_run_again(result, tmp_path):
-    page = tmp_path / "report.html"
-    write_report(result, judge(result), page)
-    assert "study.toml" not in page.read_text()
-    (tmp_path / "study.toml").touch()
-    write_report(result, judge(result), page)
-    assert "equipoise compare study.toml" in Page(page.read_text()).text
+def test_the_study_of_the_folder_can_be_run_again(result, tmp_path):
+    def text(out):
+        planned = replace(result, plan=replace(result.plan, out=out))
+        write_report(planned, judge(planned), tmp_path / "report.html")
+        return Page((tmp_path / "report.html").read_text()).text
+
+    assert "equipoise compare 'my folder/study.toml'" in text(Path("my folder"))
+    assert "study.toml" not in text(None)
 
 
 def test_the_name_of_a_candidate_is_text(result, written):

@@ -1,6 +1,7 @@
 """The report: one page with everything in it, which needs no network and no script."""
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ MOST_PICTURES = 9  # candidates that have pictures
 
 def write_report(result: Result, verdict: Verdict, path: Path) -> None:
     """Write the report as one HTML file."""
+    out = result.plan.out
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("equipoise", "compare"),
         autoescape=True,
@@ -76,7 +78,7 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
         cards=[_card(row.of, place) for place, row in enumerate((shown[0], *pictured))],
         sharp=[each.candidate.name for each in sentences.sharper_than_the_data(result)],
         matrix=_matrix(result, verdict),
-        study=path.with_name("study.toml").exists(),
+        study=None if out is None else shlex.quote(str(out / "study.toml")),
     )
     write_atomically(path, visible(page, keep="\n").encode())
 
