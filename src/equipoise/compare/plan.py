@@ -88,15 +88,15 @@ class Plan:
 
     @property
     def tasks(self) -> list[Task]:
-        """Everything to run, each once: the models beside first, which are no part of the progress shown."""
-        beside = [
-            Task(key, partial(run_beside, place, self.conditions), 0)
-            for place, key in enumerate(self.context_keys)
-        ]
+        """Everything to run, each once: trainings first, plain cross entropy ahead of all, as it takes longest."""
         units = {unit.key: unit for unit in self.units}
-        return beside + [
+        trained = [
             Task(key, partial(run_unit, unit, self.conditions), len(unit.places))
             for key, unit in units.items()
+        ]
+        return trained + [
+            Task(key, partial(run_beside, place, self.conditions), 0)
+            for place, key in enumerate(self.context_keys)
         ]
 
     @property
