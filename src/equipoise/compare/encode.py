@@ -15,7 +15,7 @@ from equipoise.compare.dataset import Dataset
 
 __all__ = ["Encoder"]
 
-LARGEST_SCALED = 1e30  # leaves room in float32 for sums over features and hidden units
+LARGEST_SCALED = 1e30  # sums over features and hidden units stay finite in float32
 MOST_CATEGORIES = 64  # a column of identifiers must not become a column per row
 
 

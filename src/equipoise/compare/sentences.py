@@ -38,8 +38,8 @@ def noise_words(result: Result) -> str:
     if not result.plan.conditions.noisy:
         return "no labels flipped"
     share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
-    told = given if " " in given else f"noise={given}"
-    flipped = f"{100 * share:.2g} % of the training labels flipped ({told})"
+    named_by = given if " " in given else f"noise={given}"
+    flipped = f"{100 * share:.2g} % of the training labels flipped ({named_by})"
     return f"{flipped}, validation labels alike, test labels never"
 
 

@@ -34,7 +34,7 @@ _KINDS = {each.name: (type(each.default),) for each in fields(Settings)} | {
 
 
 def dumps(plan: "Plan") -> str:
-    """Return the study of a comparison; its comments say what the command has to be told beside it."""
+    """Return the study of a comparison; its comments say which options it needs beside it."""
     import tomli_w
 
     path = Path("study.toml") if plan.out is None else plan.out / "study.toml"

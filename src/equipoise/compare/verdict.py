@@ -79,8 +79,8 @@ def answer(
     places, count = range(len(names)), len(names) * len(least)
     sure = f"95 % intervals that hold for all {count} comparisons together" if count > 1 else "95 % interval"
     named = mixed if place is None else [place]
-    told = named[0] if named else min(places, key=lambda at: _distance(found[at], better, names[at]))
-    name, text, none = names[told], _joined(found[told], said[told]), f"none of {len(names)} candidates is"
+    shown = named[0] if named else min(places, key=lambda at: _distance(found[at], better, names[at]))
+    name, text, none = names[shown], _joined(found[shown], said[shown]), f"none of {len(names)} candidates is"
     if place is not None:
         lines = [f"Use {name}: against {against}, {text}; {sure}."]
     elif mixed:
@@ -93,14 +93,14 @@ def answer(
         within = f"{none} better, each is equal{worse} (equal: within {sizes})"
         lines = [f"Keep {against}: {within if len(names) > 1 else f'with {name}, {text}'}; {sure}."]
     elif not any(math.isfinite(each.low) for its in found for each in its.values()):
-        lines = [f"Undecided, so keep {against}: {next(iter(found[told].values())).reason}{hint}."]
+        lines = [f"Undecided, so keep {against}: {next(iter(found[shown].values())).reason}{hint}."]
     else:
         lines = [f"Undecided, so keep {against}: with {name}, {text}; {sure}."]
         if len(names) > 1:
             head = f"Undecided, so keep {against}: {none} shown to be better."
             lines = [head, f"Nearest is {name}: {text}; {sure}."]
-        lines += [f"For {plain[key]}, {each.needed}." for key, each in found[told].items() if each.needed]
-    calls = {at: {each.call for each in found[at].values()} for at in places if at != told}
+        lines += [f"For {plain[key]}, {each.needed}." for key, each in found[shown].items() if each.needed]
+    calls = {at: {each.call for each in found[at].values()} for at in places if at != shown}
     also = [names[at] for at in calls if BETTER in calls[at] and WORSE not in calls[at]]
     others = [f"Also better: {', '.join(also)}."] if also else []
     others += [
