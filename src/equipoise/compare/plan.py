@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def tasks(self) -> list[Task]:
-        """Everything to run, each once: trainings first, of these plain cross entropy, as it takes longest."""
+        """Everything to run, each once: first the trainings of plain cross entropy, which take longest."""
         units = {unit.key: unit for unit in self.units}
         trained = [
             Task(key, partial(run_unit, unit, self.conditions), len(unit.places))
