@@ -13,6 +13,7 @@ from torch import nn
 
 from equipoise import Objective
 from equipoise.compare import compare, read, refit
+from equipoise.compare.context import COMMONEST, TREES
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.schedules import Linear
 from equipoise.targets import Matrix
@@ -113,6 +114,18 @@ def test_a_model_of_ones_own_sees_images_as_they_are(of_images, images):
     data = torch.utils.data.TensorDataset(*images)
     again = compare(PAIR[:1], data, model=Net, **options)
     assert timeless(again)["objectives"] == timeless(comparison)["objectives"]
+
+
+def test_boosted_trees_are_shown_beside_tables_that_are_not_too_large(of_images, found, arrays, monkeypatch):
+    assert [each.name for each in of_images[0].result.context] == [COMMONEST]
+    assert [each.name for each in found.result.context] == [COMMONEST, TREES]
+    monkeypatch.setattr("equipoise.compare.trial.MOST_FOR_TREES", 599)
+    with pytest.warns(
+        UserWarning, match="HistGradientBoostingClassifier is not shown .* on 150 rows x 4 columns"
+    ):
+        large = compare(PAIR, *arrays, **FAST)
+    assert [each.name for each in large.result.context] == [COMMONEST]
+    assert timeless(large)["objectives"] == timeless(found)["objectives"]
 
 
 def test_a_model_of_ones_own_resumes_by_its_name(of_images, images):

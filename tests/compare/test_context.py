@@ -139,3 +139,11 @@ def test_balanced_weights_reach_the_trees():
     balanced = run_context(inputs, observed, target, split, classes, class_weight="balanced")
     assert np.array_equal(plain[COMMONEST].probs, balanced[COMMONEST].probs)
     assert balanced[TREES].probs[:, -1].mean() > plain[TREES].probs[:, -1].mean()
+
+
+def test_without_features_there_are_no_trees():
+    inputs, observed, target, split, classes = made()
+    alone = run_context(None, observed, target, split, classes)
+    both = run_context(inputs, observed, target, split, classes)
+    assert set(alone) == {COMMONEST}
+    np.testing.assert_array_equal(alone[COMMONEST].probs, both[COMMONEST].probs)

@@ -20,7 +20,7 @@ COMMONEST, TREES = "commonest class", "HistGradientBoostingClassifier"
 
 
 def run_context(
-    inputs: NDArray[np.float32],
+    inputs: NDArray[np.float32] | None,
     observed: NDArray[np.int64],
     target: NDArray[np.int64],
     split: "Split",
@@ -33,20 +33,22 @@ def run_context(
     """Return the predictions of two plain models for the test rows of a split, raw and calibrated.
 
     Trees see what the candidates see, features (N, D) and observed labels (N,); their number and calibration
-    are found on the validation rows. Both models are held against `target` (N,).
+    are found on the validation rows. Both models are held against `target` (N,). Without features there are
+    no trees.
     """
     validation, test = split.validation, split.test
-    prior = DummyClassifier(strategy="prior").fit(inputs[split.train], observed[split.train])
-    shares = _probs(prior, inputs[test], classes)
+    seen = np.zeros((len(observed), 1), np.float32) if inputs is None else inputs
+    prior = DummyClassifier(strategy="prior").fit(seen[split.train], observed[split.train])
+    shares = _probs(prior, seen[test], classes)
+    found = {COMMONEST: Predictions(shares, shares, target[test], costs)}
+    if inputs is None:
+        return found
     with threadpool_limits(1, user_api="openmp"):  # so that nothing depends on the number of threads
         model = prior if len(prior.classes_) < 2 else _trees(inputs, observed, split, class_weight)
         probs, held_out = (_probs(model, inputs[rows], classes) for rows in (test, validation))
     fit = fitted(_logits(held_out), observed[validation])
     calibrated = probs if fit is None else calibrated_probs(fit, _logits(probs), nll_of)
-    return {
-        COMMONEST: Predictions(shares, shares, target[test], costs),
-        TREES: Predictions(probs, calibrated, target[test], costs),
-    }
+    return found | {TREES: Predictions(probs, calibrated, target[test], costs)}
 
 
 def _trees(inputs: Any, observed: Any, split: "Split", class_weight: str | None) -> Any:

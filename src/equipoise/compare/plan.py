@@ -23,7 +23,7 @@ from equipoise.compare.runner import Task
 from equipoise.compare.settings import Settings
 from equipoise.compare.splits import splits
 from equipoise.compare.store import Store, digest
-from equipoise.compare.trial import Conditions, Unit, run_beside, run_unit
+from equipoise.compare.trial import Conditions, Unit, for_trees, run_beside, run_unit
 from equipoise.compare.tuning import draw
 from equipoise.losses.costs import in_order
 from equipoise.training import separable
@@ -163,6 +163,7 @@ def prepare(
         *dataset.warnings,
         *warn_of_parts(dataset, parts[: len(conditions.of_repeat(0))]),
         *transposed,
+        *([_no_trees(dataset)] if dataset.features.ndim == 2 and not for_trees(dataset) else []),
     )
     return Plan(
         settings,
@@ -228,6 +229,14 @@ def _default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]
         if not matrices["costs"].diagonal().any():
             named.append("PairwiseCrossEntropy(costs)")
     return (*families[: MOST - len(named)], *named)
+
+
+def _no_trees(dataset: Dataset) -> str:
+    rows, columns = dataset.features.shape
+    return (
+        f"{TREES} is not shown beside the candidates: on {rows:,} rows x {columns:,} columns it would take "
+        "longer than they do"
+    )
 
 
 def _try(candidate: Candidate, classes: int) -> None:

@@ -23,9 +23,11 @@ from equipoise.compare.settings import Settings
 from equipoise.compare.splits import Split, flip
 from equipoise.training import Alone, Copies, Options, Rows, Trained, predict, train
 
-__all__ = ["Conditions", "Unit", "measured", "options", "row_weight", "run_beside", "run_unit", "values_of"]
+__all__ = ["Conditions", "Unit", "for_trees", "measured", "options", "row_weight", "run_beside", "run_unit"]
+__all__ += ["values_of"]
 
 CHANCE_DRAWS = 50
+MOST_FOR_TREES = 2 * 10**7  # numbers in a table
 MOST_TOGETHER = 2**27  # numbers in the features of the copies that are trained together
 
 
@@ -120,11 +122,16 @@ def run_unit(unit: Unit, conditions: Conditions) -> tuple[dict[str, Any], dict[s
     return {"records": [asdict(record) for record, _ in found]}, arrays
 
 
+def for_trees(dataset: Dataset) -> bool:
+    """Whether rows are a table, and one on which boosted trees take no longer than the candidates."""
+    return dataset.features.ndim == 2 and dataset.features.size <= MOST_FOR_TREES
+
+
 def run_beside(place: int, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Train and measure the models that are shown beside the candidates, on one split."""
     split, dataset = conditions.splits[place], conditions.dataset
     found = run_context(
-        inputs_of(dataset, split.train, "mlp").numpy(),
+        inputs_of(dataset, split.train, "mlp").numpy() if for_trees(dataset) else None,
         conditions.observed(0),
         dataset.target,
         split,
