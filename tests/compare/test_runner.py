@@ -23,6 +23,12 @@ from equipoise.compare.runner import Task, run_missing
 from equipoise.compare.store import Store
 from stored_tasks import TRAININGS, ran, right, tasks, twice
 
+# Where a pool is ended early, the thread of loky that feeds it may find its tasks gone (joblib 1.6).
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:Exception in thread ExecutorManagerThread:pytest.PytestUnhandledThreadExceptionWarning"
+)
+
+
 HERE = Path(__file__).parent.parent
 
 
