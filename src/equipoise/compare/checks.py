@@ -204,7 +204,7 @@ def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     if dataset.one_test:
         who, way = "the test part lacks", ""
     return [
-        f"{who} rows of {_some(lacking)}, and cannot say how well they are told apart; merge or remove such "
+        f"{who} rows of {_some(lacking)}, and cannot say how well they are recognised; merge or remove such "
         f"classes{way}"
     ]
 

@@ -253,8 +253,6 @@ def compare(
     from equipoise.compare.verdict import judge
 
     settings = Settings(**{each.name: given[each.name] for each in fields(Settings)})
-    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-        raise ValueError(f"jobs must be an integer of 1 or more, got {jobs!r}; None is one per core")
     dataset = _dataset(X, y, test, clean, groups, time, sample_weight)
     if out is not None:
         folder.require(Path(out))

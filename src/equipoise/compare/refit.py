@@ -11,6 +11,7 @@ from torch import nn
 
 from equipoise.calibration import Calibration, fit
 from equipoise.compare.arrays import as_column, features_of, from_arrays
+from equipoise.compare.calibrated import calibrated_probs
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.networks import Inputs, network
 from equipoise.compare.results import Result
@@ -50,15 +51,11 @@ class Refitted:
 
     def logits(self, X: Any) -> torch.Tensor:  # noqa: N803
         """Return logits (M, C) of rows like those it was trained on."""
-        model = Alone(self.module)
-        state = [each.detach().clone() for each in (*self.module.parameters(), *self.module.buffers())]
-        return predict(model, state, self._inputs(features_of(X, self._like)))
+        return predict(Alone(self.module), None, self._inputs(features_of(X, self._like)))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
         """Return calibrated probabilities (M, C) in the order of `classes`."""
-        logits = self.logits(X).double()
-        of = self.calibration.probs if self.nll_of == "clean" else self.calibration.observed_probs
-        return of(logits).numpy()
+        return calibrated_probs(self.calibration, self.logits(X).double(), self.nll_of).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
         """Return the class (M,) of each row: the cheapest where costs decide, else the likeliest."""
