@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits, make_blobs
+from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -35,17 +35,7 @@ from equipoise.schedules import Linear
 from equipoise.targets import Matrix
 from sklearn_cases import COSTS, NAMES, quick
 
-
-@pytest.fixture(autouse=True)
-def _plain_memory() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Any, Any]:
-    """Return three overlapping clouds with named classes."""
-    rows, labels, *_ = make_blobs(90, 4, cluster_std=4.0, random_state=1)
-    return rows, NAMES[labels]
+pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves

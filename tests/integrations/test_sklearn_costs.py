@@ -7,7 +7,6 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-from sklearn.datasets import make_blobs
 from sklearn.model_selection import KFold, cross_val_predict
 
 from equipoise.losses import (
@@ -18,17 +17,7 @@ from equipoise.losses import (
 from equipoise.targets import Matrix
 from sklearn_cases import COSTS, NAMES, quick
 
-
-@pytest.fixture(autouse=True)
-def _plain_memory() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Any, Any]:
-    """Return three overlapping clouds with named classes."""
-    rows, labels, *_ = make_blobs(90, 4, cluster_std=4.0, random_state=1)
-    return rows, NAMES[labels]
+pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 def test_costs_decide(data: Any) -> None:

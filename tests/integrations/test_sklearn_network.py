@@ -21,10 +21,7 @@ from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import Brier
 from sklearn_cases import NAMES, quick
 
-
-@pytest.fixture(autouse=True)
-def _plain_memory() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
+pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
-from sklearn.datasets import make_blobs
 
 from equipoise import Objective
 from equipoise.losses import (
@@ -20,17 +19,7 @@ from equipoise.penalties import Balance
 from equipoise.schedules import Linear
 from sklearn_cases import COSTS, NAMES, quick
 
-
-@pytest.fixture(autouse=True)
-def _plain_memory() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Any, Any]:
-    """Return three overlapping clouds with named classes."""
-    rows, labels, *_ = make_blobs(90, 4, cluster_std=4.0, random_state=1)
-    return rows, NAMES[labels]
+pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 def test_partial_fit_goes_on_where_it_was(data: Any) -> None:

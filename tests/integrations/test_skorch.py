@@ -25,9 +25,7 @@ from equipoise.schedules import Linear
 COSTS = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [30.0, 30.0, 0.0]])
 
 
-@pytest.fixture(autouse=True)
-def _plain_memory() -> None:
-    torch.set_deterministic_debug_mode("default")  # fresh memory need not be poisoned for whole trainings
+pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 @pytest.fixture(scope="module")
