@@ -1,0 +1,166 @@
+"""The states of logits in plain differentiable torch: the reference for every kernel.
+
+Autograd, forward mode, `torch.func`, `torch.compile` and dispatch modes see ordinary operations.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.statistics.base import Statistic, valid
+from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
+
+
+def partial(
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    separate: bool = False,
+    start: int | None = None,
+    base: Tensor | None = None,
+    min_base: Tensor | None = None,
+) -> RowStates:
+    """Return the states of logits (N, B), a run of the classes.
+
+    Args:
+        logits: Minus infinity masks a class.
+        target: (N,) class of each row, counted over all classes.
+        separate: Whether the target is kept out of the sums.
+        start: Class of the first column; None where all classes are there.
+        base: (N,) what the sums are relative to, at least as large as the largest logit here; None for that.
+        min_base: (N,) the same for the smallest.
+    """
+    logits = mark_bad_rows(logits, complete=start is None)
+    columns = torch.arange(logits.shape[1], device=logits.device) + (start or 0)
+    others, target_logit, here = logits, None, None
+    if separate:
+        assert target is not None
+        here = columns == target[:, None]
+        others = torch.where(here, -torch.inf, logits)
+        target_logit = torch.where(here, logits, 0.0).sum(1)
+        if start is not None:
+            target_logit = torch.where(here.any(1), target_logit, -torch.inf)
+
+    def soft_of(soft: SoftTargets) -> Tensor:
+        table = soft.table.to(logits)
+        if table.ndim == 2:
+            assert target is not None
+            table = table[target]
+        stop = (start or 0) + logits.shape[1]
+        return table[..., start or 0 : stop].expand(logits.shape)
+
+    def target_soft(soft: SoftTargets) -> Tensor:
+        table = soft.table.to(logits)
+        return table[target] if table.ndim == 1 else table[target, target]
+
+    sums = _Dense(others, target_logit, soft_of, base, min_base)
+    return RowStates(Sums(sums.read), target_logit, target_soft)
+
+
+def mark_bad_rows(logits: Tensor, *, complete: bool = True) -> Tensor:
+    """Return the logits with nan in each entry of a bad row, whose gradient is then nan too.
+
+    A row is bad if it has a nan or plus infinity, or no class that is not masked.
+
+    Args:
+        logits: (N, B).
+        complete: Whether all classes are there; a run of them may be masked.
+    """
+    highest = logits.detach().amax(1, keepdim=True)
+    usable = highest.isfinite() if complete else highest < torch.inf
+    return logits * torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+
+
+class _Dense:
+    """The sums over the classes of logits (N, B).
+
+    Args:
+        logits: Of the classes that are summed over; minus infinity for the others.
+        target_logit: (N,), where ranks are read.
+        soft_of: Returns soft targets (N, B).
+        base: (N,) or None.
+        min_base: (N,) or None.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        target_logit: Tensor | None,
+        soft_of: Callable[[SoftTargets], Tensor],
+        base: Tensor | None,
+        min_base: Tensor | None,
+    ) -> None:
+        info = torch.finfo(logits.dtype)
+        self._logits, self._target_logit, self._soft_of = logits, target_logit, soft_of
+        self._min_base = min_base
+        if base is None:
+            highest = logits.detach().amax(1)
+            base = torch.where(highest == -torch.inf, info.min, highest)
+        self._base = base
+        self._gap = (logits - base[:, None]).clamp(min=-FAR)
+        self._first = logits == base[:, None]
+        self._exp: dict[float, Tensor] = {}
+
+    def _power(self, scale: float) -> Tensor:
+        if scale not in self._exp:
+            self._exp[scale] = torch.exp(self._gap if scale == 1 else scale * self._gap)
+        return self._exp[scale]
+
+    def _split(self, kind: str, terms: Tensor) -> Tensor:
+        """Sum terms over the classes at the base, or over those below it."""
+        first = kind.startswith("max")
+        return torch.where(self._first, terms if first else 0.0, 0.0 if first else terms).sum(1)
+
+    def read(self, name: StateName) -> Tensor:
+        """Return one number (N,) of the state."""
+        kind, parameter = name
+        z = self._logits
+        if kind == "base":
+            return self._base
+        if kind in ("max_exp", "rest_exp"):
+            assert isinstance(parameter, float | int)
+            return self._split(kind, self._power(parameter))
+        if kind in ("max_gap", "rest_gap"):
+            return self._split(kind, self._gap * self._power(1.0))
+        if kind in ("min_base", "min_exp"):
+            return self._smallest(kind)
+        if kind == "greater":
+            assert self._target_logit is not None
+            return (z > self._target_logit[:, None]).sum(1).to(z.dtype)
+        masked = z == -torch.inf
+        if kind == "sum_logit":
+            return torch.where(masked, 0.0, z).sum(1)
+        if kind == "count":
+            return (~masked).sum(1).to(z.dtype)
+        assert isinstance(parameter, SoftTargets), kind
+        soft = torch.where(masked, 0.0, self._soft_of(parameter))
+        if kind.endswith("gap"):
+            soft = soft * (z - self._base[:, None]).clamp(min=-finite_limit(z.dtype))
+        return self._split(kind, soft)
+
+    def _smallest(self, kind: str) -> Tensor:
+        z, least = self._logits, self._min_base
+        if least is None:
+            lowest = torch.where(z == -torch.inf, torch.inf, z).detach().amin(1)
+            least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
+        if kind == "min_base":
+            return least
+        equal = z == least[:, None]
+        return torch.where(equal, torch.exp(torch.where(equal, z - least[:, None], 0.0)), 0.0).sum(1)
+
+
+def statistics_of(
+    statistics: Sequence[Statistic], logits: Tensor, target: Tensor | None
+) -> dict[Any, Tensor]:
+    """Return statistics (N,) of logits (N, C) and targets, in plain differentiable torch."""
+    separate = any(statistic.separates_target for statistic in statistics)
+    states = partial(logits, target, separate=separate)
+    scale = valid(states)
+    return {statistic: statistic.finalize(states) * scale for statistic in statistics}
+
+
+def statistic_of(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+    """Return one statistic (N,) of logits and targets."""
+    return statistics_of([statistic], logits, target)[statistic]
