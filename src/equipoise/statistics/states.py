@@ -226,10 +226,12 @@ def merge(one: Sums, two: Sums) -> Sums:
             return torch.minimum(one.min_base, two.min_base)
         if kind == "min_exp":
             least = torch.minimum(one.min_base, two.min_base)
-            return sum(torch.where(sums.min_base == least, sums.min_exp, 0.0) for sums in (one, two))
+            first, second = (torch.where(sums.min_base == least, sums.min_exp, 0.0) for sums in (one, two))
+            return first + second
         if kind in ("sum_logit", "count", "greater"):
             return getattr(one, kind) + getattr(two, kind)
-        return sum(_moved(sums, kind, parameter, shift, leads) for sums, shift, leads in shifts())
+        first, second = (_moved(sums, kind, parameter, shift, leads) for sums, shift, leads in shifts())
+        return first + second
 
     return Sums(read)
 

@@ -46,12 +46,14 @@ class Program:
         instructions: In order; their operands are results of those before.
         result: The loss.
         options: Tensors that are read at each call, such as scheduled values.
+        class_weight: The class weights of the recording, which stand for those of a call; None without.
     """
 
     separate: bool
     instructions: tuple[Instruction, ...]
     result: Operand
     options: tuple[Tensor, ...]
+    class_weight: Tensor | None
 
     def operands(self) -> list[Operand]:
         """Return all operands, each once."""
@@ -186,16 +188,16 @@ def _record(
     options: tuple[Tensor, ...],
 ) -> Program:
     recorder = _Recorder(options)
-    states = _row_states(lambda name: recorder.input(name, dtype), separate=separate)
-    row = RowStatistics(
-        lambda statistic: statistic.finalize(states),
-        num_classes=num_classes,
-        class_weight=class_weight,
-        weight=None if class_weight is None else recorder.input(StateName("class_weight"), dtype),
-    )
     with recorder:
+        states = _row_states(lambda name: recorder.input(name, dtype), separate=separate)
+        row = RowStatistics(
+            lambda statistic: statistic.finalize(states),
+            num_classes=num_classes,
+            class_weight=class_weight,
+            weight=None if class_weight is None else recorder.input(StateName("class_weight"), dtype),
+        )
         result = loss.of(row)
-    return recorder.program(result, separate)
+    return recorder.program(result, separate, class_weight)
 
 
 # Operations of torch, by the name of the function without underscores around it, and what a program calls them.
@@ -229,6 +231,7 @@ OPS: dict[str, str] = {
     "bitwise_not": "not",
     "invert": "not",
 }
+NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}  # second operands that change nothing
 REVERSED = ("rsub", "rtruediv", "rdiv", "rpow")
 SAME = ("to", "as_tensor", "contiguous", "type_as", "float", "double", "clone", "expand_as", "requires_grad_")
 READS = ("shape", "dtype", "device", "ndim", "requires_grad", "size", "dim", "is_floating_point", "numel")
@@ -249,8 +252,7 @@ class _Recorder(TorchFunctionMode):
     def input(self, name: StateName, dtype: torch.dtype) -> Tensor:
         """Return made-up numbers for a state."""
         if name not in self._inputs:
-            with torch._C.DisableTorchFunction():
-                numbers = torch.linspace(0.5, 1.5, ROWS, dtype=dtype)
+            numbers = torch.linspace(0.5, 1.5, ROWS, dtype=dtype)
             self._inputs[name] = numbers
             self._known[id(numbers)] = Operand("state", name)
         return self._inputs[name]
@@ -281,8 +283,7 @@ class _Recorder(TorchFunctionMode):
                 return self._known[id(value)]
             if value.numel() != 1:
                 raise NotRecordableError(f"it uses a tensor of shape {tuple(value.shape)}")
-            with torch._C.DisableTorchFunction():
-                value = value.item()
+            value = value.item()
         if not isinstance(value, (int, float, bool)):
             raise NotRecordableError(f"it uses {value!r}")
         return Operand("constant", float(value))
@@ -306,6 +307,12 @@ class _Recorder(TorchFunctionMode):
         if op == "where" and operands[0].kind == "constant":
             self._alias(out, operands[1 if operands[0].value else 2])
             return
+        if op in NEUTRAL and Operand("constant", NEUTRAL[op]) in operands[-1:]:
+            self._alias(out, operands[0])
+            return
+        if op in ("add", "mul") and operands[0] == Operand("constant", NEUTRAL[op]):
+            self._alias(out, operands[1])
+            return
         self._append(Instruction(op, operands), out)
 
     def _append(self, line: Instruction, out: Tensor) -> None:
@@ -318,7 +325,7 @@ class _Recorder(TorchFunctionMode):
         self._kept.append(out)
         self._known[id(out)] = operand
 
-    def program(self, result: Tensor, separate: bool) -> Program:
+    def program(self, result: Tensor, separate: bool, class_weight: Tensor | None) -> Program:
         """Return what was written, without what the result does not use."""
         if not isinstance(result, Tensor) or id(result) not in self._known or result.shape != (ROWS,):
             raise NotRecordableError("its loss is not made of what a row answers")
@@ -337,7 +344,7 @@ class _Recorder(TorchFunctionMode):
             Instruction(self._instructions[k].op, tuple(map(moved, self._instructions[k].operands)))
             for k in kept
         )
-        program = Program(separate, lines, moved(last), self._options)
+        program = Program(separate, lines, moved(last), self._options, class_weight)
         if len(lines) + len(program.operands()) > MOST:
             raise NotRecordableError(f"its program has {len(lines)} instructions, more than a kernel takes")
         return program
