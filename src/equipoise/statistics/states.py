@@ -64,11 +64,14 @@ class Sums:
         self._read = read
         self._computed: dict[StateName, Any] = {}
 
-    def _get(self, kind: str, parameter: float | SoftTargets | None = None) -> Any:
-        name = StateName(kind, parameter)
+    def number(self, name: StateName) -> Any:
+        """Return the number (N,) of a name."""
         if name not in self._computed:
             self._computed[name] = self._read(name)
         return self._computed[name]
+
+    def _get(self, kind: str, parameter: float | SoftTargets | None = None) -> Any:
+        return self.number(StateName(kind, parameter))
 
     @property
     def base(self) -> Tensor:
@@ -143,6 +146,10 @@ class RowStates:
         sums: Over all classes, or over all but the target if that is kept separate.
         target_logit: (N,) logit of the target where it is kept separate, else None.
         target_soft: Returns the soft targets' entry (N,) at the target.
+
+    Attributes:
+        all: The sums over all classes.
+        separate: Whether the target is kept out of the sums of `others`.
     """
 
     def __init__(
@@ -153,7 +160,25 @@ class RowStates:
     ) -> None:
         self._sums = sums
         self._target_logit = target_logit
+        self._target_soft = target_soft
+        self.separate = target_logit is not None
         self.all = sums if target_logit is None else merge(sums, one_class(target_logit, target_soft))
+
+    @classmethod
+    def read(cls, read: Callable[[StateName], Any], *, separate: bool, parts: int = 1) -> "RowStates":
+        """Return the states whose numbers (N,) a function returns.
+
+        Args:
+            read: Returns the number of a name; besides those of `Sums`, "target_logit" and "target_soft".
+            separate: Whether the target is kept out of the sums.
+            parts: Merge so many that are alike.
+        """
+        sums = Sums(read)
+        for _ in range(parts - 1):
+            sums = merge(sums, Sums(read))
+        if not separate:
+            return cls(sums)
+        return cls(sums, read(StateName("target_logit")), lambda soft: read(StateName("target_soft", soft)))
 
     @property
     def others(self) -> Sums:
@@ -166,6 +191,11 @@ class RowStates:
         """The target's logit."""
         assert self._target_logit is not None, "the target was not kept separate"
         return self._target_logit
+
+    def target_soft(self, soft: SoftTargets) -> Tensor:
+        """Return the soft targets' entry (N,) at the target."""
+        assert self._target_soft is not None
+        return self._target_soft(soft)
 
 
 def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = None) -> Sums:

@@ -6,7 +6,7 @@ loss. A kernel runs the program without knowing any statistic or loss.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, final
 
@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
-from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums
+from equipoise.statistics.states import RowStates, SoftTargets, StateName
 
 ROWS = 3  # made-up rows, so that what is not one number per row shows
-MOST = 160  # registers
+MOST = 192  # registers of a kernel
 
 
 class Operand(NamedTuple):
@@ -125,27 +125,20 @@ def trace(
 
 
 def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[StateName, ...]:
-    """Return what `finalize` of statistics reads, in one order."""
+    """Return what `finalize` of statistics reads, of states that may be merged, in one order."""
     names: dict[StateName, None] = {}
 
     def read(name: StateName) -> Tensor:
         names[name] = None
         return torch.ones(ROWS, dtype=dtype)
 
-    states = _row_states(read, separate=any(statistic.separates_target for statistic in statistics))
+    separate = any(statistic.separates_target for statistic in statistics)
+    states = RowStates.read(read, separate=separate, parts=2)  # what is merged is read too
     for statistic in statistics:
         statistic.finalize(states)
     for name in (StateName("base"), StateName("max_exp", 1.0)):  # which tell whether a row is valid
         names[name] = None
     return tuple(sorted(names, key=lambda name: (name.kind, str(name.parameter))))
-
-
-def _row_states(read: Callable[[StateName], Tensor], *, separate: bool) -> RowStates:
-    if not separate:
-        return RowStates(Sums(read))
-    return RowStates(
-        Sums(read), read(StateName("target_logit")), lambda soft: read(StateName("target_soft", soft))
-    )
 
 
 def _tensors(loss: RowFunction) -> list[Tensor]:
@@ -189,7 +182,7 @@ def _record(
 ) -> Program:
     recorder = _Recorder(options)
     with recorder:
-        states = _row_states(lambda name: recorder.input(name, dtype), separate=separate)
+        states = RowStates.read(lambda name: recorder.input(name, dtype), separate=separate)
         row = RowStatistics(
             lambda statistic: statistic.finalize(states),
             num_classes=num_classes,
@@ -345,7 +338,7 @@ class _Recorder(TorchFunctionMode):
             for k in kept
         )
         program = Program(separate, lines, moved(last), self._options, class_weight)
-        if len(lines) + len(program.operands()) > MOST:
+        if len(lines) + sum(operand.kind != "result" for operand in program.operands()) > MOST:
             raise NotRecordableError(f"its program has {len(lines)} instructions, more than a kernel takes")
         return program
 
