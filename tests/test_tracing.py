@@ -196,7 +196,7 @@ def test_statistics_of_a_head() -> None:
     one, two = inputs()
 
     def entropy(hidden: Tensor) -> Tensor:
-        return linear.rows(hidden, WEIGHT, softcap=3.0).entropy.mean()
+        return linear.row_statistics(hidden, WEIGHT, softcap=3.0).entropy.mean()
 
     value, grad = plainly(entropy, two)
     close(make_fx(entropy)(one)(two), value)
