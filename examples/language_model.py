@@ -158,8 +158,8 @@ def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
         asked = [LogOdds(), LogSumExpGap(), Margin()]
         row = linear.row_statistics(hidden, model.lm_head.weight, tokens[:, 1:], stats=asked)
         seen.append(torch.stack((row.log_odds(), row.logsumexp_gap(), row.margin), 1).cpu())
-    odds, excess, margin = torch.cat(seen).double().T
-    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-excess).exp(), "right": margin > 0}
+    odds, gap, margin = torch.cat(seen).double().T
+    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-gap).exp(), "right": margin > 0}
     return pd.DataFrame({name: column.numpy() for name, column in told.items()})
 
 

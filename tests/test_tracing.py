@@ -185,7 +185,7 @@ def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
 
 
 def test_a_backend_that_reads_memory_is_refused() -> None:
-    run = partial(CrossEntropy().linear, weight=WEIGHT, target=TARGET, backend="cpp")
+    run = partial(CrossEntropy().linear, linear_weight=WEIGHT, target=TARGET, backend="cpp")
     with pytest.raises(ValueError, match=r"backend must be 'auto' or 'torch' (under|here).*got 'cpp'"):
         torch.func.grad(run)(inputs()[0])
     with pytest.raises(ValueError, match="hidden must not be traced or transformed"):
