@@ -26,7 +26,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import Balance, Entropy, LogitRange
 from equipoise._batch import REDUCTIONS
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from equipoise.schedules import Constant, Cosine, Linear, Schedule
 
 STEPS = 20

@@ -19,13 +19,13 @@ struct Rows {
   bool skip_zero_weight;
   W* losses;
 
-  // The weight of a row in a mean; negative where it is left out.
+  bool left_out(const Logits& z, int64_t r) const {
+    if (z.target && z.target[r] == ignore_index) return true;
+    return (sample_weight && sample_weight[r] == 0) || (skip_zero_weight && class_weight_of(z, r) == 0);
+  }
+  // The weight of a row in a mean.
   double weight_of(const Logits& z, int64_t r) const {
-    if (z.target && z.target[r] == ignore_index) return -1;
-    if (sample_weight && sample_weight[r] == 0) return -1;
-    const double class_weight = class_weight_of(z, r);
-    if (skip_zero_weight && class_weight == 0) return -1;
-    return class_weight * (sample_weight ? sample_weight[r] : 1);
+    return static_cast<double>(class_weight_of(z, r)) * (sample_weight ? sample_weight[r] : 1);
   }
   W class_weight_of(const Logits& z, int64_t r) const { return weight && z.target ? weight[z.target[r]] : 1; }
 };
@@ -40,15 +40,14 @@ void losses_of_group(
     const Program& p, const Plan& plan, const Kept& places, const Logits& z, const Rows<W>& rows, int64_t start,
     int64_t count, W* kept, Sum& sum) {
   alignas(64) static thread_local Registers<W> all;
-  double weights[ROWS];
-  bool nan[ROWS];
+  bool left_out[ROWS], nan[ROWS];
   W base[ROWS][2];
   for (int64_t k = 0; k < count; ++k) {
     const int64_t r = start + k;
-    weights[k] = rows.weight_of(z, r);
+    left_out[k] = rows.left_out(z, r);
     nan[k] = false;
     base[k][0] = base[k][1] = 0;
-    if (weights[k] < 0) continue;
+    if (left_out[k]) continue;
     W s[STATES];
     nan[k] = row_states<T, W>(p, plan, z, r, s) || s[BASE] != s[BASE];
     s[CLASS_WEIGHT] = rows.class_weight_of(z, r);
@@ -65,12 +64,12 @@ void losses_of_group(
   for (int64_t i = 0; i < p.inputs; ++i)
     if (p.input[i] < DIFFERENTIABLE) source[p.input[i]] = static_cast<int>(i);
   for (int64_t k = 0; k < count; ++k) {
-    const bool out = weights[k] < 0;
+    const bool out = left_out[k];
     const W sample = rows.sample_weight ? rows.sample_weight[start + k] : 1;
     const W loss = out ? 0 : nan[k] ? nan_of<W> : result[k] * sample;
     if (rows.losses) rows.losses[start + k] = loss;
     sum.losses += loss;
-    sum.weights += out ? 0 : weights[k];
+    sum.weights += out ? 0 : rows.weight_of(z, start + k);
     if (!kept) continue;
     W* const to = kept + k * places.count;
     to[0] = base[k][0];
