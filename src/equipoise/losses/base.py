@@ -23,6 +23,7 @@ from equipoise._batch import (
     target_shape,
 )
 from equipoise.kernels import dense
+from equipoise.kernels.gate import is_plain
 from equipoise.sharded import is_dtensor
 from equipoise.statistics import Rank, RowStatistics
 from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
@@ -92,6 +93,12 @@ class Loss(metaclass=_LossClass):
             A nan or plus infinity in a row gives nan for that row, as does a row in which every class is
             masked: in its loss and in its gradient, and so in a mean or sum.
         """
+        check_reduction(reduction)
+        if mask is None and self._is_row_loss():
+            rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
+            value = None if rows is None else dense.reduced(self, *rows, ignore_index, reduction)
+            if value is not None:
+                return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
             return untraced(
@@ -103,12 +110,6 @@ class Loss(metaclass=_LossClass):
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
-        check_reduction(reduction)
-        if mask is None and self._is_row_loss():
-            rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
-            value = None if rows is None else dense.reduced(self, *rows, ignore_index, reduction)
-            if value is not None:
-                return value.reshape(target_shape(logits)) if value.ndim else value
         batch = read_batch(
             logits,
             target,
@@ -392,16 +393,9 @@ def _row_function(loss: Any) -> RowFunction:
 
 def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
     """Return the reduced loss of the terms of a loss that look at one row at a time."""
-    if batch.shard is None and batch.soft is None:
-        value = dense.reduced(
-            loss,
-            batch.logits,
-            batch.labels,
-            batch.weight,
-            batch.sample_weight,
-            batch.ignore_index,
-            reduction,
-        )
+    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
+    if batch.shard is None and batch.soft is None and is_plain(*inputs):
+        value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
         if value is not None:
             return value.reshape(batch.shape) if reduction == "none" else value
     return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
