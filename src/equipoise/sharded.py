@@ -255,7 +255,9 @@ def refuse_mask(mask: Tensor | None) -> None:
 def refuse_tracer(hidden: Tensor) -> None:
     """Raise if something follows the operations on the hidden states of a weight that is a DTensor."""
     if traced(hidden):
-        raise ValueError(f"weight must be whole {TRACED}, got a DTensor; use weight.full_tensor()")
+        raise ValueError(
+            f"linear_weight must be whole {TRACED}, got a DTensor; use linear_weight.full_tensor()"
+        )
 
 
 def open_weight(weight: Any, given: Mapping[str, Any] | None) -> Run:

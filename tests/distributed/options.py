@@ -265,7 +265,7 @@ def messages(mesh: DeviceMesh) -> None:
         "; where each rank has rows of its own, as under fully_shard, take the loss in the forward of the "
         "module that is sharded, or call its unshard() first"
     )
-    must = "must be the same on all 2 ranks that share the weight, got different ones"
+    must = "must be the same on all 2 ranks that share the linear_weight, got different ones"
     table: list[tuple[Call, str]] = [
         (lambda: MIX(z), "target must be given, got None; only penalties can do without one"),
         (lambda: MIX(z, y + 11), "target must be in [0, 11) or ignore_index=-100, got "),
@@ -316,8 +316,8 @@ def messages(mesh: DeviceMesh) -> None:
         ),
         (
             lambda: torch.func.grad(lambda h: MIX.linear(h, w, y))(x),
-            "weight must be whole under a transform of torch.func, forward mode or a tracer, got a DTensor; "
-            "use weight.full_tensor()",
+            "linear_weight must be whole under a transform of torch.func, forward mode or a tracer, got a "
+            "DTensor; use linear_weight.full_tensor()",
         ),
     ]
     reached: set[int] = set()
