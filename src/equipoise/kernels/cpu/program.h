@@ -50,9 +50,10 @@ inline bool uses_any(const Program& p, int first, int last) {
   return p.used >> first & ((int64_t(1) << (last - first + 1)) - 1);
 }
 
-// The registers of up to ROWS rows, and the derivative of the loss with respect to each.
+// The states of up to ROWS rows, the registers, and the derivative of the loss with respect to each.
 template <class W>
 struct Registers {
+  alignas(64) W state[STATES][ROWS];
   alignas(64) W value[REGISTERS][ROWS];
   alignas(64) W derivative[REGISTERS][ROWS];
 };

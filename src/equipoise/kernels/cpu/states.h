@@ -70,7 +70,8 @@ inline W min_of(const W* x, int64_t count) {
   return lowest;
 }
 
-// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether every class is masked.
+// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether the
+// loss is nan: then, or where every class is masked.
 template <class T, class W>
 bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, W* s) {
   alignas(64) W x[CHUNK], chain[CHUNK];
@@ -154,7 +155,7 @@ bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, 
   }
   if (nan) {
     std::fill(s, s + STATES, nan_of<W>);
-    return false;
+    return true;
   }
   s[TARGET_LOGIT] = target;
   s[MAX_GAP] = s[MAX_SOFT_GAP] = 0;
