@@ -58,7 +58,7 @@ void losses_of_group(
   alignas(64) static thread_local Registers<W> registers;
   Registers<W>& all = registers;
   double weights[ROWS];
-  bool left_out[ROWS], nan[ROWS];
+  bool left_out[ROWS] = {}, nan[ROWS] = {};
   for (int64_t r = 0; r < count; ++r) {
     weights[r] = rows.weight_of(z, start + r);
     left_out[r] = weights[r] < 0;
@@ -187,7 +187,7 @@ void states(const Program& p, const Logits& z, W* out) {
   share(z.rows, z.rows * z.classes, z.threads, [&](int64_t start, int64_t stop, int64_t) {
     alignas(64) W s[STATES][ROWS];
     const bool left_out[ROWS] = {};
-    bool nan[ROWS];
+    bool nan[ROWS] = {};
     for (int64_t at = start; at < stop; at += ROWS) {
       const int64_t count = std::min(ROWS, stop - at);
       states_of_group<T, W>(p, plan, z, at, count, left_out, s, nan);

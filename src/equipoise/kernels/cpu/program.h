@@ -60,7 +60,10 @@ struct Registers {
 
 // 0 times anything is 0: a branch that was not taken has no part, whatever its derivative.
 template <class W>
-inline W product(W a, W b) { return a == 0 || b == 0 ? 0 : a * b; }
+INLINE W product(W a, W b) {
+  const W with_b = b == 0 ? 0 : a * b;
+  return a == 0 ? 0 : with_b;
+}
 
 // Written as a multiple of LANES, so that the compiler makes no loop for a remainder.
 #define EACH_ROW _Pragma("omp simd") for (int64_t r = 0; r < (rows / LANES) * LANES; ++r)
@@ -207,7 +210,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
         } else if (!varies(i.b) && b[0] == W(0.5)) {
           ADD_TO(to_a, W(0.5) / z);
         } else {
-          ADD_TO(to_a, y == 0 ? W(0) : y * pow_(x, y - 1));
+          ADD_TO(to_a, derivative_of_pow(x, y));
           if (varies(i.b)) ADD_TO(to_b, ((x == 0) & (y >= 0)) ? W(0) : z * log_(x));
         }
         break;
