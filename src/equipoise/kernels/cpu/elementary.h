@@ -21,12 +21,12 @@ INLINE W scaled(W x, W n) {
 INLINE float exp_(float x) {
   x = between(x, -110.0f, 89.0f);
   const float n = x * 1.44269504f + rounder<float> - rounder<float>;
-  return scaled(exp_near((x - n * 0.693147182f) + n * 1.904654323e-9f), n);
+  return scaled(exp_near((x - n * 0.693147182f) + n * 1.904654323e-9f, 0.0f), n);
 }
 INLINE double exp_(double x) {
   x = between(x, -760.0, 710.0);
   const double n = x * 1.4426950408889634 + rounder<double> - rounder<double>;
-  return scaled(exp_near((x - n * 0.6931471803691238) - n * 1.9082149292705877e-10), n);
+  return scaled(exp_near((x - n * 0.6931471803691238) - n * 1.9082149292705877e-10, 0.0), n);
 }
 
 // Return the logarithm of a positive normal number times 2^shift: of its exponent, and of what is left in

@@ -61,8 +61,8 @@ inline void write_exponentials(
     const W* x, int64_t count, W base, W scale, W a, W b, W gap, W at_max, W* to) {
 #pragma omp simd
   EACH_CLASS {
-    const W g = x[c] - base, e = exp_nonpositive(unit ? g : scale * g);
-    const W below = plain ? a * e : e * (a + b * e + gap * (1 + bounded_gap(g)));
+    const W g = x[c] - base, e = exp_nonpositive(unit ? g : scale * g, W());
+    const W below = plain ? a * e : e * (a + b * e + gap * (1 + bounded_gap<W>(g)));
     const W one = x[c] == base ? at_max : below;
     to[c] = first ? one : to[c] + one;
   }

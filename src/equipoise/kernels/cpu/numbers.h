@@ -88,18 +88,70 @@ constexpr double rounder<double> = 6755399441055744.0 + 1023.0;
 INLINE float exponent(float shifted) { return bits_to_float(float_to_bits(shifted) << 23); }
 INLINE double exponent(double shifted) { return bits_to_double(double_to_bits(shifted) << 52); }
 
-// A polynomial, its constant first. Not a loop over the factors, which the compiler may leave in a loop over classes.
+// As many numbers as a vector register has. Sums over classes are written with them: of a loop over numbers the
+// compiler adds up what is left in the register one by one.
+#if defined(__AVX512F__)
+constexpr int64_t VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int64_t VECTOR_BYTES = 32;
+#else
+constexpr int64_t VECTOR_BYTES = 16;
+#endif
+typedef float Floats __attribute__((vector_size(VECTOR_BYTES)));
+typedef double Doubles __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t FloatBits __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t DoubleBits __attribute__((vector_size(VECTOR_BYTES)));
 template <class W>
-INLINE W polynomial(W, W factor) { return factor; }
-template <class W, class... More>
-INLINE W polynomial(W x, W factor, More... factors) { return factor + x * polynomial(x, factors...); }
+struct VectorOf {
+  using type = Floats;
+};
+template <>
+struct VectorOf<double> {
+  using type = Doubles;
+};
+template <class W>
+using Vector = typename VectorOf<W>::type;
+template <class W>
+constexpr int64_t VECTOR = VECTOR_BYTES / static_cast<int64_t>(sizeof(W));
+
+INLINE Floats exponent(Floats shifted) { return (Floats)((FloatBits)shifted << 23); }
+INLINE Doubles exponent(Doubles shifted) { return (Doubles)((DoubleBits)shifted << 52); }
+
+template <class W>
+INLINE Vector<W> vector_at(const W* from) {
+  Vector<W> to;
+  std::memcpy(&to, from, sizeof to);
+  return to;
+}
+
+// Combine the numbers of a vector, half of them with the other half.
+template <class W, class Combine>
+INLINE W combined(Vector<W> of, Combine combine) {
+  W x[VECTOR<W>];
+  std::memcpy(x, &of, sizeof x);
+  for (int64_t half = VECTOR<W> / 2; half > 0; half /= 2)
+    for (int64_t k = 0; k < half; ++k) x[k] = combine(x[k], x[k + half]);
+  return x[0];
+}
+template <class W>
+INLINE W sum_of(Vector<W> of) {
+  return combined<W>(of, [](W a, W b) { return a + b; });
+}
+
+// A polynomial, its constant first. Not a loop over the factors, which the compiler may leave in a loop over classes.
+template <class X, class W>
+INLINE W polynomial(X, W factor) { return factor; }
+template <class X, class W, class... More>
+INLINE X polynomial(X x, W factor, More... factors) { return factor + x * polynomial(x, factors...); }
 
 // e^r for r within half of log 2 of 0; in float the best of its degree, 5e-9 off.
-INLINE float exp_near(float r) {
+template <class X>
+INLINE X exp_near(X r, float) {
   return polynomial(
       r, 1.0f, 1.0f, 4.9999994040e-1f, 1.6666519642e-1f, 4.1668444872e-2f, 8.3687370643e-3f, 1.3811124954e-3f);
 }
-INLINE double exp_near(double r) {
+template <class X>
+INLINE X exp_near(X r, double) {
   return polynomial(
       r, 1.0, 1.0, 0.5, 1.6666666666666666e-1, 4.1666666666666664e-2, 8.333333333333333e-3, 1.388888888888889e-3,
       1.984126984126984e-4, 2.48015873015873e-5, 2.7557319223985893e-6, 2.755731922398589e-7, 2.505210838544172e-8,
@@ -107,22 +159,26 @@ INLINE double exp_near(double r) {
 }
 
 // e^x for x of at most 0, to a unit in the last place, in float to four of them below 1e-9; 0 where it would be
-// subnormal, exactly 1 for 0, nan for nan.
-INLINE float exp_nonpositive(float x) {
-  const float shifted = x * 1.44269504f + rounder<float>, n = shifted - rounder<float>;
-  const float r = x - n * 0.693147182f;  // off by 2e-9 n: four units at the far end
-  return x < -87.3f ? 0.0f : exp_near(r) * exponent(shifted);
+// subnormal, exactly 1 for 0, nan for nan. X is a number, or a vector of them.
+template <class X>
+INLINE X exp_nonpositive(X x, float) {
+  const X shifted = x * 1.44269504f + rounder<float>, n = shifted - rounder<float>;
+  const X r = x - n * 0.693147182f;  // off by 2e-9 n: four units at the far end
+  const X e = exp_near(r, 0.0f) * exponent(shifted);
+  return x < -87.3f ? X{} : e;
 }
-INLINE double exp_nonpositive(double x) {
-  const double shifted = x * 1.4426950408889634 + rounder<double>, n = shifted - rounder<double>;
-  const double r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10;
-  return x < -708.3 ? 0.0 : exp_near(r) * exponent(shifted);
+template <class X>
+INLINE X exp_nonpositive(X x, double) {
+  const X shifted = x * 1.4426950408889634 + rounder<double>, n = shifted - rounder<double>;
+  const X r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10;
+  const X e = exp_near(r, 0.0) * exponent(shifted);
+  return x < -708.3 ? X{} : e;
 }
 
 // A gap below which e^gap is 0, so that it may stand for all gaps below, minus infinity included.
 template <class W>
 constexpr W no_gap = sizeof(W) == 4 ? W(-128) : W(-1024);
-template <class W>
-INLINE W bounded_gap(W gap) { return gap < no_gap<W> ? no_gap<W> : gap; }
+template <class W, class X>
+INLINE X bounded_gap(X gap) { return gap < no_gap<W> ? X{} + no_gap<W> : gap; }
 
 }  // namespace

@@ -144,7 +144,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
   W(*const value)[ROWS] = all.value;
   W(*const derivative)[ROWS] = all.derivative;
   const int64_t first = p.inputs + p.constants, count = first + p.length;
-  for (int64_t k = 0; k < count; ++k) std::fill(derivative[k], derivative[k] + rows, W(0));
+  std::memset(derivative, 0, static_cast<size_t>(count) * sizeof derivative[0]);
   std::fill(derivative[p.result], derivative[p.result] + rows, W(1));
   const auto varies = [&](int64_t k) { return k < p.inputs || k >= first; };
   for (int64_t k = p.length; k-- > 0;) {

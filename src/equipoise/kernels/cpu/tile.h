@@ -32,12 +32,12 @@ void tile_sums(
   for (int64_t c = 0; c < classes; ++c) {
 #pragma omp simd
     EACH_ROW {
-      const W g = x[c][r] - base[r], e = exp_nonpositive(unit ? g : scale * g);
+      const W g = x[c][r] - base[r], e = exp_nonpositive(unit ? g : scale * g, W());
       const bool max = x[c][r] == base[r];
       maxima[r] += max ? 1 : 0;
       rest[r] += max ? 0 : e;
       if (square) squares[r] += max ? 0 : e * e;
-      if (gap) gaps[r] += e * bounded_gap(g);
+      if (gap) gaps[r] += e * bounded_gap<W>(g);
     }
   }
 }
@@ -49,7 +49,7 @@ void tile_states(
   alignas(64) W x[FEW][ROWS], wrong[ROWS], lowest[ROWS], unused[ROWS];
   const int64_t classes = z.classes, rows = padded(count);
   load_tile<T, W>(z, start, count, x);
-  for (int state = 0; state < STATES; ++state) std::fill(s[state], s[state] + rows, W(0));
+  std::memset(s, 0, STATES * sizeof s[0]);
   W *const base = s[BASE], *const target = s[TARGET_LOGIT];
   std::fill(target, target + rows, -infinity<W>);
   std::fill(base, base + rows, -infinity<W>);
@@ -143,8 +143,8 @@ void write_tile(
   for (int64_t c = 0; c < classes; ++c) {
 #pragma omp simd
     EACH_ROW {
-      const W g = x[c][r] - base[r], e = exp_nonpositive(unit ? g : scale * g);
-      const W below = plain ? a[r] * e : e * (a[r] + b[r] * e + gap[r] * (1 + bounded_gap(g)));
+      const W g = x[c][r] - base[r], e = exp_nonpositive(unit ? g : scale * g, W());
+      const W below = plain ? a[r] * e : e * (a[r] + b[r] * e + gap[r] * (1 + bounded_gap<W>(g)));
       const W one = x[c][r] == base[r] ? at_max[r] : below;
       to[c][r] = first ? one : to[c][r] + one;
     }
