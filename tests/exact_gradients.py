@@ -231,9 +231,11 @@ def error(ours: Sequence[float], exact: Sequence[Any], reach: float, dtype: torc
     """Return the largest error in units of eps (1 + max|z|) of the norm of the exact gradient."""
     info = torch.finfo(dtype)
     norm = mpmath.sqrt(mpmath.fsum(x * x for x in exact))
-    off = max(abs(mpmath.mpf(a) - b) for a, b in zip(ours, exact, strict=True)) if all(
-        map(math.isfinite, ours)
-    ) else mpmath.inf
+    off = (
+        max(abs(mpmath.mpf(a) - b) for a, b in zip(ours, exact, strict=True))
+        if all(map(math.isfinite, ours))
+        else mpmath.inf
+    )
     if norm < info.tiny:  # no normal number is as small
         return 0.0 if off <= info.tiny else math.inf
     return float(off / (norm * info.eps * (1 + reach)))
@@ -261,9 +263,7 @@ def exact_gradients(name: str, spread: float, dtype: torch.dtype) -> list[list[A
     return _exact[key]
 
 
-def errors(
-    loss: Loss, name: str, spread: float, dtype: torch.dtype, backend: str
-) -> list[float]:
+def errors(loss: Loss, name: str, spread: float, dtype: torch.dtype, backend: str) -> list[float]:
     """Return the error of each row of `cases`, for a loss that should be the setting of that name."""
     logits, target = cases(name, spread, dtype)
     ours = BACKENDS[backend](lambda z: loss(z, target, reduction="sum"), logits)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.losses.base import Loss, RowLoss, Sum
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.statistics.functions import softmax, softplus
 from equipoise.stats import traced
 from equipoise.targets.matrix import Kind, Matrix, labelled
@@ -207,7 +207,7 @@ class SimilarityCrossEntropy(RowLoss):
         object.__setattr__(self, "similarity", similarity)
         hold(self, "similarity", _check_similarity)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.largest
         return -row.expected_log_prob(self.similarity.fit(odds, row.num_classes, "similarity"))
@@ -255,11 +255,11 @@ class PairwiseCrossEntropy(RowLoss):
         object.__setattr__(self, "weights", weights)
         hold(self, "weights", _check_weights)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        weights = self.weights.fit(whole.logits, row.num_classes, "weights")
-        return (whole.rows(weights) * softplus(whole.classes - whole.own)).sum(-1)
+        full = row.full_logits
+        weights = self.weights.fit(full.logits, row.num_classes, "weights")
+        return (full.rows(weights) * softplus(full.classes - full.own)).sum(-1)
 
 
 @final
@@ -306,12 +306,12 @@ class ExpectedCost(RowLoss):
         object.__setattr__(self, "costs", costs)
         hold(self, "costs", _check_costs)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        costs = self.costs.fit(whole.logits, row.num_classes, "costs")
-        probs = softmax(whole.logits)
-        return probs @ costs.T if whole.target is None else (costs[whole.target] * probs).sum(1)
+        full = row.full_logits
+        costs = self.costs.fit(full.logits, row.num_classes, "costs")
+        probs = softmax(full.logits)
+        return probs @ costs.T if full.target is None else (costs[full.target] * probs).sum(1)
 
 
 def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:

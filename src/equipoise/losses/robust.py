@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.statistics.functions import expm1, log_affine_sigmoid, log_sigmoid, sigmoid
 
 GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"
@@ -69,7 +69,7 @@ class GammaCrossEntropy(RowLoss):
         check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
         check_number("min_weight", self.min_weight, 0, 1, "1 is cross entropy")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         gamma = like(self.gamma, odds)
@@ -185,7 +185,7 @@ class Reweighted(RowLoss):
                 f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()"
             )
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         probs = sigmoid(odds.detach())
@@ -237,7 +237,7 @@ class GeneralizedCrossEntropy(RowLoss):
     def __post_init__(self) -> None:
         check_number("q", self.q, 0, 1, "0 is cross entropy, 1 is 1 - p_y")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         log_prob = log_sigmoid(row.log_odds())
         q = like(self.q, log_prob)
@@ -286,7 +286,7 @@ class SymmetricCrossEntropy(RowLoss):
         check_number("beta", self.beta, 0)
         check_number("log_zero", self.log_zero, high=0, hint="it stands for the log of zero")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         reverse = -like(self.log_zero, odds) * sigmoid(-odds)
