@@ -132,9 +132,8 @@ def _fsum(numbers: Any) -> Any:
 MP = SimpleNamespace(exp=_exp, log=_log, fsum=_fsum, mpf=mpmath.mpf)  # what definitions call of mpmath
 
 
-def record(logits: Sequence[float]) -> tuple[list[Recorded], list[Recorded]]:
-    """Return the logits that are not masked and their probabilities, recorded."""
-    tape: list[Recorded] = []
+def record(logits: Sequence[float], tape: list[Recorded]) -> tuple[list[Recorded], list[Recorded]]:
+    """Return the logits that are not masked and their probabilities, recorded on a tape."""
     z = [Recorded(mpmath.mpf(x), (), tape) for x in logits if x != -math.inf]
     largest = max(x.value for x in z)
     terms = [_exp(x - largest) for x in z]
@@ -146,7 +145,7 @@ def _gradient(entry: Entry, loss: Loss, logits: list[float], y: int, digits: int
     """Return the exact gradient with respect to each logit, 0 at those that are masked."""
     with mpmath.workdps(digits):
         kept = [k for k, x in enumerate(logits) if x != -math.inf]
-        z, p = record(logits)
+        z, p = record(logits, [])
         row = Exact(mp=MP, z=z, p=p, y=kept.index(y), kept=kept, num_classes=len(logits))
         exact = {name: mpmath.mpf(v) if isinstance(v, (int, float)) else v for name, v in vars(loss).items()}
         value = entry.definition(SimpleNamespace(**exact), row)
@@ -156,6 +155,26 @@ def _gradient(entry: Entry, loss: Loss, logits: list[float], y: int, digits: int
             value = weight * cross_entropy
         found = dict(zip(kept, backward(value, z), strict=True))
         return [found.get(k, mpmath.mpf(0)) for k in range(len(logits))]
+
+
+def exact_batch_gradient(entry: Entry, loss: Loss, logits: list[list[float]]) -> list[list[Any]]:
+    """Return the exact gradient of a penalty on the mean of the probabilities, times the number of rows."""
+    reach = max(abs(x) for z in logits for x in z if x != -math.inf)
+    with mpmath.workdps(120 + int(6 * reach)):
+        classes, tape, leaves = len(logits[0]), list[Recorded](), list[tuple[int, int, Recorded]]()
+        parts: list[list[Recorded]] = [[] for _ in range(classes)]
+        for i, row in enumerate(logits):
+            z, p = record(row, tape)
+            kept = [k for k, x in enumerate(row) if x != -math.inf]
+            leaves += [(i, k, x) for k, x in zip(kept, z, strict=True)]
+            for k, prob in zip(kept, p, strict=True):
+                parts[k].append(prob)
+        mean = [_fsum(part) / len(logits) for part in parts]
+        value = entry.definition(loss, Exact(mp=MP, z=[], p=mean, y=0, kept=[], num_classes=classes))
+        found = [[mpmath.mpf(0)] * classes for _ in logits]
+        for (i, k, _), gradient in zip(leaves, backward(value, [x for *_, x in leaves]), strict=True):
+            found[i][k] = gradient * len(logits)
+        return found
 
 
 def exact_gradient(entry: Entry, loss: Loss, logits: list[float], y: int, *, check: bool = True) -> list[Any]:
@@ -197,6 +216,7 @@ def rows(spread: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     target = torch.randint(TEST_CLASSES, (16,), generator=generator)
     order = logits.argsort(1, descending=True)
     target[2:4] = order[2:4, 0]  # right
+    logits[3] = torch.where(torch.arange(TEST_CLASSES) == target[3], spread, -logits[3].abs())
     target[4:6] = order[4:6, 3]  # wrong
     logits[5, order[5, 0]] = spread
     logits[5, order[5, 1:3]] = -spread / 2
@@ -258,8 +278,11 @@ def exact_gradients(name: str, spread: float, dtype: torch.dtype) -> list[list[A
     if key not in _exact:
         entry, loss = SETTINGS[name]
         logits, target = cases(name, spread, dtype)
-        pairs = enumerate(zip(logits.tolist(), target.tolist(), strict=True))
-        _exact[key] = [exact_gradient(entry, loss, z, y, check=i % 3 == 0) for i, (z, y) in pairs]
+        if isinstance(loss, BatchLoss):
+            _exact[key] = exact_batch_gradient(entry, loss, logits.tolist())
+        else:
+            pairs = enumerate(zip(logits.tolist(), target.tolist(), strict=True))
+            _exact[key] = [exact_gradient(entry, loss, z, y, check=i % 5 == 0) for i, (z, y) in pairs]
     return _exact[key]
 
 
@@ -275,8 +298,6 @@ def errors(loss: Loss, name: str, spread: float, dtype: torch.dtype, backend: st
 def main() -> None:
     """Print the worst error of every setting, with the spread and the row where it is."""
     for name, (_, loss) in SETTINGS.items():
-        if isinstance(loss, BatchLoss):
-            continue
         line = f"{name:28}"
         for backend in BACKENDS:
             for dtype in DTYPES:

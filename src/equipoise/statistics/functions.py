@@ -71,10 +71,10 @@ def log_affine_sigmoid(odds: Tensor, low: Tensor, gain: Tensor, rest: Tensor) ->
 def softmax(logits: Tensor) -> Tensor:
     """Return the softmax over the last dimension, whose largest entry is differentiated as 1 less the others.
 
-    A sum of factors times probabilities then has a gradient made of differences to the factor of the likeliest
-    class, and a row that is nearly certain keeps its digits: `torch.softmax` subtracts a mean that is as large
-    as the factor itself. A class with a logit of minus infinity has probability 0, a gradient of 0; where all
-    have, they are alike.
+    A sum of factors times probabilities then has a gradient made of differences to the factor of the
+    likeliest class, and a row that is nearly certain keeps its digits: `torch.softmax` subtracts a mean that
+    is as large as the factor itself. A class with a logit of minus infinity has probability 0 and a gradient
+    of 0; where all have, they are alike.
     """
     probs = logits.clamp(min=-finite_limit(logits.dtype)).softmax(-1)
     classes = torch.arange(logits.shape[-1], device=logits.device)
