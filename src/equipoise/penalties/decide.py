@@ -170,7 +170,7 @@ class Balance(BatchLoss):
 
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
         """Return the penalty of logits (N, C) whose rows have the given shares (N,) of the batch."""
-        mean = share @ softmax(logits)
+        mean = (share[:, None] * softmax(logits)).sum(0)
         used = torch.where(mean > 0, mean, 1.0)  # the slope of 0 log 0 is infinite, but nothing can change it
         return (mean * used.log()).sum() + math.log(logits.shape[1])
 
