@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Never, NoReturn, final
 
@@ -138,9 +138,7 @@ class Loss(metaclass=_LossClass):
     ) -> Tensor:
         """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
         applies = applies_class_weight(self)
-        batch = read_batch(
-            logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies
-        )
+        batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
         losses = _losses_in_torch(_row_function(self), batch)
         return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
@@ -418,9 +416,7 @@ def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
         return False
     if batch.soft is not None or not loss._is_row_loss():
         return True
-    trace = dense.prepared(
-        _row_function(loss), batch.num_classes, batch.logits.dtype, batch.weight
-    ).trace
+    trace = dense.prepared(_row_function(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
     return trace.reads_full_logits or Rank() in trace.statistics
 
 
