@@ -122,7 +122,8 @@ class Loss(metaclass=_LossClass):
         if reduction == "none" and not self._is_row_loss():
             [mixing, *_] = [term for _, term in self.terms() if not isinstance(term, RowLoss)]
             raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; it looks at the batch as a whole"
+                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; "
+                "it looks at the batch as a whole"
             )
         with no_autocast(batch.logits.device):
             return self._reduced(batch.gathered() if _needs_all_classes(self, batch) else batch, reduction)
@@ -400,7 +401,7 @@ def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
 
 
 def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return per-row losses (N,) in plain torch: against the target, or expected over target probabilities."""
+    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.soft is not None:
         row = row_statistics_for_each_class(batch.logits, weight=batch.weight)
         return (batch.soft * loss.of(row)).sum(1)

@@ -11,7 +11,7 @@ from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Entry
 from equipoise.statistics import RowStatistics
-from equipoise.statistics.functions import log_affine_sigmoid, log_sigmoid, sigmoid
+from equipoise.statistics.functions import expm1, log_affine_sigmoid, log_sigmoid, sigmoid
 
 
 @final

@@ -12,7 +12,7 @@ All but `softmax` are elementwise.
 import torch
 from torch import Tensor
 
-from equipoise.stats import finite_limit
+from equipoise.statistics.states import finite_limit
 
 
 def sigmoid(odds: Tensor) -> Tensor:
