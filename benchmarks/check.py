@@ -154,11 +154,11 @@ def _result(step: Callable[[Problem], Tensor], problem: Problem) -> Result:
 
 
 def _error(found: Result, truth: Result) -> Error:
-    (loss, gradients), (exact, slopes) = found, truth
+    (loss, gradients), (exact, exact_gradients) = found, truth
     worst = 0.0
-    for gradient, slope in zip(gradients, slopes, strict=True):
-        if slope is None:
+    for gradient, expected in zip(gradients, exact_gradients, strict=True):
+        if expected is None:
             continue
-        off = 1.0 if gradient is None else float((gradient.double() - slope).norm() / slope.norm())
+        off = 1.0 if gradient is None else float((gradient.double() - expected).norm() / expected.norm())
         worst = off if off != off or off > worst else worst
     return Error(float((loss - exact).abs() / exact.abs()), worst)
