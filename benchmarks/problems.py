@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -111,6 +112,13 @@ class Problem:
     def device(self) -> torch.device:
         """Device of the inputs."""
         return self.inputs[0].device
+
+    @property
+    def largest_logit(self) -> float:
+        """Largest size of a logit."""
+        with torch.no_grad():
+            logits = F.linear(*self.inputs) if len(self.inputs) == 2 else self.inputs[0]
+            return float(logits.abs().max())
 
     @property
     def logit_bytes(self) -> int:
