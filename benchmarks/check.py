@@ -1,8 +1,8 @@
 """The gate: nothing is timed unless our losses and gradients are right, on random and on peaked logits.
 
 The truth is the textbook formula on float64 logits. Ours runs in one block and in several, and may be off by
-twice as much as that formula is in the dtype of the inputs, or by what the tests of the losses allow; how much
-it is goes into the report. A peer that is far off is named, not hidden.
+twice as much as that formula is in the dtype of the inputs, or by what the tests of the losses allow;
+how much it is goes into the report. A peer that is far off is named, not hidden.
 """
 
 from collections.abc import Callable, Sequence

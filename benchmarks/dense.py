@@ -13,8 +13,9 @@ from benchmarks.row_losses import CROSS_ENTROPY, GAMMA, PLAIN, SUMS, TimedLoss, 
 
 TORCH = Contender("F.cross_entropy", formulas.cross_entropy, formulas.cross_entropy)
 OURS = dense(CROSS_ENTROPY.loss, CROSS_ENTROPY.formula, CROSS_ENTROPY.name)
+SMALL, COMPILED = "Small batches", "Compiled small batches"  # titles
 LARGE_COMPILED = tuple(one for one in PLAIN if one.log_odds)[:3]  # each takes seconds to compile
-COMPILED = ("gamma cross entropy", "Brier", "entropy", "gamma cross entropy - 0.1 entropy")
+FEW = ("gamma cross entropy", "Brier", "entropy", "gamma cross entropy - 0.1 entropy")
 
 
 def small(shape: Shape, threads: int) -> Comparison:
@@ -29,9 +30,7 @@ def small(shape: Shape, threads: int) -> Comparison:
         return found
 
     runners = [TORCH, OURS, *(run for one in losses for run in (_ours(one), _by_hand(one)))]
-    return Comparison(
-        "Small batches", shape, torch.float32, runners, TORCH, judge, threads=threads, brief=True
-    )
+    return Comparison(SMALL, shape, torch.float32, runners, TORCH, judge, threads=threads, brief=True)
 
 
 def compiled(shape: Shape, *, full: bool) -> Comparison:
@@ -42,7 +41,7 @@ def compiled(shape: Shape, *, full: bool) -> Comparison:
         full: Whether to compile every loss, which takes minutes, or a few.
     """
     losses = [CROSS_ENTROPY]
-    losses += [one for one in timed_losses(shape.classes) if full or one.name in COMPILED]
+    losses += [one for one in timed_losses(shape.classes) if full or one.name in FEW]
     threes = [(_ours(one), peers.compiled(_ours(one)), peers.compiled(_by_hand(one))) for one in losses]
 
     def judge(end: Outcome) -> list[Verdict]:
@@ -56,7 +55,7 @@ def compiled(shape: Shape, *, full: bool) -> Comparison:
         return found
 
     runners = [TORCH, *(run for three in threes for run in three)]
-    return Comparison("Small batches, compiled", shape, torch.float32, runners, TORCH, judge, threads=1)
+    return Comparison(COMPILED, shape, torch.float32, runners, TORCH, judge, threads=1)
 
 
 def large(shape: Shape) -> Comparison:

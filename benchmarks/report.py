@@ -19,7 +19,8 @@ from benchmarks.measure import Spread, Timings
 from benchmarks.processor import kind, read_flags
 
 ROOT = Path(__file__).parents[1]
-Status = Literal["goal met", "limit met", "missed", "not measured", "reported"]
+Status = Literal["goal met", "limit met", "missed", "unsteady", "not measured", "reported"]
+UNSTEADY = 2.0  # upper over lower quartile: the machine did something else, and a ratio says nothing
 
 
 @final
@@ -50,11 +51,13 @@ class Verdict:
 
     @property
     def status(self) -> Status:
-        """Whether the goal is met, or the limit alone, or neither."""
+        """Whether the goal is met, or the limit alone, or neither; or why that cannot be said."""
         if self.limit is None:
             return "reported"
         if self.measured != self.measured:
             return "not measured"
+        if self.spread is not None and self.spread[1] > UNSTEADY * self.spread[0]:
+            return "unsteady"
         if self.limit.goal is not None and self._meets(self.limit.goal):
             return "goal met"
         return "limit met" if self._meets(self.limit.limit) else "missed"
@@ -66,7 +69,7 @@ class Verdict:
     def cells(self) -> tuple[str, ...]:
         """As a line of a table."""
         spread = "" if self.spread is None else f"{self.spread[0]:.2f} to {self.spread[1]:.2f}"
-        status = f"**{self.status}**" if self.status in ("missed", "not measured") else self.status
+        status = f"**{self.status}**" if self.status in _OPEN else self.status
         limit, goal = ("-", "-") if self.limit is None else (self.limit.limit, self.limit.goal)
         return self.demand, self._bound(limit), self._bound(goal), f"{self.measured:.4g}", spread, status
 
@@ -125,14 +128,13 @@ def summary(sections: Sequence[Section]) -> str:
     counts = {status: sum(verdict.status == status for _, verdict in found) for status in _COUNTED}
     total = sum(counts.values())
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    missed = [
-        (title, *verdict.cells) for title, verdict in found if verdict.status in ("missed", "not measured")
-    ]
+    missed = [(title, *verdict.cells) for title, verdict in found if verdict.status in _OPEN]
     text = f"## Of {total} limits: {said or 'none applied'}\n"
     return text + "\n" + table(("where", *_COLUMNS), missed) if missed else text
 
 
-_COUNTED: tuple[Status, ...] = ("goal met", "limit met", "missed", "not measured")
+_OPEN: tuple[Status, ...] = ("missed", "unsteady", "not measured")
+_COUNTED: tuple[Status, ...] = ("goal met", "limit met", *_OPEN)
 
 
 def overview(sections: Sequence[Section]) -> str:
@@ -148,7 +150,7 @@ def _short(verdict: Verdict | None) -> str:
     if verdict is None:
         return ""
     text = f"{verdict.measured:.2f}"
-    return f"**{text}**, missed" if verdict.status == "missed" else text
+    return f"**{text}**, {verdict.status}" if verdict.status in _OPEN else text
 
 
 def timing_section(

@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(sections[-1].markdown(), flush=True)
     if "gpu" in parts and not torch.cuda.is_available():
         print(NO_GPU + "\n")
-    if small := [one for one in sections if one.title.startswith("Small batches, ") and one.verdicts]:
-        print(f"## Small batches, all ratios\n\n{overview(small)}")
+    for name in (dense.SMALL, dense.COMPILED):
+        if found := [one for one in sections if one.title.startswith(f"{name}, ")]:
+            print(f"## {name}, all ratios\n\n{overview(found)}")
     print(summary(sections))
     print(f"Written to {write(sections, about, options.out)}")
     return 0
