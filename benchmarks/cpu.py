@@ -115,7 +115,7 @@ def _backends(shape: Shape, dtype: torch.dtype) -> Comparison:
         ]
 
     runners = [THREE, OURS, TORCH_BACKEND]
-    return Comparison("Without kernels", shape, dtype, runners, THREE, judge)
+    return Comparison("Without kernels", shape, dtype, runners, THREE, judge, threads=1)
 
 
 def _table(shape: Shape, dtype: torch.dtype) -> Comparison:
