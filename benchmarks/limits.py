@@ -54,8 +54,8 @@ class Row:
     amx: bool | None = None
 
 
-# Three terms are limited in float32. The limits of the torch backend are 1.5 times the 1.08 and 1.72 that it took
-# with one thread before the engine was rebuilt.
+# Three terms are limited in float32. The limits of the torch backend are 1.5 times the 1.08 and 1.72 that it
+# took with one thread before the engine was rebuilt.
 TABLE = (
     Row(CROSS_ENTROPY, ("32 x 10",), Limit(1.7, 1.2)),
     Row(CROSS_ENTROPY, ("128 x 10",), Limit(1.2, 0.9)),
