@@ -11,7 +11,7 @@ from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Entry
 from equipoise.statistics import RowStatistics
-from equipoise.statistics.functions import expm1, log_affine_sigmoid, log_sigmoid, sigmoid
+from equipoise.statistics.functions import log_affine_sigmoid, log_sigmoid, sigmoid
 
 
 @final
@@ -246,12 +246,9 @@ class Brier(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        miss = torch.sigmoid(-row.log_odds())
-        # 1 less the chance that two draws from the other classes are alike
-        differ = -torch.expm1(
-            row.logsumexp_gap(2.0, exclude_target=True) - 2 * row.logsumexp_gap(exclude_target=True)
-        )
-        return miss**2 * (2 - differ)
+        miss = sigmoid(-row.log_odds())
+        once, twice = (row.logsumexp_gap(scale, exclude_target=True) for scale in (1.0, 2.0))
+        return miss**2 * (2 + torch.expm1(twice - 2 * once))
 
 
 ENTRIES = (

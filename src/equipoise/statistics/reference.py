@@ -116,6 +116,8 @@ class _Dense:
             return self._split(kind, self._power(parameter))
         if kind in ("max_gap", "rest_gap"):
             return self._split(kind, self._gap * self._power(1.0))
+        if kind == "max_square":
+            return self._split(kind, self._gap * self._gap)
         if kind in ("min_base", "min_exp"):
             return self._smallest(kind)
         if kind == "greater":

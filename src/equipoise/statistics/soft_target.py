@@ -43,10 +43,11 @@ class ExpectedLogProb(Statistic):
         """
         sums, soft = states.all, SoftTargets(self.table)
         top = sums.max_exp().clamp(min=1)
-        log_top, below = top.log(), sums.rest_soft(soft)
-        shared = torch.where(top > 1, log_top * sums.max_soft(soft) - sums.max_soft_gap(soft), 0.0)
+        ties = top.detach()
+        log_top, below = torch.log(top / ties), sums.rest_soft(soft)
+        shared = torch.where(ties > 1, log_top * sums.max_soft(soft) - sums.max_soft_gap(soft), 0.0)
         weight = sums.max_soft(soft) + below
-        ratio = torch.log1p(sums.rest_exp() / top)
+        ratio = ties.log() + torch.log1p(sums.rest_exp() / top)
         return sums.rest_soft_gap(soft) - shared - log_top * below - weight * ratio
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:

@@ -123,12 +123,15 @@ class Entropy(Statistic):
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the entropy (N,), between 0 and log C.
 
-        With P and R the sums at and below the largest logit, T = P + R, and D those times the gap, it is
-        log T - D / T. Written relative to P, its terms are all of the size of R / T, and so are their
-        derivatives. What is left of several that share the largest logit is 0 for one.
+        With P and R the sums at and below the largest logit, T = P + R, and D the sum below it times the gap,
+        the parts of log T - D / T are written relative to P. Each is then of the size of R / T, as is its
+        gradient. Several classes at the largest logit add their number, and a term whose value and gradient are
+        0 there but whose second derivative is not.
         """
         sums = states.all
         top, rest = sums.max_exp().clamp(min=1), sums.rest_exp()
-        total, log_top = top + rest, top.log()
-        shared = torch.where(top > 1, top * log_top - sums.max_gap, 0.0)
-        return (log_top * rest + shared - sums.rest_gap) / total + _log_ratio(sums, 1.0)
+        ties, total = top.detach(), top + rest
+        terms = torch.log(top / ties) * rest - sums.rest_gap
+        if isinstance(sums.max_square, Tensor):
+            terms = terms + (sums.max_gap * sums.max_gap / ties - sums.max_square) / 2
+        return ties.log() + _log_ratio(sums, 1.0) + terms / total

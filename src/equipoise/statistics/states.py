@@ -92,6 +92,14 @@ class Sums:
         return self._get("max_gap")
 
     @property
+    def max_square(self) -> Any:
+        """Sum of (z - base)^2 over the classes at the base: 0, as its gradient is; its second derivative is not.
+
+        Where states come from a kernel, which has first derivatives alone, it is the number 0.
+        """
+        return self._get("max_square")
+
+    @property
     def rest_gap(self) -> Any:
         """The same sum over the classes below the base."""
         return self._get("rest_gap")
@@ -168,16 +176,20 @@ class RowStates:
 
     @classmethod
     def read(cls, read: Callable[[StateName], Any], *, separate: bool, parts: int = 1) -> "RowStates":
-        """Return the states whose numbers (N,) a function returns.
+        """Return the states whose numbers (N,) a function returns, as a kernel has them.
 
         Args:
             read: Returns the number of a name; besides those of `Sums`, "target_logit" and "target_soft".
             separate: Whether the target is kept out of the sums.
             parts: Merge so many that are alike.
         """
-        sums = Sums(read)
+
+        def first_order(name: StateName) -> Any:
+            return 0.0 if name.kind == "max_square" else read(name)
+
+        sums = Sums(first_order)
         for _ in range(parts - 1):
-            sums = merge(sums, Sums(read))
+            sums = merge(sums, Sums(first_order))
         if not separate:
             return cls(sums)
         return cls(sums, read(StateName("target_logit")), lambda soft: read(StateName("target_soft", soft)))
@@ -229,6 +241,8 @@ def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = N
             return torch.exp(gap if parameter == 1 else parameter * gap)
         if kind == "max_gap":
             return gap * torch.exp(gap)
+        if kind == "max_square":
+            return gap * gap
         if kind == "min_base":
             return torch.where(masked, info.max, constant)
         if kind == "min_exp":
@@ -282,6 +296,9 @@ def _moved(sums: Sums, kind: str, parameter: Any, shift: Tensor, leads: Tensor) 
         return torch.where(leads, sums.max_exp(parameter), 0.0)
     if kind == "max_gap":
         return torch.where(leads, sums.max_gap, 0.0)
+    if kind == "max_square":
+        square = sums.max_square
+        return torch.where(leads, square, 0.0) if isinstance(square, Tensor) else square
     if kind == "max_soft":
         return torch.where(leads, sums.max_soft(parameter), 0.0)
     if kind == "max_soft_gap":
