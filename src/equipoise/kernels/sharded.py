@@ -17,6 +17,7 @@ from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivati
 from equipoise.kernels import cpu, triton
 from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend
 from equipoise.statistics.base import Statistic, valid
+from equipoise.statistics.row import RowStatistics
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
 from equipoise.statistics.trace import states_of
 
@@ -105,6 +106,34 @@ def _sums(numbers: Mapping[StateName, Tensor]) -> Sums:
         return numbers[name]
 
     return Sums(read)
+
+
+def row_statistics(
+    shard: Shard,
+    logits: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None = None,
+    statistics: Sequence[Statistic] = (),
+) -> RowStatistics:
+    """Return what a loss may ask of all rows; every rank must evaluate the same loss on it.
+
+    Args:
+        shard: What this rank holds.
+        logits: Its rows and classes.
+        target: (N,) classes of all rows.
+        weight: (C,) class weights.
+        statistics: What the loss asks for: the first of them that it reads computes all, in one gather.
+    """
+    computed: dict[Statistic, Tensor] = {}
+
+    def compute(statistic: Statistic) -> Tensor:
+        if statistic not in computed:
+            wanted = statistics if statistic in statistics else [statistic]
+            computed.update(statistics_of(wanted, shard, logits, target))
+        return computed[statistic]
+
+    row_weight = None if weight is None or target is None else weight[target]
+    return RowStatistics(compute, num_classes=shard.classes.size, class_weight=weight, weight=row_weight)
 
 
 def statistics_of(

@@ -276,7 +276,7 @@ def _sums(
         if least:
             lower = tl.minimum(bottom, tl.min(tl.where(m_z, float("inf"), b_z), 0))
             lows = tl.where(lower == bottom, lows, 0.0)
-            lows += tl.sum(tl.where((b_z == lower) & (b_z < float("inf")), 1.0, 0.0), 0).to(work)
+            lows += tl.sum(tl.where((b_z == lower), 1.0, 0.0), 0).to(work)
             bottom = lower
         if greater:
             above += tl.sum(tl.where(b_z > target_logit, 1.0, 0.0), 0).to(work)

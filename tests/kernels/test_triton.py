@@ -1,0 +1,145 @@
+"""The Triton kernels give the states and gradients of the reference: in Triton's interpreter, or on a GPU.
+
+The interpreter must be asked for before triton is imported, and then is there for the process, so the tests
+of the kernels run in a process of their own.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import equipoise.kernels.triton as kernels
+from backend_checks import ROWS, TILE, BackendTests, check
+from equipoise.kernels.block import Block
+from equipoise.kernels.triton import TritonBackend, available
+from equipoise.statistics.states import StateName
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
+HERE = available(DEVICE)
+
+FAULTS = {
+    "the tail is not masked": ("b_z = tl.where(m_b, b_z, -float('inf'))", "b_z = b_z"),
+    "the tail is read": ("        m_b = o_b < width", "        m_b = o_b < width + 3"),
+    "sums are not moved": ("rest = tl.exp(b_c * drop) * (", "rest = ("),
+    "former maxima are lost": ("tl.where(top == higher, 0.0, ties)", "0.0"),
+    "ties outlive their maximum": ("ties = tl.where(top == higher, ties, 0.0) +", "ties +="),
+    "gaps are not moved": ("drop * (one + beaten)", "0.0"),
+    "soft gaps are not moved": ("soft_gap += drop * (rest_soft + lost)", "soft_gap += 0.0"),
+    "soft targets of former maxima are lost": ("rest_soft += lost", "rest_soft += 0.0"),
+    "soft targets outlive their maximum": ("max_soft -= lost", "max_soft -= 0.0"),
+    "the least are not counted anew": ("lows = tl.where(lower == bottom, lows, 0.0)", "lows = lows"),
+    "the target is not left out": ("b_z = tl.where(o_b == column, -float('inf'), b_z)", "b_z = b_z"),
+    "the maximum is among the rest": ("m_rest = (b_z != higher) &", "m_rest ="),
+    "masked classes get a gradient": ("tl.where(b_z == -float('inf'), 0.0, b_g * b_d)", "b_g * b_d"),
+    "the target is not put in": ("tl.where(o_b == y - start, tl.load(numbers + 4 * rows), b_g)", "b_g"),
+    "the maximum has the gradient of the rest": (
+        "b_g = tl.where(m_top, tl.load(numbers + 2 * rows), ",
+        "b_g = (",
+    ),
+    "one scale is used for another": (
+        "tl.exp(tl.load(constants + 1 + k) * b_near), 0.0)",
+        "tl.exp(tl.load(constants + 1) * b_near), 0.0)",
+    ),
+    "one scale has the gradient of another": (
+        "b_e = tl.exp(tl.load(constants + 1 + k) * b_near)\n",
+        "b_e = tl.exp(tl.load(constants + 1) * b_near)\n",
+    ),
+}
+
+
+def planted(path: Path, old: str, new: str) -> ModuleType:
+    """Return the module with something replaced."""
+    source = Path(str(kernels.__file__)).read_text()
+    old, new = old.replace("'", '"'), new.replace("'", '"')
+    assert source.count(old) == 1 or old == new
+    path.write_text(source.replace(old, new))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.BLOCK = TILE  # pyright: ignore[reportAttributeAccessIssue]
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in lanes that are not used
+class TestKernels(BackendTests):
+    __test__ = HERE
+    device = DEVICE
+    backend = TritonBackend()
+
+    @pytest.fixture(autouse=True)
+    def _small_tiles(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kernels, "BLOCK", TILE)
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_a_fault_is_found(self, fault: str, tmp_path: Path) -> None:
+        module = planted(tmp_path / "planted.py", *FAULTS[fault])
+        with pytest.raises(AssertionError, match="is not"):
+            check(module.TritonBackend(), self.few_rows())
+
+    def test_nothing_planted_is_sound(self, tmp_path: Path) -> None:
+        check(planted(tmp_path / "planted.py", "numbers", "numbers").TritonBackend(), self.few_rows())
+
+    def test_rows_with_gaps_between_classes_are_refused(self) -> None:
+        z = torch.randn(4, 3, device=DEVICE)
+        name = StateName("base")
+        with pytest.raises(
+            ValueError, match=r"logits must have the classes .* got strides \(1, 3\); pass logits.contig"
+        ):
+            TritonBackend().states(Block(z.t(), [name], False))
+        block = Block(z, [name], False)
+        states = TritonBackend().states(block)
+        with pytest.raises(ValueError, match="out must have the classes of a row side by side"):
+            TritonBackend().write_gradient(block, states, {}, torch.empty(3, 4, device=DEVICE).t())
+
+
+@pytest.mark.skipif(HERE, reason="the kernels are tested in this process")
+def test_the_kernels_in_a_process_of_their_own() -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "TestKernels"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*command, str(Path(__file__))],
+        cwd=root,
+        env=kept | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert found is not None
+    assert int(found[1]) > len(FAULTS) + 3 * ROWS
+
+
+def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert available(torch.device("cuda"))
+    assert not available(torch.device("cpu"))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert available(torch.device("cpu"))
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    assert not available(torch.device("cuda"))
+
+
+def test_the_module_can_do_without_triton() -> None:
+    program = (
+        "import sys, torch\n"
+        "sys.modules['triton'] = None\n"
+        "from equipoise.kernels.triton import available\n"
+        "print(available(torch.device('cuda')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
