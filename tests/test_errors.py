@@ -46,7 +46,7 @@ from equipoise.losses import (
 )
 from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
-from equipoise.rows import RowStatistics, dense
+from equipoise.statistics import RowStatistics, dense
 from equipoise.schedules import Constant, Cosine, Linear
 from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
 from equipoise.stats.cpp import CppBlock

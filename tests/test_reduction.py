@@ -13,8 +13,8 @@ from torch import Tensor
 from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
-from equipoise.reduction import REDUCTIONS, read, reduce
-from equipoise.rows import RowStatistics, dense
+from equipoise._batch import REDUCTIONS, read_batch, reduce
+from equipoise.statistics import RowStatistics, dense
 
 EPS = torch.finfo(torch.float64).eps
 SHAPES = [(5,), (6, 5), (3, 5, 4), (2, 5, 3, 2), (0, 5), (0, 5, 3)]

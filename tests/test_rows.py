@@ -19,7 +19,7 @@ import equipoise.stats
 from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES
-from equipoise.rows import RowStatistics, dense, every
+from equipoise.statistics import RowStatistics, dense, every
 from equipoise.stats import (
     Ask,
     ClassCount,

@@ -28,7 +28,7 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.penalties import PENALTIES, Entropy, LogitRange
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from equipoise.schedules import Cosine, Linear, Schedule
 from equipoise.spelling import parse
 

@@ -21,7 +21,7 @@ from equipoise import Objective, linear, sharded
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, PairwiseCrossEntropy, RowLoss
 from equipoise.losses.costs import ring
 from equipoise.penalties import Balance, Entropy, Gini
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from equipoise.schedules import Linear
 from equipoise.sharded import is_dtensor, whole
 from equipoise.stats import Group, Rank, State

@@ -23,7 +23,7 @@ from equipoise.losses import (
 )
 from equipoise.losses.costs import TEST_CLASSES, ring
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
-from equipoise.rows import RowStatistics, dense
+from equipoise.statistics import RowStatistics, dense
 from equipoise.schedules import Linear
 from equipoise.stats import Entropy as EntropyStat
 from equipoise.stats import LogOdds, LogSumExp

@@ -6,14 +6,12 @@ from typing import Any, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from equipoise.kernels import cpu
+from equipoise.kernels.gate import is_plain
 from equipoise.kernels.program import Compiled, fits
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
-
-_functorch = torch._C._functorch
 
 
 class DenseLoss(RowFunction, Protocol):
@@ -75,29 +73,6 @@ def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor
     return found
 
 
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether tensors lie in the memory of a CPU, and only autograd follows the operations on them.
-
-    If not, as under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and for
-    subclasses of Tensor, what is computed must be operations of torch.
-    """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._is_tracing()
-    ):
-        return False
-    for tensor in tensors:
-        if tensor is not None and (type(tensor) not in _TYPES or not tensor.is_cpu):
-            return False
-    return True
-
-
-_TYPES = (Tensor, torch.nn.Parameter)
-
-
 class Call(NamedTuple):
     """What the kernel is told beside the logits and the target."""
 
@@ -154,16 +129,16 @@ def reduced(
     return _forward(logits, target, weight, sample_weight, call, keep=False)[0]
 
 
-def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> cpu.Logits:
-    return cpu.Logits(
+def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes:
+    return cpu.pack_logits(
         logits.data_ptr(),
         cpu.KINDS[logits.dtype],
         logits.stride(0),
         *logits.shape,
-        None if target is None else target.data_ptr(),
+        0 if target is None else target.data_ptr(),
         -1,
         0.0,
-        None if table is None else table.data_ptr(),
+        0 if table is None else table.data_ptr(),
         0 if table is None or table.ndim == 1 else table.stride(0),
         torch.get_num_threads(),
     )
@@ -189,7 +164,7 @@ def _forward(
     sums = (ctypes.c_double * 2)()
     bad = cpu.library().equipoise_losses(
         compiled.address,
-        ctypes.addressof(block := _block(logits, target, table)),
+        _block(logits, target, table),
         call.ignore_index,
         None if weight is None else weight.data_ptr(),
         None if sample_weight is None else sample_weight.data_ptr(),
@@ -198,7 +173,6 @@ def _forward(
         None if kept is None else kept.data_ptr(),
         ctypes.addressof(sums),
     )
-    del block
     if bad:
         assert target is not None
         raise ValueError(
@@ -251,7 +225,7 @@ class _Dense(torch.autograd.Function):
             scale = grad.item() / ctx.denominator if ctx.denominator else torch.nan
         cpu.library().equipoise_gradient(
             compiled.address,
-            ctypes.addressof(block := _block(logits, target, table)),
+            _block(logits, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -261,7 +235,6 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        del block
         return out, None, None, None, None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like, log_add
 from equipoise.losses.table import Entry
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 
 @final
@@ -233,8 +233,8 @@ class Brier(RowLoss):
         See `Loss.__call__`.
 
     Numerics:
-        The sum over the other classes comes from the target's log odds at scale 2; nothing is subtracted from
-        1.
+        It is (1 - p_y)^2 (2 - d), d the chance that two draws from the other classes differ, which is exact
+        where one of them has nearly everything.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -247,8 +247,10 @@ class Brier(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        odds = row.log_odds()
-        return torch.sigmoid(-odds) ** 2 + torch.exp(2 * F.logsigmoid(odds) - row.log_odds(2.0))
+        miss = torch.sigmoid(-row.log_odds())
+        # 1 less the chance that two draws from the other classes are alike
+        differ = -torch.expm1(row.logsumexp_gap(2.0, exclude_target=True) - 2 * row.logsumexp_gap(exclude_target=True))
+        return miss**2 * (2 - differ)
 
 
 ENTRIES = (
