@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels.block import CONSTANTS, Backend, Block, TorchBackend
-from equipoise.statistics.base import Statistic, valid
+from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
-from equipoise.statistics.reference import statistics_of
+from equipoise.statistics.reference import row_statistics
 from equipoise.statistics.soft_target import ExpectedLogProb
 from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
@@ -142,7 +142,7 @@ def values_of(
     stats: Sequence[Statistic], numbers: Mapping[StateName, Tensor], separate: bool
 ) -> list[Tensor]:
     states = RowStates.read(numbers.__getitem__, separate=separate)
-    return [statistic.finalize(states) * valid(states) for statistic in stats]
+    return [statistic.finalize(states) * states.valid for statistic in stats]
 
 
 def check_statistics(backend: Backend, stats: Sequence[Statistic], block: Block) -> None:
@@ -150,7 +150,8 @@ def check_statistics(backend: Backend, stats: Sequence[Statistic], block: Block)
     block = replace(block, names=states_of(stats, block.dtype), separate=True)
     leaf = block.logits.double().requires_grad_()
     capped = leaf if block.softcap is None else block.softcap * torch.tanh(leaf / block.softcap)
-    exact = statistics_of(stats, capped, block.target)
+    row = row_statistics(capped, block.target)
+    exact = {statistic: row.compute(statistic) for statistic in stats}
     states = backend.states(block)
     numbers = {n: v if n.kind in CONSTANTS else v.clone().requires_grad_() for n, v in states.items()}
     values = values_of(stats, numbers, separate=True)
