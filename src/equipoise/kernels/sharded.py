@@ -62,14 +62,8 @@ class ShardedBackend:
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
     ) -> None:
         """Write the gradient of this rank's logits to `out`, given merged states and their gradients."""
-        if not block.logits.shape[1]:
-            return
-        self._backend.write_gradient(self._local(block), states, grads, out)
-        if self.name == "torch":  # which knows the bad rows of its run of the classes alone
-            bad = ~states[StateName("base")].isfinite()
-            for name, grad in grads.items():
-                bad = bad if name.kind in CONSTANTS else bad | grad.isnan()
-            out.masked_fill_(bad[:, None], torch.nan)
+        if block.logits.shape[1]:
+            self._backend.write_gradient(self._local(block), states, grads, out)
 
     def _local(self, block: Block) -> Block:
         """Return a block with its place among all classes; a masked class stands where the rank has none."""
@@ -181,18 +175,21 @@ class _MergedStates(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         bases = [name for name in names if name.kind in ("base", "min_base")]
         ctx.names, ctx.separate, ctx.backend, ctx.bases = names, separate, backend, bases
-        ctx.save_for_backward(logits, target, *(found[name] for name in bases))
+        bad = RowStates.read(found.__getitem__, separate=separate).valid.isnan()
+        ctx.save_for_backward(logits, target, bad, *(found[name] for name in bases))
         return tuple(numbers)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        logits, target, *bases = ctx.saved_tensors
+        logits, target, bad, *bases = ctx.saved_tensors
         pairs = zip(ctx.names, grads, strict=True)
         given = {name: g for name, g in pairs if g is not None and name.kind not in CONSTANTS}
         out = torch.empty_like(logits, memory_format=torch.contiguous_format)
         states = dict(zip(ctx.bases, bases, strict=True))
         ctx.backend.write_gradient(Block(logits, list(given), ctx.separate, target), states, given, out)
+        if ctx.backend.name != "triton" and bad.any():  # others know the bad entries of their classes alone
+            out.masked_fill_(bad[:, None], torch.nan)
         return out, None, None, None, None
 
 
