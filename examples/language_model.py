@@ -42,7 +42,7 @@ from equipoise.gamma import gamma_from_noise
 from equipoise.integrations.transformers import ObjectiveCallback, fuse_lm_head
 from equipoise.losses import CrossEntropy, DFTWeight, GammaCrossEntropy, Loss, Reweighted
 from equipoise.schedules import Linear
-from equipoise.stats import Excess, LogOdds, Margin
+from equipoise.stats import LogOdds, LogSumExpGap, Margin
 
 LEFT_OUT = {"dist-packages", "site-packages", "encodings", "idle_test", "test", "tests"}
 END, CLEAN, BINS = "<|end|>", "gamma 0, no wrong tokens", 15
@@ -155,11 +155,11 @@ def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
     for chunk in windows.split(batch):
         tokens = chunk.to(model.device)
         hidden = model.model(input_ids=tokens).last_hidden_state[:, :-1]
-        asked = [LogOdds(), Excess(), Margin()]
-        row = linear.rows(hidden, model.lm_head.weight, tokens[:, 1:], stats=asked)
-        seen.append(torch.stack((row.log_odds(), row.excess(), row.margin), 1).cpu())
-    odds, excess, margin = torch.cat(seen).double().T
-    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-excess).exp(), "right": margin > 0}
+        asked = [LogOdds(), LogSumExpGap(), Margin()]
+        row = linear.row_statistics(hidden, model.lm_head.weight, tokens[:, 1:], stats=asked)
+        seen.append(torch.stack((row.log_odds(), row.logsumexp_gap(), row.margin), 1).cpu())
+    odds, gap, margin = torch.cat(seen).double().T
+    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-gap).exp(), "right": margin > 0}
     return pd.DataFrame({name: column.numpy() for name, column in told.items()})
 
 

@@ -348,7 +348,9 @@ class BlockTests:
     def test_rows_answer_everything(self) -> None:
         hidden, weight = torch.randn(5, 3, device=self.device), torch.randn(37, 3, device=self.device)
         target = torch.randint(37, (5,), device=self.device)
-        ours, theirs = (linear.rows(hidden, weight, target, backend=b) for b in (self.backend, "torch"))
+        ours, theirs = (
+            linear.row_statistics(hidden, weight, target, backend=b) for b in (self.backend, "torch")
+        )
         for stat in linear.STATS:
             torch.testing.assert_close(ours.ask(stat), theirs.ask(stat))
         assert ours.rank.max() > 0

@@ -163,14 +163,16 @@ def test_a_bad_row_is_shown_in_every_statistic(backend: str) -> None:
         hidden = torch.eye(ROWS, dtype=torch.float64).requires_grad_()
         weight = torch.randn(TEST_CLASSES, ROWS, dtype=torch.float64)
         bias[place] = value  # so all rows are bad
-        row = linear.rows(hidden, weight, torch.full((ROWS,), TARGET), bias, backend=backend)
+        row = linear.row_statistics(
+            hidden, weight, torch.full((ROWS,), TARGET), linear_bias=bias, backend=backend
+        )
         for stat in linear.STATS:
             answer = row.ask(stat)
             assert not answer.isfinite().any(), (kind, stat)
             if answer.requires_grad:
                 (grad,) = torch.autograd.grad(answer.sum(), hidden, retain_graph=True)
                 assert grad.isnan().all()
-    clean = linear.rows(hidden, weight, torch.full((ROWS,), TARGET), backend=backend)
+    clean = linear.row_statistics(hidden, weight, torch.full((ROWS,), TARGET), backend=backend)
     assert all(clean.ask(stat).isfinite().all() for stat in linear.STATS)
 
 
@@ -180,7 +182,7 @@ def leave_out(how: str, target: Tensor) -> dict[str, Any]:
         target[BAD] = -100
         return {}
     if how == "a row of weight 0":
-        return {"row_weight": (torch.arange(ROWS) != BAD).double()}
+        return {"sample_weight": (torch.arange(ROWS) != BAD).double()}
     return {"weight": (torch.arange(TEST_CLASSES) != target[BAD]).double()}
 
 
@@ -217,8 +219,6 @@ def test_a_row_that_is_left_out_has_no_part_without_logits(loss: Loss, how: str,
         hidden[BAD] = bad
         target = torch.arange(ROWS)
         options = leave_out(how, target)
-        if "weight" in options:
-            options["class_weight"] = options.pop("weight")
         kept = torch.arange(ROWS) != BAD
         leaf, rest = hidden.requires_grad_(), hidden.detach()[kept].requires_grad_()
         value = loss.linear(leaf, weight, target, grad=grad, block_bytes=100, **options)
@@ -253,7 +253,7 @@ def test_the_page_of_padding() -> None:
 def test_a_weight_that_is_learnt_leaves_no_row_out() -> None:
     logits, target = spoilt("a nan")
     weight = (torch.arange(ROWS) != BAD).double().requires_grad_()
-    assert CrossEntropy()(logits, target, row_weight=weight).isnan()
+    assert CrossEntropy()(logits, target, sample_weight=weight).isnan()
 
 
 class TestMask:

@@ -25,7 +25,7 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
 from equipoise.spelling import names, normalise, parse, parse_schedule, spell
 from equipoise.targets import Matrix
@@ -294,14 +294,14 @@ def test_numbers_of_numpy_are_written_as_numbers() -> None:
 @final
 @dataclass(frozen=True)
 class Own(RowLoss):
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy
 
 
 @final
 @dataclass(frozen=True)
 class Pretender(RowLoss):
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ from equipoise.gamma import (
     steepest_prob,
     suggest_gamma,
 )
-from equipoise.linear import explain, rows
+from equipoise.linear import explain, row_statistics
 from equipoise.linear.triton import TritonBlock
 from equipoise.losses import (
     CrossEntropy,
@@ -46,7 +46,7 @@ from equipoise.losses import (
 )
 from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
-from equipoise.rows import Row, dense
+from equipoise.rows import RowStatistics, dense
 from equipoise.schedules import Constant, Cosine, Linear
 from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
 from equipoise.stats.cpp import CppBlock
@@ -104,8 +104,8 @@ def kind(call: Callable[[], Any], says: str) -> Case:
     return Case(call, TypeError, says)
 
 
-def bare_row() -> Row:
-    return Row(lambda stat: ask(stat, logits, target), num_classes=5)
+def bare_row() -> RowStatistics:
+    return RowStatistics(lambda stat: ask(stat, logits, target), num_classes=5)
 
 
 def traced(call: Callable[[Tensor], Tensor]) -> Callable[[], Any]:
@@ -206,12 +206,12 @@ READING = [
         "reduction must be one of none, mean, sum, got 'average'",
     ),
     value(
-        lambda: CrossEntropy()(logits, target, row_weight=torch.ones(5)),
-        "row_weight must be a tensor (8,), one number per row, got (5,)",
+        lambda: CrossEntropy()(logits, target, sample_weight=torch.ones(5)),
+        "sample_weight must be a tensor (8,), one number per row, got (5,)",
     ),
     value(
-        lambda: CrossEntropy()(logits, target, row_weight=[1.0] * 8),  # pyright: ignore[reportArgumentType]
-        "row_weight must be a tensor (8,), one number per row, got list",
+        lambda: CrossEntropy()(logits, target, sample_weight=[1.0] * 8),  # pyright: ignore[reportArgumentType]
+        "sample_weight must be a tensor (8,), one number per row, got list",
     ),
     value(
         lambda: Entropy()(logits, weight=torch.ones(5)),
@@ -250,7 +250,7 @@ READING = [
     ),
     value(lambda: dense(logits, target).weight, "class_weight must be given to weigh a row, got None"),
     Case(
-        lambda: bare_row().whole,
+        lambda: bare_row().full_logits,
         NotImplementedError,
         "the logits of a row must be whole for this loss, got them in parts; pass logits",
     ),
@@ -597,13 +597,13 @@ hidden, head = torch.zeros(8, 3, requires_grad=True), torch.zeros(5, 3, requires
 
 
 def fused(**options: Any) -> Any:
-    given = {"hidden": hidden, "weight": head, "target": target, **options}
+    given = {"hidden": hidden, "linear_weight": head, "target": target, **options}
     return lambda: CrossEntropy().linear(**given)
 
 
 def learnt_in_whole() -> Any:
     weights = torch.ones(3, requires_grad=True)
-    return PairwiseCrossEntropy(COSTS).linear(hidden, torch.zeros(3, 3), target, class_weight=weights)
+    return PairwiseCrossEntropy(COSTS).linear(hidden, torch.zeros(3, 3), target, weight=weights)
 
 
 def twice() -> Any:
@@ -617,7 +617,7 @@ def bare_rank() -> Any:
 
 @dataclass(frozen=True)
 class Centred(RowLoss):
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.log_odds() - row.log_odds().mean()
 
     def __repr__(self) -> str:
@@ -630,7 +630,7 @@ def cpp_block() -> CppBlock:
 
 FUSED = [
     kind(fused(hidden=[[0.0]]), "hidden must be a floating tensor, got list"),
-    kind(fused(weight=head.long()), "weight must be a floating tensor, got torch.int64"),
+    kind(fused(linear_weight=head.long()), "linear_weight must be a floating tensor, got torch.int64"),
     kind(fused(lora=[head, head]), "lora must be (A, B) or (A, B, scale), got list"),
     kind(
         fused(logit_scale=torch.ones(())),
@@ -638,15 +638,16 @@ FUSED = [
     ),
     value(fused(logit_scale=inf), "logit_scale must be finite, got inf"),
     value(
-        fused(weight=head.double()),
-        "weight must have the dtype and device of hidden, torch.float32 on cpu, got torch.float64 on cpu; "
-        "use weight.to(hidden) or autocast",
+        fused(linear_weight=head.double()),
+        "linear_weight must have the dtype and device of hidden, torch.float32 on cpu, got torch.float64 on "
+        "cpu; use linear_weight.to(hidden) or autocast",
     ),
     value(
-        fused(weight=head.T),
-        "weight must be (V, D) and hidden (..., D), got (3, 5) and (8, 3); a class is a row of the weight",
+        fused(linear_weight=head.T),
+        "linear_weight must be (V, D) and hidden (..., D), got (3, 5) and (8, 3); a class is a row of "
+        "linear_weight",
     ),
-    value(fused(bias=torch.zeros(3)), "bias must be (5,), one number per class, got (3,)"),
+    value(fused(linear_bias=torch.zeros(3)), "linear_bias must be (5,), one number per class, got (3,)"),
     value(
         fused(lora=(torch.zeros(2, 3), torch.zeros(2, 5))),
         "lora must be A (r, 3) and B (5, r), got (2, 3) and (2, 5)",
@@ -658,17 +659,27 @@ FUSED = [
     ),
     value(fused(denominator=torch.ones(2)), "denominator must be one number, got shape (2,)"),
     value(fused(denominator=0), "denominator must be above 0, got 0"),
-    value(fused(row_weight=torch.ones(5)), "row_weight must be a tensor (8,), one number per row, got (5,)"),
-    value(fused(class_weight=torch.ones(3)), "class_weight must be (5,), one number per class, got (3,)"),
+    value(
+        fused(sample_weight=torch.ones(5)),
+        "sample_weight must be a tensor (8,), one number per row, got (5,)",
+    ),
+    value(fused(weight=torch.ones(3)), "weight must be (5,), one number per class, got (3,)"),
     value(fused(target=None), "target must be given, got None; only penalties can do without one"),
     value(fused(target=target + 5), "target must be in [0, 5) or ignore_index=-100, got 5"),
     value(fused(backend="cuda"), "backend must be one of auto, torch, cpp, triton, got 'cuda'"),
     value(
-        fused(backend="triton", hidden=hidden.to("meta"), weight=head.to("meta"), target=target.to("meta")),
+        fused(
+            backend="triton",
+            hidden=hidden.to("meta"),
+            linear_weight=head.to("meta"),
+            target=target.to("meta"),
+        ),
         "backend must be 'torch' or 'auto' here, got 'triton', which is not there for meta",
     ),
     value(
-        fused(backend="cpp", hidden=hidden.to("meta"), weight=head.to("meta"), target=target.to("meta")),
+        fused(
+            backend="cpp", hidden=hidden.to("meta"), linear_weight=head.to("meta"), target=target.to("meta")
+        ),
         "backend must be 'torch' or 'auto' here, got 'cpp', which is not there for meta; it is compiled with "
         "the package where there is g++ on Linux",
     ),
@@ -681,31 +692,31 @@ FUSED = [
     value(
         lambda: (CrossEntropy() + Balance()).linear(hidden, head, target),
         "a fused loss must look at one row at a time, got Balance(); pass logits: "
-        "loss(hidden @ weight.T, target)",
+        "loss(hidden @ linear_weight.T, target)",
     ),
     value(
         lambda: Centred().linear(hidden, head, target),
         "a fused loss must look at one row at a time, got Centred(), whose loss of a row depends on the rows "
-        "beside it; pass logits: loss(hidden @ weight.T, target)",
+        "beside it; pass logits: loss(hidden @ linear_weight.T, target)",
     ),
     value(
         learnt_in_whole,
         "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
-        "pass logits: loss(hidden @ weight.T, target)",
+        "pass logits: loss(hidden @ linear_weight.T, target)",
     ),
     value(
-        lambda: rows(hidden, head, stats=[LogOdds()]),
+        lambda: row_statistics(hidden, head, stats=[LogOdds()]),
         "target must be given, got None; only penalties can do without one",
     ),
     value(
-        lambda: rows(hidden, head, stats=[LogSumExp()]).entropy,
+        lambda: row_statistics(hidden, head, stats=[LogSumExp()]).entropy,
         "stats must hold Entropy() for it to be asked, got LogSumExp(scale=1.0); the logits are gone",
     ),
     Case(
         twice,
         RuntimeError,
         "create_graph must be False for a fused loss, got True; for second derivatives use "
-        "loss(hidden @ weight.T, target)",
+        "loss(hidden @ linear_weight.T, target)",
     ),
     value(
         lambda: TritonBlock(Group((LogSumExp(),)), torch.zeros(3, 4).T, None),
@@ -771,7 +782,7 @@ DOORS = [
     value(
         fused(target=probs(8, 5).requires_grad_()),
         "target must need no gradient in a fused loss, got probabilities that do; pass target.detach(), or "
-        "logits: loss(hidden @ weight.T, target)",
+        "logits: loss(hidden @ linear_weight.T, target)",
     ),
     value(
         lambda: matched_weight(torch.zeros(2), Entropy(), logits),

@@ -24,7 +24,7 @@ from equipoise.losses import (
 )
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix
 from equipoise.penalties import PENALTIES
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from oracle import truth
 
 SETTINGS = [
@@ -81,13 +81,13 @@ def test_the_oracle_finds_a_loss_that_cancels() -> None:
     @final
     @dataclass(frozen=True)
     class Subtracting(RowLoss):
-        def per_row(self, row: Row, /) -> Tensor:
+        def per_row(self, row: RowStatistics, /) -> Tensor:
             return row.lse() - row.expected_log_prob(torch.eye(TEST_CLASSES, dtype=torch.float64)) - row.lse()
 
     @final
     @dataclass(frozen=True)
     class OnProbabilities(RowLoss):
-        def per_row(self, row: Row, /) -> Tensor:
+        def per_row(self, row: RowStatistics, /) -> Tensor:
             return -torch.log(1 - torch.sigmoid(-row.log_odds()))
 
     logits, target = rows(30.0)

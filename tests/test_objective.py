@@ -26,7 +26,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import Balance, Entropy, LogitRange
 from equipoise.reduction import REDUCTIONS
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.schedules import Constant, Cosine, Linear, Schedule
 
 STEPS = 20
@@ -319,7 +319,7 @@ class Branching(RowLoss):
 
     gamma: float = 0.5
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         if self.gamma == 1:
             return torch.sigmoid(-row.log_odds())
         return GammaCrossEntropy(self.gamma).per_row(row)

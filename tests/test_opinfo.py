@@ -14,7 +14,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, Loss, RowLoss
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 
 SAME = [CrossEntropy(), GammaCrossEntropy(gamma=0.0), Focal(gamma=0.0)]
 WIDE = [torch.float64, torch.float32]
@@ -129,16 +129,16 @@ def test_samples_are_of_every_sort() -> None:
 @final
 @dataclass(frozen=True)
 class IgnoresClassWeights(RowLoss):
-    weighs = True
+    applies_class_weight = True
 
-    def per_row(self, row: Row, /) -> Tensor:
-        return CrossEntropy().per_row(Row(row.ask, num_classes=row.num_classes))
+    def per_row(self, row: RowStatistics, /) -> Tensor:
+        return CrossEntropy().per_row(RowStatistics(row.ask, num_classes=row.num_classes))
 
 
 @final
 @dataclass(frozen=True)
 class WrongSlope(RowLoss):
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         odds = row.log_odds()
         return -F.logsigmoid(odds) + 1e-9 * (odds - odds.detach())
 
@@ -194,7 +194,7 @@ class InHalf(RowLoss):
 
     dtype: torch.dtype
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return -F.logsigmoid(row.log_odds().to(self.dtype)).float()
 
 

@@ -14,7 +14,7 @@ from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy,
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
 from equipoise.reduction import REDUCTIONS, read, reduce
-from equipoise.rows import Row, dense
+from equipoise.rows import RowStatistics, dense
 
 EPS = torch.finfo(torch.float64).eps
 SHAPES = [(5,), (6, 5), (3, 5, 4), (2, 5, 3, 2), (0, 5), (0, 5, 3)]
@@ -296,7 +296,7 @@ def test_a_sum_asks_for_each_statistic_once() -> None:
         return inner.ask(stat)
 
     total = CrossEntropy(label_smoothing=0.1) + GammaCrossEntropy() + Entropy() + 2 * Entropy() + ZLoss()
-    total.of(Row(answer, num_classes=5, target=target))
+    total.of(RowStatistics(answer, num_classes=5, target=target))
     assert len(asked) == len(set(asked)) == 4
 
 
@@ -396,7 +396,7 @@ class OwnLoss(RowLoss):
 
     power: float = 2.0
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return torch.sigmoid(-row.log_odds()) ** self.power
 
 

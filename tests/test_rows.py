@@ -19,18 +19,18 @@ import equipoise.stats
 from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES
-from equipoise.rows import Row, dense, every
+from equipoise.rows import RowStatistics, dense, every
 from equipoise.stats import (
     Ask,
     ClassCount,
     Entropy,
-    Excess,
     ExpectedLogProb,
     FastTile,
     Group,
     Largest,
     LogOdds,
     LogSumExp,
+    LogSumExpGap,
     Margin,
     MeanLogit,
     Rank,
@@ -70,7 +70,7 @@ KINDS = [
     *[Kind(f"LogOdds({c})", lambda n, c=c: LogOdds(c)) for c in SCALES],
     Kind("Margin()", lambda n: Margin()),
     *[Kind(f"LogSumExp({c})", lambda n, c=c: LogSumExp(c), shift=c) for c in SCALES],
-    *[Kind(f"Excess({c})", lambda n, c=c: Excess(c)) for c in SCALES],
+    *[Kind(f"LogSumExpGap({c})", lambda n, c=c: LogSumExpGap(c)) for c in SCALES],
     Kind("Entropy()", lambda n: Entropy()),
     Kind("MeanLogit()", lambda n: MeanLogit(), shift=1),
     Kind("ClassCount()", lambda n: ClassCount()),
@@ -82,7 +82,7 @@ KINDS = [
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 BOTH_WAYS = pytest.mark.usefixtures("_both_ways")
 # These are sums of non-negative terms: they are held to their own size, with nothing absolute.
-RELATIVE = (Excess, Entropy, ClassCount, ExpectedLogProb)
+RELATIVE = (LogSumExpGap, Entropy, ClassCount, ExpectedLogProb)
 
 
 @dataclass(frozen=True)
@@ -538,7 +538,7 @@ def test_statistics_are_what_torch_computes() -> None:
     for stat, expected in (
         (LogOdds(), torch.logit(own)),
         (LogSumExp(2.0), (2 * logits).logsumexp(1)),
-        (Excess(), -probs.amax(1).log()),
+        (LogSumExpGap(), -probs.amax(1).log()),
         (Entropy(), -(probs * probs.log()).sum(1)),
         (MeanLogit(), logits.mean(1)),
         (ClassCount(), torch.full((6,), 5.0, dtype=torch.float64)),
@@ -549,14 +549,14 @@ def test_statistics_are_what_torch_computes() -> None:
         torch.testing.assert_close(ask(stat, logits, target), expected, rtol=1e-13, atol=1e-14)
 
 
-def counting_row(target: Tensor | None = None) -> tuple[Row, list[Stat]]:
+def counting_row(target: Tensor | None = None) -> tuple[RowStatistics, list[Stat]]:
     logits, asked = torch.randn(3, 4), []
 
     def answer(stat: Stat) -> Tensor:
         asked.append(stat)
         return ask(stat, logits, target)
 
-    return Row(answer, num_classes=4, target=target), asked
+    return RowStatistics(answer, num_classes=4, target=target), asked
 
 
 def test_a_row_computes_each_statistic_once() -> None:
@@ -564,7 +564,7 @@ def test_a_row_computes_each_statistic_once() -> None:
     soft = torch.full((4,), 0.25)
     for _ in range(3):
         answers = (
-            *(method(scale) for method in (row.log_odds, row.lse, row.excess) for scale in SCALES),
+            *(method(scale) for method in (row.log_odds, row.lse, row.logsumexp_gap) for scale in SCALES),
             *(row.entropy, row.mean_logit, row.largest, row.smallest, row.class_count),
             row.ask(Entropy()),
         )

@@ -185,7 +185,7 @@ def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
 
 
 def test_a_backend_that_reads_memory_is_refused() -> None:
-    run = partial(CrossEntropy().linear, weight=WEIGHT, target=TARGET, backend="cpp")
+    run = partial(CrossEntropy().linear, linear_weight=WEIGHT, target=TARGET, backend="cpp")
     with pytest.raises(ValueError, match=r"backend must be 'auto' or 'torch' (under|here).*got 'cpp'"):
         torch.func.grad(run)(inputs()[0])
     with pytest.raises(ValueError, match="hidden must not be traced or transformed"):
@@ -196,7 +196,7 @@ def test_statistics_of_a_head() -> None:
     one, two = inputs()
 
     def entropy(hidden: Tensor) -> Tensor:
-        return linear.rows(hidden, WEIGHT, softcap=3.0).entropy.mean()
+        return linear.row_statistics(hidden, WEIGHT, softcap=3.0).entropy.mean()
 
     value, grad = plainly(entropy, two)
     close(make_fx(entropy)(one)(two), value)

@@ -181,7 +181,7 @@ class Objective(nn.Module):
         logits: Tensor,
         target: Tensor | None = None,
         *,
-        row_weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         reduction: Reduction | None = None,
     ) -> Tensor:
@@ -190,7 +190,7 @@ class Objective(nn.Module):
         Args:
             logits: (C,), (N, C) or (N, C, d1, ...).
             target: Class indices or probabilities; None for penalties alone.
-            row_weight: Weight of each row, in the shape of the target's classes.
+            sample_weight: Weight of each row, in the shape of the target's classes.
             mask: Bool, True where a class is allowed, (C,) or the shape of the logits.
             reduction: Instead of the objective's own.
         """
@@ -198,7 +198,7 @@ class Objective(nn.Module):
             logits,
             target,
             weight=self.weight,
-            row_weight=row_weight,
+            sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             reduction=self.reduction if reduction is None else reduction,
@@ -209,27 +209,30 @@ class Objective(nn.Module):
     def linear(
         self,
         hidden: Tensor,
-        weight: Tensor,
+        linear_weight: Tensor,
         target: Tensor | None = None,
-        bias: Tensor | None = None,
+        *,
+        linear_bias: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         """Return the loss of the logits of a linear layer, without holding them; see `Loss.linear`.
 
         Args:
             hidden: (..., D).
-            weight: (V, D) of the layer; the class weights are the objective's own.
+            linear_weight: (V, D) of the layer; the class weights are the objective's own.
             target: (...) class indices.
-            bias: (V,).
+            linear_bias: (V,).
             options: As for `Loss.linear`.
 
         Raises:
             TypeError: As `Loss.linear`.
             ValueError: As `Loss.linear`.
         """
-        given = {"class_weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
-        value = self._in_force().linear(hidden, weight, target, bias, **{**given, **options})
-        self._check(len(weight))
+        given = {"weight": self.weight, "ignore_index": self.ignore_index, "reduction": self.reduction}
+        value = self._in_force().linear(
+            hidden, linear_weight, target, linear_bias=linear_bias, **{**given, **options}
+        )
+        self._check(len(linear_weight))
         return value
 
     def step(self) -> None:

@@ -83,14 +83,14 @@ def read(
     target: Tensor | None,
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
-    row_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     *,
-    weighs: bool = False,
+    applies_class_weight: bool = False,
 ) -> Batch:
     """Check logits, target, weights and mask, and lay the logits out as rows.
 
-    `weighs` is whether a row may count for something though the weight of its class is 0.
+    `applies_class_weight` is whether a row may count for something though the weight of its class is 0.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(
@@ -112,15 +112,20 @@ def read(
         logits = logits.float()
     if is_dtensor(logits):
         refuse_mask(mask)
-        target, weight, row_weight = whole(target), whole(weight), whole(row_weight)
-        given = {"target": target, "weight": weight, "row_weight": row_weight, "ignore_index": ignore_index}
+        target, weight, sample_weight = whole(target), whole(weight), whole(sample_weight)
+        given = {
+            "target": target,
+            "weight": weight,
+            "sample_weight": sample_weight,
+            "ignore_index": ignore_index,
+        }
         rows, shard = open_logits(logits, axis, given)
     else:
         logits = apply_mask(logits, mask, axis)
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
-    per_row = None if row_weight is None else read_per_row(row_weight, shape).to(rows)
-    out = left_out(found, per_row, weighs=weighs)
+    per_row = None if sample_weight is None else read_per_row(sample_weight, shape).to(rows)
+    out = left_out(found, per_row, applies_class_weight=applies_class_weight)
     if out is not None and rows.shape[1]:  # a rank may hold no class
         own = out if shard is None else shard.rows.of(out)
         rows = without(rows, own, lambda rows: rows.amax(1).isfinite())
@@ -135,16 +140,14 @@ def read_targets(
     like: Tensor,
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
-    weight_name: str = "weight",
 ) -> Targets:
     """Check targets and class weights against logits of this shape but for the classes, at dimension `axis`.
 
-    Errors call the class weights `weight_name`; they and target probabilities come back in the dtype and on
-    the device of `like`.
+    Class weights and target probabilities come back in the dtype and on the device of `like`.
     """
     full = (*shape[:axis], classes, *shape[axis:])
     if weight is not None:
-        weight = _class_weight(weight, like, classes, target, weight_name)
+        weight = _class_weight(weight, like, classes, target)
     if target is None:
         return Targets(shape=shape)
     if not isinstance(target, Tensor):
@@ -184,22 +187,24 @@ def read_targets(
     return Targets(target=inside, kept=kept, weight=weight, shape=shape)
 
 
-def read_per_row(row_weight: Tensor, shape: torch.Size) -> Tensor:
+def read_per_row(sample_weight: Tensor, shape: torch.Size) -> Tensor:
     """Check weights of rows against the shape of their losses, and lay them out as rows."""
-    if not isinstance(row_weight, Tensor) or row_weight.shape != shape:
-        got = tuple(row_weight.shape) if isinstance(row_weight, Tensor) else _kind(row_weight)
-        raise ValueError(f"row_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
-    return row_weight.reshape(-1)
+    if not isinstance(sample_weight, Tensor) or sample_weight.shape != shape:
+        got = tuple(sample_weight.shape) if isinstance(sample_weight, Tensor) else _kind(sample_weight)
+        raise ValueError(f"sample_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
+    return sample_weight.reshape(-1)
 
 
-def left_out(targets: Targets, row_weight: Tensor | None, *, weighs: bool = False) -> Tensor | None:
+def left_out(
+    targets: Targets, sample_weight: Tensor | None, *, applies_class_weight: bool = False
+) -> Tensor | None:
     """Return which rows (N,) have no part in a loss, None where all have: they are ignored, or have weight 0.
 
     A weight that needs a gradient leaves no row out: its gradient is the loss of its row.
     """
     out = None if targets.kept is None else ~targets.kept
-    weights = [row_weight]
-    if targets.target is not None and targets.weight is not None and not weighs:
+    weights = [sample_weight]
+    if targets.target is not None and targets.weight is not None and not applies_class_weight:
         weights.append(targets.weight[targets.target])
     for weight in weights:
         if weight is not None and not weight.requires_grad:
@@ -227,7 +232,7 @@ def reduce(
     targets: Targets,
     reduction: str,
     *,
-    row_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> Tensor:
     """Reduce per-row losses (N,), which already carry their class weight, as the user asked.
@@ -236,15 +241,15 @@ def reduce(
         losses: (N,).
         targets: What they were held against.
         reduction: "mean", "sum" or "none".
-        row_weight: (N,) weight of each row.
+        sample_weight: (N,) weight of each row.
         denominator: What to divide the sum by for "mean"; None divides by the sum of the weights.
     """
     weight = targets.row_weight(losses)
-    if row_weight is not None:
+    if sample_weight is not None:
         if targets.kept is not None:
-            row_weight = torch.where(targets.kept, row_weight, 0.0)
-        losses = losses * row_weight
-        weight = row_weight if weight is None else weight * row_weight
+            sample_weight = torch.where(targets.kept, sample_weight, 0.0)
+        losses = losses * sample_weight
+        weight = sample_weight if weight is None else weight * sample_weight
     if targets.kept is not None:
         losses = torch.where(targets.kept, losses, 0.0)
     if reduction == "none":
@@ -270,15 +275,15 @@ def check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 
-def _class_weight(weight: Tensor, like: Tensor, classes: int, target: Tensor | None, name: str) -> Tensor:
+def _class_weight(weight: Tensor, like: Tensor, classes: int, target: Tensor | None) -> Tensor:
     if target is None:
         raise ValueError(
             "target must be given with class weights, got None; a weight is that of the target's class"
         )
     if not isinstance(weight, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {_kind(weight)}; use torch.as_tensor({name})")
+        raise TypeError(f"weight must be a tensor, got {_kind(weight)}; use torch.as_tensor(weight)")
     if weight.shape != (classes,):
-        raise ValueError(f"{name} must be ({classes},), one number per class, got {tuple(weight.shape)}")
+        raise ValueError(f"weight must be ({classes},), one number per class, got {tuple(weight.shape)}")
     return weight.to(like)
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from equipoise.stats import (
     ClassCount,
     Entropy,
-    Excess,
     ExpectedLogProb,
     Largest,
     LogOdds,
     LogSumExp,
+    LogSumExpGap,
     Margin,
     MeanLogit,
     Rank,
@@ -32,7 +32,7 @@ from equipoise.stats import (
 
 
 @final
-class Row:
+class RowStatistics:
     """What a loss may ask of its row of logits; write the loss as if for one row.
 
     The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with
@@ -44,11 +44,11 @@ class Row:
         num_classes: C, the masked ones included.
         target: (N,) class of each row, or None to take every class in turn.
         class_weight: (C,) weight of each class, or None.
-        whole: The logits and the target, for the few losses that need every logit; None where they are never
-            held at once.
+        full_logits: The logits and the target, for the few losses that need every logit; None where they
+            are never held at once.
 
     Attributes:
-        reads_whole: Whether `whole` was read.
+        reads_full_logits: Whether `full_logits` was read.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Row:
         num_classes: int,
         target: Tensor | None = None,
         class_weight: Tensor | None = None,
-        whole: "Whole | None" = None,
+        full_logits: "FullLogits | None" = None,
     ) -> None:
         self._ask = ask
         self._known: dict[Stat, Tensor] = {}
-        self._whole = whole
-        self.reads_whole = False
+        self._full_logits = full_logits
+        self.reads_full_logits = False
         self._target = target
         self.num_classes = num_classes
         self.class_weight = class_weight
@@ -82,9 +82,9 @@ class Row:
         """Log-sum-exp of the logits times `scale`."""
         return self.ask(LogSumExp(scale))
 
-    def excess(self, scale: float = 1.0) -> Tensor:
+    def logsumexp_gap(self, scale: float = 1.0) -> Tensor:
         """Log-sum-exp of the logits times `scale`, less the largest of these; 0 where one has it all."""
-        return self.ask(Excess(scale))
+        return self.ask(LogSumExpGap(scale))
 
     @property
     def entropy(self) -> Tensor:
@@ -138,19 +138,19 @@ class Row:
         return self.class_weight if self._target is None else self.class_weight[self._target]
 
     @property
-    def whole(self) -> "Whole":
+    def full_logits(self) -> "FullLogits":
         """Every logit of the row and the target, for losses no statistic can serve."""
-        self.reads_whole = True
-        if self._whole is None:
+        self.reads_full_logits = True
+        if self._full_logits is None:
             raise NotImplementedError(
                 "the logits of a row must be whole for this loss, got them in parts; pass logits"
             )
-        return self._whole
+        return self._full_logits
 
 
 @final
 @dataclass(frozen=True)
-class Whole:
+class FullLogits:
     """The logits of whole rows beside their targets.
 
     Args:
@@ -186,7 +186,7 @@ class Whole:
 class RowFunction(Protocol):
     """What has a loss per row: every `RowLoss`, and a sum of them."""
 
-    def of(self, row: Row, /) -> Tensor:
+    def of(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of each row."""
         ...
 
@@ -238,18 +238,20 @@ def _try(
         return torch.ones(1, dtype=dtype, device=device)
 
     target = torch.zeros(1, dtype=torch.long, device=device)
-    whole = Whole(torch.ones(1, num_classes, dtype=dtype, device=device), target)
-    row = Row(answer, num_classes=num_classes, target=target, class_weight=class_weight, whole=whole)
+    full_logits = FullLogits(torch.ones(1, num_classes, dtype=dtype, device=device), target)
+    row = RowStatistics(
+        answer, num_classes=num_classes, target=target, class_weight=class_weight, full_logits=full_logits
+    )
     try:
         loss.of(row)
     except Exception:
         stats.clear()
-    return Needs(tuple(stats), row.reads_whole)
+    return Needs(tuple(stats), row.reads_full_logits)
 
 
-def weighs(loss: Any) -> bool:
+def applies_class_weight(loss: Any) -> bool:
     """Whether a row may count for something though the weight of its class is 0."""
-    return any(getattr(term, "weighs", False) for _, term in loss.terms())
+    return any(getattr(term, "applies_class_weight", False) for _, term in loss.terms())
 
 
 def dense(
@@ -258,7 +260,7 @@ def dense(
     *,
     class_weight: Tensor | None = None,
     stats: Sequence[Stat] = (),
-) -> Row:
+) -> RowStatistics:
     """Return the rows of dense logits.
 
     Args:
@@ -276,22 +278,22 @@ def dense(
             known.update(ask_all(stats, logits, target))
         return known[stat]
 
-    return Row(
+    return RowStatistics(
         answer,
         num_classes=logits.shape[1],
         target=target,
         class_weight=class_weight,
-        whole=None if target is None else Whole(logits, target),
+        full_logits=None if target is None else FullLogits(logits, target),
     )
 
 
-def every(logits: Tensor, *, class_weight: Tensor | None = None) -> Row:
+def every(logits: Tensor, *, class_weight: Tensor | None = None) -> RowStatistics:
     """Return the rows of dense logits (N, C) with every class in turn as the target."""
-    return Row(
+    return RowStatistics(
         lambda stat: stat.every(logits, ask),
         num_classes=logits.shape[1],
         class_weight=class_weight,
-        whole=Whole(logits, None),
+        full_logits=FullLogits(logits, None),
     )
 
 
@@ -319,4 +321,4 @@ def row_losses(
         return losses + nothing(logits)
     row = dense(logits, target, class_weight=class_weight, stats=stats)
     losses = loss.of(row)
-    return losses + nothing(logits) if row.reads_whole else losses
+    return losses + nothing(logits) if row.reads_full_logits else losses

@@ -265,13 +265,13 @@ def open_weight(weight: Any, given: Mapping[str, Any] | None) -> Run:
         weight: A DTensor.
         given: What else must be the same on every rank, by name; None to compare nothing.
     """
-    runs = _runs(weight, "weight", {0: "classes"})
+    runs = _runs(weight, "linear_weight", {0: "classes"})
     if given is not None:
         hint = (
             "where each rank has rows of its own, as under fully_shard, take the loss in the forward of the "
             "module that is sharded, or call its unshard() first"
         )
-        _check_same(weight, "weight", weight.to_local(), runs, given, hint)
+        _check_same(weight, "linear_weight", weight.to_local(), runs, given, hint)
     return runs[0]
 
 

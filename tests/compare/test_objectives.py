@@ -28,7 +28,7 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.penalties import PENALTIES, Entropy, LogitRange
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.schedules import Cosine, Linear, Schedule
 from equipoise.spelling import parse
 
@@ -47,7 +47,7 @@ class Own(RowLoss):
 
     power: float = 1.0
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy * self.power
 
 
@@ -58,14 +58,14 @@ class Holds(RowLoss):
 
     values: Any
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy
 
 
 class Plain(RowLoss):
     """One that is no dataclass."""
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy
 
 
@@ -509,7 +509,7 @@ def test_a_candidate_is_sent_to_another_process():
 
     @dataclass(frozen=True)
     class Local(RowLoss):
-        def per_row(self, row: Row, /) -> Tensor:
+        def per_row(self, row: RowStatistics, /) -> Tensor:
             return row.entropy
 
     assert cloudpickle.loads(cloudpickle.dumps(read(Local()))).name == read(Local()).name

@@ -16,7 +16,7 @@ from equipoise.compare.objectives import Scheduled, read_objective
 from equipoise.compare.tuning import LR, OPTIONS, WEIGHT_DECAY, WIDTHS, choose, draw
 from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.penalties import PENALTIES, Entropy
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.schedules import Linear, Schedule
 
 CANDIDATES = (
@@ -227,7 +227,7 @@ def test_every_range_is_of_an_option_that_there_is():
 class Own(RowLoss):
     gamma: float = 0.5
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.entropy * self.gamma
 
 

@@ -151,7 +151,7 @@ def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
             parts.hidden,
             parts.weight,
             parts.target,
-            parts.bias,
+            linear_bias=parts.bias,
             reduction=reduction,
             grad=grad,
             block_bytes=block_bytes,
@@ -166,7 +166,7 @@ def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
     with torch.no_grad():
         parts.hidden[4, 0] = torch.nan
     options: Any = {"reduction": "none", "block_bytes": 100}
-    losses = loss.linear(parts.hidden, parts.weight, parts.target, parts.bias, **options)
+    losses = loss.linear(parts.hidden, parts.weight, parts.target, linear_bias=parts.bias, **options)
     assert losses.isnan().tolist() == [row == 4 for row in range(7)]
     (grad,) = torch.autograd.grad(losses, parts.hidden, torch.ones_like(losses))
     assert grad.isnan().any(1).tolist() == [row == 4 for row in range(7)]

@@ -21,7 +21,7 @@ from equipoise import Objective, linear, sharded
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, PairwiseCrossEntropy, RowLoss
 from equipoise.losses.costs import ring
 from equipoise.penalties import Balance, Entropy, Gini
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.schedules import Linear
 from equipoise.sharded import is_dtensor, whole
 from equipoise.stats import Group, Rank, State
@@ -47,7 +47,7 @@ def both(
 class Above(RowLoss):
     """How many classes are likelier than the target, beside a loss with a gradient."""
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         return row.rank - row.log_odds()
 
 
@@ -72,7 +72,7 @@ def dense_options(mesh: DeviceMesh) -> None:
     per_row = torch.rand(7).double()
     both(mesh, logits, lambda z: MIX(z, target, weight=weight))
     both(mesh, logits, lambda z: MIX(z, target.clamp(min=0), weight=weight, ignore_index=3, reduction="sum"))
-    both(mesh, logits, lambda z: MIX(z, target, row_weight=per_row))
+    both(mesh, logits, lambda z: MIX(z, target, sample_weight=per_row))
     asked = {False: (target, weight), True: (shared_target, shared_weight)}
     both(mesh, logits, lambda z: MIX(z, asked[is_dtensor(z)][0], weight=asked[is_dtensor(z)][1]))
     both(mesh, logits, lambda z: CrossEntropy(label_smoothing=0.1)(z, target, weight=weight))
@@ -94,19 +94,23 @@ def dense_options(mesh: DeviceMesh) -> None:
 def fused_options(mesh: DeviceMesh) -> None:
     head, classes = Head.make(11), 11
     low, up = torch.randn(2, 5).double().requires_grad_(), torch.randn(classes, 2).double().requires_grad_()
-    row_weight, class_weight = torch.rand(7).double().requires_grad_(), torch.rand(classes).double()
+    sample_weight, class_weight = torch.rand(7).double().requires_grad_(), torch.rand(classes).double()
     probs = torch.randn(7, classes).double().softmax(1)
-    extra = [low, up, row_weight]
-    weights = {"class_weight": class_weight, "row_weight": row_weight}
+    extra = [low, up, sample_weight]
+    weights = {"weight": class_weight, "sample_weight": sample_weight}
 
     def compare(loss: Any, target: Tensor | None, up_placement: Any = None, **options: Any) -> None:
         parts = head.shared(mesh)
         a, b, c = (part.detach().clone().requires_grad_() for part in extra)
         if up_placement is not None:
             b = share(b, mesh, [up_placement]).requires_grad_()
-        given = options | ({"row_weight": c} if "row_weight" in options else {})
-        plain = loss.linear(head.hidden, head.weight, target, head.bias, lora=(low, up, 0.5), **options)
-        value = loss.linear(parts.hidden, parts.weight, target, parts.bias, lora=(a, b, 0.5), **given)
+        given = options | ({"sample_weight": c} if "sample_weight" in options else {})
+        plain = loss.linear(
+            head.hidden, head.weight, target, linear_bias=head.bias, lora=(low, up, 0.5), **options
+        )
+        value = loss.linear(
+            parts.hidden, parts.weight, target, linear_bias=parts.bias, lora=(a, b, 0.5), **given
+        )
         ones = torch.ones_like(plain)
         same_outcome(
             outcome(value, [*parts.leaves, a, b, c], ones), outcome(plain, [*head.leaves, *extra], ones), 40
@@ -124,7 +128,9 @@ def fused_options(mesh: DeviceMesh) -> None:
 def parts_may_be_whole(mesh: DeviceMesh) -> None:
     """A bias that every rank has whole, hidden states that are a DTensor, a weight that is not shared out."""
     head = Head.make(11)
-    theirs = outcome(MIX.linear(head.hidden, head.weight, head.target, head.bias), head.leaves, None)
+    theirs = outcome(
+        MIX.linear(head.hidden, head.weight, head.target, linear_bias=head.bias), head.leaves, None
+    )
     hidden, weight, bias = (part.detach() for part in head.leaves)
     for of_hidden, of_weight, of_bias in [
         (None, Shard(0), None),
@@ -138,20 +144,24 @@ def parts_may_be_whole(mesh: DeviceMesh) -> None:
             for part, place in ((hidden, of_hidden), (weight, of_weight), (bias, of_bias))
         ]
         target = share(head.target, mesh, [Replicate()])
-        ours = outcome(MIX.linear(leaves[0], leaves[1], target, leaves[2]), leaves, None)
+        ours = outcome(MIX.linear(leaves[0], leaves[1], target, linear_bias=leaves[2]), leaves, None)
         same_outcome(ours, theirs, 40)
 
 
 def half_precision(mesh: DeviceMesh) -> None:
     """As near the truth as one process comes, in bfloat16 as such and under autocast."""
     head = Head.make(11)
-    truth = outcome(MIX.linear(head.hidden, head.weight, head.target, head.bias), head.leaves, None)
+    truth = outcome(
+        MIX.linear(head.hidden, head.weight, head.target, linear_bias=head.bias), head.leaves, None
+    )
     for dtype, autocast in ((torch.bfloat16, False), (torch.float32, True)):
         plain = Head(*(part.detach().to(dtype).requires_grad_() for part in head.leaves), head.target)
         parts = plain.shared(mesh)
         with torch.autocast("cpu", enabled=autocast):
             found = [
-                outcome(MIX.linear(one.hidden, one.weight, one.target, one.bias), one.leaves, None)
+                outcome(
+                    MIX.linear(one.hidden, one.weight, one.target, linear_bias=one.bias), one.leaves, None
+                )
                 for one in (plain, parts)
             ]
         for true, one, several in zip(truth, *found, strict=True):
@@ -165,7 +175,7 @@ def statistics(mesh: DeviceMesh) -> None:
     target = head.target.clamp(min=0)
     found = []
     for one in (head, parts):
-        row = linear.rows(one.hidden, one.weight, target, one.bias, block_bytes=200)
+        row = linear.row_statistics(one.hidden, one.weight, target, linear_bias=one.bias, block_bytes=200)
         value = (row.margin * row.entropy).sum() + row.smallest.sum() + row.lse().square().mean()
         found.append(outcome(value + (row.class_count * row.mean_logit).sum(), one.leaves, None))
         assert row.num_classes == 11
@@ -185,7 +195,9 @@ def objectives(mesh: DeviceMesh) -> None:
         objective = Objective(MIX, weight=class_weight, schedules={"gamma": Linear(0.0, 0.8, steps=4)})
         value = objective(z, y)
         objective.step()
-        fused_ones = outcome(objective.linear(one.hidden, one.weight, y, one.bias), one.leaves, None)
+        fused_ones = outcome(
+            objective.linear(one.hidden, one.weight, y, linear_bias=one.bias), one.leaves, None
+        )
         found.append([value, *fused_ones])
     same_outcome(found[1], found[0], 40)
 
@@ -274,18 +286,21 @@ def messages(mesh: DeviceMesh) -> None:
         ),
         (
             lambda: MIX.linear(x, turned, y),
-            "weight must be replicated, or Shard(0) for classes on one dimension of the mesh, got "
-            "(Shard(dim=1),); use weight.redistribute(placements=...)",
+            "linear_weight must be replicated, or Shard(0) for classes on one dimension of the mesh, got "
+            "(Shard(dim=1),); use linear_weight.redistribute(placements=...)",
         ),
         (lambda: MIX.linear(x, w, other), f"target {must}{hint}"),
         (lambda: MIX.linear(x + 3 * rank, w, y), f"hidden {must}{hint}"),
         (lambda: MIX.linear(x[: 6 + rank], w, y[: 6 + rank]), f"hidden {must}{hint}"),
         (lambda: MIX.linear(x, w, y, softcap=1.0 + rank), f"options {must}{hint}"),
-        (lambda: MIX.linear(x, w, y, torch.zeros(3).double()), "bias must be (11,), one number per class"),
-        (lambda: (MIX + Balance()).linear(x, w, y), "a fused loss must look at one row at a time"),
-        (lambda: linear.rows(x, w, y).rank, "stats must hold Rank() for it to be asked"),
         (
-            lambda: linear.rows(x, w, y, stats=[Rank()]),
+            lambda: MIX.linear(x, w, y, linear_bias=torch.zeros(3).double()),
+            "linear_bias must be (11,), one number per class",
+        ),
+        (lambda: (MIX + Balance()).linear(x, w, y), "a fused loss must look at one row at a time"),
+        (lambda: linear.row_statistics(x, w, y).rank, "stats must hold Rank() for it to be asked"),
+        (
+            lambda: linear.row_statistics(x, w, y, stats=[Rank()]),
             "rows must be whole for a rank, got them in parts; ask for Margin",
         ),
         (

@@ -30,8 +30,8 @@ spec.loader.exec_module(example)
 words = example.words
 example.words = lambda: itertools.islice(words(), 40)
 if sys.argv[2] == "dense":
-    example.GammaCrossEntropy.linear = lambda self, hidden, weight, target: self(
-        hidden.flatten(0, 1) @ weight.T, target.flatten()
+    example.GammaCrossEntropy.linear = lambda self, hidden, linear_weight, target: self(
+        hidden.flatten(0, 1) @ linear_weight.T, target.flatten()
     )
 run = example.main(["--tokens", "8192", "--steps", sys.argv[3], "--width", "16"])
 print(json.dumps(vars(run)))

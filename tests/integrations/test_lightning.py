@@ -78,7 +78,7 @@ class Net(LightningModule):
         self.seen.append((self.trainer.global_step, self.objective.scheduled().get("gamma", 0.0)))
         hidden = self.body(inputs).tanh()
         if self.fused:
-            return self.objective.linear(hidden, self.head.weight, target, self.head.bias)
+            return self.objective.linear(hidden, self.head.weight, target, linear_bias=self.head.bias)
         return self.objective(self.head(hidden), target)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -243,9 +243,11 @@ def test_rows_count_in_the_log_as_they_do_in_the_loss(fused: bool, tmp_path: Pat
             hidden = self.body(batch[0]).tanh()
             self.logits = self.head(hidden).detach().double()
             self.target, self.weights = batch[1].masked_fill(batch[1] == -100, 9), 10.0 ** -batch[1].abs()
-            options = {"row_weight": self.weights}
+            options = {"sample_weight": self.weights}
             if fused:
-                return self.objective.linear(hidden, self.head.weight, self.target, self.head.bias, **options)
+                return self.objective.linear(
+                    hidden, self.head.weight, self.target, linear_bias=self.head.bias, **options
+                )
             return self.objective(self.head(hidden), self.target, **options)
 
     net = Weighted()

@@ -37,7 +37,9 @@ class Net(nn.Module):
     def forward(self, inputs: Tensor, target: Tensor, reduction: Any = "sum") -> Tensor:
         hidden = self.body(inputs).tanh()
         if self.fused:
-            return self.loss.linear(hidden, self.head.weight, target, self.head.bias, reduction=reduction)
+            return self.loss.linear(
+                hidden, self.head.weight, target, linear_bias=self.head.bias, reduction=reduction
+            )
         return self.loss(self.head(hidden).movedim(-1, 1), target, reduction=reduction)
 
 

@@ -77,7 +77,7 @@ def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, da
         optimizer.param_groups[0]["weight_decay"] = now.alpha / weight.sum().item()
         optimizer.zero_grad()
         target = torch.from_numpy(np.searchsorted(NAMES, labels))
-        objective(module(torch.from_numpy(rows)), target, row_weight=weight).backward()
+        objective(module(torch.from_numpy(rows)), target, sample_weight=weight).backward()
         optimizer.step()
         objective.step()
     by_hand = [each.detach().numpy() for each in module.parameters()]

@@ -23,7 +23,7 @@ from equipoise.losses import (
 )
 from equipoise.losses.costs import TEST_CLASSES, ring
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
-from equipoise.rows import Row, dense
+from equipoise.rows import RowStatistics, dense
 from equipoise.schedules import Linear
 from equipoise.stats import Entropy as EntropyStat
 from equipoise.stats import LogOdds, LogSumExp
@@ -40,7 +40,13 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
     rows_of_three = 3 * TEST_CLASSES * 8
     for block_bytes in (None, rows_of_three, 1):
         fused = loss.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=block_bytes
+            c.hidden,
+            c.weight,
+            c.target,
+            linear_bias=c.bias,
+            reduction=reduction,
+            grad=grad,
+            block_bytes=block_bytes,
         )
         same(c, fused, dense, upstream)
 
@@ -49,7 +55,7 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
 class Wrong(RowLoss):
     """Cross entropy whose slope is not its derivative."""
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         odds = row.log_odds()
         return -F.logsigmoid(odds) + 1e-9 * (odds - odds.detach())
 
@@ -59,7 +65,7 @@ def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
     dense = CrossEntropy()(c.logits(), c.target)
     for wrong in (Wrong(), CrossEntropy(label_smoothing=1e-9)):
         with pytest.raises(AssertionError):
-            same(c, wrong.linear(c.hidden, c.weight, c.target, c.bias), dense)
+            same(c, wrong.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), dense)
 
 
 @BOTH_WAYS
@@ -71,7 +77,13 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
         dense = loss(c.logits(), c.target, reduction=reduction)
         for block_bytes in (None, 8 * v, 8 * 3 * v + 1, 8 * n):
             fused = loss.linear(
-                c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=block_bytes
+                c.hidden,
+                c.weight,
+                c.target,
+                linear_bias=c.bias,
+                reduction=reduction,
+                grad=grad,
+                block_bytes=block_bytes,
             )
             same(c, fused, dense, rounds=256)
 
@@ -79,10 +91,14 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
 @BOTH_WAYS
 def test_classes_come_in_blocks_too() -> None:
     c = case(6, 700, 4)
-    plan = linear.explain(THREE, c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
+    plan = linear.explain(
+        THREE, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none", block_bytes=8 * 600
+    )
     assert plan.again == (2, 256)
     dense = THREE(c.logits(), c.target, reduction="none")
-    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, reduction="none", block_bytes=8 * 600)
+    fused = THREE.linear(
+        c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none", block_bytes=8 * 600
+    )
     same(c, fused, dense, torch.randn(6, dtype=torch.float64), rounds=256)
 
 
@@ -92,13 +108,18 @@ def test_nothing_to_count(reduction: str) -> None:
     empty = case(0)
     for grad in ("auto", "recompute"):
         fused = THREE.linear(
-            empty.hidden, empty.weight, empty.target, empty.bias, reduction=reduction, grad=grad
+            empty.hidden, empty.weight, empty.target, linear_bias=empty.bias, reduction=reduction, grad=grad
         )
         same(empty, fused, THREE(empty.logits(), empty.target, reduction=reduction))
         ignored = case()
         ignored.target.fill_(-100)
         fused = THREE.linear(
-            ignored.hidden, ignored.weight, ignored.target, ignored.bias, reduction=reduction, grad=grad
+            ignored.hidden,
+            ignored.weight,
+            ignored.target,
+            linear_bias=ignored.bias,
+            reduction=reduction,
+            grad=grad,
         )
         dense = THREE(ignored.logits(), ignored.target, reduction=reduction)
         assert torch.equal(dense.isnan(), fused.isnan())
@@ -107,22 +128,24 @@ def test_nothing_to_count(reduction: str) -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("grad", ["auto", "recompute"])
-def test_class_weights_row_weights_and_shapes(reduction: str, grad: str) -> None:
+def test_class_weights_sample_weights_and_shapes(reduction: str, grad: str) -> None:
     c = case(12)
     weights, per_row = torch.rand(TEST_CLASSES, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
     for loss in (CrossEntropy(label_smoothing=0.1), THREE, SimilarityCrossEntropy(torch.eye(TEST_CLASSES))):
         dense = loss(c.logits(), c.target, weight=weights, reduction="none") * per_row
         counted = torch.where(c.target == -100, 0.0, weights[c.target.clamp(min=0)] * per_row)
         expected = {"none": dense, "sum": dense.sum(), "mean": dense.sum() / counted.sum()}[reduction]
-        options: dict[str, Any] = {"class_weight": weights, "reduction": reduction, "grad": grad}
-        fused = loss.linear(c.hidden, c.weight, c.target, c.bias, row_weight=per_row, **options)
+        options: dict[str, Any] = {"weight": weights, "reduction": reduction, "grad": grad}
+        fused = loss.linear(
+            c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=per_row, **options
+        )
         same(c, fused, expected)
         shaped = loss.linear(
             c.hidden.view(3, 4, -1),
             c.weight,
             c.target.view(3, 4),
-            c.bias,
-            row_weight=per_row.view(3, 4),
+            linear_bias=c.bias,
+            sample_weight=per_row.view(3, 4),
             **options,
         )
         assert shaped.shape == ((3, 4) if reduction == "none" else ())
@@ -133,21 +156,27 @@ def test_a_weight_of_one_row_is_that_row() -> None:
     c = case()
     one = F.one_hot(torch.tensor(4), 7).double()
     single = GammaCrossEntropy(0.1)(c.logits()[4:5], c.target[4:5])
-    same(c, GammaCrossEntropy(0.1).linear(c.hidden, c.weight, c.target, c.bias, row_weight=one), single)
+    same(
+        c,
+        GammaCrossEntropy(0.1).linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=one),
+        single,
+    )
 
 
 def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
     c = case(12)
     count = (c.target != -100).sum()
-    whole = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+    whole = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
     parts = sum(
-        THREE.linear(c.hidden[i : i + 3], c.weight, c.target[i : i + 3], c.bias, denominator=count)
+        THREE.linear(
+            c.hidden[i : i + 3], c.weight, c.target[i : i + 3], linear_bias=c.bias, denominator=count
+        )
         for i in range(0, 12, 3)
     )
     same(c, torch.as_tensor(parts), whole)
-    same(c, THREE.linear(c.hidden, c.weight, c.target, c.bias, denominator=11), whole)
+    same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=11), whole)
     with pytest.raises(AssertionError):
-        same(c, THREE.linear(c.hidden, c.weight, c.target, c.bias, denominator=12), whole)
+        same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=12), whole)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -162,10 +191,10 @@ def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
     assert c.bias is not None
     for part, wanted in zip((c.hidden, c.weight, c.bias), needed, strict=True):
         part.requires_grad_(wanted)
-    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction)
+    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
     dense = loss(c.logits(), c.target, reduction=reduction)
     assert fused.requires_grad == any(needed)
-    plan = linear.explain(loss, c.hidden, c.weight, c.target, c.bias, reduction=reduction)
+    plan = linear.explain(loss, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
     again = any(needed) and reduction == "none"
     assert plan.products == 1 + sum(needed[:2]) + again
     if any(needed):
@@ -189,7 +218,7 @@ def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
             c.hidden,
             c.weight,
             c.target,
-            c.bias,
+            linear_bias=c.bias,
             reduction=reduction,
             lora=(a, b, 0.3),
             logit_scale=0.7,
@@ -226,7 +255,7 @@ def test_target_probabilities() -> None:
         for reduction, grad in ORDERS:
             dense = loss(c.logits(), soft, reduction=reduction)
             fused = loss.linear(
-                c.hidden, c.weight, soft, c.bias, reduction=reduction, grad=grad, block_bytes=200
+                c.hidden, c.weight, soft, linear_bias=c.bias, reduction=reduction, grad=grad, block_bytes=200
             )
             same(c, fused, dense, torch.rand_like(dense))
 
@@ -234,7 +263,7 @@ def test_target_probabilities() -> None:
 def test_penalties_need_no_target() -> None:
     c = case()
     penalty = Entropy() + LogitRange(width=1.0)
-    same(c, penalty.linear(c.hidden, c.weight, None, c.bias), penalty(c.logits()))
+    same(c, penalty.linear(c.hidden, c.weight, None, linear_bias=c.bias), penalty(c.logits()))
 
 
 @BOTH_WAYS
@@ -248,7 +277,13 @@ def test_masked_classes() -> None:
     kept = c.bias.detach() > -torch.inf
     for reduction, grad in ORDERS:
         fused = loss.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad, block_bytes=8 * 20 * 2
+            c.hidden,
+            c.weight,
+            c.target,
+            linear_bias=c.bias,
+            reduction=reduction,
+            grad=grad,
+            block_bytes=8 * 20 * 2,
         )
         dense = loss(c.logits(), c.target, reduction=reduction)
         torch.testing.assert_close(fused, dense)
@@ -276,7 +311,7 @@ def test_odd_memory_layouts() -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
     total = 3 * fused.sum()
     first = torch.autograd.grad(total, c.leaves, retain_graph=True)
     kept = [grad.clone() for grad in first]
@@ -288,7 +323,7 @@ def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
 
 def test_gradients_accumulate_over_calls() -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
     fused.backward(retain_graph=True)
     before = c.weight.grad
     assert before is not None
@@ -303,9 +338,9 @@ def test_gradients_accumulate_over_calls() -> None:
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -> None:
     c = case()
-    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
     with pytest.raises(
-        RuntimeError, match=r"create_graph must be False .* use loss\(hidden @ weight.T, target\)"
+        RuntimeError, match=r"create_graph must be False .* use loss\(hidden @ linear_weight.T, target\)"
     ):
         torch.autograd.grad(fused.sum(), c.leaves, create_graph=True)
     torch.autograd.grad(fused.sum(), c.leaves)  # nothing is broken
@@ -315,7 +350,7 @@ def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -
 class Centred(RowLoss):
     """A loss of a row that depends on the rows beside it."""
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         odds = row.log_odds()
         return (odds - odds.mean()) ** 2
 
@@ -334,12 +369,12 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
     gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = GammaCrossEntropy(gamma)  # pyright: ignore[reportArgumentType]
     assert linear.explain(loss, c.hidden, c.weight, c.target).grad == "recompute"
-    fused, dense = loss.linear(c.hidden, c.weight, c.target, c.bias), loss(c.logits(), c.target)
+    fused, dense = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target)
     same(c, fused, dense)
     for one, two in zip(*(torch.autograd.grad(x, gamma) for x in (fused, dense)), strict=True):
         torch.testing.assert_close(one, two)
     weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
-    fused = THREE.linear(c.hidden, c.weight, c.target, c.bias, row_weight=weights)
+    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=weights)
     rows = THREE(c.logits(), c.target, reduction="none")
     counted = torch.where(c.target == -100, 0.0, weights)
     dense = (rows * weights).sum() / counted.sum()
@@ -350,7 +385,7 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
 def test_a_stopped_gradient_in_the_loss_is_kept() -> None:
     c = case()
     loss = Reweighted(TaiLrWeight(0.2, 0.1))
-    same(c, loss.linear(c.hidden, c.weight, c.target, c.bias), loss(c.logits(), c.target))
+    same(c, loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target))
 
 
 def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
@@ -359,7 +394,11 @@ def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
         GammaCrossEntropy(), weight=torch.rand(TEST_CLASSES), schedules={"gamma": Linear(0, 0.5, steps=4)}
     )
     for _ in range(3):
-        same(c, objective.linear(c.hidden, c.weight, c.target, c.bias), objective(c.logits(), c.target))
+        same(
+            c,
+            objective.linear(c.hidden, c.weight, c.target, linear_bias=c.bias),
+            objective(c.logits(), c.target),
+        )
         objective.step()
     assert objective.scheduled()["gamma"] == 0.375
 
@@ -406,7 +445,7 @@ def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
     weight = torch.randn(v, d).half().requires_grad_()
     target = torch.randint(v, (n,))
     c = Case(hidden, weight, target)
-    fused = 2.0**16 * CrossEntropy().linear(hidden, weight, target, row_weight=torch.full((n,), 1e-3))
+    fused = 2.0**16 * CrossEntropy().linear(hidden, weight, target, sample_weight=torch.full((n,), 1e-3))
     ours = c.grads(fused)
     dense = Case(hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_(), target)
     right = dense.grads(2.0**16 * CrossEntropy()(dense.logits(), target))
@@ -417,7 +456,7 @@ def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
 def test_autocast_multiplies_in_half_precision() -> None:
     c = case(64, 50, 16, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        fused = THREE.linear(c.hidden, c.weight, c.target, c.bias)
+        fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
         unfused = THREE(F.linear(c.hidden, c.weight, c.bias), c.target)
     exact = THREE(c.logits(), c.target)
     for ours, theirs, right in zip(c.grads(fused), c.grads(unfused), c.grads(exact), strict=True):
@@ -442,7 +481,7 @@ def test_rows_for_any_use() -> None:
     c = case(9, 11, 5)
     c.target[2] = 3
     advantage = torch.randn(9, dtype=torch.float64)
-    row = linear.rows(c.hidden, c.weight, c.target, c.bias, block_bytes=8 * 11 * 2)
+    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias, block_bytes=8 * 11 * 2)
     log_prob = F.logsigmoid(row.log_odds())
     ratio = torch.exp(log_prob - log_prob.detach())
     ours = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
@@ -469,7 +508,7 @@ def test_rows_for_any_use() -> None:
 def test_metrics_of_rows_need_no_logits() -> None:
     c = case(40, 11, 5)
     c.target[2] = 3
-    row = linear.rows(c.hidden, c.weight, c.target, c.bias)
+    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias)
     order = c.logits().argsort(1, descending=True)
     place = (order == c.target[:, None]).int().argmax(1)
     assert torch.equal(row.rank, place.double())
@@ -480,7 +519,7 @@ def test_metrics_of_rows_need_no_logits() -> None:
 
 def test_rows_answer_what_was_asked_for_alone() -> None:
     c = case(bias=False)
-    row = linear.rows(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStat()])
+    row = linear.row_statistics(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStat()])
     same(c, row.log_odds(2.0).sum(), dense(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
     with pytest.raises(
         ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
@@ -490,6 +529,8 @@ def test_rows_answer_what_was_asked_for_alone() -> None:
 
 
 def test_the_options_that_rows_shares_with_a_loss() -> None:
-    of_rows, of_losses = (inspect.signature(each).parameters for each in (linear.rows, CrossEntropy.linear))
+    of_rows, of_losses = (
+        inspect.signature(each).parameters for each in (linear.row_statistics, CrossEntropy.linear)
+    )
     shared = {name for name, one in of_rows.items() if name in of_losses and one.kind is one.KEYWORD_ONLY}
-    assert shared == {*linear.ROW_OPTIONS, "class_weight"}
+    assert shared == {*linear.ROW_OPTIONS, "linear_bias", "weight"}

@@ -111,9 +111,7 @@ def torchs(case: Case) -> tuple[Tensor, ...]:
 def ours(case: Case, **how: Any) -> tuple[Tensor, ...]:
     options = {name: value for name, value in case.options.items() if value is not None}
     loss = CrossEntropy(label_smoothing=options.pop("label_smoothing", 0.0))
-    if "weight" in options:
-        options["class_weight"] = options.pop("weight")
-    value = loss.linear(case.hidden, case.weight, case.target, case.bias, **options, **how)
+    value = loss.linear(case.hidden, case.weight, case.target, linear_bias=case.bias, **options, **how)
     return results(value, case.leaves)
 
 
@@ -277,7 +275,7 @@ def plain_policy(given: Head, temperature: float) -> tuple[Tensor, Tensor]:
 
 
 def our_policy(given: Head, temperature: float, **how: Any) -> tuple[Tensor, Tensor]:
-    row = linear.rows(given.hidden, given.weight, given.target, logit_scale=1 / temperature, **how)
+    row = linear.row_statistics(given.hidden, given.weight, given.target, logit_scale=1 / temperature, **how)
     kept = given.target != -100
     return torch.where(kept, -F.logsigmoid(row.log_odds()), 0.0), torch.where(kept, row.entropy, 0.0)
 
@@ -334,7 +332,7 @@ def test_log_probs_of_the_selected_tokens_in_a_clipped_objective() -> None:
         assert 0.1 < clipped < 0.9
         return gain, *torch.autograd.grad(gain.sum(), given.leaves)
 
-    row = linear.rows(given.hidden, given.weight, given.target, stats=[LogOdds()])
+    row = linear.row_statistics(given.hidden, given.weight, given.target, stats=[LogOdds()])
     theirs = objective(plain_policy(given, 1.0)[0])
     assert distance(objective(our_policy(given, 1.0)[0]), theirs) <= CLOSE
     assert distance(objective(-F.logsigmoid(row.log_odds())), theirs) <= CLOSE
@@ -344,7 +342,7 @@ def test_log_probs_of_the_selected_tokens_in_a_clipped_objective() -> None:
 def test_entropy_alone_needs_no_target() -> None:
     given = head(19, 9, 257)
     upstream = [torch.randn(19, dtype=torch.float64)]
-    row = linear.rows(given.hidden, given.weight, stats=[Entropy()], block_bytes=SMALL_BLOCKS)
+    row = linear.row_statistics(given.hidden, given.weight, stats=[Entropy()], block_bytes=SMALL_BLOCKS)
     mine = with_gradients([row.entropy], given, upstream)
     for scale, same in ((1, True), (1 + 1e-9, False)):
         truth = Categorical(logits=scale * (given.hidden @ given.weight.T)).entropy()
@@ -390,7 +388,7 @@ def test_weights_of_ignored_rows_are_not_looked_at(reduction: str) -> None:
     for hole in (0.0, torch.nan):  # what stands in the padding, as a result of 0 / 0 too
         holed = torch.where(kept, weights, hole)
         assert (
-            distance(results(fused(given, reduction=reduction, row_weight=holed), given.leaves), theirs)
+            distance(results(fused(given, reduction=reduction, sample_weight=holed), given.leaves), theirs)
             <= CLOSE
         )
     assert distance(results(fused(given, reduction=reduction), given.leaves), theirs) > CLOSE
@@ -462,7 +460,7 @@ def test_a_frozen_part_changes_no_other_gradient(frozen: tuple[int, ...], grad: 
         leaves = [part.clone().requires_grad_(needed) for part, needed in zip(parts, wanted, strict=True)]
         hidden, weight, shift = leaves
         options: Any = {"grad": grad, "block_bytes": SMALL_BLOCKS}
-        CrossEntropy().linear(hidden, weight, given.target, shift, **options).backward()
+        CrossEntropy().linear(hidden, weight, given.target, linear_bias=shift, **options).backward()
         return [leaf.grad for leaf in leaves]
 
     hidden, weight, shift = truth = [part.clone().requires_grad_() for part in parts]
@@ -509,10 +507,10 @@ def test_a_shift_of_all_logits_changes_nothing(loss: Loss) -> None:
     one = results(fused(given, loss=loss), given.leaves)
     assert (moved.hidden @ moved.weight.T).abs().max() > 200
     assert distance(results(fused(moved, loss=loss), given.leaves), one) <= CLOSE
-    higher = loss.linear(given.hidden, given.weight, given.target, bias + 100)
+    higher = loss.linear(given.hidden, given.weight, given.target, linear_bias=bias + 100)
     assert distance(results(higher, given.leaves), one) <= CLOSE
     bias[3] = 1e-6  # the control: one class alone
-    higher = loss.linear(given.hidden, given.weight, given.target, bias + 100)
+    higher = loss.linear(given.hidden, given.weight, given.target, linear_bias=bias + 100)
     assert distance(results(higher, given.leaves), one) > CLOSE
 
 
@@ -532,7 +530,7 @@ def test_an_empty_batch(shape: tuple[int, ...], reduction: str, grad: str) -> No
     assert bool(value.isnan().any()) == (reduction == "mean")
     if reduction != "mean":
         assert not mine[2].any()
-    row = linear.rows(hidden, weight, given.target)
+    row = linear.row_statistics(hidden, weight, given.target)
     assert row.entropy.shape == row.log_odds().shape == (0,)
     assert not torch.autograd.grad(row.entropy.sum() + row.log_odds().sum(), weight)[0].any()
 
@@ -545,7 +543,7 @@ def test_an_expanded_upstream_gradient(block_bytes: int | None) -> None:
     mine = torch.autograd.grad(
         fused(given, reduction="none", block_bytes=block_bytes), given.leaves, upstream
     )
-    row = linear.rows(given.hidden, given.weight, block_bytes=block_bytes)
+    row = linear.row_statistics(given.hidden, given.weight, block_bytes=block_bytes)
     entropy = torch.autograd.grad(row.entropy, given.leaves, upstream)
     truth = Categorical(logits=given.hidden @ given.weight.T).entropy()
     other = upstream.clone()
@@ -581,7 +579,7 @@ def test_inputs_that_are_not_contiguous(lay: Any, how: dict[str, Any], soft: boo
     hidden, weight, shift, laid = [lay(part) for part in parts]
     assert not any(part.is_contiguous() for part in (hidden, weight, shift, laid))
     leaves = [part.requires_grad_() for part in (hidden, weight, shift)]
-    mine = results(CrossEntropy().linear(hidden, weight, laid, shift, **how), leaves)
+    mine = results(CrossEntropy().linear(hidden, weight, laid, linear_bias=shift, **how), leaves)
     others = [part.clone().requires_grad_() for part in parts[:3]]
     theirs = results(F.cross_entropy(others[0] @ others[1].T + others[2], target), others)
     assert distance(mine, theirs) <= CLOSE
@@ -639,9 +637,9 @@ def of_half(
     """Return per-row losses, and the gradients of their mean, fused or plain."""
     leaves = [*given.leaves, *([] if bias is None else [bias])]
     if of == "fused":
-        call: Any = (given.hidden, given.weight, given.target, bias)
-        rows = CrossEntropy().linear(*call, reduction="none", block_bytes=block_bytes)
-        mean = CrossEntropy().linear(*call, grad=grad, block_bytes=block_bytes)
+        call: Any = (given.hidden, given.weight, given.target)
+        rows = CrossEntropy().linear(*call, linear_bias=bias, reduction="none", block_bytes=block_bytes)
+        mean = CrossEntropy().linear(*call, linear_bias=bias, grad=grad, block_bytes=block_bytes)
     else:
         logits = F.linear(given.hidden, given.weight, bias)
         logits = logits.float() if logits.dtype == torch.bfloat16 else logits

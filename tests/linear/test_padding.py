@@ -71,7 +71,7 @@ def look_beside(loss: Loss, dtype: torch.dtype) -> int:
             bias = torch.randn(classes).to(dtype).requires_grad_()
             lora = torch.randn(4, 32).to(dtype).requires_grad_(), torch.zeros(classes, 4).to(dtype)
             with Beside() as beside:
-                value = loss.linear(hidden, weight, target, bias, lora=lora, **options)
+                value = loss.linear(hidden, weight, target, linear_bias=bias, lora=lora, **options)
                 grads = torch.autograd.grad(value.sum(), (hidden, weight, bias, lora[0]))
             assert all(grad.isfinite().all() for grad in grads)
             assert beside.products >= 6

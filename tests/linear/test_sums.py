@@ -20,7 +20,9 @@ def check(loss: Loss, *, soft: bool) -> None:
     dense = loss(c.logits(), target)
     for grad in ("auto", "recompute"):
         for block_bytes in (None, 200):
-            fused = loss.linear(c.hidden, c.weight, target, c.bias, grad=grad, block_bytes=block_bytes)
+            fused = loss.linear(
+                c.hidden, c.weight, target, linear_bias=c.bias, grad=grad, block_bytes=block_bytes
+            )
             same(c, fused, dense, rounds=4096)
 
 
@@ -45,6 +47,6 @@ def test_the_page_of_sums() -> None:
 
 def test_a_sum_that_is_another_is_found() -> None:
     c = case(5)
-    ours = (SquaredCDF() + 0.3 * Gini()).linear(c.hidden, c.weight, c.target, c.bias)
+    ours = (SquaredCDF() + 0.3 * Gini()).linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
     with pytest.raises(AssertionError):
         same(c, ours, (SquaredCDF() + 0.301 * Gini())(c.logits(), c.target), rounds=4096)

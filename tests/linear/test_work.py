@@ -39,12 +39,14 @@ def _lanes(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("loss", ROW_LOSSES)
 def test_pieces_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
     c = case(13)
-    taken = linear.explain(loss, c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    taken = linear.explain(
+        loss, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad
+    )
     if taken.backend == "cpp":
         assert (taken.piece, taken.lanes) == ((2, 1) if taken.grad == "recompute" else (1, 2))
         assert taken.rows == 4
     dense = loss(c.logits(), c.target, reduction=reduction)
-    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, reduction=reduction, grad=grad)
+    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
     same(c, fused, dense, torch.randn_like(dense))
 
 
@@ -89,14 +91,24 @@ def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
     c = case(n, v, 4, dtype=dtype)
     held = largest(
         lambda: THREE.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+            c.hidden,
+            c.weight,
+            c.target,
+            linear_bias=c.bias,
+            reduction=reduction,
+            block_bytes=dtype.itemsize * v * 8,
         ).sum()
     )
     assert held <= max(256 * 20, 8 * v) < n * v / 8
     of_rows = SquaredCDF()
     held = largest(
         lambda: of_rows.linear(
-            c.hidden, c.weight, c.target, c.bias, reduction=reduction, block_bytes=dtype.itemsize * v * 8
+            c.hidden,
+            c.weight,
+            c.target,
+            linear_bias=c.bias,
+            reduction=reduction,
+            block_bytes=dtype.itemsize * v * 8,
         ).sum()
     )
     assert held <= 8 * v
@@ -237,9 +249,9 @@ def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch)
     for kept in (2**24, 0):
         monkeypatch.setattr(memory, "KEPT", kept)
         with torch.inference_mode():
-            seen = THREE.linear(c.hidden, c.weight, c.target, c.bias, lora=adapter)
+            seen = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
         assert len(memory._waiting) == (kept > 0)
-        assert seen == THREE.linear(c.hidden, c.weight, c.target, c.bias, lora=adapter)
+        assert seen == THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
         memory.empty_cache()
 
 
@@ -250,7 +262,7 @@ def test_nothing_of_what_is_lent_gets_out(monkeypatch: pytest.MonkeyPatch) -> No
         for reduction in ("mean", "none"):
             c = case(40, dtype=dtype)
             options: dict[str, Any] = {"reduction": reduction, "block_bytes": 8 * 8 * TEST_CLASSES}
-            value = loss.linear(c.hidden, c.weight, c.target, c.bias, **options)
+            value = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, **options)
             found = [value.detach(), *c.grads(value.sum())]
             kept = [one.clone() for one in found]
             assert memory._waiting
@@ -318,6 +330,6 @@ def test_shared_out_classes_change_nothing(
     dense = loss(3.0 * torch.tanh(logits / 3.0), c.target, reduction=reduction)
     options: dict[str, Any] = {"lora": (down, up, 2.0), "logit_scale": 0.5, "softcap": 3.0}
     options |= {"reduction": reduction, "grad": grad, "block_bytes": 8 * 300 * 5}
-    fused = loss.linear(c.hidden, c.weight, c.target, c.bias, **options)
+    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, **options)
     same(c, fused, dense, torch.randn_like(dense))
     assert set(threads) == {2}

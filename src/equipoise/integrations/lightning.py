@@ -105,7 +105,7 @@ class ConfidenceMonitor(_Hooks):
     For an objective that is the attribute `objective`, `objective/target_prob` is the mean probability of the
     targets, `objective/entropy` the mean entropy of the rows in nats, and `objective/gamma` the value of a
     schedule for gamma in this step. Both means are over the rows that count (not those with `ignore_index`),
-    by their `row_weight` and whatever their class weight, over all batches of an accumulated gradient, all
+    by their `sample_weight` and whatever their class weight, over all batches of an accumulated gradient, all
     ranks and all calls.
 
     It looks at the steps that Lightning logs, one in `log_every_n_steps`, and costs nothing in the others.
@@ -189,12 +189,12 @@ def _of_logits(
     logits: Tensor,
     target: Tensor | None = None,
     *,
-    row_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     **_: Any,
 ) -> Tensor:
     """Return sum and count of the target probability and of the entropy, (2, 2)."""
-    batch = read(logits, target, None, objective.ignore_index, row_weight, mask)
+    batch = read(logits, target, None, objective.ignore_index, sample_weight, mask)
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])
@@ -208,26 +208,30 @@ def _of_logits(
 def _of_hidden(
     objective: Objective,
     hidden: Tensor,
-    weight: Tensor,
+    linear_weight: Tensor,
     target: Tensor | None = None,
-    bias: Tensor | None = None,
     *,
-    row_weight: Tensor | None = None,
+    linear_bias: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
     """Return the same of the logits of a linear layer."""
     options = {name: value for name, value in options.items() if name in linear.ROW_OPTIONS}
-    counts = None if row_weight is None else row_weight.reshape(-1)
+    counts = None if sample_weight is None else sample_weight.reshape(-1)
     if target is None or target.is_floating_point():
-        row = linear.rows(hidden, weight, None, bias, stats=[Entropy()], **options)
+        row = linear.row_statistics(
+            hidden, linear_weight, linear_bias=linear_bias, stats=[Entropy()], **options
+        )
         return _sums(None, row.entropy, None, counts)
     options = {"ignore_index": objective.ignore_index} | options
-    row = linear.rows(hidden, weight, target, bias, stats=[LogOdds(), Entropy()], **options)
+    row = linear.row_statistics(
+        hidden, linear_weight, target, linear_bias=linear_bias, stats=[LogOdds(), Entropy()], **options
+    )
     return _sums(row.log_odds().sigmoid(), row.entropy, target.reshape(-1) != options["ignore_index"], counts)
 
 
-def _sums(probs: Tensor | None, entropy: Tensor, kept: Tensor | None, row_weight: Tensor | None) -> Tensor:
-    counts = torch.ones_like(entropy) if row_weight is None else row_weight.to(entropy)
+def _sums(probs: Tensor | None, entropy: Tensor, kept: Tensor | None, sample_weight: Tensor | None) -> Tensor:
+    counts = torch.ones_like(entropy) if sample_weight is None else sample_weight.to(entropy)
     counts = counts if kept is None else torch.where(kept, counts, 0.0)
 
     def pair(values: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Losses and statistics of hidden states and a weight matrix, without the logits they would make.
 
-`loss.linear(hidden, weight, target)` is `loss(hidden @ weight.T, target)`, value and gradients, and holds a
-block of the logits at a time. `rows` gives the statistics themselves, for any use; `explain` says how
-something will be computed.
+`loss.linear(hidden, linear_weight, target)` is `loss(hidden @ linear_weight.T, target)`, value and gradients,
+and holds a block of the logits at a time. `row_statistics` gives the statistics themselves, for any use;
+`explain` says how something will be computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,22 +23,22 @@ from equipoise.linear.reading import (
     open_backend,
     read_head,
     read_job,
-    read_row_weight,
+    read_sample_weight,
     read_softcap,
     read_target,
 )
 from equipoise.linear.sharded import find_classes, plan_share, take_share
 from equipoise.reduction import IGNORE_INDEX, Targets, left_out, no_autocast, reduce, without
-from equipoise.rows import Row, row_losses, weighs
+from equipoise.rows import RowStatistics, applies_class_weight, row_losses
 from equipoise.sharded import whole
 from equipoise.stats import (
     ClassCount,
     Entropy,
-    Excess,
     Group,
     Largest,
     LogOdds,
     LogSumExp,
+    LogSumExpGap,
     Margin,
     MeanLogit,
     Rank,
@@ -50,15 +50,15 @@ from equipoise.stats import (
 
 T = TypeVar("T")
 
-__all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "empty_cache", "explain", "reduced", "rows"]
+__all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "empty_cache", "explain", "reduced", "row_statistics"]
 
-# Of the options of `Loss.linear`, those that `rows` has too, but for the class weights.
+# Of the options of `Loss.linear`, those that `row_statistics` has too, but for the class weights.
 ROW_OPTIONS = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
 
 STATS: tuple[Stat, ...] = (
     LogOdds(),
     LogSumExp(),
-    Excess(),
+    LogSumExpGap(),
     Entropy(),
     MeanLogit(),
     ClassCount(),
@@ -72,12 +72,12 @@ STATS: tuple[Stat, ...] = (
 def _prepare(
     loss: Any,
     hidden: Tensor,
-    weight: Tensor,
+    linear_weight: Tensor,
     target: Tensor | None = None,
-    bias: Tensor | None = None,
     *,
-    class_weight: Tensor | None = None,
-    row_weight: Tensor | None = None,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     reduction: str = "mean",
     denominator: float | Tensor | None = None,
@@ -90,27 +90,27 @@ def _prepare(
     compare: bool = True,
 ) -> tuple[Head, Job, Callable[[Tensor], Tensor]] | Tensor:
     """Return what is to be computed, and of what; or the loss itself where a tracer must see it computed."""
-    hidden, target, class_weight = whole(hidden), whole(target), whole(class_weight)
-    row_weight, denominator = whole(row_weight), whole(denominator)
+    hidden, target, weight = whole(hidden), whole(target), whole(weight)
+    sample_weight, denominator = whole(sample_weight), whole(denominator)
     classes = find_classes(
-        weight,
+        linear_weight,
         lora,
         compare=compare,
         hidden=hidden,
         target=target,
-        bias=bias,
-        class_weight=class_weight,
-        row_weight=row_weight,
+        linear_bias=linear_bias,
+        weight=weight,
+        sample_weight=sample_weight,
         denominator=denominator,
         options=(ignore_index, reduction, logit_scale, softcap, grad, block_bytes, backend),
     )
-    head = read_head(hidden, weight, bias, lora, logit_scale)
+    head = read_head(hidden, linear_weight, linear_bias, lora, logit_scale)
     shape = hidden.shape[:-1]
-    per_row = read_row_weight(row_weight, shape, head, denominator, reduction)
-    targets = read_target(head, shape, target, class_weight, ignore_index)
-    head = _without(head, left_out(targets, per_row, weighs=weighs(loss)))
+    per_row = read_sample_weight(sample_weight, shape, head, denominator, reduction)
+    targets = read_target(head, shape, target, weight, ignore_index)
+    head = _without(head, left_out(targets, per_row, applies_class_weight=applies_class_weight(loss)))
     reasons = ["reduction is 'none'"] if reduction == "none" else []
-    reasons += ["row_weight needs a gradient"] if per_row is not None and per_row.requires_grad else []
+    reasons += ["sample_weight needs a gradient"] if per_row is not None and per_row.requires_grad else []
     if isinstance(denominator, Tensor):
         reasons += ["denominator needs a gradient"] if denominator.requires_grad else []
         denominator = denominator.reshape(()).to(head.hidden.device)
@@ -118,7 +118,7 @@ def _prepare(
     softcap = read_softcap(softcap)
 
     def finish(losses: Tensor) -> Tensor:
-        return reduce(losses, targets, reduction, row_weight=per_row, denominator=denominator)
+        return reduce(losses, targets, reduction, sample_weight=per_row, denominator=denominator)
 
     if is_traced(head, backend):
         logits = _capped(head, softcap)
@@ -218,21 +218,21 @@ def explain(loss: Any, *args: Any, **options: Any) -> Plan:
     return prepared[1].plan
 
 
-def rows(
+def row_statistics(
     hidden: Tensor,
-    weight: Tensor,
+    linear_weight: Tensor,
     target: Tensor | None = None,
-    bias: Tensor | None = None,
     *,
+    linear_bias: Tensor | None = None,
     stats: Sequence[Stat] | None = None,
-    class_weight: Tensor | None = None,
+    weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
     logit_scale: float = 1.0,
     softcap: float | None = None,
     lora: Lora | None = None,
     block_bytes: int | None = None,
     backend: Literal["auto", "torch", "cpp", "triton"] = "auto",
-) -> Row:
+) -> RowStatistics:
     r"""Return the rows of the logits :math:`x W^\top`, for any use of their statistics; no logits are held.
 
     The statistics are differentiable, so what is made of them may be any function, of several rows too:
@@ -241,12 +241,12 @@ def rows(
 
     Args:
         hidden: (..., D), the hidden states x.
-        weight: (V, D), as in `torch.nn.Linear`.
+        linear_weight: (V, D), as in `torch.nn.Linear`.
         target: (...) class of each row; None for statistics that need none. A row with `ignore_index` is
             answered as if its class were 0: leave it out of what you make of the answers.
-        bias: (V,).
-        stats: What will be asked; None for everything that a `Row` answers at scale 1.
-        class_weight: (V,) weights, for losses that read them.
+        linear_bias: (V,).
+        stats: What will be asked; None for everything that `RowStatistics` answers at scale 1.
+        weight: (V,) class weights, for losses that read them.
         ignore_index: As in `Loss.linear`.
         logit_scale: As in `Loss.linear`.
         softcap: As in `Loss.linear`.
@@ -266,25 +266,25 @@ def rows(
 
     Example:
         >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
-        >>> row = rows(hidden, weight, torch.arange(6))
+        >>> row = row_statistics(hidden, weight, torch.arange(6))
         >>> advantage = torch.randn(6)
         >>> log_prob = torch.nn.functional.logsigmoid(row.log_odds())
         >>> loss = -(advantage * log_prob).mean() - 0.01 * row.entropy.mean()
         >>> loss.backward()
         >>> accuracy = row.correct.float().mean()
     """
-    hidden, target, class_weight = whole(hidden), whole(target), whole(class_weight)
+    hidden, target, weight = whole(hidden), whole(target), whole(weight)
     classes = find_classes(
-        weight,
+        linear_weight,
         lora,
         hidden=hidden,
         target=target,
-        bias=bias,
-        class_weight=class_weight,
+        linear_bias=linear_bias,
+        weight=weight,
         options=(stats, ignore_index, logit_scale, softcap, block_bytes, backend),
     )
-    head = read_head(hidden, weight, bias, lora, logit_scale)
-    targets = read_target(head, hidden.shape[:-1], target, class_weight, ignore_index)
+    head = read_head(hidden, linear_weight, linear_bias, lora, logit_scale)
+    targets = read_target(head, hidden.shape[:-1], target, weight, ignore_index)
     head, softcap = _without(head, left_out(targets, None)), read_softcap(softcap)
     if stats is None:
         stats = [stat for stat in STATS if target is not None or not stat.reads_target]
@@ -295,7 +295,7 @@ def rows(
         raise ValueError("target must be given, got None; only penalties can do without one")
     if is_traced(head, backend):
         known = ask_all(group.stats, _capped(head, softcap), targets.target)
-        return _row(known, len(weight), targets)
+        return _row(known, len(linear_weight), targets)
     name, opened = open_backend(backend, head.hidden.device)
     plan = plan_share(
         head,
@@ -311,10 +311,10 @@ def rows(
     if classes is not None:
         head, job = take_share(head, job, classes)
     values = _traced_around(_statistics, job, head)
-    return _row(dict(zip(group.stats, values, strict=True)), len(weight), targets)
+    return _row(dict(zip(group.stats, values, strict=True)), len(linear_weight), targets)
 
 
-def _row(known: Mapping[Stat, Tensor], num_classes: int, targets: Targets) -> Row:
+def _row(known: Mapping[Stat, Tensor], num_classes: int, targets: Targets) -> RowStatistics:
     """Return a row that answers what is known."""
 
     def answer(stat: Stat) -> Tensor:
@@ -325,4 +325,4 @@ def _row(known: Mapping[Stat, Tensor], num_classes: int, targets: Targets) -> Ro
             )
         return known[stat]
 
-    return Row(answer, num_classes=num_classes, target=targets.target, class_weight=targets.weight)
+    return RowStatistics(answer, num_classes=num_classes, target=targets.target, class_weight=targets.weight)

@@ -12,7 +12,7 @@ from equipoise.linear.head import Gradients, Head, width
 from equipoise.linear.memory import Loan
 from equipoise.linear.plan import Plan
 from equipoise.reduction import Targets
-from equipoise.rows import Row, RowFunction, row_losses
+from equipoise.rows import RowFunction, RowStatistics, row_losses
 from equipoise.sharded import Run
 from equipoise.stats import Block, Group, kernels, some, spoil
 
@@ -51,7 +51,9 @@ class Job:
         target = some(self.targets.target, rows)
         classes = self.plan.shape[2]
         return self.loss.of(
-            Row(known.__getitem__, num_classes=classes, target=target, class_weight=self.targets.weight)
+            RowStatistics(
+                known.__getitem__, num_classes=classes, target=target, class_weight=self.targets.weight
+            )
         )
 
     def losses_of_whole(self, logits: Tensor, rows: slice) -> Tensor:
@@ -327,5 +329,5 @@ def refuse_second_derivative() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
             "create_graph must be False for a fused loss, got True; for second derivatives "
-            "use loss(hidden @ weight.T, target)"
+            "use loss(hidden @ linear_weight.T, target)"
         )

@@ -12,7 +12,7 @@ from equipoise.linear.head import HALF, Head
 from equipoise.linear.orders import Job
 from equipoise.linear.sharded import plan_share
 from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
-from equipoise.rows import Row, RowFunction, Stat, Whole, needs
+from equipoise.rows import FullLogits, RowFunction, RowStatistics, Stat, needs
 from equipoise.sharded import Run, is_dtensor
 from equipoise.stats import TRACED, Group, Rooms, cpp, kernels, traced, tried
 
@@ -21,10 +21,14 @@ Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
 
 
 def read_head(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, lora: Lora | None, logit_scale: float
+    hidden: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, lora: Lora | None, logit_scale: float
 ) -> Head:
     """Check the parts of a head, cast them as autocast would, and lay the hidden states out as rows."""
-    parts: dict[str, Tensor | None] = {"hidden": hidden, "weight": weight, "bias": bias}
+    parts: dict[str, Tensor | None] = {
+        "hidden": hidden,
+        "linear_weight": linear_weight,
+        "linear_bias": linear_bias,
+    }
     scale = 1.0
     if lora is not None:
         if not isinstance(lora, tuple) or len(lora) not in (2, 3):
@@ -51,14 +55,15 @@ def read_head(
                 f"{name} must have the dtype and device of hidden, {like.dtype} on {like.device}, got "
                 f"{part.dtype} on {part.device}; use {name}.to(hidden) or autocast"
             )
-    if hidden.ndim == 0 or weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or not weight.numel():
+    shape = tuple(linear_weight.shape)
+    if hidden.ndim == 0 or len(shape) != 2 or shape[1] != hidden.shape[-1] or not linear_weight.numel():
         raise ValueError(
-            "weight must be (V, D) and hidden (..., D), got "
-            f"{tuple(weight.shape)} and {tuple(hidden.shape)}; a class is a row of the weight"
+            "linear_weight must be (V, D) and hidden (..., D), got "
+            f"{shape} and {tuple(hidden.shape)}; a class is a row of linear_weight"
         )
-    v, d = weight.shape
-    if bias is not None and bias.shape != (v,):
-        raise ValueError(f"bias must be ({v},), one number per class, got {tuple(bias.shape)}")
+    v, d = shape
+    if linear_bias is not None and linear_bias.shape != (v,):
+        raise ValueError(f"linear_bias must be ({v},), one number per class, got {tuple(linear_bias.shape)}")
     if lora is not None:
         a, b = lora[:2]
         if a.ndim != 2 or b.ndim != 2 or a.shape[1] != d or b.shape[0] != v or a.shape[0] != b.shape[1]:
@@ -69,8 +74,8 @@ def read_head(
     given = {name: _without_gaps(part) for name, part in given.items()}
     return Head(
         given["hidden"],
-        given["weight"],
-        given.get("bias"),
+        given["linear_weight"],
+        given.get("linear_bias"),
         given.get("lora[0]"),
         given.get("lora[1]"),
         float(scale),
@@ -105,17 +110,15 @@ def read_softcap(softcap: float | None) -> float | None:
 
 
 def read_target(
-    head: Head, shape: torch.Size, target: Tensor | None, class_weight: Tensor | None, ignore_index: int
+    head: Head, shape: torch.Size, target: Tensor | None, weight: Tensor | None, ignore_index: int
 ) -> Targets:
     """Check the targets of rows of this shape."""
     like = head.hidden.new_empty(0, dtype=head.work_dtype)
-    return read_targets(
-        target, shape, len(head.weight), len(shape), like, class_weight, ignore_index, "class_weight"
-    )
+    return read_targets(target, shape, len(head.weight), len(shape), like, weight, ignore_index)
 
 
-def read_row_weight(
-    row_weight: Tensor | None, shape: torch.Size, head: Head, denominator: Any, reduction: str
+def read_sample_weight(
+    sample_weight: Tensor | None, shape: torch.Size, head: Head, denominator: Any, reduction: str
 ) -> Tensor | None:
     """Check the weights of the rows, and the denominator."""
     check_reduction(reduction)
@@ -129,9 +132,9 @@ def read_row_weight(
             _check_finite("denominator", denominator)
             if denominator <= 0:
                 raise ValueError(f"denominator must be above 0, got {denominator}")
-    if row_weight is None:
+    if sample_weight is None:
         return None
-    return read_per_row(row_weight, shape).to(head.hidden.device, head.work_dtype)
+    return read_per_row(sample_weight, shape).to(head.hidden.device, head.work_dtype)
 
 
 def is_traced(head: Head, backend: str) -> bool:
@@ -173,7 +176,7 @@ def check_rows(loss: RowFunction) -> None:
         if not hasattr(term, "per_row"):
             raise ValueError(
                 f"a fused loss must look at one row at a time, got {term!r}; pass logits: "
-                "loss(hidden @ weight.T, target)"
+                "loss(hidden @ linear_weight.T, target)"
             )
 
 
@@ -201,13 +204,13 @@ def read_job(
     if targets.soft is not None and targets.soft.requires_grad:
         raise ValueError(
             "target must need no gradient in a fused loss, got probabilities that do; pass target.detach(), "
-            "or logits: loss(hidden @ weight.T, target)"
+            "or logits: loss(hidden @ linear_weight.T, target)"
         )
     learnt = _learnt(loss, targets)
     if whole and learnt:
         raise ValueError(
             "numbers in the loss and class weights must need no gradient with whole rows, got one that does; "
-            "pass logits: loss(hidden @ weight.T, target)"
+            "pass logits: loss(hidden @ linear_weight.T, target)"
         )
     plan = plan_share(
         head,
@@ -241,12 +244,12 @@ def _check_single(
 
     def of(rows: slice) -> Tensor:
         return loss.of(
-            Row(
+            RowStatistics(
                 lambda stat: known[stat][rows],
                 num_classes=num_classes,
                 target=target[rows],
                 class_weight=weight,
-                whole=None if logits is None else Whole(logits[rows], target[rows]),
+                full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
             )
         )
 
@@ -255,7 +258,7 @@ def _check_single(
     if both.shape != (2,) or not torch.allclose(both, torch.cat(each), rtol=1e-4, atol=0, equal_nan=True):
         raise ValueError(
             f"a fused loss must look at one row at a time, got {loss!r}, whose loss of a row depends on the "
-            "rows beside it; pass logits: loss(hidden @ weight.T, target)"
+            "rows beside it; pass logits: loss(hidden @ linear_weight.T, target)"
         )
 
 

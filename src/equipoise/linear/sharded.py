@@ -51,21 +51,21 @@ class ShardBlock(Block):
             self._block.write(replace(slope, total=None), out)
 
 
-def find_classes(weight: Tensor, lora: Any, *, compare: bool = True, **given: Any) -> Run | None:
+def find_classes(linear_weight: Tensor, lora: Any, *, compare: bool = True, **given: Any) -> Run | None:
     """Return this rank's run of the classes of a weight, or None if that is no DTensor.
 
     Args:
-        weight: The weight.
+        linear_weight: The weight of the head.
         lora: Its low-rank part.
         compare: Whether all ranks are here to say that they were given the same.
         given: What else must be the same.
     """
-    if not is_dtensor(weight):
+    if not is_dtensor(linear_weight):
         return None
     refuse_tracer(given["hidden"])
     parts = lora if isinstance(lora, tuple) else (lora,)
     given |= {f"lora[{index}]": part for index, part in enumerate(parts)}
-    return open_weight(weight, given if compare else None)
+    return open_weight(linear_weight, given if compare else None)
 
 
 def plan_share(head: Head, classes: Run | None, *, whole: bool, **options: Any) -> Plan:

@@ -1,4 +1,4 @@
-"""What a loss is: one method over a `Row`, combined by `+` and `*`, listed in a table by an `Entry`."""
+"""What a loss is: one method over `RowStatistics`, combined by `+` and `*`, listed in a table by `Entry`."""
 
 import operator
 from abc import ABCMeta, abstractmethod
@@ -12,7 +12,16 @@ from torch import Tensor
 
 from equipoise import linear
 from equipoise.reduction import IGNORE_INDEX, Batch, Reduction, check_reduction, no_autocast, read, reduce
-from equipoise.rows import Rank, Row, RowFunction, Stat, dense, needs, row_losses, weighs
+from equipoise.rows import (
+    Rank,
+    RowFunction,
+    RowStatistics,
+    Stat,
+    applies_class_weight,
+    dense,
+    needs,
+    row_losses,
+)
 from equipoise.sharded import is_dtensor
 from equipoise.stats import traced
 
@@ -45,7 +54,7 @@ class Loss(metaclass=_LossClass):
         target: Tensor | None = None,
         weight: Tensor | None = None,
         *,
-        row_weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
@@ -59,7 +68,7 @@ class Loss(metaclass=_LossClass):
             target: Class indices, or probabilities in the shape of the logits, whose rows should sum to one;
                 the loss is then its expectation over them. Penalties alone need none.
             weight: Weight of each class: of the rows of that class, and of their part in the mean.
-            row_weight: Weight of each row, and of its part in the mean; 2 counts as the row twice.
+            sample_weight: Weight of each row, and of its part in the mean; 2 counts as the row twice.
             mask: Bool, True where a class is allowed; the logits of the others count as minus infinity.
             ignore_index: Rows with this class index count for nothing, whatever they hold; nor do those of
                 weight 0, unless the weight needs a gradient.
@@ -68,8 +77,8 @@ class Loss(metaclass=_LossClass):
 
         Shapes:
             logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities;
-            weight (C,); row_weight the shape of the logits without C; mask (C,) or the shape of the logits;
-            result a single number, or with reduction "none" the shape of the logits without C.
+            weight (C,); sample_weight the shape of the logits without C; mask (C,) or the shape of the
+            logits; result a single number, or with reduction "none" the shape of the logits without C.
 
         Raises:
             TypeError: If logits are not floating, or targets are neither integers nor probabilities.
@@ -86,13 +95,21 @@ class Loss(metaclass=_LossClass):
                 logits,
                 target,
                 weight=weight,
-                row_weight=row_weight,
+                sample_weight=sample_weight,
                 mask=mask,
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
         check_reduction(reduction)
-        batch = read(logits, target, weight, ignore_index, row_weight, mask, weighs=weighs(self))
+        batch = read(
+            logits,
+            target,
+            weight,
+            ignore_index,
+            sample_weight,
+            mask,
+            applies_class_weight=applies_class_weight(self),
+        )
         if reduction == "none" and (
             mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
         ):
@@ -106,12 +123,12 @@ class Loss(metaclass=_LossClass):
     def linear(
         self,
         hidden: Tensor,
-        weight: Tensor,
+        linear_weight: Tensor,
         target: Tensor | None = None,
-        bias: Tensor | None = None,
         *,
-        class_weight: Tensor | None = None,
-        row_weight: Tensor | None = None,
+        linear_bias: Tensor | None = None,
+        weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
         ignore_index: int = IGNORE_INDEX,
         reduction: Reduction = "mean",
         denominator: float | Tensor | None = None,
@@ -124,26 +141,26 @@ class Loss(metaclass=_LossClass):
     ) -> Tensor:
         r"""Return the loss of the logits :math:`x W^\top + b` against targets, without holding them.
 
-        The same number and gradients as `loss(hidden @ weight.T + bias, target)`, from a block of the logits
-        at a time. Where the loss is reduced, its gradient is made together with it, in three matrix products;
-        with reduction "none", or weights that need a gradient themselves, the logits are made a second time
-        in the backward pass. `equipoise.linear.explain` says which, and what it will hold.
+        The same number and gradients as `loss(hidden @ linear_weight.T + linear_bias, target)`, from a block
+        of the logits at a time. Where the loss is reduced, its gradient is made together with it, in three
+        matrix products; with reduction "none", or weights that need a gradient themselves, the logits are
+        made a second time in the backward pass. `equipoise.linear.explain` says which, and what it will hold.
 
         Args:
             hidden: (..., D), the hidden states x.
-            weight: (V, D), as in `torch.nn.Linear`. A DTensor may be sharded over the classes, where every
-                rank has the same rows; its gradient is sharded likewise.
+            linear_weight: (V, D), as in `torch.nn.Linear`. A DTensor may be sharded over the classes,
+                where every rank has the same rows; its gradient is sharded likewise.
             target: (...) class indices, or (..., V) probabilities; penalties alone need none.
-            bias: (V,).
-            class_weight: (V,) weight of each class: of the rows of that class, and of their part in the mean.
-            row_weight: (...) weight of each row, and of its part in the mean.
+            linear_bias: (V,).
+            weight: (V,) weight of each class: of the rows of that class, and of their part in the mean.
+            sample_weight: (...) weight of each row, and of its part in the mean.
             ignore_index: Rows with this class index count for nothing.
             reduction: "mean", "sum" or "none".
             denominator: What to divide the sum by for "mean", such as the number of tokens in all the batches
                 that make a step; None divides by the weights of the rows that count.
-            logit_scale: Factor on the logits, before `bias`.
+            logit_scale: Factor on the logits, before `linear_bias`.
             softcap: s to cap the logits by s tanh(z / s); None for no cap.
-            lora: (A, B) or (A, B, scale), A (r, D) and B (V, r), whose product is added to the weight.
+            lora: (A, B) or (A, B, scale), A (r, D) and B (V, r), whose product is added to `linear_weight`.
             grad: "auto", "forward" or "recompute": when the gradient is made.
             block_bytes: Memory for a block of logits, to which rows that begin at cache lines may add a
                 little; None for at most 128 MiB on a CPU and at least twice that on an accelerator.
@@ -175,11 +192,11 @@ class Loss(metaclass=_LossClass):
         return linear.reduced(
             self,
             hidden,
-            weight,
+            linear_weight,
             target,
-            bias,
-            class_weight=class_weight,
-            row_weight=row_weight,
+            linear_bias=linear_bias,
+            weight=weight,
+            sample_weight=sample_weight,
             ignore_index=ignore_index,
             reduction=reduction,
             denominator=denominator,
@@ -244,21 +261,21 @@ class RowLoss(Loss):
     """
 
     @property
-    def weighs(self) -> bool:
+    def applies_class_weight(self) -> bool:
         """Whether `per_row` carries the class weights itself, as those of more than the target's class."""
         return False
 
     @abstractmethod
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row, elementwise in the answers of `row`."""
 
-    def of(self, row: Row, /) -> Tensor:
+    def of(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row times its class weight."""
         losses = self.per_row(row)
-        return losses if self.weighs or row.class_weight is None else losses * row.weight
+        return losses if self.applies_class_weight or row.class_weight is None else losses * row.weight
 
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return reduce(_row_losses(self, batch), batch, reduction, row_weight=batch.per_row)
+        return reduce(_row_losses(self, batch), batch, reduction, sample_weight=batch.per_row)
 
 
 class BatchLoss(Loss):
@@ -298,7 +315,7 @@ class Sum(Loss):
         """Return the pairs (coefficient, loss)."""
         return self.parts
 
-    def of(self, row: Row, /) -> Tensor:
+    def of(self, row: RowStatistics, /) -> Tensor:
         """Return the weighted sum of the row losses among the terms."""
         return _add(
             coefficient * term.of(row) for coefficient, term in self.parts if isinstance(term, RowLoss)
@@ -311,7 +328,7 @@ class Sum(Loss):
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(reduce(_row_losses(self, batch), batch, reduction, row_weight=batch.per_row))
+            parts.append(reduce(_row_losses(self, batch), batch, reduction, sample_weight=batch.per_row))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -343,7 +360,7 @@ def _row_losses(loss: RowFunction, batch: Batch) -> Tensor:
     return row_losses(loss, batch.logits, batch.target, batch.soft, class_weight=batch.weight, stats=stats)
 
 
-def rows_of(batch: Batch, stats: Sequence[Stat]) -> Row:
+def rows_of(batch: Batch, stats: Sequence[Stat]) -> RowStatistics:
     """Return the rows of a batch held against class indices, given what they will be asked."""
     shard = batch.shard
     if shard is None:
@@ -355,7 +372,9 @@ def rows_of(batch: Batch, stats: Sequence[Stat]) -> Row:
             known.update(shard.ask(stats if stat in stats else [stat], batch.logits, batch.target))
         return known[stat]
 
-    return Row(answer, num_classes=batch.num_classes, target=batch.target, class_weight=batch.weight)
+    return RowStatistics(
+        answer, num_classes=batch.num_classes, target=batch.target, class_weight=batch.weight
+    )
 
 
 def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equipoise.losses.base import Loss, RowLoss, Sum
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 from equipoise.stats import traced
 from equipoise.targets.matrix import Kind, Matrix, labelled
 
@@ -207,7 +207,7 @@ class SimilarityCrossEntropy(RowLoss):
         object.__setattr__(self, "similarity", similarity)
         hold(self, "similarity", _check_similarity)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.largest
         return -row.expected_log_prob(self.similarity.fit(odds, row.num_classes, "similarity"))
@@ -255,11 +255,11 @@ class PairwiseCrossEntropy(RowLoss):
         object.__setattr__(self, "weights", weights)
         hold(self, "weights", _check_weights)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        weights = self.weights.fit(whole.logits, row.num_classes, "weights")
-        return -(whole.rows(weights) * F.logsigmoid(whole.own - whole.classes)).sum(-1)
+        full = row.full_logits
+        weights = self.weights.fit(full.logits, row.num_classes, "weights")
+        return -(full.rows(weights) * F.logsigmoid(full.own - full.classes)).sum(-1)
 
 
 @final
@@ -305,10 +305,10 @@ class ExpectedCost(RowLoss):
         object.__setattr__(self, "costs", costs)
         hold(self, "costs", _check_costs)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        return whole.mean(self.costs.fit(whole.logits, row.num_classes, "costs"))
+        full = row.full_logits
+        return full.mean(self.costs.fit(full.logits, row.num_classes, "costs"))
 
 
 def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:

@@ -13,7 +13,7 @@ from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row, Whole, finite_limit
+from equipoise.rows import FullLogits, RowStatistics, finite_limit
 from equipoise.stats import traced
 
 
@@ -48,16 +48,16 @@ class SquaredCDF(RowLoss):
         distance).
     """
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        probs = whole.logits.clamp(min=-finite_limit(whole.logits.dtype)).softmax(1)
-        present = (whole.logits > -torch.inf).to(probs.dtype)
+        full = row.full_logits
+        probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
+        present = (full.logits > -torch.inf).to(probs.dtype)
         below = probs.cumsum(1).square() * present  # of F_k, for a target above k
         above = _from_the_end(probs)
         beyond = F.pad(above[:, 1:], (0, 1)).square() * present  # of 1 - F_k, for a target up to k
         every = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(beyond)
-        return every if whole.target is None else every.gather(1, whole.target[:, None])[:, 0]
+        return every if full.target is None else every.gather(1, full.target[:, None])[:, 0]
 
 
 def _from_the_end(values: Tensor) -> Tensor:
@@ -121,12 +121,12 @@ class SoftmaxMargin(RowLoss):
         object.__setattr__(self, "costs", costs)
         hold(self, "costs", _check_margins)
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
-        costs = self.costs.fit(whole.logits, row.num_classes, "costs")
-        gaps = whole.classes - whole.own + whole.rows(costs)
-        own = whole.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
+        full = row.full_logits
+        costs = self.costs.fit(full.logits, row.num_classes, "costs")
+        gaps = full.classes - full.own + full.rows(costs)
+        own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
         return _softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
 
 
@@ -192,30 +192,30 @@ class HierarchicalCrossEntropy(RowLoss):
         object.__setattr__(self, "_arrays", arrays)
         object.__setattr__(self, "_held", tuple(map(torch.tensor, arrays)))
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        whole = row.whole
+        full = row.full_logits
         inside, depths = self.__dict__["_held"]
-        if traced(whole.logits):  # which may not meet a tensor made before
+        if traced(full.logits):  # which may not meet a tensor made before
             inside, depths = map(torch.tensor, self.__dict__["_arrays"])
         if inside.shape[1] != row.num_classes:
             raise ValueError(
                 f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
             )
-        inside = inside.to(whole.logits.device)
-        losses = torch.zeros_like(whole.own[..., 0])
+        inside = inside.to(full.logits.device)
+        losses = torch.zeros_like(full.own[..., 0])
         alpha = like(self.alpha, losses)
         for level in range(len(depths)):
-            part, union = whole.rows(inside[level]), whole.rows(inside[level + 1])
-            odds = _log_sum(whole, union & ~part) - _log_sum(whole, part)
+            part, union = full.rows(inside[level]), full.rows(inside[level + 1])
+            odds = _log_sum(full, union & ~part) - _log_sum(full, part)
             weight = torch.exp(-alpha * depths[level].to(losses))
-            losses = losses + (weight if whole.target is None else weight[whole.target]) * _softplus(odds)
+            losses = losses + (weight if full.target is None else weight[full.target]) * _softplus(odds)
         return losses
 
 
-def _log_sum(whole: Whole, chosen: Tensor) -> Tensor:
+def _log_sum(full: FullLogits, chosen: Tensor) -> Tensor:
     """Log-sum-exp of the logits of some classes; of none it is finite but beyond reach."""
-    return torch.where(chosen, whole.classes, -finite_limit(whole.logits.dtype)).logsumexp(-1)
+    return torch.where(chosen, full.classes, -finite_limit(full.logits.dtype)).logsumexp(-1)
 
 
 def _tuples(tree: Any) -> Any:

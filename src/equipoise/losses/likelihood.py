@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like, log_add
 from equipoise.losses.table import Entry
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 
 
 @final
@@ -55,14 +55,14 @@ class CrossEntropy(RowLoss):
         check_number("label_smoothing", self.label_smoothing, 0, 1, "0 is plain cross entropy")
 
     @property
-    def weighs(self) -> bool:
+    def applies_class_weight(self) -> bool:
         """Whether labels are smoothed: as torch does it, a class weighs its own part of the target."""
         return not isinstance(self.label_smoothing, (int, float)) or self.label_smoothing != 0
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         loss = -F.logsigmoid(row.log_odds())
-        if not self.weighs:
+        if not self.applies_class_weight:
             return loss
         smoothing = like(self.label_smoothing, loss)
         if row.class_weight is None:
@@ -113,7 +113,7 @@ class FlooredCrossEntropy(RowLoss):
     def __post_init__(self) -> None:
         check_number("floor", self.floor, 0, 1, "it is a probability")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         if not isinstance(self.floor, Tensor):
             check_floor(self.floor, row.num_classes)
@@ -166,7 +166,7 @@ class Focal(RowLoss):
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma, 0, hint="0 is cross entropy")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         return -torch.exp(like(self.gamma, odds) * F.logsigmoid(-odds)) * F.logsigmoid(odds)
@@ -211,7 +211,7 @@ class Poly(RowLoss):
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, -1, hint="0 is cross entropy")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         return like(self.epsilon, odds) * torch.sigmoid(-odds) - F.logsigmoid(odds)
@@ -245,7 +245,7 @@ class Brier(RowLoss):
         Brier, Monthly Weather Review 78 (1950).
     """
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         return torch.sigmoid(-odds) ** 2 + torch.exp(2 * F.logsigmoid(odds) - row.log_odds(2.0))

@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_number, like, log_add, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 
 GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"
 
@@ -69,7 +69,7 @@ class GammaCrossEntropy(RowLoss):
         check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
         check_number("min_weight", self.min_weight, 0, 1, "1 is cross entropy")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         gamma = like(self.gamma, odds)
@@ -184,7 +184,7 @@ class Reweighted(RowLoss):
                 f"weight must be a function of target probabilities, got {self.weight!r}; try TaiLrWeight()"
             )
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         probs = torch.sigmoid(odds.detach())
@@ -236,7 +236,7 @@ class GeneralizedCrossEntropy(RowLoss):
     def __post_init__(self) -> None:
         check_number("q", self.q, 0, 1, "0 is cross entropy, 1 is 1 - p_y")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         log_prob = F.logsigmoid(row.log_odds())
         q = like(self.q, log_prob)
@@ -285,7 +285,7 @@ class SymmetricCrossEntropy(RowLoss):
         check_number("beta", self.beta, 0)
         check_number("log_zero", self.log_zero, high=0, hint="it stands for the log of zero")
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
         reverse = -like(self.log_zero, odds) * torch.sigmoid(-odds)

@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import BatchLoss, RowLoss
 from equipoise.losses.options import refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 
 
 @final
@@ -41,7 +41,7 @@ class Entropy(RowLoss):
         To explore: Williams and Peng 1991. As confidence penalty: Pereyra et al. 2017, arXiv:1701.06548.
     """
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the penalty of one row."""
         return row.entropy
 
@@ -72,9 +72,9 @@ class Gini(RowLoss):
         Breiman et al., Classification and Regression Trees, 1984.
     """
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the penalty of one row."""
-        return -torch.expm1(row.excess(2.0) - 2 * row.excess())
+        return -torch.expm1(row.logsumexp_gap(2.0) - 2 * row.logsumexp_gap())
 
 
 @final
@@ -125,12 +125,12 @@ class Decisiveness(RowLoss):
                 "None counts the logits"
             )
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the penalty of one row."""
         power = _exponent(self.num_classes or row.num_classes)
-        base = row.excess()
+        base = row.logsumexp_gap()
         # sum of q is exp(once - power * base), sum of q^2 exp(twice - 2 * power * base); once >= twice
-        once, twice = row.excess(power), row.excess(2 * power)
+        once, twice = row.logsumexp_gap(power), row.logsumexp_gap(2 * power)
         return torch.exp(twice - 2 * power * base) * torch.expm1(once - twice + power * base)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import Row
+from equipoise.rows import RowStatistics
 
 
 @final
@@ -100,7 +100,7 @@ class LogitRange(RowLoss):
         )
         return cls(width=max(0.0, math.log((1 - floor) / ((num_classes - 1) * floor))))
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the penalty of one row."""
         largest, smallest = row.largest, row.smallest
         if self.width is not None:
@@ -137,7 +137,7 @@ class ZLoss(RowLoss):
         Zoph et al. 2022, arXiv:2202.08906, section 3.
     """
 
-    def per_row(self, row: Row, /) -> Tensor:
+    def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the penalty of one row."""
         return row.lse() ** 2
 

@@ -4,7 +4,7 @@ from equipoise.stats.ask import PIECE, TRACED, ask, ask_all, direct, nothing, ob
 from equipoise.stats.base import Ask, Group, Stat, State
 from equipoise.stats.block import Block
 from equipoise.stats.fast import FastTile, Rooms
-from equipoise.stats.peaks import Entropy, Excess, LogSumExp
+from equipoise.stats.peaks import Entropy, LogSumExp, LogSumExpGap
 from equipoise.stats.simple import ClassCount, Largest, MeanLogit, Smallest
 from equipoise.stats.slope import Slope, mix
 from equipoise.stats.sums import tried
@@ -18,7 +18,7 @@ __all__ = [
     "Block",
     "ClassCount",
     "Entropy",
-    "Excess",
+    "LogSumExpGap",
     "Group",
     "ExpectedLogProb",
     "FastTile",

@@ -88,7 +88,7 @@ class LogSumExp(Stat):
 
 @final
 @dataclass(frozen=True)
-class Excess(Stat):
+class LogSumExpGap(Stat):
     r"""How far the log-sum-exp at a scale c lies above the largest: :math:`\log\sum_k e^{c (z_k - \max z)}`.
 
     At scale 1 it is minus the log of the largest probability. Between 0 and log C, and exact near 0, where
@@ -109,7 +109,7 @@ class Excess(Stat):
         return merge_peaks(one, two, self.scale)
 
     def value(self, state: State, /) -> Tensor:
-        """Excess (N,)."""
+        """The gap (N,)."""
         return excess(state)
 
     def slope(self, state: State, /) -> Slope:

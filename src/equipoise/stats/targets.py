@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.stats.base import Ask, Stat, State
-from equipoise.stats.peaks import Excess, excess, lowered, merge_peaks, peak_of, share
+from equipoise.stats.peaks import LogSumExpGap, excess, lowered, merge_peaks, peak_of, share
 from equipoise.stats.simple import Largest, merge_extremes
 from equipoise.stats.slope import Slope
 from equipoise.stats.tile import Tile, at_target, finite_limit, scaled
@@ -221,4 +221,4 @@ class ExpectedLogProb(Stat):
             return ask(self, logits, None)[:, None]
         masked = logits == -torch.inf
         gaps = logits.masked_fill(masked, 0.0) - ask(Largest(), logits, None)[:, None]
-        return (gaps - ask(Excess(), logits, None)[:, None]).masked_fill(masked, 0.0) @ self.rows.T
+        return (gaps - ask(LogSumExpGap(), logits, None)[:, None]).masked_fill(masked, 0.0) @ self.rows.T

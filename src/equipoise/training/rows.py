@@ -138,7 +138,8 @@ class Stacked:
 def mean_losses(objective: Objective, logits: Tensor, batch: Batch) -> Tensor:
     """The mean loss (K,) of each copy."""
     if len(logits) == 1:  # the mean of one copy is the loss itself, also where a term sees the whole batch
-        return objective(logits[0], batch.target[0], row_weight=None if batch.even else batch.share[0])[None]
+        share = None if batch.even else batch.share[0]
+        return objective(logits[0], batch.target[0], sample_weight=share)[None]
     losses = objective(logits.flatten(0, 1), batch.target.flatten(), reduction="none")
     return (losses.view_as(batch.share) * batch.share).sum(dim=1)
 

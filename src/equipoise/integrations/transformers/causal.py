@@ -236,7 +236,9 @@ class FusedHead:
         if not self._model.training:
             self._statistics = _statistics(hidden, weight, target, bias, lora=lora, **options)
         objective = self.objective.to(hidden.device)
-        return objective.linear(hidden, weight, target, bias, lora=lora, denominator=count, **options)
+        return objective.linear(
+            hidden, weight, target, linear_bias=bias, lora=lora, denominator=count, **options
+        )
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> Any:
         """Return the output without logits, and with the statistics."""
@@ -282,7 +284,9 @@ def _statistics(
     hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None, **options: Any
 ) -> Tensor:
     """Return the statistics (B, T, 4) of each token."""
-    row = linear.rows(hidden, weight, target, bias, stats=[LogOdds(), Entropy(), Margin()], **options)
+    row = linear.row_statistics(
+        hidden, weight, target, linear_bias=bias, stats=[LogOdds(), Entropy(), Margin()], **options
+    )
     odds = row.log_odds()
     correct = torch.where(odds.isnan(), odds, row.correct.to(odds))
     found = torch.stack((-F.logsigmoid(odds), row.entropy, correct, odds.sigmoid()), -1)

@@ -24,7 +24,7 @@ def test_a_weight_is_a_count(loss: Loss, reduction: str) -> None:
     logits, target, times, often = rows()
     weight = torch.rand(C, dtype=torch.float64)
     options = {"weight": weight, "ignore_index": int(target[-1]), "reduction": reduction}
-    found = loss(logits, target, row_weight=times.double(), **options)
+    found = loss(logits, target, sample_weight=times.double(), **options)
     expected = loss(logits[often], target[often], **options)
     torch.testing.assert_close(found, expected, rtol=64 * EPS, atol=64 * EPS)
     assert not torch.isclose(found, loss(logits, target, **options), rtol=1e-6)  # the control
@@ -35,13 +35,15 @@ def test_with_target_probabilities_and_more_dimensions(loss: Loss) -> None:
     logits, _, times, often = rows()
     soft = torch.rand(6, C, dtype=torch.float64)
     expected = loss(logits[often], soft[often])
-    torch.testing.assert_close(loss(logits, soft, row_weight=times), expected, rtol=64 * EPS, atol=64 * EPS)
+    torch.testing.assert_close(
+        loss(logits, soft, sample_weight=times), expected, rtol=64 * EPS, atol=64 * EPS
+    )
     folded = [each.reshape(2, 3, C).movedim(-1, 1) for each in (logits, soft)]
-    found = loss(*folded, row_weight=times.reshape(2, 3))
+    found = loss(*folded, sample_weight=times.reshape(2, 3))
     torch.testing.assert_close(found, expected, rtol=64 * EPS, atol=64 * EPS)
 
 
 def test_unreduced() -> None:
     logits, target, times, _ = rows()
-    found = CrossEntropy()(logits, target, row_weight=times, reduction="none")
+    found = CrossEntropy()(logits, target, sample_weight=times, reduction="none")
     assert torch.equal(found, times * CrossEntropy()(logits, target, reduction="none"))
