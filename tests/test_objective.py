@@ -25,7 +25,7 @@ from equipoise.losses import (
     Sum,
 )
 from equipoise.penalties import Balance, Entropy, LogitRange
-from equipoise.reduction import REDUCTIONS
+from equipoise._batch import REDUCTIONS
 from equipoise.rows import RowStatistics
 from equipoise.schedules import Constant, Cosine, Linear, Schedule
 

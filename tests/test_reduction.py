@@ -13,7 +13,7 @@ from torch import Tensor
 from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
-from equipoise.reduction import REDUCTIONS, read, reduce
+from equipoise._batch import REDUCTIONS, read, reduce
 from equipoise.rows import RowStatistics, dense
 
 EPS = torch.finfo(torch.float64).eps

@@ -15,7 +15,7 @@ from torch import Tensor
 from equipoise import linear
 from equipoise.losses.base import rows_of
 from equipoise.objective import Objective
-from equipoise.reduction import no_autocast, read
+from equipoise._batch import no_autocast, read_batch
 from equipoise.stats import Entropy, LogOdds
 
 try:
@@ -194,7 +194,7 @@ def _of_logits(
     **_: Any,
 ) -> Tensor:
     """Return sum and count of the target probability and of the entropy, (2, 2)."""
-    batch = read(logits, target, None, objective.ignore_index, sample_weight, mask)
+    batch = read_batch(logits, target, None, objective.ignore_index, sample_weight, mask)
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])

@@ -6,14 +6,12 @@ from typing import Any, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from equipoise.kernels import cpu
+from equipoise.kernels.gate import is_plain
 from equipoise.kernels.program import Compiled, fits
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
-
-_functorch = torch._C._functorch
 
 
 class DenseLoss(RowFunction, Protocol):
@@ -73,29 +71,6 @@ def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor
             _by_value[value] = found
         held[1][key] = found
     return found
-
-
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether tensors lie in the memory of a CPU, and only autograd follows the operations on them.
-
-    If not, as under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and for
-    subclasses of Tensor, what is computed must be operations of torch.
-    """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._is_tracing()
-    ):
-        return False
-    for tensor in tensors:
-        if tensor is not None and (type(tensor) not in _TYPES or not tensor.is_cpu):
-            return False
-    return True
-
-
-_TYPES = (Tensor, torch.nn.Parameter)
 
 
 class Call(NamedTuple):

@@ -28,7 +28,7 @@ from equipoise.linear.reading import (
     read_target,
 )
 from equipoise.linear.sharded import find_classes, plan_share, take_share
-from equipoise.reduction import IGNORE_INDEX, Targets, left_out, no_autocast, reduce, without
+from equipoise._batch import IGNORE_INDEX, Targets, left_out, no_autocast, reduce, without
 from equipoise.rows import RowStatistics, applies_class_weight, row_losses
 from equipoise.sharded import whole
 from equipoise.stats import (

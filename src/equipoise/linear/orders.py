@@ -11,7 +11,7 @@ from equipoise.linear.blocks import OpenBlock
 from equipoise.linear.head import Gradients, Head, width
 from equipoise.linear.memory import Loan
 from equipoise.linear.plan import Plan
-from equipoise.reduction import Targets
+from equipoise._batch import Targets
 from equipoise.rows import RowFunction, RowStatistics, row_losses
 from equipoise.sharded import Run
 from equipoise.stats import Block, Group, kernels, some, spoil

@@ -11,7 +11,7 @@ from equipoise.linear.blocks import OpenBlock, TorchBlock
 from equipoise.linear.head import HALF, Head
 from equipoise.linear.orders import Job
 from equipoise.linear.sharded import plan_share
-from equipoise.reduction import Targets, check_reduction, read_per_row, read_targets
+from equipoise._batch import Targets, check_reduction, read_sample_weight, read_targets
 from equipoise.rows import FullLogits, RowFunction, RowStatistics, Stat, needs
 from equipoise.sharded import Run, is_dtensor
 from equipoise.stats import TRACED, Group, Rooms, cpp, kernels, traced, tried
@@ -134,7 +134,7 @@ def read_sample_weight(
                 raise ValueError(f"denominator must be above 0, got {denominator}")
     if sample_weight is None:
         return None
-    return read_per_row(sample_weight, shape).to(head.hidden.device, head.work_dtype)
+    return read_sample_weight(sample_weight, shape).to(head.hidden.device, head.work_dtype)
 
 
 def is_traced(head: Head, backend: str) -> bool:

@@ -13,8 +13,9 @@ from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import FullLogits, RowStatistics, finite_limit
-from equipoise.stats import traced
+from equipoise.statistics import FullLogits, RowStatistics
+from equipoise.statistics.states import finite_limit
+from equipoise.kernels.gate import is_traced
 
 
 @final
@@ -125,7 +126,7 @@ class SoftmaxMargin(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         costs = self.costs.fit(full.logits, row.num_classes, "costs")
-        gaps = full.classes - full.own + full.rows(costs)
+        gaps = full.classes - full.target_logit + full.rows(costs)
         own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
         return _softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
 
@@ -196,14 +197,14 @@ class HierarchicalCrossEntropy(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         inside, depths = self.__dict__["_held"]
-        if traced(full.logits):  # which may not meet a tensor made before
+        if is_traced(full.logits):  # which may not meet a tensor made before
             inside, depths = map(torch.tensor, self.__dict__["_arrays"])
         if inside.shape[1] != row.num_classes:
             raise ValueError(
                 f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
             )
         inside = inside.to(full.logits.device)
-        losses = torch.zeros_like(full.own[..., 0])
+        losses = torch.zeros_like(full.target_logit[..., 0])
         alpha = like(self.alpha, losses)
         for level in range(len(depths)):
             part, union = full.rows(inside[level]), full.rows(inside[level + 1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like, log_add
 from equipoise.losses.table import Entry
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 
 @final

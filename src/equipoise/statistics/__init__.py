@@ -1,1 +1,27 @@
 """Statistics of rows of logits: a few numbers per row, of which nearly every loss is made."""
+
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
+from equipoise.statistics.mean import ClassCount, MeanLogit
+from equipoise.statistics.reference import row_statistics
+from equipoise.statistics.row import FullLogits, RowStatistics
+from equipoise.statistics.soft_target import ExpectedLogProb
+from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
+
+__all__ = [
+    "ClassCount",
+    "Entropy",
+    "ExpectedLogProb",
+    "FullLogits",
+    "Largest",
+    "LogOdds",
+    "LogSumExp",
+    "LogSumExpGap",
+    "Margin",
+    "MeanLogit",
+    "Rank",
+    "RowStatistics",
+    "Smallest",
+    "Statistic",
+    "row_statistics",
+]

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from equipoise.statistics.states import RowStates
@@ -38,9 +37,3 @@ class Statistic(ABC):
 
 
 Compute = Callable[[Statistic, Tensor, Tensor | None], Tensor]  # one statistic (N,) of logits and targets
-
-
-def valid(states: RowStates) -> Tensor:
-    """Return 1 for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
-    base = states.all.base
-    return torch.where((states.all.max_exp() > 0) & (base < torch.inf), 1.0, torch.nan).to(base.dtype)

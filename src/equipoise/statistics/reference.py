@@ -3,13 +3,13 @@
 Autograd, forward mode, `torch.func`, `torch.compile` and dispatch modes see ordinary operations.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from equipoise.statistics.base import Statistic, valid
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.row import FullLogits, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -32,16 +32,26 @@ def partial(
         base: (N,) what the sums are relative to, at least as large as the largest logit here; None for that.
         min_base: (N,) the same for the smallest.
     """
-    logits = mark_bad_rows(logits, complete=start is None)
     columns = torch.arange(logits.shape[1], device=logits.device) + (start or 0)
-    others, target_logit, here = logits, None, None
+    constant, here = logits.detach(), None
+    highest = constant.amax(1)
+    largest = highest
     if separate:
         assert target is not None
         here = columns == target[:, None]
+        largest = torch.where(here, -torch.inf, constant).amax(1)
+    # A bad row is nan in each entry, and so in its gradient. A run of the classes may be masked.
+    usable = highest.isfinite() if start is None else highest < torch.inf
+    scale = torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    logits = logits * scale[:, None]
+    others, target_logit = logits, None
+    if here is not None:
         others = torch.where(here, -torch.inf, logits)
         target_logit = torch.where(here, logits, 0.0).sum(1)
         if start is not None:
             target_logit = torch.where(here.any(1), target_logit, -torch.inf)
+    if base is None:
+        base = torch.where(largest == -torch.inf, torch.finfo(logits.dtype).min, largest) * scale
 
     def soft_of(soft: SoftTargets) -> Tensor:
         table = soft.table.to(logits)
@@ -56,21 +66,7 @@ def partial(
         return table[target] if table.ndim == 1 else table[target, target]
 
     sums = _Dense(others, target_logit, soft_of, base, min_base)
-    return RowStates(Sums(sums.read), target_logit, target_soft)
-
-
-def mark_bad_rows(logits: Tensor, *, complete: bool = True) -> Tensor:
-    """Return the logits with nan in each entry of a bad row, whose gradient is then nan too.
-
-    A row is bad if it has a nan or plus infinity, or no class that is not masked.
-
-    Args:
-        logits: (N, B).
-        complete: Whether all classes are there; a run of them may be masked.
-    """
-    highest = logits.detach().amax(1, keepdim=True)
-    usable = highest.isfinite() if complete else highest < torch.inf
-    return logits * torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    return RowStates(Sums(sums.read), target_logit, target_soft, scale if start is None else None)
 
 
 class _Dense:
@@ -80,8 +76,8 @@ class _Dense:
         logits: Of the classes that are summed over; minus infinity for the others.
         target_logit: (N,), where ranks are read.
         soft_of: Returns soft targets (N, B).
-        base: (N,) or None.
-        min_base: (N,) or None.
+        base: (N,) what the sums are relative to.
+        min_base: (N,) the same for the smallest logit, or None for that here.
     """
 
     def __init__(
@@ -89,15 +85,11 @@ class _Dense:
         logits: Tensor,
         target_logit: Tensor | None,
         soft_of: Callable[[SoftTargets], Tensor],
-        base: Tensor | None,
+        base: Tensor,
         min_base: Tensor | None,
     ) -> None:
-        info = torch.finfo(logits.dtype)
         self._logits, self._target_logit, self._soft_of = logits, target_logit, soft_of
         self._min_base = min_base
-        if base is None:
-            highest = logits.detach().amax(1)
-            base = torch.where(highest == -torch.inf, info.min, highest)
         self._base = base
         self._gap = (logits - base[:, None]).clamp(min=-FAR)
         self._first = logits == base[:, None]
@@ -151,16 +143,53 @@ class _Dense:
         return torch.where(equal, torch.exp(torch.where(equal, z - least[:, None], 0.0)), 0.0).sum(1)
 
 
-def statistics_of(
-    statistics: Sequence[Statistic], logits: Tensor, target: Tensor | None
-) -> dict[Any, Tensor]:
-    """Return statistics (N,) of logits (N, C) and targets, in plain differentiable torch."""
-    separate = any(statistic.separates_target for statistic in statistics)
-    states = partial(logits, target, separate=separate)
-    scale = valid(states)
-    return {statistic: statistic.finalize(states) * scale for statistic in statistics}
+def row_statistics(
+    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None
+) -> RowStatistics:
+    """Return what a loss may ask of logits, in plain differentiable torch.
+
+    Args:
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None for losses that need none.
+        weight: (C,) weight of each class.
+    """
+    held: dict[bool, RowStates] = {}
+
+    def compute(statistic: Statistic) -> Tensor:
+        if target is None and statistic.reads_target:
+            raise ValueError("target must be given, got None; only penalties can do without one")
+        separate = statistic.separates_target
+        if True not in held and (separate or False not in held):
+            held[separate] = partial(logits, target, separate=separate)
+        states = held[True] if True in held else held[False]
+        return statistic.finalize(states) * states.valid
+
+    return RowStatistics(
+        compute,
+        num_classes=logits.shape[1],
+        class_weight=weight,
+        weight=None if weight is None or target is None else weight[target],
+        full_logits=None if target is None else FullLogits(marked(logits), target),
+    )
 
 
-def statistic_of(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
-    """Return one statistic (N,) of logits and targets."""
-    return statistics_of([statistic], logits, target)[statistic]
+def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
+    """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
+    logits = marked(logits)
+
+    def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+        return row_statistics(logits, target).compute(statistic)
+
+    return RowStatistics(
+        lambda statistic: statistic.for_each_class(logits, compute),
+        num_classes=logits.shape[1],
+        class_weight=weight,
+        weight=weight,
+        full_logits=FullLogits(logits, None),
+    )
+
+
+def marked(logits: Tensor) -> Tensor:
+    """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
+    usable = logits.detach().amax(1, keepdim=True).isfinite()
+    return logits * torch.where(usable, 1.0, torch.nan).to(logits.dtype)

@@ -146,6 +146,7 @@ class RowStates:
         sums: Over all classes, or over all but the target if that is kept separate.
         target_logit: (N,) logit of the target where it is kept separate, else None.
         target_soft: Returns the soft targets' entry (N,) at the target.
+        valid: (N,) as the property, where it is known.
 
     Attributes:
         all: The sums over all classes.
@@ -157,8 +158,9 @@ class RowStates:
         sums: Sums,
         target_logit: Tensor | None = None,
         target_soft: Callable[[SoftTargets], Tensor] | None = None,
+        valid: Tensor | None = None,
     ) -> None:
-        self._sums = sums
+        self._sums, self._valid = sums, valid
         self._target_logit = target_logit
         self._target_soft = target_soft
         self.separate = target_logit is not None
@@ -179,6 +181,14 @@ class RowStates:
         if not separate:
             return cls(sums)
         return cls(sums, read(StateName("target_logit")), lambda soft: read(StateName("target_soft", soft)))
+
+    @property
+    def valid(self) -> Tensor:
+        """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
+        if self._valid is not None:
+            return self._valid
+        base = self.all.base
+        return torch.where((self.all.max_exp() > 0) & (base < torch.inf), 1.0, torch.nan).to(base.dtype)
 
     @property
     def others(self) -> Sums:

@@ -20,7 +20,7 @@ from equipoise.integrations.transformers.outputs import shifted
 from equipoise.integrations.transformers.training import read_objective
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
-from equipoise.reduction import IGNORE_INDEX
+from equipoise._batch import IGNORE_INDEX
 from equipoise.stats import Entropy, LogOdds, Margin
 
 

@@ -13,20 +13,22 @@ import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
+from equipoise.kernels.gate import is_plain
 from equipoise.masking import apply_mask
 from equipoise.sharded import Shard, is_dtensor, open_logits, refuse_mask, whole
-from equipoise.stats import direct
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 IGNORE_INDEX = -100  # torch's
+LABELS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What rows are held against.
+    """The targets of rows and the weights of their classes.
 
     Args:
+        labels: (N,) int64 class indices as they were given, or None.
         target: (N,) class indices with ignored rows set to 0, or None.
         soft: (N, C) target probabilities, or None.
         kept: (N,) false for ignored rows, or None when every row counts.
@@ -34,13 +36,14 @@ class Targets:
         shape: Shape of the per-row losses as the user sees them.
     """
 
+    labels: Tensor | None = None
     target: Tensor | None = None
     soft: Tensor | None = None
     kept: Tensor | None = None
     weight: Tensor | None = None
     shape: torch.Size
 
-    def row_weight(self, like: Tensor) -> Tensor | None:
+    def mean_weight(self, like: Tensor) -> Tensor | None:
         """Weight (N,) of each row in the mean: its class's, 0 if ignored; None when all count once."""
         if self.target is None:
             return None
@@ -57,12 +60,14 @@ class Batch(Targets):
 
     Args:
         logits: (N, C), float32 at least; this rank's part of them where they are shared out.
-        per_row: (N,) weight of each row beside its class's, or None when all count once.
+        sample_weight: (N,) weight of each row beside its class's, or None when all count once.
+        ignore_index: The label of rows that are left out.
         shard: Which part of the logits is this rank's, or None.
     """
 
     logits: Tensor
-    per_row: Tensor | None = None
+    sample_weight: Tensor | None = None
+    ignore_index: int = IGNORE_INDEX
     shard: Shard | None = None
 
     @property
@@ -70,15 +75,14 @@ class Batch(Targets):
         """Number of all classes."""
         return self.logits.shape[1] if self.shard is None else self.shard.classes.size
 
-    @property
-    def whole(self) -> "Batch":
-        """The batch with all the logits, gathered from the ranks that share them."""
+    def gathered(self) -> "Batch":
+        """Return the batch with all the logits, gathered from the ranks that share them."""
         if self.shard is None:
             return self
         return replace(self, logits=self.shard.gather(self.logits), shard=None)
 
 
-def read(
+def read_batch(
     logits: Tensor,
     target: Tensor | None,
     weight: Tensor | None = None,
@@ -124,12 +128,53 @@ def read(
         logits = apply_mask(logits, mask, axis)
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
-    per_row = None if sample_weight is None else read_per_row(sample_weight, shape).to(rows)
-    out = left_out(found, per_row, applies_class_weight=applies_class_weight)
+    row_weight = None if sample_weight is None else read_sample_weight(sample_weight, shape).to(rows)
+    out = left_out(found, row_weight, applies_class_weight=applies_class_weight)
     if out is not None and rows.shape[1]:  # a rank may hold no class
         own = out if shard is None else shard.rows.of(out)
         rows = without(rows, own, lambda rows: rows.amax(1).isfinite())
-    return Batch(logits=rows, per_row=per_row, shard=shard, **vars(found))
+    return Batch(
+        logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found)
+    )
+
+
+def target_shape(logits: Tensor) -> torch.Size:
+    """Return the shape of the logits without the class dimension."""
+    if logits.ndim == 2:
+        return logits.shape[:1]
+    axis = 0 if logits.ndim == 1 else 1
+    return logits.shape[:axis] + logits.shape[axis + 1 :]
+
+
+def kernel_rows(
+    logits: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
+    """Return logits (N, C), labels (N,), class and sample weights as a kernel takes them.
+
+    None where the kernel cannot take them, or `read_batch` has more to check.
+    """
+    if not is_plain(logits, target, weight, sample_weight) or type(ignore_index) is not int:
+        return None
+    if logits.ndim == 0 or not logits.is_floating_point():
+        return None
+    rows, shape = logits, target_shape(logits)
+    if logits.ndim != 2:
+        axis = 0 if logits.ndim == 1 else 1
+        rows = logits.movedim(axis, -1).reshape(shape.numel(), logits.shape[axis])
+    if target is None:
+        if weight is not None:
+            return None
+    elif target.shape != shape or target.dtype not in LABELS:
+        return None
+    elif target.ndim != 1 or target.dtype != torch.int64:
+        target = target.reshape(-1).long()
+    if not rows.shape[1] or (weight is not None and weight.shape != rows.shape[1:]):
+        return None
+    if sample_weight is not None:
+        if sample_weight.shape != shape:
+            return None
+        sample_weight = sample_weight.reshape(-1)
+    return rows, target, weight, sample_weight
 
 
 def read_targets(
@@ -184,10 +229,10 @@ def read_targets(
     indices = target.reshape(-1).long()
     kept = indices != ignore_index
     inside = _in_range(torch.where(kept, indices, 0), classes, ignore_index)
-    return Targets(target=inside, kept=kept, weight=weight, shape=shape)
+    return Targets(labels=indices, target=inside, kept=kept, weight=weight, shape=shape)
 
 
-def read_per_row(sample_weight: Tensor, shape: torch.Size) -> Tensor:
+def read_sample_weight(sample_weight: Tensor, shape: torch.Size) -> Tensor:
     """Check weights of rows against the shape of their losses, and lay them out as rows."""
     if not isinstance(sample_weight, Tensor) or sample_weight.shape != shape:
         got = tuple(sample_weight.shape) if isinstance(sample_weight, Tensor) else _kind(sample_weight)
@@ -220,7 +265,7 @@ def without(numbers: Tensor, out: Tensor, usable: Callable[[Tensor], Tensor]) ->
         out: (N,) which rows are left out: a factor of 0 on what they hold does not undo a nan.
         usable: Returns which rows are harmless.
     """
-    branch = direct(numbers)  # what is known of the rows at no cost saves a copy
+    branch = is_plain(numbers)  # what is known of the rows at no cost saves a copy
     if branch and not out.any():
         return numbers
     bad = out & ~usable(numbers.detach())
@@ -244,7 +289,7 @@ def reduce(
         sample_weight: (N,) weight of each row.
         denominator: What to divide the sum by for "mean"; None divides by the sum of the weights.
     """
-    weight = targets.row_weight(losses)
+    weight = targets.mean_weight(losses)
     if sample_weight is not None:
         if targets.kept is not None:
             sample_weight = torch.where(targets.kept, sample_weight, 0.0)
