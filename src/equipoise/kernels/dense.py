@@ -129,16 +129,16 @@ def reduced(
     return _forward(logits, target, weight, sample_weight, call, keep=False)[0]
 
 
-def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> cpu.Logits:
-    return cpu.Logits(
+def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes:
+    return cpu.pack_logits(
         logits.data_ptr(),
         cpu.KINDS[logits.dtype],
         logits.stride(0),
         *logits.shape,
-        None if target is None else target.data_ptr(),
+        0 if target is None else target.data_ptr(),
         -1,
         0.0,
-        None if table is None else table.data_ptr(),
+        0 if table is None else table.data_ptr(),
         0 if table is None or table.ndim == 1 else table.stride(0),
         torch.get_num_threads(),
     )
@@ -164,7 +164,7 @@ def _forward(
     sums = (ctypes.c_double * 2)()
     bad = cpu.library().equipoise_losses(
         compiled.address,
-        ctypes.addressof(block := _block(logits, target, table)),
+        _block(logits, target, table),
         call.ignore_index,
         None if weight is None else weight.data_ptr(),
         None if sample_weight is None else sample_weight.data_ptr(),
@@ -173,7 +173,6 @@ def _forward(
         None if kept is None else kept.data_ptr(),
         ctypes.addressof(sums),
     )
-    del block
     if bad:
         assert target is not None
         raise ValueError(
@@ -226,7 +225,7 @@ class _Dense(torch.autograd.Function):
             scale = grad.item() / ctx.denominator if ctx.denominator else torch.nan
         cpu.library().equipoise_gradient(
             compiled.address,
-            ctypes.addressof(block := _block(logits, target, table)),
+            _block(logits, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -236,7 +235,6 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        del block
         return out, None, None, None, None
 
 

@@ -10,9 +10,6 @@ from equipoise.kernels import cpu
 from equipoise.statistics.states import SoftTargets, StateName
 from equipoise.statistics.trace import Operand, Program, uses
 
-SCALES = 4  # of exponentials that one program may use
-
-
 @final
 class Compiled:
     """A program for the compiled kernel.
@@ -39,16 +36,16 @@ class Compiled:
             return first + operand.value if operand.kind == "result" else place[operand]
 
         numbers = [_state_id(operand.value, scales) for operand in states]
-        code: list[int] = []
-        for op, read in program.instructions:
-            registers = [register(operand) for operand in read]
-            code += [cpu.OPS[op], *(registers + [0, 0])[:3]]
+        code = [
+            cpu.Instruction(cpu.OPS[op], *(register(operand) for operand in read))
+            for op, read in program.instructions
+        ]
         self._inputs = (ctypes.c_int32 * max(1, len(numbers)))(*numbers)
         values = [operand.value for operand in constants] + [0.0] * len(options)
         self._constants = (ctypes.c_double * max(1, len(values)))(*values)
         self.options = [program.options[operand.value] for operand in options]
         self._first_option = len(constants)
-        self._code = (ctypes.c_int32 * max(1, len(code)))(*code)
+        self._code = (cpu.Instruction * max(1, len(code)))(*code)
         self._soft = next(
             (name.parameter for name in uses(program) if isinstance(name.parameter, SoftTargets)), None
         )
@@ -56,14 +53,14 @@ class Compiled:
         self._structure = cpu.Program(
             program.separate,
             len(scales),
-            (ctypes.c_double * SCALES)(*scales),
+            (ctypes.c_double * cpu.SCALES)(*scales),
             sum(1 << number for number in set(numbers)),
             len(numbers),
-            ctypes.addressof(self._inputs),
+            self._inputs,
             len(values),
-            ctypes.addressof(self._constants),
+            self._constants,
             len(program.instructions),
-            ctypes.addressof(self._code),
+            self._code,
             register(program.result),
         )
         self.address = ctypes.addressof(self._structure)
@@ -86,7 +83,7 @@ class Compiled:
 def fits(program: Program) -> bool:
     """Return whether the kernel can run a program."""
     soft = {name.parameter for name in uses(program) if _is_soft(name)}
-    return len(_scales(program)) <= SCALES and len(soft) <= 1
+    return len(_scales(program)) <= cpu.SCALES and len(soft) <= 1
 
 
 def _scales(program: Program) -> list[float]:
