@@ -242,11 +242,21 @@ def _pack(block: Block, table: Tensor | None) -> bytes:
     )
 
 
+def fits(names: Sequence[StateName]) -> bool:
+    """Return whether the compiled kernel can compute numbers of a state in one call."""
+    soft = {name.parameter for name in names if isinstance(name.parameter, SoftTargets)}
+    return len(_scales(names)) <= cpu.SCALES and len(soft) <= 1
+
+
+def _scales(names: Sequence[StateName]) -> list[float]:
+    return sorted({n.parameter for n in names if n.kind in ("max_exp", "rest_exp")})  # pyright: ignore[reportArgumentType]
+
+
 def _request(
     names: Sequence[StateName], block: Block
 ) -> tuple[cpu.Program, list[StateName], Tensor | None]:
     """Return a program without instructions that computes numbers of a state, those in its order, and a table."""
-    scales = sorted({n.parameter for n in names if n.kind in ("max_exp", "rest_exp")})  # pyright: ignore[reportArgumentType]
+    scales = _scales(names)
     soft = next((name.parameter for name in names if isinstance(name.parameter, SoftTargets)), None)
 
     def number(name: StateName) -> int:
