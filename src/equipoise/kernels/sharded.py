@@ -16,7 +16,7 @@ from torch import Tensor
 from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivative
 from equipoise.kernels import cpu, triton
 from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend
-from equipoise.statistics.base import Statistic, valid
+from equipoise.statistics.base import Statistic
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
 from equipoise.statistics.trace import states_of
 
@@ -127,8 +127,7 @@ def statistics_of(
         logits = logits.contiguous()
     numbers: Any = _MergedStates.apply(logits, rows, names, separate, shard.classes)
     states = RowStates.read(dict(zip(names, numbers, strict=True)).__getitem__, separate=separate)
-    scale = valid(states)
-    values = torch.stack([statistic.finalize(states) * scale for statistic in statistics])
+    values = torch.stack([statistic.finalize(states) * states.valid for statistic in statistics])
     return dict(zip(statistics, shard.rows.gather(values, 1), strict=True))
 
 

@@ -15,9 +15,9 @@ from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fi
 from equipoise.kernels.dense import Prepared, prepared
 from equipoise.kernels.gate import TRACED
 from equipoise.kernels.program import Compiled
+from equipoise.kernels.sharded import ShardedBackend
 from equipoise.linear.inputs import Inputs, Lora, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
-from equipoise.linear.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction
 from equipoise.statistics.states import RowStates, StateName
@@ -60,8 +60,7 @@ class Setup:
     def block(self, logits: Tensor, rows: slice) -> Block:
         """Return a block of the logits of some rows."""
         target = None if self.targets.target is None else self.targets.target[rows]
-        start = None if self.classes is None else self.classes.start
-        return Block(logits, self.names, self.separate, target, start, self.softcap)
+        return Block(logits, self.names, self.separate, target, softcap=self.softcap)
 
     def states(self, numbers: Mapping[StateName, Tensor]) -> RowStates:
         """Return the states whose numbers (N,) are given."""
@@ -123,7 +122,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
         found.skips_zero_weight,
         targets,
         inputs.softcap,
-        _of_ranks(backend, trace.states, inputs.classes),
+        backend if inputs.classes is None else ShardedBackend(backend, inputs.classes),
         plan,
         inputs.classes,
     )
@@ -142,7 +141,7 @@ def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setu
         inputs, reasons=reasons, full_logits=False, backend=name, why_torch="there is no loss"
     )
     separate = any(statistic.separates_target for statistic in statistics)
-    backend = _of_ranks(backend, names, inputs.classes)
+    backend = backend if inputs.classes is None else ShardedBackend(backend, inputs.classes)
     return Setup(
         None, names, separate, False, None, False, inputs.targets, inputs.softcap, backend, plan, inputs.classes
     )
@@ -257,15 +256,6 @@ def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
                 "it is compiled with the package where there is g++ on Linux"
             )
     return "torch", TorchBackend()
-
-
-def _of_ranks(backend: Backend, names: Sequence[StateName], classes: Run | None) -> Backend:
-    """Return a backend for the classes of one process, or of this rank."""
-    if classes is None:
-        return backend
-    if any(name.kind == "greater" for name in names):
-        raise ValueError("rows must be complete for a rank, got them in parts; ask for Margin")
-    return ShardedBackend(backend, classes)
 
 
 _row_wise: WeakSet[Prepared] = WeakSet()  # losses without a program that were found to look at one row at a time
