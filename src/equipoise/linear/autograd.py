@@ -174,7 +174,7 @@ class _OfFullLogits(torch.autograd.Function):
         """Return the gradients of the head."""
         _refuse_second_derivative()
         head = Head.from_parameters(ctx.saved_tensors, ctx.scales)
-        return None, None, *compute_blocks(ctx.setup, head, ctx.needs_input_grad[2:], grad.contiguous())[1]
+        return None, None, *compute_blocks(ctx.setup, head, ctx.needs_input_grad[2:], grad)[1]
 
 
 def recomputed_numbers(setup: Setup, head: Head) -> dict[StateName, Tensor]:

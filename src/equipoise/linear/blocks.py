@@ -31,6 +31,7 @@ def compute_blocks(
     """
     blocks = list(row_blocks(head, setup))
     threads = min(setup.plan.threads, len(blocks))
+    factor = factor.contiguous()  # the gradient of a sum has strides of 0
     losses = torch.empty_like(factor)
     if setup.compiled is not None:
         setup.compiled.read_options()

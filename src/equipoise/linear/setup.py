@@ -20,8 +20,8 @@ from equipoise.linear.inputs import Inputs, Lora, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction
-from equipoise.statistics.states import RowStates, StateName
-from equipoise.statistics.trace import states_of
+from equipoise.statistics.states import RowStates, SoftTargets, StateName
+from equipoise.statistics.trace import Trace, states_of
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 
@@ -115,7 +115,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     )
     return Setup(
         loss,
-        trace.states,
+        trace.states if full_logits else _names(loss, trace, inputs),
         trace.separate,
         full_logits,
         compiled if plan.program else None,
@@ -126,6 +126,23 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
         plan,
         inputs.classes,
     )
+
+
+def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
+    """Return the numbers of the state that a loss reads, with the tables of soft targets of this very call."""
+    if not any(isinstance(name.parameter, SoftTargets) for name in trace.states):
+        return trace.states
+    asked: dict[Statistic, None] = {}
+    weight, ones = inputs.targets.weight, inputs.head.hidden.new_ones(1, dtype=inputs.head.work_dtype)
+
+    def compute(statistic: Statistic) -> Tensor:
+        asked[statistic] = None
+        return ones
+
+    with torch.no_grad():
+        of_row = None if weight is None else ones
+        loss.of(RowStatistics(compute, num_classes=inputs.num_classes, class_weight=weight, weight=of_row))
+    return states_of(tuple(asked), inputs.head.work_dtype)
 
 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
