@@ -15,10 +15,10 @@ from torch import Tensor
 
 from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivative
 from equipoise.kernels import cpu, triton
-from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend
+from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend, fits
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.row import RowStatistics
-from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
+from equipoise.statistics.states import RowStates, StateName, Sums, merge
 from equipoise.statistics.trace import states_of
 
 
@@ -197,8 +197,6 @@ def _local_backend(device: torch.device, names: Sequence[StateName]) -> Backend:
     """Return what computes a rank's states of dense logits."""
     if device.type == "cuda" and triton.available(device):
         return triton.TritonBackend()
-    tables = {name.parameter for name in names if isinstance(name.parameter, SoftTargets)}
-    scales = {name.parameter for name in names if name.kind in ("max_exp", "rest_exp")}
-    if device.type == "cpu" and cpu.available() and len(tables) <= 1 and len(scales) <= cpu.SCALES:
+    if device.type == "cpu" and cpu.available() and fits(names):
         return CppBackend()
     return TorchBackend()
