@@ -1,7 +1,7 @@
 """States of blocks and their gradients by two Triton kernels, on a GPU.
 
-A matrix product of torch's made the block. One kernel reads it once for every sum of the state, the other writes
-the gradient. In the kernels `i_` is an index, `o_` are offsets, `m_` is a mask and `b_` a block in registers.
+One kernel reads a block once for all sums of the state, the other writes the gradient. In the kernels `i_` is an
+index, `o_` are offsets, `m_` is a mask and `b_` a block in registers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ constexpr: TypeAlias = Any
 
 
 def available(device: torch.device) -> bool:
-    """Return whether the kernels can run there: on a GPU, or anywhere if TRITON_INTERPRET=1 was set in time."""
+    """Return whether the kernels can run there: on a GPU, or anywhere if TRITON_INTERPRET=1 was set before."""
     if find_spec("triton") is None:
         return False
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
@@ -344,7 +344,7 @@ def _gradient(
     scales: constexpr, soft: constexpr, padded: constexpr, separate: constexpr, capped: constexpr,
     least: constexpr, gap: constexpr, far: constexpr, limit: constexpr, block: constexpr,
 ):  # fmt: skip
-    """Write the gradient of a part of a row; `numbers` holds the bases and the coefficients, a row for each."""
+    """Write the gradient of a part of a row; `numbers` are the bases and the coefficients, a row for each."""
     i_n = tl.program_id(0).to(tl.int64)
     work = numbers.dtype.element_ty
     numbers += i_n
