@@ -1,7 +1,7 @@
 """States of blocks and their gradients by two Triton kernels, on a GPU.
 
-One kernel reads a block once for all sums of the state, the other writes the gradient. In the kernels `i_` is an
-index, `o_` are offsets, `m_` is a mask and `b_` a block in registers.
+One kernel reads a block once for all sums of the state, the other writes the gradient. In the kernels `i_` is
+an index, `o_` are offsets, `m_` is a mask and `b_` a block in registers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from equipoise.kernels.block import Block
 from equipoise.statistics.states import FAR, SoftTargets, StateName, finite_limit
 
 BLOCK = 4096  # most logits that a program holds at a time
-SUMS = ("target_logit", "base", "max_exp", "sum_logit", "count", "min_base", "min_exp", "greater", "rest_gap")
+SUMS: tuple[str, ...] = (
+    "target_logit",
+    "base",
+    "max_exp",
+    "sum_logit",
+    "count",
+    "min_base",
+    "min_exp",
+    "greater",
+    "rest_gap",
+)
 
 # What the kernels name of Triton: `_kernels` finds it when first needed, as importing this must be light.
 tl: Any = None
@@ -29,7 +39,7 @@ constexpr: TypeAlias = Any
 
 
 def available(device: torch.device) -> bool:
-    """Return whether the kernels can run there: on a GPU, or anywhere if TRITON_INTERPRET=1 was set before."""
+    """Return whether the kernels can run there: on a GPU, or anywhere if TRITON_INTERPRET=1 was set."""
     if find_spec("triton") is None:
         return False
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
