@@ -9,8 +9,10 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +124,53 @@ def test_the_kernels_in_a_process_of_their_own() -> None:
     found = re.search(r"(\d+) passed", done.stdout)
     assert found is not None
     assert int(found[1]) > len(FAULTS) + 3 * ROWS
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize(("logits", "work"), [("bf16", "fp32"), ("fp64", "fp64")])
+def test_the_kernels_compile_for_a_gpu(
+    logits: str, work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's types are stricter than those of its interpreter; no GPU is needed to compile."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    backend, compiler = (import_module(f"triton.{name}") for name in ("backends.compiler", "compiler"))
+    given: dict[str, Any] = {
+        "z": f"*{logits}",
+        "z_stride": "i64",
+        "rows": "i32",
+        "width": "i32",
+        "start": "i32",
+    }
+    given |= {
+        "target": "*i64",
+        "constants": f"*{work}",
+        "tables": (f"*{work}",) * 2,
+        "table_strides": ("i32",) * 2,
+    }
+    flags = {
+        "scales": 2,
+        "soft": 2,
+        "padded": 2,
+        "separate": True,
+        "capped": True,
+        "level": True,
+        "least": True,
+    }
+    numbers = {"lowest": -3e38, "far": -1e4, "limit": -(2.0**62), "block": 1024}
+    constants = flags | {"greater": True, "gap": True} | numbers
+    for kernel, of_kernel in zip(
+        kernels._kernels(),
+        ({"out": f"*{work}"}, {"numbers": f"*{work}", "out": f"*{logits}", "out_stride": "i64"}),
+        strict=True,
+    ):
+        names = kernel.arg_names
+        signature = {name: (given | of_kernel).get(name, "constexpr") for name in names}
+        values = {(names.index(name),): value for name, value in constants.items() if name in names}
+        source = compiler.ASTSource(kernel, signature, values)
+        options = {"enable_fp_fusion": False}
+        gpu = backend.GPUTarget("cuda", 90, 32)
+        compiled = compiler.compile(source, target=gpu, options=options)
+        assert "st.global" in compiled.asm["ptx"]
 
 
 def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
