@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,11 @@ class TestKernels(BackendTests):
 
     def test_nothing_planted_is_sound(self, tmp_path: Path) -> None:
         check(planted(tmp_path / "planted.py", "numbers", "numbers").TritonBackend(), self.few_rows())
+
+    def test_targets_with_gaps_between_rows(self) -> None:
+        block = self.few_rows()
+        assert block.target is not None
+        check(self.backend, replace(block, target=torch.stack((block.target, block.target.flip(0)), 1)[:, 0]))
 
     def test_rows_with_gaps_between_classes_are_refused(self) -> None:
         z = torch.randn(4, 3, device=DEVICE)
