@@ -153,22 +153,27 @@ def kernel_rows(
 
     None where the kernel cannot take them, or `read_batch` has more to check.
     """
-    if not is_plain(logits, target, weight, sample_weight) or type(ignore_index) is not int:
+    if type(ignore_index) is not int or not is_plain(logits, target, weight, sample_weight):
         return None
-    if logits.ndim == 0 or not logits.is_floating_point():
+    shape, rows = logits.shape, logits
+    if len(shape) == 2:
+        shape, classes = shape[:1], shape[1]
+    elif shape:
+        axis = 0 if len(shape) == 1 else 1
+        shape, classes = target_shape(logits), shape[axis]
+        rows = logits.movedim(axis, -1).reshape(shape.numel(), classes)
+    else:
         return None
-    rows, shape = logits, target_shape(logits)
-    if logits.ndim != 2:
-        axis = 0 if logits.ndim == 1 else 1
-        rows = logits.movedim(axis, -1).reshape(shape.numel(), logits.shape[axis])
+    if not classes or not logits.is_floating_point():
+        return None
     if target is None:
         if weight is not None:
             return None
     elif target.shape != shape or target.dtype not in LABELS:
         return None
-    elif target.ndim != 1 or target.dtype != torch.int64:
+    elif len(shape) != 1 or target.dtype != torch.int64:
         target = target.reshape(-1).long()
-    if not rows.shape[1] or (weight is not None and weight.shape != rows.shape[1:]):
+    if weight is not None and weight.shape != (classes,):
         return None
     if sample_weight is not None:
         if sample_weight.shape != shape:

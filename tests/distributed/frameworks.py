@@ -114,7 +114,11 @@ def fsdp_loss_in_the_forward_of_the_head(mesh: DeviceMesh) -> None:
 
 
 def fsdp_head_in_parts_is_refused(mesh: DeviceMesh) -> None:
+<<<<<<< HEAD
     model = sharded_model(mesh, fused, separate_group=True)
+=======
+    model = sharded_model(mesh, fused, own_group=True)
+>>>>>>> core
     with pytest.raises(
         ValueError, match="must be the same on all 2 ranks that share the linear_weight"
     ) as caught:
@@ -193,7 +197,7 @@ def fsdp_over_tensor_parallel(grid: DeviceMesh) -> None:
     parallelize_module(model, grid["classes"], {"head": ColwiseParallel(use_local_output=False)})
     fully_shard(model, mesh=grid["rows"])
     assert wrong_by(grid["rows"], model) < 1e-14
-    with pytest.raises(ValueError, match="weight must be replicated, or Shard"):
+    with pytest.raises(ValueError, match="linear_weight must be replicated, or Shard"):
         MIX.linear(torch.zeros(3, 5).double(), model.head.weight, torch.zeros(3).long())
 
 

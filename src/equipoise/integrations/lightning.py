@@ -16,7 +16,7 @@ from equipoise import linear
 from equipoise.losses.base import rows_of
 from equipoise.objective import Objective
 from equipoise._batch import no_autocast, read_batch
-from equipoise.stats import Entropy, LogOdds
+from equipoise.statistics import Entropy, LogOdds
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -46,6 +46,7 @@ class Prepared:
         program = self.trace.program
         self.compiled = Compiled(program) if program and cpu.available() and fits(program) else None
         self.skips_zero_weight = not applies_class_weight(loss)
+        self.reads_target = self.trace.reads_target
 
 
 _by_value: dict[Any, Prepared] = {}
@@ -73,15 +74,6 @@ def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor
     return found
 
 
-class Call(NamedTuple):
-    """What the kernel is told beside the logits and the target."""
-
-    loss: DenseLoss
-    prepared: Prepared
-    ignore_index: int
-    reduction: str
-
-
 def reduced(
     loss: DenseLoss,
     logits: Tensor,
@@ -95,38 +87,53 @@ def reduced(
 
     Args:
         loss: The loss.
-        logits: Any strides.
-        target: (N,) int64 classes; others raise. None where the loss needs none.
+        logits: Any strides; `gate.is_plain`, as the other tensors.
+        target: (N,) int64 classes; None where the loss needs none.
         weight: (C,) class weights.
         sample_weight: (N,) weights of rows.
         ignore_index: Rows with this class are left out.
         reduction: "none", "mean" or "sum".
     """
-    if not is_plain(logits, target, weight, sample_weight) or not cpu.available():
-        return None
-    if (weight is not None and weight.requires_grad) or (
-        sample_weight is not None and sample_weight.requires_grad
-    ):
-        return None
     dtype = logits.dtype
     work = torch.float64 if dtype == torch.float64 else torch.float32
     found = prepared(loss, logits.shape[1], work, weight)
-    if found.compiled is None or (target is None and found.trace.reads_target):
+    compiled = found.compiled
+    if compiled is None or (target is None and found.reads_target) or not cpu.available():
         return None
-    if any(option.requires_grad or not option.is_cpu for option in found.compiled.options):
-        return None
-    if weight is not None and (weight.dtype != work or not weight.is_contiguous()):
+    if compiled.options:
+        if any(option.requires_grad or not option.is_cpu for option in compiled.options):
+            return None
+        compiled.read_options()
+    if weight is not None:
+        if weight.requires_grad:
+            return None
         weight = weight.to(work).contiguous()
-    if sample_weight is not None and (sample_weight.dtype != work or not sample_weight.is_contiguous()):
+    if sample_weight is not None:
+        if sample_weight.requires_grad:
+            return None
         sample_weight = sample_weight.to(work).contiguous()
     if target is not None and not target.is_contiguous():
         target = target.contiguous()
-    if logits.shape[1] > 1 and logits.stride(1) != 1:
+    if logits.stride(1) != 1 and logits.shape[1] > 1:
         logits = logits.contiguous()
-    call = Call(loss, found, ignore_index, reduction)
+    call = Call(target, weight, sample_weight, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
-        return _Dense.apply(logits, target, weight, sample_weight, call)  # pyright: ignore[reportReturnType]
-    return _forward(logits, target, weight, sample_weight, call, keep=False)[0]
+        return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
+    return _forward(logits, call, None)[0]
+
+
+class Call(NamedTuple):
+    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
+
+    target: Tensor | None
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    loss: Prepared
+    ignore_index: int
+    reduction: str
+
+
+_Pair = ctypes.c_double * 2
 
 
 def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes:
@@ -144,31 +151,22 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
     )
 
 
-def _forward(
-    logits: Tensor,
-    target: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    call: Call,
-    *,
-    keep: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None, float]:
-    """Return the loss, what the backward pass needs of each row, the soft targets and the mean's denominator."""
-    compiled = call.prepared.compiled
+def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
+    """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
+    target, weight, sample_weight, loss, ignore_index, reduction = call
+    compiled = loss.compiled
     assert compiled is not None
-    compiled.read_options()
     work = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    losses = torch.empty(len(logits), dtype=work) if reduction == "none" else None
     table = compiled.table(weight, work)
-    kept = torch.empty((logits.shape[0], compiled.kept), dtype=work) if keep else None
-    losses = torch.empty(logits.shape[0], dtype=work) if call.reduction == "none" else None
-    sums = (ctypes.c_double * 2)()
+    sums = _Pair()
     bad = cpu.library().equipoise_losses(
         compiled.address,
         _block(logits, target, table),
-        call.ignore_index,
+        ignore_index,
         None if weight is None else weight.data_ptr(),
         None if sample_weight is None else sample_weight.data_ptr(),
-        call.prepared.skips_zero_weight,
+        loss.skips_zero_weight,
         None if losses is None else losses.data_ptr(),
         None if kept is None else kept.data_ptr(),
         ctypes.addressof(sums),
@@ -176,56 +174,54 @@ def _forward(
     if bad:
         assert target is not None
         raise ValueError(
-            f"target must be in [0, {logits.shape[1]}) or ignore_index={call.ignore_index}, "
+            f"target must be in [0, {logits.shape[1]}) or ignore_index={ignore_index}, "
             f"got {int(target[bad - 1])}"
         )
     if losses is not None:
-        return losses, kept, table, 1.0
-    if call.reduction == "sum":
-        return torch.scalar_tensor(sums[0], dtype=work), kept, table, 1.0
-    value = sums[0] / sums[1] if sums[1] else torch.nan
-    return torch.scalar_tensor(value, dtype=work), kept, table, sums[1]
+        return losses, 1.0
+    total, denominator = sums
+    if reduction == "sum":
+        return torch.scalar_tensor(total, dtype=work), 1.0
+    return torch.scalar_tensor(total / denominator if denominator else torch.nan, dtype=work), denominator
 
 
 class _Dense(torch.autograd.Function):
     """A loss of dense logits. An old-style Function, as `setup_context` costs more than a small batch."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor | None,
-        weight: Tensor | None,
-        sample_weight: Tensor | None,
-        call: Call,
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, call: Call, loss: DenseLoss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the loss."""
-        value, kept, table, ctx.denominator = _forward(
-            logits, target, weight, sample_weight, call, keep=True
-        )
-        ctx.save_for_backward(logits, target, weight, sample_weight, kept, table)
-        ctx.call = call
+        target, weight, sample_weight, found, _, _ = call
+        assert found.compiled is not None
+        work = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work)
+        value, denominator = _forward(logits, call, kept)
+        ctx.call = call, loss, denominator
+        # Saved as tensors so that a change in place between the passes is detected.
+        if weight is None and sample_weight is None:
+            ctx.save_for_backward(logits, kept, target)
+        else:
+            ctx.save_for_backward(logits, kept, target, weight, sample_weight)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradient of the logits."""
-        logits, target, weight, sample_weight, kept, table = ctx.saved_tensors
-        call: Call = ctx.call
+        logits, kept, *tensors = ctx.saved_tensors
+        call, loss, denominator = ctx.call
         if torch.is_grad_enabled() or not is_plain(grad):
-            found = _in_torch(grad, logits, target, weight, sample_weight, call)
-            return found, None, None, None, None
-        compiled = call.prepared.compiled
-        assert compiled is not None
-        out = torch.empty(logits.shape, dtype=logits.dtype)
+            return _gradient_in_torch(grad, loss, logits, call), None, None
+        target, weight = tensors[0], tensors[1] if len(tensors) > 1 else None
+        compiled, reduction = call.loss.compiled, call.reduction
         rows, scale = None, 1.0
-        if call.reduction == "none":
+        if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
-            scale = grad.item() / ctx.denominator if ctx.denominator else torch.nan
+            scale = grad.item() / denominator if denominator else torch.nan
+        out = torch.empty(logits.shape, dtype=logits.dtype)
         cpu.library().equipoise_gradient(
             compiled.address,
-            _block(logits, target, table),
+            _block(logits, target, compiled.table(weight, kept.dtype)),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -235,21 +231,16 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        return out, None, None, None, None
+        return out, None, None
 
 
-def _in_torch(
-    grad: Tensor,
-    logits: Tensor,
-    target: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    call: Call,
-) -> Tensor:
+def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
     """Return the gradient by plain torch, where it is differentiated again or transformed."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = logits if again else logits.detach().requires_grad_()
-        value = call.loss.in_torch(leaf, target, weight, sample_weight, call.ignore_index, call.reduction)
+        value = loss.in_torch(
+            leaf, call.target, call.weight, call.sample_weight, call.ignore_index, call.reduction
+        )
         (found,) = torch.autograd.grad(value, leaf, grad.to(value.dtype), create_graph=again)
     return found

@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Never, NoReturn, final
 
@@ -22,8 +22,14 @@ from equipoise._batch import (
     reduce,
     target_shape,
 )
+<<<<<<< HEAD
 from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense, sharded
+=======
+from equipoise.kernels import dense
+from equipoise.kernels.gate import is_plain
+from equipoise.sharded import is_dtensor
+>>>>>>> core
 from equipoise.statistics import Rank, RowStatistics
 from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
 from equipoise.statistics.row import RowFunction, applies_class_weight
@@ -92,6 +98,12 @@ class Loss(metaclass=_LossClass):
             A nan or plus infinity in a row gives nan for that row, as does a row in which every class is
             masked: in its loss and in its gradient, and so in a mean or sum.
         """
+        check_reduction(reduction)
+        if mask is None and self._is_row_loss():
+            rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
+            value = None if rows is None else dense.reduced(self, *rows, ignore_index, reduction)
+            if value is not None:
+                return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
             return untraced(
@@ -103,12 +115,6 @@ class Loss(metaclass=_LossClass):
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
-        check_reduction(reduction)
-        if mask is None and self._is_row_loss():
-            rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
-            value = None if rows is None else dense.reduced(self, *rows, ignore_index, reduction)
-            if value is not None:
-                return value.reshape(target_shape(logits)) if value.ndim else value
         batch = read_batch(
             logits,
             target,
@@ -121,7 +127,8 @@ class Loss(metaclass=_LossClass):
         if reduction == "none" and not self._is_row_loss():
             [mixing, *_] = [term for _, term in self.terms() if not isinstance(term, RowLoss)]
             raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; it looks at the batch as a whole"
+                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; "
+                "it looks at the batch as a whole"
             )
         with no_autocast(batch.logits.device):
             return self._reduced(batch.gathered() if _needs_all_classes(self, batch) else batch, reduction)
@@ -137,9 +144,7 @@ class Loss(metaclass=_LossClass):
     ) -> Tensor:
         """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
         applies = applies_class_weight(self)
-        batch = read_batch(
-            logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies
-        )
+        batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
         losses = _losses_in_torch(_row_function(self), batch)
         return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
@@ -392,23 +397,16 @@ def _row_function(loss: Any) -> RowFunction:
 
 def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
     """Return the reduced loss of the terms of a loss that look at one row at a time."""
-    if batch.shard is None and batch.soft is None:
-        value = dense.reduced(
-            loss,
-            batch.logits,
-            batch.labels,
-            batch.weight,
-            batch.sample_weight,
-            batch.ignore_index,
-            reduction,
-        )
+    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
+    if batch.shard is None and batch.soft is None and is_plain(*inputs):
+        value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
         if value is not None:
             return value.reshape(batch.shape) if reduction == "none" else value
     return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
 
 
 def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return per-row losses (N,) in plain torch: against the target, or expected over target probabilities."""
+    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.soft is not None:
         row = row_statistics_for_each_class(batch.logits, weight=batch.weight)
         return (batch.soft * loss.of(row)).sum(1)
@@ -424,9 +422,7 @@ def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
         return False
     if batch.soft is not None or not loss._is_row_loss():
         return True
-    trace = dense.prepared(
-        _row_function(loss), batch.num_classes, batch.logits.dtype, batch.weight
-    ).trace
+    trace = dense.prepared(_row_function(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
     return trace.reads_full_logits or Rank() in trace.statistics
 
 

@@ -21,7 +21,7 @@ from equipoise.integrations.transformers.training import read_objective
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
 from equipoise._batch import IGNORE_INDEX
-from equipoise.stats import Entropy, LogOdds, Margin
+from equipoise.statistics import Entropy, LogOdds, Margin
 
 
 def fuse_lm_head(

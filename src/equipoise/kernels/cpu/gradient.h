@@ -61,8 +61,8 @@ inline void write_exponentials(
     const W* x, int64_t count, W base, W scale, W a, W b, W gap, W at_max, W* to) {
 #pragma omp simd
   EACH_CLASS {
-    const W g = x[c] - base, e = exp_nonpositive(unit ? g : scale * g);
-    const W below = plain ? a * e : e * (a + b * e + gap * (1 + bounded_gap(g)));
+    const W g = x[c] - base, e = exp_nonpositive(unit ? g : scale * g, W());
+    const W below = plain ? a * e : e * (a + b * e + gap * (1 + bounded_gap<W>(g)));
     const W one = x[c] == base ? at_max : below;
     to[c] = first ? one : to[c] + one;
   }
@@ -86,7 +86,9 @@ void row_gradient(const Program& p, const Plan& plan, const Logits& z, int64_t r
   const T* const row = static_cast<const T*>(z.data) + r * z.stride;
   const int64_t classes = z.classes, column = column_of(z, r);
   const W cap = static_cast<W>(z.softcap);
-  const bool more = f.at_min != 0 || f.present != 0 || f.soft_at_max != 0 || f.soft_below != 0;
+  const W base = f.base, at_max = f.at_max, min_base = f.min_base, at_min = f.at_min, present = f.present;
+  const W soft_at_max = f.soft_at_max, soft_below = f.soft_below;
+  const bool more = at_min != 0 || present != 0 || soft_at_max != 0 || soft_below != 0;
   if (f.nan || f.zero) {
     Out value;
     narrow(f.nan ? nan_of<W> : W(0), value);
@@ -115,25 +117,27 @@ void row_gradient(const Program& p, const Plan& plan, const Logits& z, int64_t r
       for (int k = 0; k < plan.exponentials; ++k) {
         if (f.e[k] == 0 && f.square[k] == 0 && (!plan.exponential[k].gap || f.gap == 0)) continue;
         if (written)
-          write_exponentials<false>(plan.exponential[k], x, count, f.base, f.e[k], f.square[k], f.gap, W(0), to);
+          write_exponentials<false>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, W(0), to);
         else
-          write_exponentials<true>(plan.exponential[k], x, count, f.base, f.e[k], f.square[k], f.gap, f.at_max, to);
+          write_exponentials<true>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, at_max, to);
         written = true;
       }
       if (!written) {
 #pragma omp simd
-        EACH_CLASS to[c] = x[c] == f.base ? f.at_max : 0;
+        EACH_CLASS to[c] = x[c] == base ? at_max : 0;
       }
-      if (f.at_min != 0 || f.present != 0) {
+      if (at_min != 0 || present != 0) {
 #pragma omp simd
-        EACH_CLASS to[c] += (x[c] == f.min_base ? f.at_min : 0) + (x[c] == -infinity<W> ? 0 : f.present);
+        EACH_CLASS to[c] += (x[c] == min_base ? at_min : 0) + (x[c] == -infinity<W> ? 0 : present);
       }
     }
-    if (f.soft_at_max != 0 || f.soft_below != 0) {
+    if (soft_at_max != 0 || soft_below != 0) {
       const W* const table = soft_of<W>(z, r) + at;
 #pragma omp simd
-      for (int64_t c = 0; c < width; ++c)
-        to[c] += x[c] == -infinity<W> ? 0 : table[c] * (x[c] == f.base ? f.soft_at_max : f.soft_below);
+      for (int64_t c = 0; c < width; ++c) {
+        const W t = table[c], factor = x[c] == base ? soft_at_max : soft_below;
+        to[c] += x[c] == -infinity<W> ? 0 : t * factor;
+      }
     }
     if (here && p.separate)
       to[column - at] = target == -infinity<W> ? 0 : f.target;

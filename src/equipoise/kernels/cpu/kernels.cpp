@@ -6,8 +6,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "gradient.h"
 #include "threads.h"
+#include "tile.h"
 
 namespace {
 
@@ -34,52 +34,75 @@ struct Sum {
   double losses = 0, weights = 0;
 };
 
+// Compute the states of up to ROWS rows, and whether the loss of each is nan.
+template <class T, class W>
+void states_of_group(
+    const Program& p, const Plan& plan, const Logits& z, int64_t start, int64_t count, const bool* left_out,
+    RowsOf<W>* s, bool* nan) {
+  if (is_tile(plan, z)) return tile_states<T>(p, plan, z, start, count, s, nan);
+  const auto copied = [&](int state) { return uses(p, state) || state == BASE || state == MIN_BASE; };
+  for (int64_t r = 0; r < count; ++r) {
+    if (left_out[r]) continue;
+    W row[STATES];
+    nan[r] = row_states<T, W>(p, plan, z, start + r, row);
+    for (int state = 0; state < STATES; ++state)
+      if (copied(state)) s[state][r] = row[state];
+  }
+}
+
 // Compute the losses of up to ROWS rows, and what their gradient needs: `kept` (rows, K), or null.
 template <class T, class W>
 void losses_of_group(
     const Program& p, const Plan& plan, const Kept& places, const Logits& z, const Rows<W>& rows, int64_t start,
     int64_t count, W* kept, Sum& sum) {
-  alignas(64) static thread_local Registers<W> all;
-  bool left_out[ROWS], nan[ROWS];
-  W base[ROWS][2];
-  for (int64_t k = 0; k < count; ++k) {
-    const int64_t r = start + k;
-    left_out[k] = rows.left_out(z, r);
-    nan[k] = false;
-    base[k][0] = base[k][1] = 0;
-    if (left_out[k]) continue;
-    W s[STATES];
-    nan[k] = row_states<T, W>(p, plan, z, r, s) || s[BASE] != s[BASE];
-    s[CLASS_WEIGHT] = rows.class_weight_of(z, r);
-    for (int64_t i = 0; i < p.inputs; ++i) all.value[i][k] = s[p.input[i]];
-    base[k][0] = s[BASE];
-    base[k][1] = s[MIN_BASE];
-  }
+  alignas(64) static thread_local Registers<W> registers;
+  Registers<W>& all = registers;
+  bool left_out[ROWS] = {}, nan[ROWS] = {};
+  for (int64_t r = 0; r < count; ++r) left_out[r] = rows.left_out(z, start + r);
+  states_of_group<T, W>(p, plan, z, start, count, left_out, all.state, nan);
+  if (uses(p, CLASS_WEIGHT))
+    for (int64_t r = 0; r < count; ++r) all.state[CLASS_WEIGHT][r] = left_out[r] ? 0 : rows.class_weight_of(z, start + r);
   const int64_t width = padded(count);
+  const W* derivative[DIFFERENTIABLE] = {};
+  for (int64_t i = 0; i < p.inputs; ++i) {
+    const int state = p.input[i];
+    std::copy(all.state[state], all.state[state] + width, all.value[i]);
+    if (state < DIFFERENTIABLE) derivative[state] = all.derivative[i];
+  }
   evaluate(p, width, all);
-  const W* const result = all.value[p.result];
   if (kept) differentiate(p, width, all);
-  int source[DIFFERENTIABLE];  // register of each state with a derivative
-  std::fill(source, source + DIFFERENTIABLE, -1);
-  for (int64_t i = 0; i < p.inputs; ++i)
-    if (p.input[i] < DIFFERENTIABLE) source[p.input[i]] = static_cast<int>(i);
-  for (int64_t k = 0; k < count; ++k) {
-    const bool out = left_out[k];
-    const W sample = rows.sample_weight ? rows.sample_weight[start + k] : 1;
-    const W loss = out ? 0 : nan[k] ? nan_of<W> : result[k] * sample;
-    if (rows.losses) rows.losses[start + k] = loss;
-    sum.losses += loss;
-    sum.weights += out ? 0 : rows.weight_of(z, start + k);
-    if (!kept) continue;
-    W* const to = kept + k * places.count;
-    to[0] = base[k][0];
-    if (places.min_base >= 0) to[places.min_base] = base[k][1];
+  W loss[ROWS];
+  for (int64_t r = 0; r < count; ++r) {
+    const W sample = rows.sample_weight ? rows.sample_weight[start + r] : 1;
+    loss[r] = left_out[r] ? 0 : nan[r] ? nan_of<W> : all.value[p.result][r] * sample;
+    sum.losses += loss[r];
+    sum.weights += left_out[r] ? 0 : rows.weight_of(z, start + r);
+  }
+  if (rows.losses) std::copy(loss, loss + count, rows.losses + start);
+  if (!kept) return;
+  for (int64_t r = 0; r < count; ++r, kept += places.count) {
+    const W sample = rows.sample_weight ? rows.sample_weight[start + r] : 1;
+    kept[0] = left_out[r] ? 0 : all.state[BASE][r];
+    if (places.min_base >= 0) kept[places.min_base] = left_out[r] ? 0 : all.state[MIN_BASE][r];
     for (int state = 0; state < DIFFERENTIABLE; ++state) {
       if (places.place[state] < 0) continue;
-      const W d = out || source[state] < 0 ? 0 : sample * all.derivative[source[state]][k];
-      to[places.place[state]] = loss != loss ? nan_of<W> : d;
+      const W d = left_out[r] || !derivative[state] ? 0 : sample * derivative[state][r];
+      kept[places.place[state]] = loss[r] != loss[r] ? nan_of<W> : d;
     }
   }
+}
+
+// Write the gradient of up to ROWS rows of what `losses_of_group` kept; `scale` is of each row, or the same for all.
+template <class T, class W, class Out>
+void gradient_of_group(
+    const Program& p, const Plan& plan, const Kept& places, const Logits& z, int64_t start, int64_t count,
+    const W* kept, int64_t row_step, int64_t column_step, const W* scale, bool each, Out* out, int64_t out_stride) {
+  const auto factors_of = [&](int64_t r) {
+    return Factors<W>(
+        p, plan, places, scale[each ? r : 0], [&](int k) { return kept[r * row_step + k * column_step]; });
+  };
+  if (is_tile(plan, z)) return tile_gradient<T, W>(p, plan, z, start, count, factors_of, out, out_stride);
+  for (int64_t r = 0; r < count; ++r) row_gradient<T>(p, plan, z, start + r, factors_of(r), out + r * out_stride);
 }
 
 // Return the number of the first row with a target that is no class, from 1, or 0; a run of classes cannot tell.
@@ -126,12 +149,10 @@ void gradient(
   const Plan plan(p);
   const Kept places(p);
   share(z.rows, z.rows * z.classes, z.threads, [&](int64_t start, int64_t stop, int64_t) {
-    for (int64_t r = start; r < stop; ++r) {
-      const W by = row_gradient_ ? row_gradient_[r] : scale;
-      const Factors<W> factors(
-          p, plan, places, by, [&](int k) { return kept[r * row_step + k * column_step]; });
-      row_gradient<T>(p, plan, z, r, factors, out + r * out_stride);
-    }
+    for (int64_t at = start; at < stop; at += ROWS)
+      gradient_of_group<T>(
+          p, plan, places, z, at, std::min(ROWS, stop - at), kept + at * row_step, row_step, column_step,
+          row_gradient_ ? row_gradient_ + at : &scale, row_gradient_ != nullptr, out + at * out_stride, out_stride);
   });
 }
 
@@ -149,11 +170,9 @@ void losses_and_gradient(
     for (int64_t at = start; at < stop; at += group) {
       const int64_t count = std::min(group, stop - at);
       losses_of_group<T>(p, plan, places, z, rows, at, count, kept, sum);
-      for (int64_t k = 0; k < count; ++k) {
-        const W by = row_gradient_ ? row_gradient_[at + k] : scale;
-        const Factors<W> factors(p, plan, places, by, [&](int i) { return kept[k * places.count + i]; });
-        row_gradient<T>(p, plan, z, at + k, factors, out + (at + k) * out_stride);
-      }
+      gradient_of_group<T>(
+          p, plan, places, z, at, count, kept, places.count, 1, row_gradient_ ? row_gradient_ + at : &scale,
+          row_gradient_ != nullptr, out + at * out_stride, out_stride);
     }
   });
 }
@@ -162,14 +181,17 @@ template <class T, class W>
 void states(const Program& p, const Logits& z, W* out) {
   const Plan plan(p);
   share(z.rows, z.rows * z.classes, z.threads, [&](int64_t start, int64_t stop, int64_t) {
-    for (int64_t r = start; r < stop; ++r) {
-      W s[STATES];
-      row_states<T, W>(p, plan, z, r, s);
-      int64_t place = r;
+    alignas(64) W s[STATES][ROWS];
+    const bool left_out[ROWS] = {};
+    bool nan[ROWS] = {};
+    for (int64_t at = start; at < stop; at += ROWS) {
+      const int64_t count = std::min(ROWS, stop - at);
+      states_of_group<T, W>(p, plan, z, at, count, left_out, s, nan);
+      W* to = out + at;
       for (int state = 0; state < STATES; ++state) {
         if (!uses(p, state)) continue;
-        out[place] = s[state];
-        place += z.rows;
+        std::copy(s[state], s[state] + count, to);
+        to += z.rows;
       }
     }
   });

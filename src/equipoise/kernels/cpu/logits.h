@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "program.h"
 
@@ -75,16 +76,60 @@ __attribute__((noinline)) void cap_logits(W* x, int64_t count, W cap, W* chain) 
   }
 }
 
-// Read `count` logits and follow them by -inf up to a multiple of LANES.
+// The largest of logits as they are read; nan is passed over.
+template <class W>
+struct RunningMax {
+  Vector<W> highest[4];  // not one, for which each step would wait for the last
+
+  RunningMax() {
+    for (auto& one : highest) one = Vector<W>{} - infinity<W>;
+  }
+  INLINE void update(int k, Vector<W> z) { highest[k] = z > highest[k] ? z : highest[k]; }
+  INLINE W value() const {
+    const auto larger = [](auto a, auto b) { return a > b ? a : b; };
+    return combined<W>(larger(larger(highest[0], highest[1]), larger(highest[2], highest[3])), larger);
+  }
+};
+
+// Return the largest of logits; `count` is a multiple of LANES.
+template <class W>
+inline W max_of_padded(const W* x, int64_t count) {
+  RunningMax<W> max;
+  int64_t c = 0;
+  for (; c + 4 * VECTOR<W> <= count; c += 4 * VECTOR<W>)
+    for (int k = 0; k < 4; ++k) max.update(k, vector_at(x + c + k * VECTOR<W>));
+  for (; c < count; c += VECTOR<W>) max.update(0, vector_at(x + c));
+  return max.value();
+}
+
+// Read `count` logits and follow them by -inf up to a multiple of LANES. Return the largest.
 template <class T, class W>
-inline void load(const T* from, int64_t count, W cap, W* x, W* chain) {
+inline W load(const T* from, int64_t count, W cap, W* x, W* chain) {
   const int64_t end = padded(count);
   for (int64_t c = 0; c < LANES; ++c) x[end - LANES + c] = -infinity<W>;
+  if constexpr (std::is_same_v<T, W>) {
+    if (cap == 0 && count >= VECTOR<W>) {  // by vectors: a loop that copies becomes slow string instructions
+      RunningMax<W> max;
+      const auto copy = [&](int64_t c, int k) {
+        const Vector<W> z = vector_at(from + c);
+        std::memcpy(x + c, &z, sizeof z);
+        max.update(k, z);
+      };
+      int64_t c = 0;
+      for (; c + 4 * VECTOR<W> <= count; c += 4 * VECTOR<W>)
+        for (int k = 0; k < 4; ++k) copy(c + k * VECTOR<W>, k);
+      for (; c + VECTOR<W> <= count; c += VECTOR<W>) copy(c, 0);
+      if (c < count) copy(count - VECTOR<W>, 1);
+      return max.value();
+    }
+  }
 #pragma omp simd
   for (int64_t c = 0; c < count; ++c) x[c] = wide<W>(from[c]);
-  if (cap == 0) return;
-  cap_logits(x, end, cap, chain);
-  std::fill(x + count, x + end, -infinity<W>);
+  if (cap != 0) {
+    cap_logits(x, end, cap, chain);
+    std::fill(x + count, x + end, -infinity<W>);
+  }
+  return max_of_padded(x, end);
 }
 
 // Return the largest number; nan is passed over.

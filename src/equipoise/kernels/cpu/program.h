@@ -50,16 +50,20 @@ inline bool uses_any(const Program& p, int first, int last) {
   return p.used >> first & ((int64_t(1) << (last - first + 1)) - 1);
 }
 
-// The registers of up to ROWS rows, and the derivative of the loss with respect to each.
+// The states of up to ROWS rows, the registers, and the derivative of the loss with respect to each.
 template <class W>
 struct Registers {
+  alignas(64) W state[STATES][ROWS];
   alignas(64) W value[REGISTERS][ROWS];
   alignas(64) W derivative[REGISTERS][ROWS];
 };
 
 // 0 times anything is 0: a branch that was not taken has no part, whatever its derivative.
 template <class W>
-inline W product(W a, W b) { return a == 0 || b == 0 ? 0 : a * b; }
+INLINE W product(W a, W b) {
+  const W with_b = b == 0 ? 0 : a * b;
+  return a == 0 ? 0 : with_b;
+}
 
 // Written as a multiple of LANES, so that the compiler makes no loop for a remainder.
 #define EACH_ROW _Pragma("omp simd") for (int64_t r = 0; r < (rows / LANES) * LANES; ++r)
@@ -140,7 +144,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
   W(*const value)[ROWS] = all.value;
   W(*const derivative)[ROWS] = all.derivative;
   const int64_t first = p.inputs + p.constants, count = first + p.length;
-  for (int64_t k = 0; k < count; ++k) std::fill(derivative[k], derivative[k] + rows, W(0));
+  std::memset(derivative, 0, static_cast<size_t>(count) * sizeof derivative[0]);
   std::fill(derivative[p.result], derivative[p.result] + rows, W(1));
   const auto varies = [&](int64_t k) { return k < p.inputs || k >= first; };
   for (int64_t k = p.length; k-- > 0;) {
@@ -206,7 +210,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
         } else if (!varies(i.b) && b[0] == W(0.5)) {
           ADD_TO(to_a, W(0.5) / z);
         } else {
-          ADD_TO(to_a, y == 0 ? W(0) : y * pow_(x, y - 1));
+          ADD_TO(to_a, derivative_of_pow(x, y));
           if (varies(i.b)) ADD_TO(to_b, ((x == 0) & (y >= 0)) ? W(0) : z * log_(x));
         }
         break;

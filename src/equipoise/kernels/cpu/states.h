@@ -21,17 +21,16 @@ struct ExponentialSums {
 // Sum over the logits below the largest, `highest`, which is nan if there is none.
 template <bool unit, bool square, bool gap, class W>
 inline ExponentialSums<W> exponential_sums(const W* x, int64_t count, W base, W highest, W scale) {
-  W maxima = 0, rest = 0, squares = 0, gaps = 0;
-#pragma omp simd reduction(+ : maxima, rest, squares, gaps)
-  EACH_CLASS {
-    const W g = x[c] - base, e = exp_nonpositive(unit ? g : scale * g);
-    const bool max = x[c] == highest;
-    maxima += max ? 1 : 0;
-    rest += max ? 0 : e;
-    if (square) squares += max ? 0 : e * e;
-    if (gap) gaps += e * bounded_gap(g);
+  Vector<W> maxima{}, rest{}, squares{}, gaps{};
+  for (int64_t c = 0; c < count; c += VECTOR<W>) {
+    const Vector<W> z = vector_at(x + c), g = z - base, e = exp_nonpositive(unit ? g : scale * g, W());
+    const Vector<W> below = z == highest ? Vector<W>{} : e;
+    maxima += z == highest ? Vector<W>{} + 1 : Vector<W>{};
+    rest += below;
+    if (square) squares += below * below;
+    if (gap) gaps += e * bounded_gap<W>(g);
   }
-  return {maxima, rest, squares, gaps};
+  return {sum_of<W>(maxima), sum_of<W>(rest), square ? sum_of<W>(squares) : 0, gap ? sum_of<W>(gaps) : 0};
 }
 
 template <class W>
@@ -70,7 +69,8 @@ inline W min_of(const W* x, int64_t count) {
   return lowest;
 }
 
-// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether every class is masked.
+// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether the
+// loss is nan: then, or where every class is masked.
 template <class T, class W>
 bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, W* s) {
   alignas(64) W x[CHUNK], chain[CHUNK];
@@ -85,9 +85,10 @@ bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, 
     target = x[0];
   }
   const auto read = [&](int64_t at, int64_t count) {
-    load<T, W>(row + at, count, cap, x, chain);
-    if (separate && column >= at && column < at + count) x[column - at] = -infinity<W>;
-    return padded(count);
+    const W most = load<T, W>(row + at, count, cap, x, chain);
+    if (!separate || column < at || column >= at + count) return most;
+    x[column - at] = -infinity<W>;
+    return target < most ? most : max_of_padded(x, padded(count));
   };
   if (classes > CHUNK && cap == 0) {  // the largest on both sides of the target
     const int64_t stop = separate ? column : classes;
@@ -96,9 +97,9 @@ bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, 
   }
   for (int64_t at = 0; at < classes; at += CHUNK) {
     if (classes > CHUNK && cap == 0 && !plan.minimum) break;
-    const int64_t count = read(at, std::min(CHUNK, classes - at));
-    highest = std::max(highest, max_of<W>(x, count));
-    if (plan.minimum) lowest = std::min(lowest, min_of(x, count));
+    const int64_t count = std::min(CHUNK, classes - at);
+    highest = std::max(highest, read(at, count));
+    if (plan.minimum) lowest = std::min(lowest, min_of(x, padded(count)));
   }
   const bool empty = highest == -infinity<W>;
   const W base = empty ? 0 : highest, mark = empty ? nan_of<W> : highest;
@@ -154,7 +155,7 @@ bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, 
   }
   if (nan) {
     std::fill(s, s + STATES, nan_of<W>);
-    return false;
+    return true;
   }
   s[TARGET_LOGIT] = target;
   s[MAX_GAP] = s[MAX_SOFT_GAP] = 0;
