@@ -11,7 +11,7 @@ from torch import Tensor
 from equipoise.kernels import cpu
 from equipoise.kernels.program import Compiled
 from equipoise.statistics.reference import partial
-from equipoise.statistics.states import RowStates, SoftTargets, StateName
+from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums
 
 CONSTANTS = ("base", "min_base", "count", "greater", "max_soft", "rest_soft", "target_soft")  # no gradient
 BASE, MIN_BASE = StateName("base"), StateName("min_base")
@@ -89,9 +89,7 @@ class TorchBackend:
     def states(self, block: Block) -> dict[StateName, Tensor]:
         """Return the numbers (N,) of the state."""
         with torch.no_grad():
-            found = [
-                states_in_torch(piece, piece.logits) for piece in (block.rows(rows) for rows in block.pieces())
-            ]
+            found = [DifferentiableBlock(block.rows(rows)).states for rows in block.pieces()]
             return {name: torch.cat([_number(states, name) for states in found]) for name in block.names}
 
     def write_gradient(
@@ -99,42 +97,130 @@ class TorchBackend:
     ) -> None:
         """Write the gradient of the logits to `out`."""
         for rows in block.pieces():
-            of_rows = {name: number[rows] for name, number in states.items() if name in (BASE, MIN_BASE)}
-            _write_in_torch(
-                block.rows(rows), of_rows, {name: grad[rows] for name, grad in grads.items()}, out[rows]
+            bases = {name: states[name][rows] for name in (BASE, MIN_BASE) if name in states}
+            with torch.enable_grad():
+                piece = DifferentiableBlock(block.rows(rows), bases.get(BASE), bases.get(MIN_BASE))
+                pairs = [(_number(piece.states, name), grad[rows]) for name, grad in grads.items()]
+            piece.write_gradient(pairs, out[rows])
+
+
+@final
+class DifferentiableBlock:
+    """The states of a block as autograd can follow them, from leaves that let it go over the classes few times.
+
+    The target has a leaf of its own, and so have the classes that share the largest logit: one number for a row.
+    Only the logits below are differentiated class by class.
+
+    Args:
+        block: The block; `names` tell whether soft targets are read.
+        base: (N,) what the sums are relative to, None for the largest logit of the block.
+        min_base: (N,) the same for the smallest.
+
+    Attributes:
+        states: The states.
+    """
+
+    def __init__(self, block: Block, base: Tensor | None = None, min_base: Tensor | None = None) -> None:
+        self._block, self._min_base = block, min_base
+        self._raw, self._target = block.logits.detach(), None
+        self._soft = any(isinstance(name.parameter, SoftTargets) for name in block.names)
+        if self._soft or block.softcap is not None:
+            self._raw = self._raw.to(block.dtype).requires_grad_(torch.is_grad_enabled())
+            self._capped = capped(self._raw, block.softcap)
+        if self._soft:  # which differ between the classes that share the largest logit
+            self.states = partial(
+                self._capped,
+                block.target,
+                separate=block.separate,
+                start=block.start,
+                base=base,
+                min_base=min_base,
             )
+            return
+        with torch.no_grad():
+            z = (self._raw if block.softcap is None else self._capped).to(block.dtype, copy=True)
+            if block.separate:
+                self._target = self._take_target(z)
+            if base is None:
+                highest = z.amax(1)
+                base = torch.where(highest == -torch.inf, torch.finfo(z.dtype).min, highest)
+            self._base, self._at_base = base, z == base[:, None]
+            self._count = self._at_base.sum(1).to(z.dtype)
+            self._below = z.masked_fill_(self._at_base, -torch.inf)
+            self._rise = torch.zeros_like(base)  # of the logits at the base
+        for leaf in (self._below, self._rise, self._target):
+            if leaf is not None:
+                leaf.requires_grad_(torch.is_grad_enabled())
+        self.states = RowStates(Sums(self._read), self._target)
 
+    def _take_target(self, z: Tensor) -> Tensor:
+        """Return the target's logit (N,), and mask it."""
+        target, start = self._block.target, self._block.start
+        assert target is not None
+        column = (target - (start or 0))[:, None]
+        self._here = (column >= 0) & (column < z.shape[1])  # it may be in another run of the classes
+        self._column = column.clamp(0, z.shape[1] - 1)
+        found = z.gather(1, self._column)
+        z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
+        return torch.where(self._here, found, -torch.inf)[:, 0]
 
-def _write_in_torch(
-    block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
-) -> None:
-    leaf = block.logits.detach().requires_grad_()
-    with torch.enable_grad():
-        found = states_in_torch(block, leaf, states.get(BASE), states.get(MIN_BASE))
-        pairs = [(_number(found, name), grad) for name, grad in grads.items()]
-        pairs = [(number, grad) for number, grad in pairs if number.requires_grad]
+    def _read(self, name: StateName) -> Tensor:
+        (kind, parameter), z, base, count, rise = name, self._below, self._base, self._count, self._rise
+        if kind == "base":
+            return base
+        if kind == "max_exp":
+            return count * torch.exp(rise if parameter == 1 else parameter * rise)
+        if kind == "max_gap":
+            return count * rise * torch.exp(rise)
+        if kind == "rest_exp":
+            gap = z - base[:, None]
+            return torch.exp(gap if parameter == 1 else parameter * gap).sum(1)
+        if kind == "rest_gap":
+            gap = (z - base[:, None]).clamp(min=-FAR)
+            return (gap * torch.exp(gap)).sum(1)
+        if kind == "sum_logit":
+            return torch.where(z == -torch.inf, 0.0, z).sum(1) + count * (base + rise)
+        if kind == "count":
+            return (z > -torch.inf).sum(1) + count
+        if kind == "greater":
+            assert self._target is not None
+            return (z > self._target[:, None]).sum(1) + torch.where(base > self._target, count, 0.0)
+        least, highest = self._min_base, torch.where(count > 0, base, torch.finfo(base.dtype).max)
+        if least is None:
+            least = torch.minimum(torch.where(z == -torch.inf, torch.inf, z).amin(1), highest).detach()
+        if kind == "min_base":
+            return least
+        assert kind == "min_exp", kind
+        at_least = torch.where(z == least[:, None], z - least[:, None], -torch.inf)
+        return torch.exp(at_least).sum(1) + torch.where(base == least, count * torch.exp(rise), 0.0)
+
+    def write_gradient(self, pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
+        """Write the gradient of the logits, before the soft cap.
+
+        Args:
+            pairs: What was computed from the states, and its gradient.
+            out: (N, B) where it goes.
+        """
+        pairs = [(value, grad) for value, grad in pairs if value.requires_grad]
         if not pairs:
             out.zero_()
             return
-        (result,) = torch.autograd.grad([number for number, _ in pairs], leaf, [grad for _, grad in pairs])
-    out.copy_(result)
-
-
-def states_in_torch(
-    block: Block, logits: Tensor, base: Tensor | None = None, min_base: Tensor | None = None
-) -> RowStates:
-    """Return the states of a block's logits by operations that autograd can follow.
-
-    Args:
-        block: The block.
-        logits: Its logits, or a leaf with their values.
-        base: (N,) what the sums are relative to, None for the largest logit of the block.
-        min_base: (N,) the same for the smallest.
-    """
-    logits = capped(logits.to(block.dtype), block.softcap)
-    return partial(
-        logits, block.target, separate=block.separate, start=block.start, base=base, min_base=min_base
-    )
+        values, grads = zip(*pairs, strict=True)
+        if self._soft:
+            out.copy_(torch.autograd.grad(values, self._raw, grads)[0])
+            return
+        leaves = [leaf for leaf in (self._below, self._rise, self._target) if leaf is not None]
+        below, rise, *target = torch.autograd.grad(
+            values, leaves, grads, allow_unused=True, materialize_grads=True
+        )
+        share = (rise / self._count.clamp(min=1))[:, None]  # each class at the base has the same
+        found = torch.where(self._at_base, share, below)
+        if target:
+            own = torch.where(self._here, target[0][:, None], found.gather(1, self._column))
+            found.scatter_(1, self._column, own)
+        if self._block.softcap is not None:
+            (found,) = torch.autograd.grad(self._capped, self._raw, found)
+        out.copy_(found)
 
 
 def capped(logits: Tensor, softcap: float | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from equipoise.kernels.block import CONSTANTS, Block, capped, losses_by_program, states_in_torch
+from equipoise.kernels.block import CONSTANTS, Block, DifferentiableBlock, capped, losses_by_program
 from equipoise.linear.buffers import Buffers
 from equipoise.linear.head import Gradients, Head, row_stride
 from equipoise.linear.setup import Setup
@@ -108,40 +108,49 @@ def _compute_block(setup: Setup, block: Block, rows: slice, factor: Tensor, out:
             skip_zero_weight=setup.skip_zero_weight,
             out=out,
         )
-    if setup.full_logits and setup.classes is not None:
-        return _compute_in_torch(setup, block, rows, factor, out)
-    if setup.backend.name == "torch" and setup.classes is None:
+    if setup.classes is None and setup.backend.name == "torch":
         found = []
         for piece in block.pieces():
-            of_piece = slice(rows.start + piece.start, rows.start + piece.stop)
             to = None if out is None else out[piece]
-            found.append(_compute_in_torch(setup, block.rows(piece), of_piece, factor[piece], to))
+            if setup.full_logits:
+                of_rows = slice(rows.start + piece.start, rows.start + piece.stop)
+                losses = _compute_from_full_logits(setup, block.rows(piece), of_rows, factor[piece], to)
+            else:
+                losses = _compute_in_torch(setup, block.rows(piece), factor[piece], to)
+            found.append(losses)
         return torch.cat(found)
+    if setup.full_logits:
+        return _compute_from_full_logits(setup, block, rows, factor, out)
     return _compute_from_states(setup, block, factor, out)
 
 
-def _compute_in_torch(setup: Setup, block: Block, rows: slice, factor: Tensor, out: Tensor | None) -> Tensor:
-    """The same by operations of torch on the logits."""
-    leaf = block.logits.detach().to(block.dtype).requires_grad_(out is not None)
+def _compute_in_torch(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:
+    """The same by operations of torch that autograd follows from the logits to the losses."""
     with torch.set_grad_enabled(out is not None):
-        losses = _losses_in_torch(setup, block, leaf, rows)
+        differentiable = DifferentiableBlock(block)
+        losses = setup.losses(differentiable.states, block.target)
     if out is not None:
-        out.copy_(torch.autograd.grad(losses, leaf, factor)[0]) if losses.requires_grad else out.zero_()
-        _fill(out, factor == 0, torch.zeros_like(factor))
-    leaf.requires_grad_(False)  # the memory is used again
+        differentiable.write_gradient([(losses, factor)], out)
+        write_bad_rows(out, differentiable.states.valid, factor)
     return _times(losses.detach(), factor)
 
 
-def _losses_in_torch(setup: Setup, block: Block, logits: Tensor, rows: slice) -> Tensor:
-    """Return the losses (N,) of a block's logits, before the soft cap, by operations that autograd can follow."""
+def _compute_from_full_logits(
+    setup: Setup, block: Block, rows: slice, factor: Tensor, out: Tensor | None
+) -> Tensor:
+    """The same for a loss that needs all logits of a row at once."""
     assert setup.loss is not None
-    if not setup.full_logits:
-        return setup.losses(states_in_torch(block, logits), block.target)
-    logits, soft = capped(logits, block.softcap), setup.targets.soft
-    if setup.classes is not None:
-        logits = setup.classes.gather(logits, 1)
-    soft = None if soft is None else soft[rows]
-    return losses_of_logits(setup.loss, logits, block.target, soft, weight=setup.targets.weight)
+    soft = None if setup.targets.soft is None else setup.targets.soft[rows]
+    leaf = block.logits.detach().to(block.dtype).requires_grad_(out is not None)
+    with torch.set_grad_enabled(out is not None):
+        logits = capped(leaf, block.softcap)
+        if setup.classes is not None:
+            logits = setup.classes.gather(logits, 1)
+        losses = losses_of_logits(setup.loss, logits, block.target, soft, weight=setup.targets.weight)
+    if out is not None:
+        out.copy_(torch.autograd.grad(losses, leaf, factor)[0]) if losses.requires_grad else out.zero_()
+        _fill(out, factor == 0, torch.zeros_like(factor))
+    return _times(losses.detach(), factor)
 
 
 def losses_of_logits(
