@@ -114,11 +114,7 @@ def fsdp_loss_in_the_forward_of_the_head(mesh: DeviceMesh) -> None:
 
 
 def fsdp_head_in_parts_is_refused(mesh: DeviceMesh) -> None:
-<<<<<<< HEAD
     model = sharded_model(mesh, fused, separate_group=True)
-=======
-    model = sharded_model(mesh, fused, own_group=True)
->>>>>>> core
     with pytest.raises(
         ValueError, match="must be the same on all 2 ranks that share the linear_weight"
     ) as caught:

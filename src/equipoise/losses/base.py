@@ -22,14 +22,9 @@ from equipoise._batch import (
     reduce,
     target_shape,
 )
-<<<<<<< HEAD
 from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense, sharded
-=======
-from equipoise.kernels import dense
 from equipoise.kernels.gate import is_plain
-from equipoise.sharded import is_dtensor
->>>>>>> core
 from equipoise.statistics import Rank, RowStatistics
 from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
 from equipoise.statistics.row import RowFunction, applies_class_weight
