@@ -23,6 +23,7 @@ from backend_checks import ROWS, TILE, BackendTests, check
 from equipoise.kernels.block import Block
 from equipoise.kernels.triton import TritonBackend, available
 from equipoise.statistics.states import StateName
+from fused_checks import FusedTests
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -77,7 +78,7 @@ def planted(path: Path, old: str, new: str) -> ModuleType:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in lanes that are not used
-class TestKernels(BackendTests):
+class TestKernels(BackendTests, FusedTests):
     __test__ = HERE
     device = DEVICE
     backend = TritonBackend()
