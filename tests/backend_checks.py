@@ -1,4 +1,4 @@
-"""What every backend must get right of a block of logits: states and gradients are those of the reference.
+"""What each backend must get right of a block of logits: states and gradients are those of the reference.
 
 The reference is `statistics.reference` in float64, and autograd through it.
 """
@@ -40,7 +40,7 @@ def work(dtype: torch.dtype) -> torch.dtype:
 
 
 def rows(dtype: torch.dtype, reach: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return rows of all sorts and targets, with gaps in memory that hold enormous logits."""
+    """Return rows of all sorts and targets, between numbers in memory that are enormous."""
     z = torch.randn(ROWS, CLASSES, dtype=torch.float64)
     y = (torch.arange(ROWS) * 5) % CLASSES
     z[1, y[1]] = reach  # a target far above the others
@@ -53,7 +53,7 @@ def rows(dtype: torch.dtype, reach: float, device: torch.device) -> tuple[Tensor
     z[6, y[6]] = -INF
     z[7] = -INF
     z[7, y[7]] = 1.0
-    z[8] = torch.linspace(-reach, reach, CLASSES)  # the largest moves with every tile
+    z[8] = torch.linspace(-reach, reach, CLASSES)  # the largest moves with each tile
     z[9] = torch.linspace(reach, -reach, CLASSES)
     z[10] = 2.0
     z[11, :TILE] = -INF
@@ -82,7 +82,7 @@ def names_of(separate: bool, softs: Sequence[SoftTargets]) -> list[StateName]:
 
 
 def statistics(classes: int, dtype: torch.dtype, device: torch.device) -> list[Statistic]:
-    """Return statistics of every kind."""
+    """Return statistics of all kinds."""
     one, two = (soft.table for soft in tables(classes, dtype, device))
     simple = [Entropy(), MeanLogit(), ClassCount(), Largest(), Smallest(), Margin()]
     odds = [LogOdds(), LogOdds(0.5), LogSumExp(), LogSumExp(2.0), LogSumExpGap(1.0, exclude_target=True)]
@@ -164,8 +164,8 @@ def check_statistics(backend: Backend, stats: Sequence[Statistic], block: Block)
     grads = {name: grad for name, grad in pairs if grad is not None}
     written = torch.empty_like(block.logits, dtype=block.dtype, memory_format=torch.contiguous_format)
     backend.write_gradient(block, states, grads, written)
-    every = torch.stack([exact[statistic] for statistic in stats])
-    (expected,) = torch.autograd.grad(every, leaf, upstream)
+    truth = torch.stack([exact[statistic] for statistic in stats])
+    (expected,) = torch.autograd.grad(truth, leaf, upstream)
     agree(written, expected, reached, block.dtype)
 
 
@@ -317,7 +317,7 @@ class BackendTests:
     def test_what_is_not_finite_is_not_hidden(
         self, bad: float, places: list[int], dtype: torch.dtype
     ) -> None:
-        """A bad row has nan for every statistic and in each entry of its gradient."""
+        """A bad row has nan for each statistic and in each entry of its gradient."""
         z = torch.randn(3, CLASSES, device=self.device).to(dtype)
         y = torch.tensor([3, 4, 5], device=self.device)
         z[1, places] = bad

@@ -68,11 +68,11 @@ class Run:
         return replace(self, size=self.size * count, chunk=self.chunk * count)
 
     def gather(self, part: Tensor, dim: int) -> Tensor:
-        """Return the complete dimension from each rank's run; every rank must then do the same with it."""
+        """Return the complete dimension from each rank's run; all ranks must then do the same with it."""
         return part if self.ranks == 1 else _Gathered.apply(part, self, dim)  # pyright: ignore[reportReturnType]
 
     def sum_gradient(self, tensor: Tensor) -> Tensor:
-        """Return a tensor that each rank uses for its run alone: its gradient is the sum over the ranks."""
+        """Return a tensor that each rank uses for its run only: its gradient is the sum over the ranks."""
         return tensor if self.ranks == 1 else _SummedGradient.apply(tensor, self.group)  # pyright: ignore[reportReturnType]
 
 
@@ -95,7 +95,7 @@ class _Gathered(torch.autograd.Function):
 
 
 class _SummedGradient(torch.autograd.Function):
-    """A tensor that every rank has; its gradient is the sum of theirs."""
+    """A tensor that each rank has; its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
@@ -150,11 +150,11 @@ def shard_of(logits: Any, axis: int, given: Mapping[str, Any]) -> tuple[Tensor, 
     Args:
         logits: A DTensor.
         axis: Dimension of the classes.
-        given: What else must be the same on every rank, by name.
+        given: What else must be the same on all ranks, by name.
     """
     runs = _runs(logits, "logits", {axis: "classes"} | ({0: "rows"} if axis else {}))
     local = logits.to_local()
-    hint = "a mesh dimension over which rows differ must be Shard(0), with all targets on every rank"
+    hint = "a mesh dimension over which rows differ must be Shard(0), with all targets on each rank"
     _check_same(logits, "logits", local, runs, given, hint)
     part = local.movedim(axis, -1)
     part = part.reshape(part.shape[:-1].numel(), part.shape[-1])
@@ -168,7 +168,7 @@ def run_of_classes(weight: Any, given: Mapping[str, Any] | None) -> Run:
 
     Args:
         weight: A DTensor.
-        given: What else must be the same on every rank, by name; None to compare nothing.
+        given: What else must be the same on all ranks, by name; None to compare nothing.
     """
     runs = _runs(weight, "linear_weight", {0: "classes"})
     if given is not None:
@@ -220,9 +220,9 @@ def _runs(tensor: Any, name: str, dims: Mapping[int, str]) -> dict[int, Run]:
 def _check_same(
     tensor: Any, name: str, local: Tensor, runs: Mapping[int, Run], given: Mapping[str, Any], hint: str
 ) -> None:
-    """Raise, on every rank, unless all ranks of a mesh were given the same.
+    """Raise, on each rank, unless all ranks of a mesh were given the same.
 
-    It comes before anything that depends on values: an error on one rank alone leaves the others waiting.
+    It comes before anything that depends on values: an error on one rank leaves the others waiting.
     """
     mesh = tensor.device_mesh
     expected = [runs[dim].stop - runs[dim].start if dim in runs else n for dim, n in enumerate(tensor.shape)]

@@ -99,7 +99,7 @@ def dense(loss: Loss, mesh: DeviceMesh, classes: int, *, weighted: bool = False)
 
 
 def dense_of_bad_rows(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
-    """A row with a nan or plus infinity, or without a class, is nan on every rank, and no other row."""
+    """A row with a nan or plus infinity, or without a class, is nan on each rank, and no other row."""
     logits, target = rows(classes)
     logits[0, classes // 2], logits[1], logits[2], logits[3, 0] = torch.nan, torch.nan, -torch.inf, torch.inf
     parts = share(logits, mesh, [Shard(1)]).requires_grad_()
@@ -161,7 +161,7 @@ def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
 
 
 def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
-    """A hidden state with a nan is nan on every rank, and no other row."""
+    """A hidden state with a nan is nan on each rank, and no other row."""
     parts = Head.make(classes).shared(mesh)
     with torch.no_grad():
         parts.hidden[4, 0] = torch.nan
@@ -172,13 +172,13 @@ def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
     assert grad.isnan().any(1).tolist() == [row == 4 for row in range(7)]
 
 
-def every_loss(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
+def of_any_size(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
     """Return the cases of the losses that take any number of classes."""
     taken = {classes: [loss for loss in TABLE if fits(loss, classes)] for classes in sizes}
     return {name: case for classes, losses in taken.items() for name, case in _of(losses, mesh, classes)}
 
 
-def every_matrix(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
+def of_one_size(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
     """Return the cases of the others, whose matrices have eight, and of sums with them."""
     return dict(_of([loss for loss in TABLE if not fits(loss, TEST_CLASSES + 1)] + SUMS, mesh, TEST_CLASSES))
 

@@ -84,13 +84,13 @@ def wrong_by(mesh: DeviceMesh, model: nn.Module) -> float:
     model.zero_grad()
     value = model(*rows_of(rank))
     value.backward()
-    alone = Model(fused)
-    torch.stack([alone(*rows_of(rank)) for rank in range(mesh.size())]).mean().backward()
-    close(value, alone(*rows_of(rank)))
-    close(full_tensor(model.get_parameter("body.weight").grad), alone.get_parameter("body.weight").grad)
+    single = Model(fused)
+    torch.stack([single(*rows_of(rank)) for rank in range(mesh.size())]).mean().backward()
+    close(value, single(*rows_of(rank)))
+    close(full_tensor(model.get_parameter("body.weight").grad), single.get_parameter("body.weight").grad)
     ours, theirs = (
         full_tensor(model.get_parameter("head.weight").grad),
-        alone.get_parameter("head.weight").grad,
+        single.get_parameter("head.weight").grad,
     )
     assert theirs is not None
     return ((ours - theirs).norm() / theirs.norm()).item()
@@ -121,7 +121,7 @@ def fsdp_head_in_parts_is_refused(mesh: DeviceMesh) -> None:
         model(*rows_of(dist.get_rank()))
     assert "unshard()" in str(caught.value)
     model = sharded_model(mesh, fused, separate_group=True)
-    assert model(*rows_of(0)) is not None  # the same rows on every rank are tensor parallel
+    assert model(*rows_of(0)) is not None  # the same rows on each rank are tensor parallel
 
 
 def fsdp_gathered_by_hand_is_wrong(mesh: DeviceMesh) -> None:
@@ -135,15 +135,15 @@ def plan_of_torch(mesh: DeviceMesh) -> None:
     inputs, target = rows_of(0)
     for context in (nullcontext, loss_parallel):
         for take in (lambda head, hidden, y: MIX(head(hidden), y), fused):
-            alone, model = Model(take), Model(take)
+            single, model = Model(take), Model(take)
             style = ColwiseParallel(output_layouts=Shard(-1), use_local_output=False)
             parallelize_module(model, mesh, {"head": style})
-            alone(inputs, target).backward()
+            single(inputs, target).backward()
             with context():
                 value = model(inputs, target)
                 value.backward()
-            close(value, alone(inputs, target))
-            for (name, ours), theirs in zip(model.named_parameters(), alone.parameters(), strict=True):
+            close(value, single(inputs, target))
+            for (name, ours), theirs in zip(model.named_parameters(), single.parameters(), strict=True):
                 assert ours.grad is not None
                 assert theirs.grad is not None
                 close(full_tensor(ours.grad), theirs.grad)

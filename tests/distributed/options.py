@@ -208,7 +208,7 @@ def objectives(mesh: DeviceMesh) -> None:
 
 
 def plans(mesh: DeviceMesh) -> None:
-    """A plan is told without asking the other ranks, and is the same on all."""
+    """A plan is made without a message to other ranks, and is the same on all."""
     head = Head.make(11).shared(mesh)
     if mesh.get_local_rank() == 0:
         plan = linear.explain(MIX, head.hidden, head.weight, head.target, block_bytes=100)
@@ -252,7 +252,7 @@ def traffic(mesh: DeviceMesh) -> None:
 
 
 def messages(mesh: DeviceMesh) -> None:
-    """Raised on every rank, with these words, so that nobody waits; and the next call is right."""
+    """Raised on each rank, with these words, so that none waits; and the next call is right."""
     rank, logits, head = mesh.get_local_rank(), torch.randn(7, 11).double(), Head.make(11)
     z, parts = share(logits, mesh, [Shard(1)]), head.shared(mesh)
     x, w, y = parts.hidden, parts.weight, head.target
@@ -277,7 +277,7 @@ def messages(mesh: DeviceMesh) -> None:
         (
             lambda: MIX(z, other),
             "target must be the same on all 2 ranks that share the logits, got different ones; a mesh "
-            "dimension over which rows differ must be Shard(0), with all targets on every rank",
+            "dimension over which rows differ must be Shard(0), with all targets on each rank",
         ),
         (
             lambda: MIX(summed, y),

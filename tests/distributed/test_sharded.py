@@ -46,7 +46,7 @@ def run(ranks: int, folder: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_every_case_on_every_rank(ranks: int, tmp_path: Path) -> None:
+def test_all_cases_on_all_ranks(ranks: int, tmp_path: Path) -> None:
     found = run(ranks, tmp_path)
     for entry in LOSSES + PENALTIES:
         cases = {name.partition(",")[0] for name in found if f": {entry.name}(" in name}

@@ -1,7 +1,7 @@
 """The Triton kernels give the states and gradients of the reference: in Triton's interpreter, or on a GPU.
 
-The interpreter must be asked for before triton is imported, and then is there for the process, so the tests
-of the kernels run in a process of their own.
+The interpreter must be switched on before triton is imported, and then is on for the process, so the tests
+of the kernels run in a separate process.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ HERE = available(DEVICE)
 FAULTS = {
     "the tail is not masked": ("b_z = tl.where(m_b, b_z, -float('inf'))", "b_z = b_z"),
     "the tail is read": ("        m_b = o_b < width", "        m_b = o_b < width + 3"),
-    "sums are not moved": ("rest = tl.exp(b_c * drop) * (", "rest = ("),
+    "sums are not moved": ("below = tl.exp(b_c * drop) * (", "below = ("),
     "former maxima are lost": ("tl.where(top == higher, 0.0, ties)", "0.0"),
     "ties outlive their maximum": ("ties = tl.where(top == higher, ties, 0.0) +", "ties +="),
     "gaps are not moved": ("drop * (one + beaten)", "0.0"),
@@ -44,10 +44,10 @@ FAULTS = {
     "soft targets outlive their maximum": ("max_soft -= lost", "max_soft -= 0.0"),
     "the least are not counted anew": ("lows = tl.where(lower == bottom, lows, 0.0)", "lows = lows"),
     "the target is not left out": ("b_z = tl.where(o_b == column, -float('inf'), b_z)", "b_z = b_z"),
-    "the maximum is among the rest": ("m_rest = (b_z != higher) &", "m_rest ="),
+    "the maximum is among those below": ("m_rest = (b_z != higher) &", "m_rest ="),
     "masked classes get a gradient": ("tl.where(b_z == -float('inf'), 0.0, b_g * b_d)", "b_g * b_d"),
     "the target is not put in": ("tl.where(o_b == y - start, tl.load(numbers + 4 * rows), b_g)", "b_g"),
-    "the maximum has the gradient of the rest": (
+    "the maximum has the gradient of those below": (
         "b_g = tl.where(m_top, tl.load(numbers + 2 * rows), ",
         "b_g = (",
     ),
@@ -96,7 +96,7 @@ class TestKernels(BackendTests, FusedTests):
     def test_nothing_planted_is_sound(self, tmp_path: Path) -> None:
         check(planted(tmp_path / "planted.py", "numbers", "numbers").TritonBackend(), self.few_rows())
 
-    def test_targets_with_gaps_between_rows(self) -> None:
+    def test_targets_with_a_stride(self) -> None:
         block = self.few_rows()
         assert block.target is not None
         check(self.backend, replace(block, target=torch.stack((block.target, block.target.flip(0)), 1)[:, 0]))
@@ -115,7 +115,7 @@ class TestKernels(BackendTests, FusedTests):
 
 
 @pytest.mark.skipif(HERE, reason="the kernels are tested in this process")
-def test_the_kernels_in_a_process_of_their_own() -> None:
+def test_the_kernels_in_a_separate_process() -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "TestKernels"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

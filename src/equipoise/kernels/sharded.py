@@ -1,6 +1,6 @@
 """States of rows whose classes are sharded over ranks: each rank computes its part, and all merge them.
 
-One gather of a few numbers per row lets every rank merge the states, as those of blocks are merged. The
+One gather of a few numbers per row lets each rank merge the states, as those of blocks are merged. The
 gradient of the merged states is then written to the rank's run of the logits, and nothing travels in the
 backward pass.
 """
@@ -40,7 +40,7 @@ class ShardedBackend:
         self._classes = classes
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the states of all classes; every rank must call it.
+        """Return the numbers (N,) of the states of all classes; all ranks must call it.
 
         Args:
             block: `names` are those of `states_of`, with what `merge` reads. `start` is counted over this
@@ -51,12 +51,12 @@ class ShardedBackend:
         if any(name.kind == "greater" for name in block.names):
             raise ValueError("rows must be complete for a rank, got them in parts; use Margin")
         sent = _sent(block.names)
-        known = [name for name in block.names if name.kind == "target_soft"]
-        local = self._backend.states(replace(self._local(block), names=[*sent, *known]))
+        fixed = [name for name in block.names if name.kind == "target_soft"]
+        local = self._backend.states(replace(self._local(block), names=[*sent, *fixed]))
         gathered = all_gather(torch.stack([local[name] for name in sent]), self._classes.group)
         ranks = [dict(zip(sent, numbers.unbind(), strict=True)) for numbers in gathered.unbind()]
         sums = reduce(merge, map(_sums, ranks))
-        return {name: local[name] if name in known else _merge(ranks, name, sums) for name in block.names}
+        return {name: local[name] if name in fixed else _merge(ranks, name, sums) for name in block.names}
 
     def write_gradient(
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
@@ -79,9 +79,9 @@ COUNTED = StateName("max_exp", 1.0)  # how many classes share the maximum, whate
 
 
 def _sent(names: Sequence[StateName]) -> list[StateName]:
-    """Return which numbers ranks exchange: not those that are 0, or known to every rank."""
-    known = ("max_exp", "max_gap", "max_soft_gap", "target_soft")
-    return list(dict.fromkeys([COUNTED, *(name for name in names if name.kind not in known)]))
+    """Return which numbers ranks exchange: not those that are 0, or the same on all ranks."""
+    left_out = ("max_exp", "max_gap", "max_soft_gap", "target_soft")
+    return list(dict.fromkeys([COUNTED, *(name for name in names if name.kind not in left_out)]))
 
 
 def _merge(ranks: Sequence[Mapping[StateName, Tensor]], name: StateName, sums: Sums) -> Tensor:
@@ -109,14 +109,14 @@ def row_statistics(
     weight: Tensor | None = None,
     statistics: Sequence[Statistic] = (),
 ) -> RowStatistics:
-    """Return what a loss may ask of all rows; every rank must evaluate the same loss on it.
+    """Return the statistics of all rows for a loss; all ranks must evaluate the same loss on it.
 
     Args:
         shard: What this rank holds.
         logits: Its rows and classes.
         target: (N,) classes of all rows.
         weight: (C,) class weights.
-        statistics: What the loss asks for: the first of them that it reads computes all, in one gather.
+        statistics: What the loss reads: the first of them computes all, in one gather.
     """
     computed: dict[Statistic, Tensor] = {}
 
@@ -133,7 +133,7 @@ def row_statistics(
 def statistics_of(
     statistics: Sequence[Statistic], shard: Shard, logits: Tensor, target: Tensor | None
 ) -> dict[Statistic, Tensor]:
-    """Return statistics (N,) of all rows; every rank must call it with the same ones.
+    """Return statistics (N,) of all rows; all ranks must call it with the same ones.
 
     Args:
         statistics: What to compute.
@@ -188,7 +188,7 @@ class _MergedStates(torch.autograd.Function):
         out = torch.empty_like(logits, memory_format=torch.contiguous_format)
         states = dict(zip(ctx.bases, bases, strict=True))
         ctx.backend.write_gradient(Block(logits, list(given), ctx.separate, target), states, given, out)
-        if ctx.backend.name != "triton" and bad.any():  # others know the bad entries of their classes alone
+        if ctx.backend.name != "triton" and bad.any():  # others see the bad entries of this rank
             out.masked_fill_(bad[:, None], torch.nan)
         return out, None, None, None, None
 

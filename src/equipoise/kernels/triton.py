@@ -32,7 +32,7 @@ SUMS: tuple[str, ...] = (
     "rest_gap",
 )
 
-# What the kernels name of Triton: `_kernels` finds it when first needed, as importing this must be light.
+# What the kernels name of Triton: `_kernels` imports it when first called, as it takes long.
 tl: Any = None
 _capped: Any = None
 constexpr: TypeAlias = Any
@@ -122,7 +122,7 @@ class TritonBackend:
         base = states[StateName("base")]
         min_base = states[StateName("min_base")] if least else zero
         numbers = torch.stack([base, min_base, *coefficients])
-        numbers[0].masked_fill_(numbers.isnan().any(0), torch.nan)  # the kernel looks at the base alone
+        numbers[0].masked_fill_(numbers.isnan().any(0), torch.nan)  # the kernel reads no more than the base
         _launch(
             1,
             block,
@@ -135,7 +135,7 @@ class TritonBackend:
 
 
 def _scales(names: Iterable[StateName]) -> tuple[float, ...]:
-    """Return the scales of exponentials below the base; 1 is the first where the sum of gaps is wanted."""
+    """Return the scales of exponentials below the base; 1 is the first where `rest_gap` is there."""
     found = [name.parameter for name in names if name.kind == "rest_exp"]
     first = [1.0] if any(name.kind == "rest_gap" for name in names) else []
     return tuple(dict.fromkeys([*first, *found]))  # pyright: ignore[reportReturnType]
@@ -163,7 +163,7 @@ def _launch(
 ) -> None:
     z, target = block.logits, block.target
     _check(z, "logits")
-    size = min(BLOCK, _power_of_two(z.shape[1]))
+    size = min(BLOCK, _padded(z.shape[1]))
     tables = [soft.table.detach().to(z.device) for soft in softs]
     tables = tuple(table if table.stride(-1) == 1 else table.contiguous() for table in tables)
     grid = (len(z),) if kernel == 0 else (len(z), -(-z.shape[1] // size))
@@ -181,7 +181,7 @@ def _launch(
             **constants,
             scales=len(scales),
             soft=len(tables),
-            padded=_power_of_two(max(len(scales), len(tables))),
+            padded=_padded(max(len(scales), len(tables))),
             separate=block.separate,
             capped=block.softcap is not None,
             far=-FAR,
@@ -199,7 +199,8 @@ def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.devi
     return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _power_of_two(number: int) -> int:
+def _padded(number: int) -> int:
+    """Return the smallest of 1, 2, 4, ... that is not below a number."""
     return 1 << max(0, number - 1).bit_length()
 
 
@@ -264,7 +265,7 @@ def _sums(
     classes = tl.zeros((), work)
     above = tl.zeros((), work)
     bad = tl.zeros((), work)
-    rest = tl.zeros((padded,), work)
+    below = tl.zeros((padded,), work)
     rest_gap = tl.zeros((), work)
     max_soft = tl.zeros((padded,), work)
     rest_soft = tl.zeros((padded,), work)
@@ -300,12 +301,12 @@ def _sums(
         beaten = tl.where(top == higher, 0.0, ties)
         drop = tl.maximum(top - base, far)
         if gap:
-            one = tl.sum(tl.where(o_k == 0, rest, 0.0), 0)
+            one = tl.sum(tl.where(o_k == 0, below, 0.0), 0)
             rest_gap = tl.exp(drop) * (rest_gap + drop * (one + beaten))
-        rest = tl.exp(b_c * drop) * (rest + beaten)
+        below = tl.exp(b_c * drop) * (below + beaten)
         for k in tl.static_range(scales):
             b_e = tl.where(m_rest, tl.exp(tl.load(constants + 1 + k) * b_near), 0.0)
-            rest += tl.where(o_k == k, tl.sum(b_e, 0), 0.0)
+            below += tl.where(o_k == k, tl.sum(b_e, 0), 0.0)
             if gap and k == 0:
                 rest_gap += tl.sum(b_e * b_near, 0)
         if soft > 0:
@@ -340,7 +341,7 @@ def _sums(
     out += 2 * rows
     tl.store(out, rest_gap + usable)
     out += rows
-    tl.store(out + o_k * rows, rest + usable, mask=o_k < scales)
+    tl.store(out + o_k * rows, below + usable, mask=o_k < scales)
     out += scales * rows
     tl.store(out + o_k * rows, max_soft + usable, mask=o_k < soft)
     out += soft * rows
@@ -385,8 +386,8 @@ def _gradient(
     for j in tl.static_range(soft):
         t = tables[j] + tl.maximum(y, 0) * table_strides[j] + start
         b_t = tl.load(t + o_b, mask=m_b, other=0.0).to(work)
-        below = tl.load(of + soft * rows)
-        b_g += b_t * tl.where(m_top, tl.load(of), tl.where(b_gap >= limit, below, 0.0))
+        b_low = tl.load(of + soft * rows)
+        b_g += b_t * tl.where(m_top, tl.load(of), tl.where(b_gap >= limit, b_low, 0.0))
         of += rows
     b_g += tl.load(numbers + 3 * rows)
     if least:
