@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from cases import Head, close, dense, fused, outcome, rows, same_outcome, share
 from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor, all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
@@ -64,6 +65,19 @@ def shapes(mesh: DeviceMesh) -> None:
     both(mesh, torch.randn(7, 11).double(), lambda z: MIX(z, pixels.reshape(-1)[:7]), [Replicate()])
     big = torch.randn(600, 7001).double()  # several pieces of rows
     both(mesh, big, lambda z: MIX(z, torch.arange(600)))
+
+
+def logits_that_still_travel(mesh: DeviceMesh) -> None:
+    """The result of a collective is waited for."""
+    logits, target = torch.randn(7, 11).double(), torch.randint(11, (7,))
+    local: Any = all_reduce(logits / mesh.size(), "sum", mesh)
+    assert type(local) is AsyncCollectiveTensor
+    parts = DTensor.from_local(local, mesh, [Replicate()], run_check=False)
+    assert type(parts.to_local()) is AsyncCollectiveTensor
+    close(MIX(parts, target), MIX(logits, target))
+    leaf: Any = parts.detach().requires_grad_()
+    one = logits.clone().requires_grad_()
+    same_outcome(outcome(MIX(leaf, target), [leaf], None), outcome(MIX(one, target), [one], None), 40)
 
 
 def dense_options(mesh: DeviceMesh) -> None:
@@ -386,6 +400,7 @@ def of(mesh: DeviceMesh) -> dict[str, Call]:
     """Return the cases for two ranks."""
     checks = (
         shapes,
+        logits_that_still_travel,
         dense_options,
         fused_options,
         some_parts_may_be_replicated,

@@ -16,6 +16,7 @@ from torch import Tensor
 from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivative
 from equipoise.kernels import cpu, triton
 from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.gate import is_plain
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.row import RowStatistics
 from equipoise.statistics.states import RowStates, StateName, Sums, merge
@@ -166,7 +167,7 @@ class _MergedStates(torch.autograd.Function):
         separate: bool,
         classes: Run,
     ) -> tuple[Tensor, ...]:
-        backend = ShardedBackend(_local_backend(logits.device, names), classes)
+        backend = ShardedBackend(_local_backend(logits, names), classes)
         found = backend.states(Block(logits, names, separate, target))
         numbers = [found[name] for name in names]
         ctx.mark_non_differentiable(
@@ -193,10 +194,10 @@ class _MergedStates(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _local_backend(device: torch.device, names: Sequence[StateName]) -> Backend:
+def _local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
     """Return what computes a rank's states of dense logits."""
-    if device.type == "cuda" and triton.available(device):
+    if logits.is_cuda and triton.available(logits.device):
         return triton.TritonBackend()
-    if device.type == "cpu" and cpu.available() and fits(names):
+    if is_plain(logits) and cpu.available() and fits(names):
         return CppBackend()
     return TorchBackend()
