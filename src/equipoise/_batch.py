@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
+from equipoise.distributed import Shard, full_tensor, is_dtensor, refuse_mask, shard_of
 from equipoise.kernels.gate import is_plain
 from equipoise.masking import apply_mask
-from equipoise.sharded import Shard, is_dtensor, open_logits, refuse_mask, whole
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
@@ -59,7 +59,7 @@ class Batch(Targets):
     """Rows read from what a user passed.
 
     Args:
-        logits: (N, C), float32 at least; this rank's part of them where they are shared out.
+        logits: (N, C), float32 at least; this rank's part of them where they are sharded.
         sample_weight: (N,) weight of each row beside its class's, or None when all count once.
         ignore_index: The label of rows that are left out.
         shard: Which part of the logits is this rank's, or None.
@@ -116,14 +116,14 @@ def read_batch(
         logits = logits.float()
     if is_dtensor(logits):
         refuse_mask(mask)
-        target, weight, sample_weight = whole(target), whole(weight), whole(sample_weight)
+        target, weight, sample_weight = map(full_tensor, (target, weight, sample_weight))
         given = {
             "target": target,
             "weight": weight,
             "sample_weight": sample_weight,
             "ignore_index": ignore_index,
         }
-        rows, shard = open_logits(logits, axis, given)
+        rows, shard = shard_of(logits, axis, given)
     else:
         logits = apply_mask(logits, mask, axis)
         rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
@@ -131,8 +131,8 @@ def read_batch(
     row_weight = None if sample_weight is None else read_sample_weight(sample_weight, shape).to(rows)
     out = left_out(found, row_weight, applies_class_weight=applies_class_weight)
     if out is not None and rows.shape[1]:  # a rank may hold no class
-        own = out if shard is None else shard.rows.of(out)
-        rows = without(rows, own, lambda rows: rows.amax(1).isfinite())
+        of_rank = out if shard is None else shard.rows.narrow(out)
+        rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
     return Batch(
         logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found)
     )

@@ -1,18 +1,21 @@
 """Blocks of logits: their states, and their gradient given that of the states, by a kernel or in plain torch."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
+from equipoise.kernels.program import Compiled
 from equipoise.statistics.reference import partial
-from equipoise.statistics.states import RowStates, SoftTargets, StateName
+from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums
 
 CONSTANTS = ("base", "min_base", "count", "greater", "max_soft", "rest_soft", "target_soft")  # no gradient
+BASE, MIN_BASE = StateName("base"), StateName("min_base")
+PIECE = 2**18  # logits that plain torch works on at a time on a CPU: they stay in its cache
 
 
 @final
@@ -40,6 +43,18 @@ class Block:
     def dtype(self) -> torch.dtype:
         """Dtype of the states: float32 at least."""
         return torch.float32 if self.logits.dtype.itemsize < 4 else self.logits.dtype
+
+    def rows(self, rows: slice) -> "Block":
+        """Return the block of some of the rows."""
+        target = None if self.target is None else self.target[rows]
+        return replace(self, logits=self.logits[rows], target=target)
+
+    def pieces(self) -> Iterator[slice]:
+        """Cut the rows so that on a CPU the logits of each piece stay in its cache."""
+        count, classes = self.logits.shape
+        size = max(1, PIECE // max(1, classes) if self.logits.is_cpu else count)
+        for start in range(0, max(1, count), size):
+            yield slice(start, min(start + size, count))
 
 
 class Backend(Protocol):
@@ -74,36 +89,143 @@ class TorchBackend:
     def states(self, block: Block) -> dict[StateName, Tensor]:
         """Return the numbers (N,) of the state."""
         with torch.no_grad():
-            states = _partial(block, block.logits)
-            return {name: _number(states, name) for name in block.names}
+            found = [DifferentiableBlock(block.rows(rows)).states for rows in block.pieces()]
+            return {name: torch.cat([_number(states, name) for states in found]) for name in block.names}
 
     def write_gradient(
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
     ) -> None:
         """Write the gradient of the logits to `out`."""
-        leaf = block.logits.detach().requires_grad_()
-        with torch.enable_grad():
-            found = _partial(block, leaf, states.get(StateName("base")), states.get(StateName("min_base")))
-            pairs = [(_number(found, name), grad) for name, grad in grads.items()]
-            pairs = [(number, grad) for number, grad in pairs if number.requires_grad]
-            if not pairs:
-                out.zero_()
-                return
-            (result,) = torch.autograd.grad(
-                [number for number, _ in pairs], leaf, [grad for _, grad in pairs]
+        for rows in block.pieces():
+            bases = {name: states[name][rows] for name in (BASE, MIN_BASE) if name in states}
+            with torch.enable_grad():
+                piece = DifferentiableBlock(block.rows(rows), bases.get(BASE), bases.get(MIN_BASE))
+                pairs = [(_number(piece.states, name), grad[rows]) for name, grad in grads.items()]
+            piece.write_gradient(pairs, out[rows])
+
+
+@final
+class DifferentiableBlock:
+    """The states of a block as autograd can follow them, from leaves that let it go over the classes few times.
+
+    The target has a leaf of its own, and so have the classes that share the largest logit: one number for a row.
+    Only the logits below are differentiated class by class.
+
+    Args:
+        block: The block; `names` tell whether soft targets are read.
+        base: (N,) what the sums are relative to, None for the largest logit of the block.
+        min_base: (N,) the same for the smallest.
+
+    Attributes:
+        states: The states.
+    """
+
+    def __init__(self, block: Block, base: Tensor | None = None, min_base: Tensor | None = None) -> None:
+        self._block, self._min_base = block, min_base
+        self._raw, self._target = block.logits.detach(), None
+        self._soft = any(isinstance(name.parameter, SoftTargets) for name in block.names)
+        if self._soft or block.softcap is not None:
+            self._raw = self._raw.to(block.dtype).requires_grad_(torch.is_grad_enabled())
+            self._capped = capped(self._raw, block.softcap)
+        if self._soft:  # which differ between the classes that share the largest logit
+            self.states = partial(
+                self._capped,
+                block.target,
+                separate=block.separate,
+                start=block.start,
+                base=base,
+                min_base=min_base,
             )
-        out.copy_(result)
+            return
+        with torch.no_grad():
+            z = (self._raw if block.softcap is None else self._capped).to(block.dtype, copy=True)
+            if block.separate:
+                self._target = self._take_target(z)
+            if base is None:
+                highest = z.amax(1)
+                base = torch.where(highest == -torch.inf, torch.finfo(z.dtype).min, highest)
+            self._base, self._at_base = base, z == base[:, None]
+            self._count = self._at_base.sum(1).to(z.dtype)
+            self._below = z.masked_fill_(self._at_base, -torch.inf)
+            self._rise = torch.zeros_like(base)  # of the logits at the base
+        for leaf in (self._below, self._rise, self._target):
+            if leaf is not None:
+                leaf.requires_grad_(torch.is_grad_enabled())
+        self.states = RowStates(Sums(self._read), self._target)
+
+    def _take_target(self, z: Tensor) -> Tensor:
+        """Return the target's logit (N,), and mask it."""
+        target, start = self._block.target, self._block.start
+        assert target is not None
+        column = (target - (start or 0))[:, None]
+        self._here = (column >= 0) & (column < z.shape[1])  # it may be in another run of the classes
+        self._column = column.clamp(0, z.shape[1] - 1)
+        found = z.gather(1, self._column)
+        z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
+        return torch.where(self._here, found, -torch.inf)[:, 0]
+
+    def _read(self, name: StateName) -> Tensor:
+        (kind, parameter), z, base, count, rise = name, self._below, self._base, self._count, self._rise
+        if kind == "base":
+            return base
+        if kind == "max_exp":
+            return count * torch.exp(rise if parameter == 1 else parameter * rise)
+        if kind == "max_gap":
+            return count * rise * torch.exp(rise)
+        if kind == "rest_exp":
+            gap = z - base[:, None]
+            return torch.exp(gap if parameter == 1 else parameter * gap).sum(1)
+        if kind == "rest_gap":
+            gap = (z - base[:, None]).clamp(min=-FAR)
+            return (gap * torch.exp(gap)).sum(1)
+        if kind == "sum_logit":
+            return torch.where(z == -torch.inf, 0.0, z).sum(1) + count * (base + rise)
+        if kind == "count":
+            return (z > -torch.inf).sum(1) + count
+        if kind == "greater":
+            assert self._target is not None
+            return (z > self._target[:, None]).sum(1) + torch.where(base > self._target, count, 0.0)
+        least, highest = self._min_base, torch.where(count > 0, base, torch.finfo(base.dtype).max)
+        if least is None:
+            least = torch.minimum(torch.where(z == -torch.inf, torch.inf, z).amin(1), highest).detach()
+        if kind == "min_base":
+            return least
+        assert kind == "min_exp", kind
+        at_least = torch.where(z == least[:, None], z - least[:, None], -torch.inf)
+        return torch.exp(at_least).sum(1) + torch.where(base == least, count * torch.exp(rise), 0.0)
+
+    def write_gradient(self, pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
+        """Write the gradient of the logits, before the soft cap.
+
+        Args:
+            pairs: What was computed from the states, and its gradient.
+            out: (N, B) where it goes.
+        """
+        pairs = [(value, grad) for value, grad in pairs if value.requires_grad]
+        if not pairs:
+            out.zero_()
+            return
+        values, grads = zip(*pairs, strict=True)
+        if self._soft:
+            out.copy_(torch.autograd.grad(values, self._raw, grads)[0])
+            return
+        leaves = [leaf for leaf in (self._below, self._rise, self._target) if leaf is not None]
+        below, rise, *target = torch.autograd.grad(
+            values, leaves, grads, allow_unused=True, materialize_grads=True
+        )
+        share = (rise / self._count.clamp(min=1))[:, None]  # each class at the base has the same
+        found = torch.where(self._at_base, share, below)
+        if target:
+            own = torch.where(self._here, target[0][:, None], found.gather(1, self._column))
+            found.scatter_(1, self._column, own)
+        if self._block.softcap is not None:
+            (found,) = torch.autograd.grad(self._capped, self._raw, found)
+        out.copy_(found)
 
 
-def _partial(
-    block: Block, logits: Tensor, base: Tensor | None = None, min_base: Tensor | None = None
-) -> RowStates:
-    logits = logits.to(block.dtype)
-    if block.softcap is not None:
-        logits = block.softcap * torch.tanh(logits / block.softcap)
-    return partial(
-        logits, block.target, separate=block.separate, start=block.start, base=base, min_base=min_base
-    )
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Return s tanh(z / s) of logits z, or z if there is no cap s."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def _number(states: RowStates, name: StateName) -> Tensor:
@@ -123,36 +245,27 @@ class CppBackend:
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
         """Return the numbers (N,) of the state."""
-        program, scales, soft = _request(block.names, block.separate)
-        table = None if soft is None else soft.table.detach().to(block.dtype).contiguous()
-        order = sorted(dict.fromkeys(block.names), key=lambda name: _state_id(name, scales))
-        out = block.logits.new_empty(len(order), len(block.logits), dtype=block.dtype)
-        logits = call(block, table)
-        if not cpu.library().equipoise_states(
-            ctypes.addressof(program), ctypes.addressof(logits), out.data_ptr()
-        ):
+        program, names, table = _request(block.names, block)
+        out = block.logits.new_empty(len(names), len(block.logits), dtype=block.dtype)
+        if not cpu.library().equipoise_states(ctypes.addressof(program), _pack(block, table), out.data_ptr()):
             assert block.target is not None
             classes = block.logits.shape[1]
             wrong = block.target[(block.target < 0) | (block.target >= classes)]
             raise ValueError(f"target must be in [0, {classes}), got {int(wrong[0])}; leave such rows out")
-        return dict(zip(order, out.unbind(), strict=True))
+        return dict(zip(names, out.unbind(), strict=True))
 
     def write_gradient(
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
     ) -> None:
         """Write the gradient of the logits to `out`."""
-        names = [name for name in grads if name.kind not in CONSTANTS]
-        program, scales, soft = _request(names, block.separate)
-        table = None if soft is None else soft.table.detach().to(block.dtype).contiguous()
-        names.sort(key=lambda name: _state_id(name, scales))
-        constants = [StateName("base"), StateName("min_base")][: 1 + any(n.kind == "min_exp" for n in names)]
+        program, names, table = _request([n for n in grads if n.kind not in CONSTANTS], block)
+        constants = [BASE, MIN_BASE][: 1 + any(name.kind == "min_exp" for name in names)]
         kept = torch.stack(
             [*(states[name] for name in constants), *(grads[name].to(block.dtype) for name in names)]
         )
-        logits = call(block, table)
         cpu.library().equipoise_gradient(
             ctypes.addressof(program),
-            ctypes.addressof(logits),
+            _pack(block, table),
             kept.data_ptr(),
             1,
             kept.shape[1],
@@ -164,39 +277,82 @@ class CppBackend:
         )
 
 
-def call(block: Block, table: Tensor | None) -> cpu.Logits:
+def losses_by_program(
+    compiled: Compiled,
+    block: Block,
+    factor: Tensor,
+    *,
+    weight: Tensor | None,
+    skip_zero_weight: bool,
+    out: Tensor | None,
+) -> Tensor:
+    """Return the losses (N,) of a block of complete rows times a factor, and write their gradient.
+
+    A row whose factor is 0 is left out: its loss and gradient are 0, whatever its logits hold.
+
+    Args:
+        compiled: The loss; its options have been read.
+        block: The block; `names` and `separate` are those of the program.
+        factor: (N,).
+        weight: (C,) class weights.
+        skip_zero_weight: Whether a row is left out if the weight of its class is 0.
+        out: (N, C) where the gradient of the logits goes, which may be the logits; None for no gradient.
+    """
+    losses, sums = torch.empty_like(factor), (ctypes.c_double * 2)()
+    table = compiled.table(weight, block.dtype)
+    library, address = cpu.library(), ctypes.addressof(sums)
+    rows = -1, None if weight is None else weight.data_ptr(), factor.data_ptr(), skip_zero_weight
+    head, to = (compiled.address, _pack(block, table), *rows), losses.data_ptr()
+    if out is None:
+        library.equipoise_losses(*head, to, None, address)
+    else:
+        written = out.data_ptr(), out.stride(0), out.dtype == block.dtype
+        library.equipoise_losses_and_gradient(*head, None, 1.0, to, *written, address)
+    return losses
+
+
+def _pack(block: Block, table: Tensor | None) -> bytes:
     """Return a block as the kernel reads it; the tensors must outlive the call."""
-    target = block.target
-    return cpu.Logits(
-        block.logits.data_ptr(),
-        cpu.KINDS[block.logits.dtype],
-        block.logits.stride(0),
-        *block.logits.shape,
-        None if target is None else target.data_ptr(),
+    logits, target = block.logits, block.target
+    return cpu.pack_logits(
+        logits.data_ptr(),
+        cpu.KINDS[logits.dtype],
+        logits.stride(0),
+        *logits.shape,
+        0 if target is None else target.data_ptr(),
         -1 if block.start is None else block.start,
         block.softcap or 0.0,
-        None if table is None else table.data_ptr(),
+        0 if table is None else table.data_ptr(),
         0 if table is None or table.ndim == 1 else table.stride(0),
         torch.get_num_threads(),
     )
 
 
+def fits(names: Sequence[StateName]) -> bool:
+    """Return whether the compiled kernel can compute numbers of a state in one call."""
+    soft = {name.parameter for name in names if isinstance(name.parameter, SoftTargets)}
+    return len(_scales(names)) <= cpu.SCALES and len(soft) <= 1
+
+
+def _scales(names: Sequence[StateName]) -> list[float]:
+    return sorted({n.parameter for n in names if n.kind in ("max_exp", "rest_exp")})  # pyright: ignore[reportArgumentType]
+
+
 def _request(
-    names: Sequence[StateName], separate: bool
-) -> tuple[cpu.Program, list[float], SoftTargets | None]:
-    """Return a program without instructions that asks for numbers of a state, its scales and soft targets."""
-    scales = sorted({n.parameter for n in names if n.kind in ("max_exp", "rest_exp")})  # pyright: ignore[reportArgumentType]
+    names: Sequence[StateName], block: Block
+) -> tuple[cpu.Program, list[StateName], Tensor | None]:
+    """Return a program without instructions that computes numbers of a state, those in its order, and a table."""
+    scales = _scales(names)
     soft = next((name.parameter for name in names if isinstance(name.parameter, SoftTargets)), None)
-    used = sum(1 << number for number in {_state_id(name, scales) for name in names})
-    return (
-        cpu.Program(separate, len(scales), (ctypes.c_double * 4)(*scales), used, 0, None, 0, None, 0, None, 0),
-        scales,
-        soft,
-    )
 
+    def number(name: StateName) -> int:
+        if name.kind not in ("max_exp", "rest_exp"):
+            return cpu.STATES[name.kind]
+        return cpu.STATES[name.kind] + scales.index(name.parameter)  # pyright: ignore[reportArgumentType]
 
-def _state_id(name: StateName, scales: Sequence[float]) -> int:
-    if name.kind in ("max_exp", "rest_exp"):
-        assert isinstance(name.parameter, float | int)
-        return cpu.STATES[name.kind] + scales.index(name.parameter)
-    return cpu.STATES[name.kind]
+    order = sorted(dict.fromkeys(names), key=number)
+    used = sum(1 << number(name) for name in order)
+    factors = (ctypes.c_double * cpu.SCALES)(*scales)
+    program = cpu.Program(block.separate, len(scales), factors, used, 0, None, 0, None, 0, None, 0)
+    table = None if soft is None else soft.table.detach().to(block.dtype).contiguous()
+    return program, order, table

@@ -22,9 +22,9 @@ from equipoise._batch import (
     reduce,
     target_shape,
 )
-from equipoise.kernels import dense
+from equipoise.distributed import is_dtensor
+from equipoise.kernels import dense, sharded
 from equipoise.kernels.gate import is_plain
-from equipoise.sharded import is_dtensor
 from equipoise.statistics import Rank, RowStatistics
 from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
 from equipoise.statistics.row import RowFunction, applies_class_weight
@@ -407,7 +407,7 @@ def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
         return (batch.soft * loss.of(row)).sum(1)
     if batch.shard is not None:
         asked = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace.statistics
-        return loss.of(batch.shard.row_statistics(batch.logits, batch.target, batch.weight, asked))
+        return loss.of(sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, asked))
     return loss.of(row_statistics(batch.logits, batch.target, weight=batch.weight))
 
 
