@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, 
 
 CONSTANTS = ("base", "min_base", "count", "greater", "max_soft", "rest_soft", "target_soft")  # no gradient
 BASE, MIN_BASE = StateName("base"), StateName("min_base")
-PIECE = 2**18  # logits that plain torch works on at a time on a CPU: they stay in its cache
+PIECE = 2**21  # logits that plain torch works on at a time on a CPU: they stay in its last cache
 
 
 @final
@@ -164,7 +164,7 @@ class DifferentiableBlock:
         z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
         return torch.where(self._here, found, -torch.inf)[:, 0]
 
-    def _read(self, name: StateName) -> Tensor:
+    def _read(self, name: StateName) -> Any:
         (kind, parameter), z, base, count, rise = name, self._below, self._base, self._count, self._rise
         if kind == "base":
             return base
@@ -172,6 +172,8 @@ class DifferentiableBlock:
             return count * torch.exp(rise if parameter == 1 else parameter * rise)
         if kind == "max_gap":
             return count * rise * torch.exp(rise)
+        if kind == "max_square":  # which counts for second derivatives alone
+            return 0.0
         if kind == "rest_exp":
             gap = z - base[:, None]
             return torch.exp(gap if parameter == 1 else parameter * gap).sum(1)

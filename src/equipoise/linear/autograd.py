@@ -88,10 +88,10 @@ def reduced(
         return inputs.reduce(losses)
     setup, head = setup_of_loss(loss, inputs), inputs.head
     with no_autocast(head.hidden.device):
-        if inputs.reduction == "none" and setup.plan.grad == "none":
+        if setup.plan.grad == "none":
             nothing = [False] * len(head.parameters)
             return inputs.reduce(compute_blocks(setup, head, nothing, _rows(head, 1.0))[0])
-        if setup.plan.grad != "recompute":
+        if setup.plan.grad == "forward":
             ones = _rows(head, 1.0).requires_grad_()
             with torch.enable_grad():
                 (factor,) = torch.autograd.grad(inputs.reduce(ones), ones)
