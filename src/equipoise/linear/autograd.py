@@ -12,7 +12,6 @@ from equipoise.kernels.block import BASE, CONSTANTS, MIN_BASE
 from equipoise.linear.blocks import (
     BlockMemory,
     compute_blocks,
-    losses_of_logits,
     row_blocks,
     write_bad_rows,
 )
@@ -20,6 +19,7 @@ from equipoise.linear.buffers import Buffers
 from equipoise.linear.head import Gradients, Head
 from equipoise.linear.inputs import Lora, read_inputs
 from equipoise.linear.setup import Setup, check_traced_backend, setup_of_loss
+from equipoise.statistics.reference import losses_of_logits
 from equipoise.statistics.row import RowFunction
 from equipoise.statistics.states import StateName
 

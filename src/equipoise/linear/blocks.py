@@ -11,8 +11,7 @@ from equipoise.kernels.block import CONSTANTS, Block, DifferentiableBlock, cappe
 from equipoise.linear.buffers import Buffers
 from equipoise.linear.head import Gradients, Head, row_stride
 from equipoise.linear.setup import Setup
-from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
-from equipoise.statistics.row import RowFunction
+from equipoise.statistics.reference import losses_of_logits
 
 
 def compute_blocks(
@@ -151,15 +150,6 @@ def _compute_from_full_logits(
         out.copy_(torch.autograd.grad(losses, leaf, factor)[0]) if losses.requires_grad else out.zero_()
         _fill(out, factor == 0, torch.zeros_like(factor))
     return _times(losses.detach(), factor)
-
-
-def losses_of_logits(
-    loss: RowFunction, logits: Tensor, target: Tensor | None, soft: Tensor | None, *, weight: Tensor | None
-) -> Tensor:
-    """Return the losses (N,) of logits (N, C) against classes, or expected over probabilities `soft` (N, C)."""
-    if soft is None:
-        return loss.of(row_statistics(logits, target, weight=weight))
-    return (soft * loss.of(row_statistics_for_each_class(logits, weight=weight))).sum(1)
 
 
 def _compute_from_states(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:

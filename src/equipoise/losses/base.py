@@ -26,7 +26,7 @@ from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense, sharded
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics import Rank, RowStatistics
-from equipoise.statistics.reference import row_statistics, row_statistics_for_each_class
+from equipoise.statistics.reference import losses_of_logits
 from equipoise.statistics.row import RowFunction, applies_class_weight
 
 
@@ -402,13 +402,10 @@ def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
 
 def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
     """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
-    if batch.soft is not None:
-        row = row_statistics_for_each_class(batch.logits, weight=batch.weight)
-        return (batch.soft * loss.of(row)).sum(1)
-    if batch.shard is not None:
+    if batch.shard is not None and batch.soft is None:
         asked = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace.statistics
         return loss.of(sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, asked))
-    return loss.of(row_statistics(batch.logits, batch.target, weight=batch.weight))
+    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
 
 
 def _needs_all_classes(loss: Loss, batch: Batch) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic
-from equipoise.statistics.row import FullLogits, RowStatistics
+from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -191,7 +191,38 @@ def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = Non
     )
 
 
+def losses_of_logits(
+    loss: RowFunction,
+    logits: Tensor,
+    target: Tensor | None = None,
+    soft: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the losses (N,) of logits in plain differentiable torch.
+
+    Args:
+        loss: The loss.
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None for losses that need none.
+        soft: (N, C) probabilities of the target, over which the loss is expected, or None.
+        weight: (C,) weight of each class.
+    """
+    if soft is None:
+        row = row_statistics(logits, target, weight=weight)
+        losses = loss.of(row)
+    else:
+        row = row_statistics_for_each_class(logits, weight=weight)
+        losses = (soft * loss.of(row)).sum(1)
+    return losses * _scale(logits)[:, 0] if row.reads_full_logits else losses
+
+
 def marked(logits: Tensor) -> Tensor:
     """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
+    return logits * _scale(logits)
+
+
+def _scale(logits: Tensor) -> Tensor:
+    """Return 1 (N, 1) for rows that have a class and neither nan nor plus infinity, else nan."""
     usable = logits.detach().amax(1, keepdim=True).isfinite()
-    return logits * torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    return torch.where(usable, 1.0, torch.nan).to(logits.dtype)
