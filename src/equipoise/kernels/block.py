@@ -121,8 +121,7 @@ class DifferentiableBlock:
     """
 
     def __init__(self, block: Block, base: Tensor | None = None, min_base: Tensor | None = None) -> None:
-        self._block, self._min_base = block, min_base
-        self._raw, self._target = block.logits.detach(), None
+        self._block, self._raw, self._target = block, block.logits.detach(), None
         self._soft = any(isinstance(name.parameter, SoftTargets) for name in block.names)
         if self._soft or block.softcap is not None:
             self._raw = self._raw.to(block.dtype).requires_grad_(torch.is_grad_enabled())
@@ -141,16 +140,24 @@ class DifferentiableBlock:
             z = (self._raw if block.softcap is None else self._capped).to(block.dtype, copy=True)
             if block.separate:
                 self._target = self._take_target(z)
+            self._greater = None
+            if any(name.kind == "greater" for name in block.names) and self._target is not None:
+                self._greater = (z > self._target[:, None]).sum(1).to(z.dtype)
             if base is None:
                 highest = z.amax(1)
                 base = torch.where(highest == -torch.inf, torch.finfo(z.dtype).min, highest)
             self._base, self._at_base = base, z == base[:, None]
-            self._count = self._at_base.sum(1).to(z.dtype)
-            self._below = z.masked_fill_(self._at_base, -torch.inf)
-            self._rise = torch.zeros_like(base)  # of the logits at the base
-        for leaf in (self._below, self._rise, self._target):
-            if leaf is not None:
-                leaf.requires_grad_(torch.is_grad_enabled())
+            self._count = self._at_base.sum(1, dtype=torch.int32).to(z.dtype)
+            self._least, self._at_least = min_base, None
+            if any(name.kind in ("min_base", "min_exp") for name in block.names):
+                self._find_least(z)
+            # The classes at the base, and those at the least logit, rise together: by 0.
+            self._rise, self._least_rise = torch.zeros_like(base), torch.zeros_like(base)
+            self._gap = z.masked_fill_(self._at_base, -torch.inf).sub_(base[:, None])
+        self._leaves = [self._gap, self._rise, self._least_rise]
+        self._leaves += [] if self._target is None else [self._target]
+        for leaf in self._leaves:
+            leaf.requires_grad_(torch.is_grad_enabled())
         self.states = RowStates(Sums(self._read), self._target)
 
     def _take_target(self, z: Tensor) -> Tensor:
@@ -164,8 +171,16 @@ class DifferentiableBlock:
         z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
         return torch.where(self._here, found, -torch.inf)[:, 0]
 
+    def _find_least(self, z: Tensor) -> None:
+        """Find the smallest logit (N,) that is not masked, and which classes have it."""
+        masked = z == -torch.inf
+        if self._least is None:
+            lowest = z.masked_fill(masked, torch.inf).amin(1)
+            self._least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
+        self._at_least = z == self._least[:, None]
+
     def _read(self, name: StateName) -> Any:
-        (kind, parameter), z, base, count, rise = name, self._below, self._base, self._count, self._rise
+        (kind, parameter), gap, base, count, rise = name, self._gap, self._base, self._count, self._rise
         if kind == "base":
             return base
         if kind == "max_exp":
@@ -175,26 +190,23 @@ class DifferentiableBlock:
         if kind == "max_square":  # which counts for second derivatives alone
             return 0.0
         if kind == "rest_exp":
-            gap = z - base[:, None]
             return torch.exp(gap if parameter == 1 else parameter * gap).sum(1)
         if kind == "rest_gap":
-            gap = (z - base[:, None]).clamp(min=-FAR)
-            return (gap * torch.exp(gap)).sum(1)
-        if kind == "sum_logit":
-            return torch.where(z == -torch.inf, 0.0, z).sum(1) + count * (base + rise)
-        if kind == "count":
-            return (z > -torch.inf).sum(1) + count
+            bounded = gap.clamp(min=-FAR)
+            return (bounded * torch.exp(bounded)).sum(1)
+        if kind in ("sum_logit", "count"):
+            below = gap > -torch.inf
+            counted = below.sum(1, dtype=torch.int32).to(gap.dtype)
+            if kind == "count":
+                return counted + count
+            return torch.where(below, gap, 0.0).sum(1) + counted * base + count * (base + rise)
         if kind == "greater":
-            assert self._target is not None
-            return (z > self._target[:, None]).sum(1) + torch.where(base > self._target, count, 0.0)
-        least, highest = self._min_base, torch.where(count > 0, base, torch.finfo(base.dtype).max)
-        if least is None:
-            least = torch.minimum(torch.where(z == -torch.inf, torch.inf, z).amin(1), highest).detach()
+            return self._greater
         if kind == "min_base":
-            return least
+            return self._least
         assert kind == "min_exp", kind
-        at_least = torch.where(z == least[:, None], z - least[:, None], -torch.inf)
-        return torch.exp(at_least).sum(1) + torch.where(base == least, count * torch.exp(rise), 0.0)
+        assert self._at_least is not None
+        return self._at_least.sum(1, dtype=torch.int32) * torch.exp(self._least_rise)
 
     def write_gradient(self, pairs: Sequence[tuple[Tensor, Tensor]], out: Tensor) -> None:
         """Write the gradient of the logits, before the soft cap.
@@ -211,18 +223,22 @@ class DifferentiableBlock:
         if self._soft:
             out.copy_(torch.autograd.grad(values, self._raw, grads)[0])
             return
-        leaves = [leaf for leaf in (self._below, self._rise, self._target) if leaf is not None]
-        below, rise, *target = torch.autograd.grad(
-            values, leaves, grads, allow_unused=True, materialize_grads=True
+        gap, rise, least_rise, *target = torch.autograd.grad(
+            values, self._leaves, grads, allow_unused=True, materialize_grads=True
         )
         share = (rise / self._count.clamp(min=1))[:, None]  # each class at the base has the same
-        found = torch.where(self._at_base, share, below)
+        direct = out.dtype == gap.dtype and self._block.softcap is None
+        found = torch.where(self._at_base, share, gap, out=out if direct else torch.empty_like(gap))
+        if self._at_least is not None:
+            share = (least_rise / self._at_least.sum(1, dtype=torch.int32).clamp(min=1))[:, None]
+            found.add_(torch.where(self._at_least, share, 0.0))
         if target:
             own = torch.where(self._here, target[0][:, None], found.gather(1, self._column))
             found.scatter_(1, self._column, own)
         if self._block.softcap is not None:
             (found,) = torch.autograd.grad(self._capped, self._raw, found)
-        out.copy_(found)
+        if not direct:
+            out.copy_(found)
 
 
 def capped(logits: Tensor, softcap: float | None) -> Tensor:
