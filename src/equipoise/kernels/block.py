@@ -154,6 +154,7 @@ class DifferentiableBlock:
             # The classes at the base, and those at the least logit, rise together: by 0.
             self._rise, self._least_rise = torch.zeros_like(base), torch.zeros_like(base)
             self._gap = z.masked_fill_(self._at_base, -torch.inf).sub_(base[:, None])
+        self._exps: dict[Any, Tensor] = {}
         self._leaves = [self._gap, self._rise, self._least_rise]
         self._leaves += [] if self._target is None else [self._target]
         for leaf in self._leaves:
@@ -170,6 +171,12 @@ class DifferentiableBlock:
         found = z.gather(1, self._column)
         z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
         return torch.where(self._here, found, -torch.inf)[:, 0]
+
+    def _exp(self, scale: Any) -> Tensor:
+        """Return e^(scale gap) of the classes below the base."""
+        if scale not in self._exps:
+            self._exps[scale] = torch.exp(self._gap if scale == 1 else scale * self._gap)
+        return self._exps[scale]
 
     def _find_least(self, z: Tensor) -> None:
         """Find the smallest logit (N,) that is not masked, and which classes have it."""
@@ -190,10 +197,9 @@ class DifferentiableBlock:
         if kind == "max_square":  # which counts for second derivatives alone
             return 0.0
         if kind == "rest_exp":
-            return torch.exp(gap if parameter == 1 else parameter * gap).sum(1)
+            return self._exp(parameter).sum(1)
         if kind == "rest_gap":
-            bounded = gap.clamp(min=-FAR)
-            return (bounded * torch.exp(bounded)).sum(1)
+            return (gap.clamp(min=-FAR) * self._exp(1.0)).sum(1)
         if kind in ("sum_logit", "count"):
             below = gap > -torch.inf
             counted = below.sum(1, dtype=torch.int32).to(gap.dtype)
