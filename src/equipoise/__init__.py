@@ -68,7 +68,7 @@ if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name
         if name == "Objective":
             globals()[name] = import_module(f"{__name__}.objective").Objective
             return globals()[name]
-        raise import_module(f"{__name__}.naming").unknown(__name__, name)
+        return import_module(f"{__name__}.naming").refuse(__name__, name)
 
 
 def __dir__() -> list[str]:

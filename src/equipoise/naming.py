@@ -40,30 +40,26 @@ def answer_names(path: str) -> None:
     Args:
         path: Of the module.
     """
-    sys.modules[path].__getattr__ = partial(_refuse, path)
+    sys.modules[path].__getattr__ = partial(refuse, path)
 
 
-def _refuse(path: str, name: str) -> NoReturn:
-    raise unknown(path, name)
-
-
-def unknown(path: str, name: str) -> AttributeError:
-    """Return the error of a name that the package or a public module lacks, which says what was meant."""
+def refuse(path: str, name: str) -> NoReturn:
+    """Raise the error of a name that the package or a public module lacks, which says what was meant."""
     from importlib.util import find_spec
 
     said = f"module {path!r} has no attribute {name!r}"
     root = path.partition(".")[0]
     package = sys.modules[root]
     if name.startswith("_"):
-        return AttributeError(said)
+        raise AttributeError(said)
     if path == root and find_spec(f"{root}.{name}"):
-        return AttributeError(f"{said}; import {root}.{name} first")
+        raise AttributeError(f"{said}; import {root}.{name} first")
     elsewhere: dict[str, str] = {}
     for module in [getattr(package, each) for each in package.__all__]:
         for each in module.__all__ if isinstance(module, ModuleType) else ():
             if path == root or each.lower() == name.lower():
                 elsewhere.setdefault(each, f"{module.__name__}.{each}")
-    return AttributeError(f"{said}; {nearest(name, sys.modules[path].__all__, elsewhere)}")
+    raise AttributeError(f"{said}; {nearest(name, sys.modules[path].__all__, elsewhere)}")
 
 
-__all__ = ["answer_names", "nearest", "unknown"]
+__all__ = ["answer_names", "nearest", "refuse"]
