@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from equipoise import naming
 from equipoise.linear.head import Head
 from equipoise.linear.memory import empty_cache
 from equipoise.linear.orders import Again, Forward, Job, Statistics
@@ -326,3 +327,6 @@ def _row(known: Mapping[Stat, Tensor], num_classes: int, targets: Targets) -> Ro
         return known[stat]
 
     return RowStatistics(answer, num_classes=num_classes, target=targets.target, class_weight=targets.weight)
+
+
+naming.answer_names(__name__)

@@ -190,7 +190,7 @@ class HierarchicalCrossEntropy(RowLoss):
         object.__setattr__(self, "tree", tree)
         arrays = _levels(tree)
         object.__setattr__(self, "_arrays", arrays)
-        object.__setattr__(self, "_held", tuple(map(torch.tensor, arrays)))
+        object.__setattr__(self, "_held", tuple(torch.tensor(each, device="cpu") for each in arrays))
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
