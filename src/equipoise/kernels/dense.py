@@ -95,6 +95,12 @@ def _equal_or_new(loss: RowFunction, classes: int, dtype: torch.dtype, weight: T
     return found
 
 
+def forget() -> None:
+    """Prepare all losses anew, as where what is available has changed."""
+    _by_value.clear()
+    _by_loss.clear()
+
+
 def reduced(
     loss: DenseLoss,
     logits: Tensor,

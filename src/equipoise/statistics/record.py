@@ -151,10 +151,12 @@ class Recorder(TorchFunctionMode):
             if name != "get" and name not in READS:  # "get" is that of a property
                 self._refuse(f"it looks at a value: {name}")
             return out
-        if name in SAME and self._fits(out, exact=args[0].dtype == torch.bool) and id(args[0]) in self._known:
-            if args[0].dtype == self._dtype and out.dtype != args[0].dtype:
+        first = args[0] if args else None
+        if name in SAME and isinstance(first, Tensor) and id(first) in self._known:
+            narrowed = first.dtype == self._dtype and out.dtype != first.dtype
+            if narrowed or not self._fits(out, exact=first.dtype == torch.bool):
                 self._refuse(f"it computes in {out.dtype}")
-            self._alias(out, self._operand(args[0]))
+            self._alias(out, self._operand(first))
         elif name not in OPS or not self._fits(out, exact=name == "where" and _are_exact(args[1:])):
             self._refuse(f"it is not elementwise, or not known to a kernel: {name}")
         else:
@@ -247,9 +249,11 @@ class Recorder(TorchFunctionMode):
 
     def program(self, result: Tensor, separate: bool, class_weight: Tensor | None) -> Program:
         """Return what was written, without what the result does not use."""
+        if self._refused:
+            raise NotRecordableError(self._refused)
         if not isinstance(result, Tensor) or id(result) not in self._known:
             self._refuse("its loss is not made of what a row answers")
-        if self._refused or result.shape != (self._rows,) or result.dtype != self._dtype:
+        if result.shape != (self._rows,) or result.dtype != self._dtype:
             self._refuse(f"its loss has shape {tuple(result.shape)} and {result.dtype}")
         self._meet(result)
         last = self._known[id(result)]

@@ -1,6 +1,6 @@
 """Records what a loss computes from the states of a row.
 
-A loss, and `finalize` of the statistics that it asks for, are elementwise. Run on made-up numbers while a mode
+A loss, and `finalize` of the statistics it asks for, are elementwise. Run on made-up numbers while a mode
 of torch watches, they leave a program: a list of elementwise instructions from the numbers of a state to the
 loss. A kernel runs the program without knowing any statistic or loss.
 """
