@@ -3,7 +3,7 @@
 import ctypes
 import threading
 import weakref
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
@@ -143,9 +143,21 @@ def reduced(
         target = target.contiguous()
     if logits.is_neg() or (logits.stride(1) != 1 and logits.shape[1] > 1):
         logits = logits.resolve_neg().contiguous()
+    call = Call(target, weight, sample_weight, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
-        return _Dense.apply(logits, target, weight, sample_weight, loss, found, ignore_index, reduction)  # pyright: ignore[reportReturnType]
-    return _forward(logits, target, weight, sample_weight, found, ignore_index, reduction, None)[0]
+        return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
+    return _forward(logits, call, None)[0]
+
+
+class Call(NamedTuple):
+    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
+
+    target: Tensor | None
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    loss: Prepared
+    ignore_index: int
+    reduction: str
 
 
 _Pair = ctypes.c_double * 2
@@ -166,18 +178,10 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
     )
 
 
-def _forward(
-    logits: Tensor,
-    target: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    found: Prepared,
-    ignore_index: int,
-    reduction: str,
-    kept: Tensor | None,
-) -> tuple[Tensor, float]:
+def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
     """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
-    compiled = found.compiled
+    target, weight, sample_weight, loss, ignore_index, reduction = call
+    compiled = loss.compiled
     assert compiled is not None
     work = torch.float64 if logits.dtype == torch.float64 else torch.float32
     losses = torch.empty(len(logits), dtype=work, device=_CPU) if reduction == "none" else None
@@ -189,7 +193,7 @@ def _forward(
         ignore_index,
         None if weight is None else weight.data_ptr(),
         None if sample_weight is None else sample_weight.data_ptr(),
-        found.skips_zero_weight,
+        loss.skips_zero_weight,
         None if losses is None else losses.data_ptr(),
         None if kept is None else kept.data_ptr(),
         ctypes.addressof(sums),
@@ -213,46 +217,35 @@ class _Dense(torch.autograd.Function):
     """A loss of dense logits. An old-style Function, as `setup_context` costs more than a small batch."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any,
-        logits: Tensor,
-        target: Tensor | None,
-        weight: Tensor | None,
-        sample_weight: Tensor | None,
-        loss: DenseLoss,
-        found: Prepared,
-        ignore_index: int,
-        reduction: str,
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, call: Call, loss: DenseLoss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the loss."""
+        target, weight, sample_weight, found, _, _ = call
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        kept = torch.empty((len(logits), found.compiled.kept), dtype=work, device=_CPU)
-        value, ctx.denominator = _forward(
-            logits, target, weight, sample_weight, found, ignore_index, reduction, kept
-        )
-        ctx.call = loss, found, ignore_index, reduction
+        kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
+        value, denominator = _forward(logits, call, kept)
+        ctx.call = call, loss, denominator
+        # Saved as tensors so that a change in place between the passes is detected.
         if weight is None and sample_weight is None:
-            ctx.save_for_backward(logits, target, kept)
+            ctx.save_for_backward(logits, kept, target)
         else:
-            ctx.save_for_backward(logits, target, kept, weight, sample_weight)
+            ctx.save_for_backward(logits, kept, target, weight, sample_weight)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradient of the logits."""
-        logits, target, kept, *weights = ctx.saved_tensors
-        loss, found, ignore_index, reduction = ctx.call
-        weight, sample_weight = weights or (None, None)
+        logits, kept, *tensors = ctx.saved_tensors
+        call, loss, denominator = ctx.call
         if torch.is_grad_enabled() or not is_plain(grad):
-            out = _in_torch(grad, loss, logits, target, weight, sample_weight, ignore_index, reduction)
-            return out, None, None, None, None, None, None, None
-        compiled = found.compiled
+            return _gradient_in_torch(grad, loss, logits, call), None, None
+        target, weight = tensors[0], tensors[1] if len(tensors) > 1 else None
+        compiled, reduction = call.loss.compiled, call.reduction
         rows, scale = None, 1.0
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
-            scale = grad.item() / ctx.denominator if ctx.denominator else torch.nan
+            scale = grad.item() / denominator if denominator else torch.nan
         out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
@@ -266,23 +259,16 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        return out, None, None, None, None, None, None, None
+        return out, None, None
 
 
-def _in_torch(
-    grad: Tensor,
-    loss: DenseLoss,
-    logits: Tensor,
-    target: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-) -> Tensor:
+def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
     """Return the gradient by plain torch, where it is differentiated again or transformed."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = logits if again else logits.detach().requires_grad_()
-        value = loss.in_torch(leaf, target, weight, sample_weight, ignore_index, reduction)
+        value = loss.in_torch(
+            leaf, call.target, call.weight, call.sample_weight, call.ignore_index, call.reduction
+        )
         (found,) = torch.autograd.grad(value, leaf, grad.to(value.dtype), create_graph=again)
     return found
