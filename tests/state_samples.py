@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -119,15 +119,30 @@ HARD = [
 ]
 
 
-def search(run: Callable[[Kind, Sample], None], kind: Kind, examples: int = 25) -> None:
+def search(run: Callable[[Kind, Sample], None], kind: Kind) -> None:
     """Look for a sample on which a law does not hold for a kind of statistic."""
 
-    @settings(max_examples=examples)
+    @settings(max_examples=25)
     @given(samples())
     def check(sample: Sample) -> None:
         run(kind, sample)
 
     check()
+
+
+def finds(run: Callable[[Kind, Sample], None], kind: Kind) -> bool:
+    """Return whether a law does not hold for a kind of statistic on some sample."""
+
+    @settings(max_examples=200, phases=[Phase.generate])
+    @given(samples())
+    def check(sample: Sample) -> None:
+        run(kind, sample)
+
+    try:
+        check()
+    except AssertionError:
+        return True
+    return False
 
 
 def law(run: Callable[[Kind, Sample], None]) -> Callable[[Kind], None]:

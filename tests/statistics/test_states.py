@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from typing import Any, final
@@ -12,12 +13,23 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import equipoise.statistics
-from equipoise.statistics import ExpectedLogProb, LogOdds, LogSumExp, LogSumExpGap, Margin, Statistic
+from equipoise.statistics import (
+    Entropy,
+    ExpectedLogProb,
+    LogOdds,
+    LogSumExp,
+    LogSumExpGap,
+    Margin,
+    MeanLogit,
+    Smallest,
+    Statistic,
+    reference,
+)
 from equipoise.statistics import row_statistics as dense_row
 from equipoise.statistics.base import Compute
 from equipoise.statistics.reference import partial
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
-from state_samples import EPS, KINDS, OF_WHOLE_ROWS, RELATIVE, Kind, Sample, law, samples, search
+from state_samples import EPS, KINDS, OF_WHOLE_ROWS, RELATIVE, Kind, Sample, finds, law, samples
 
 Merge = Callable[[Sums, Sums], Sums]
 SOFT = SoftTargets(torch.linspace(0.0, 1.0, 7, dtype=torch.float64))
@@ -49,7 +61,9 @@ def close_gradients(ours: Tensor, expected: Tensor, logits: Tensor) -> None:
     """Agree to 64 units of the norm; where largest logits are equal, gradients cancel and are held to 1."""
     best = logits.detach().amax(1, keepdim=True)
     tied = (logits.detach() >= best - 1e-3 * (1 + best.abs())).sum(1) > 1
-    norm = torch.where(tied, 1.0, 0.0).maximum(expected.norm(dim=1))
+    norm = torch.where(tied, 1.0, 0.0).maximum(
+        expected.abs().amax(1)
+    )  # of the largest entry: squares underflow
     least = 64 * units(logits) * norm + torch.finfo(torch.float64).tiny
     good = ((ours - expected).abs() <= least[:, None]) | (ours.isnan() & expected.isnan())
     assert good.all(), f"{ours} is not {expected}"
@@ -279,7 +293,7 @@ def test_samples_spread() -> None:
     assert len(finite.unique()) > 50
     assert finite.max() > 200
     assert finite.min() < -200
-    assert len({sample.classes for sample in seen}) > 5
+    assert len({sample.classes for sample in seen}) > 3
     assert max(len(sample.cuts) for sample in seen) >= 3
     assert sum(list(sample.order) != sorted(sample.order) for sample in seen) > 5
     assert any((sample.logits == -torch.inf).all(1).any() for sample in seen)
@@ -305,12 +319,12 @@ def added(one: Sums, two: Sums, name: StateName) -> Any:
 
 FAULTY_MERGES = {
     "it forgets the factor": (LogSumExp(), changed("rest_exp", added)),
-    "it forgets the factor of gaps": (equipoise.statistics.Entropy(), changed("rest_gap", added)),
+    "it forgets the factor of gaps": (Entropy(), changed("rest_gap", added)),
     "it counts who does not lead": (LogSumExpGap(), changed("max_exp", added)),
     "it takes the second base": (LogSumExp(), changed("base", second)),
-    "it takes the second smallest": (equipoise.statistics.Smallest(), changed("min_base", second)),
-    "it adds those that are not the smallest": (equipoise.statistics.Smallest(), changed("min_exp", added)),
-    "it forgets a sum": (equipoise.statistics.MeanLogit(), changed("sum_logit", second)),
+    "it takes the second smallest": (Smallest(), changed("min_base", second)),
+    "it adds those that are not the smallest": (Smallest(), changed("min_exp", added)),
+    "it forgets a sum": (MeanLogit(), changed("sum_logit", second)),
     "it forgets the shift of soft targets": (
         ExpectedLogProb(torch.ones(7, dtype=torch.float64)),
         changed("rest_soft_gap", added),
@@ -327,59 +341,56 @@ def of_size(stat: Statistic) -> Callable[[int], Statistic]:
 def test_a_merge_that_is_wrong_is_found(fault: str) -> None:
     stat, wrong = FAULTY_MERGES[fault]
     kind = Kind("planted", of_size(stat))
-    search(any_split_agrees, kind)
-    with pytest.raises(AssertionError):
-        search(lambda kind, sample: any_split_agrees(kind, sample, wrong), kind, 100)
+    assert finds(lambda kind, sample: any_split_agrees(kind, sample, wrong), kind)
 
 
+@final
+@dataclass(frozen=True)
 class Faulty(Statistic):
-    """A log-sum-exp with something wrong."""
+    """A log-sum-exp, or log odds, with something wrong."""
+
+    change: Callable[[RowStates], Tensor] = lambda states: torch.zeros(1)
+    reads_target: bool = False
 
     def finalize(self, states: RowStates, /) -> Tensor:
-        return LogSumExp().finalize(states)
-
-
-@final
-class ForgetsTheBase(Faulty):
-    def finalize(self, states: RowStates, /) -> Tensor:
-        return LogSumExp().finalize(states) - states.all.base
-
-
-@final
-class DependsOnTheBase(Faulty):
-    def finalize(self, states: RowStates, /) -> Tensor:
-        return states.all.max_exp() + states.all.rest_exp() + states.all.base
-
-
-@final
-class EachIsTheFirst(Faulty):
-    reads_target = True
+        return LogSumExp().finalize(states) + self.change(states)
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
-        return compute(LogOdds(), logits, torch.zeros(len(logits), dtype=torch.long))[:, None].expand_as(
-            logits
-        )
+        return compute(self, logits, logits.argmax(1))[:, None].expand_as(logits) + 1
 
-    def finalize(self, states: RowStates, /) -> Tensor:
-        return LogOdds().finalize(states)
 
-    separates_target = True
+RANKED = torch.arange(7.0, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
-    ("fault", "run"),
+    ("make", "run"),
     [
-        (ForgetsTheBase, shifting_all_logits_shifts_the_value_as_stated),
-        (DependsOnTheBase, shifting_all_logits_shifts_the_value_as_stated),
-        (EachIsTheFirst, for_each_class_is_each_class_in_turn),
+        (lambda n: Faulty(lambda states: states.all.base), shifting_all_logits_shifts_the_value_as_stated),
+        (
+            lambda n: Faulty(lambda states: states.all.max_soft(SoftTargets(RANKED[:n]))),
+            permuting_the_classes_permutes_the_gradient,
+        ),
+        (lambda n: MeanLogit(), a_masked_class_is_as_good_as_absent),
+        (lambda n: Faulty(reads_target=True), for_each_class_is_each_class_in_turn),
     ],
+    ids=["shift", "permutation", "mask", "each class"],
 )
 def test_a_statistic_that_is_wrong_is_found(
-    fault: Callable[[], Statistic], run: Callable[[Kind, Sample], None]
+    make: Callable[[int], Statistic], run: Callable[[Kind, Sample], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(AssertionError):
-        search(run, Kind("planted", lambda n: fault(), shift=1), 100)
-    search(run, Kind("sound", lambda n: LogSumExp(), shift=1))
+    assert not finds(run, Kind("sound", lambda n: LogSumExp(), shift=1))
+    if run is a_masked_class_is_as_good_as_absent:
+        monkeypatch.setattr(reference, "_Dense", CountsMasked)
+    assert finds(run, Kind("planted", make, shift=1))
+
+
+class CountsMasked(reference._Dense):
+    """Sums in which masked classes count."""
+
+    def read(self, name: StateName) -> Tensor:
+        if name.kind == "count":
+            return torch.full_like(self._base, self._logits.shape[1])
+        return super().read(name)
 
 
 def test_a_target_is_kept_apart_where_a_statistic_needs_it() -> None:
