@@ -128,7 +128,12 @@ def losses(program: Compiled, rows: Rows) -> tuple[Tensor, Tensor, list[float]]:
     out, kept = torch.empty(count, dtype=rows.work), torch.empty(count, program.kept, dtype=rows.work)
     result = (ctypes.c_double * 2)()
     status = cpu.library().equipoise_losses(
-        program.address, rows.packed(), *rows.weights(), out.data_ptr(), kept.data_ptr(), ctypes.addressof(result)
+        program.address,
+        rows.packed(),
+        *rows.weights(),
+        out.data_ptr(),
+        kept.data_ptr(),
+        ctypes.addressof(result),
     )
     assert status == 0, status
     return out, kept, list(result)

@@ -9,10 +9,10 @@ import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_calls import Compiled, Rows, losses
 from torch import Tensor
 
 from equipoise.kernels import cpu
+from kernel_calls import Compiled, Rows, losses
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 
@@ -118,7 +118,23 @@ def test_random_programs(dtype: torch.dtype) -> None:
     assert moved > 2000
 
 
-SPECIAL = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -2.5, 1e-30, 1e30, 1e-42, 100.0, -100.0)
+SPECIAL = (
+    math.nan,
+    math.inf,
+    -math.inf,
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    2.0,
+    -2.5,
+    1e-30,
+    1e30,
+    1e-42,
+    100.0,
+    -100.0,
+)
 
 
 @pytest.mark.parametrize("name", sorted(IN_TORCH))
@@ -129,7 +145,9 @@ def test_special_values(dtype: torch.dtype, name: str) -> None:
     for values in itertools.product(numbers, repeat=count):
         operands = torch.tensor(values, dtype=dtype)[:, None].unbind()
         expected = IN_TORCH[name](*operands)
-        program = Compiled(["base"], operands[0].new_tensor(values).tolist(), [(name, *range(1, count + 1))], count + 1)
+        program = Compiled(
+            ["base"], operands[0].new_tensor(values).tolist(), [(name, *range(1, count + 1))], count + 1
+        )
         actual = losses(program, Rows(torch.zeros(1, 2, dtype=dtype), torch.zeros(1, dtype=torch.int64)))[0]
         least = torch.finfo(dtype).tiny
         assert torch.allclose(actual, expected, rtol=8 * EPS[dtype], atol=least, equal_nan=True), (
@@ -201,7 +219,9 @@ def test_accuracy(dtype: torch.dtype, name: str) -> None:
     most = 700 if dtype == torch.float64 else 86
     if name in ("tanh", "sigmoid"):
         most /= 2.1  # the derivative of the one is e^-2|x|
-    sizes = torch.cat([torch.logspace(-25, 0, 100), torch.linspace(0.05, 3, 150), torch.linspace(3, most, 150)])
+    sizes = torch.cat(
+        [torch.logspace(-25, 0, 100), torch.linspace(0.05, 3, 150), torch.linspace(3, most, 150)]
+    )
     x = torch.cat([sizes, -sizes]).to(dtype)
     if name in ("log", "sqrt"):
         x = x.abs()

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
+from equipoise.kernels import cpu
 from kernel_calls import (
     NAMES,
     Compiled,
@@ -18,13 +21,17 @@ from kernel_calls import (
     states,
     states_in_torch,
 )
-from torch import Tensor
-
-from equipoise.kernels import cpu
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 
-FACTORS = {"target_logit": -0.7, "max_exp0": 0.9, "rest_exp0": 1.3, "rest_gap": 0.2, "min_exp": 0.4, "sum_logit": 0.1}
+FACTORS = {
+    "target_logit": -0.7,
+    "max_exp0": 0.9,
+    "rest_exp0": 1.3,
+    "rest_gap": 0.2,
+    "min_exp": 0.4,
+    "sum_logit": 0.1,
+}
 WIDTHS = (3, 10, 40, 2100)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 
@@ -109,7 +116,9 @@ def test_rows_that_are_wrong(dtype: torch.dtype, classes: int, wrong: float) -> 
         bad = (rows.logits.isnan() | (rows.logits == torch.inf)).any(1)
         for name, number in states(program, rows).items():
             assert torch.equal(number.isnan(), bad), name
-        narrow = gradient(combination(FACTORS, separate=separate), rows, losses(combination(FACTORS), rows)[1])
+        narrow = gradient(
+            combination(FACTORS, separate=separate), rows, losses(combination(FACTORS), rows)[1]
+        )
         assert narrow[bad].isnan().all()
 
 
@@ -165,10 +174,10 @@ def test_threads(classes: int, threads: int) -> None:
 def test_runs_of_classes(classes: int, separate: bool) -> None:
     rows = some_rows(3 * classes, torch.float64, soft=torch.rand(3 * classes, 3 * classes).double())
     for start in (0, classes - 1, 2 * classes):
-        block = Rows(
-            rows.logits[:, start : start + classes], rows.target, soft=rows.soft, start=start
+        block = Rows(rows.logits[:, start : start + classes], rows.target, soft=rows.soft, start=start)
+        program = Compiled(
+            ["base"], used=NAMES[:5] + ["max_exp0", "rest_exp0"] + NAMES[13:], separate=separate
         )
-        program = Compiled(["base"], used=NAMES[:5] + ["max_exp0", "rest_exp0"] + NAMES[13:], separate=separate)
         expected = states_in_torch(block, block.logits, separate=separate, scales=(1.0,))
         for name, number in states(program, block).items():
             assert same(number, expected[name], 1e-12), name
@@ -185,7 +194,12 @@ def test_runs_of_classes(classes: int, separate: bool) -> None:
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_softcap(dtype: torch.dtype, classes: int) -> None:
-    factors = {"target_logit": -0.7, "max_exp0": 0.9, "rest_exp0": 0.9, "sum_logit": 0.1}  # no matter which ties
+    factors = {
+        "target_logit": -0.7,
+        "max_exp0": 0.9,
+        "rest_exp0": 0.9,
+        "sum_logit": 0.1,
+    }  # no matter which ties
     for cap in (0.5, 30.0):
         for separate in (True, False):
             rows = some_rows(classes, dtype, softcap=cap)
@@ -244,7 +258,7 @@ def test_tables_are_those_of_the_header() -> None:
     assert numbers("State") == cpu.STATES | {"states": len(NAMES)}
     assert f"REGISTERS = {cpu.REGISTERS};" in header
     assert f"SCALES = {cpu.SCALES};" in header
-    assert cpu.DIFFERENTIABLE == cpu.STATES["base"]
+    assert cpu.STATES["base"] == cpu.DIFFERENTIABLE
     assert ctypes.sizeof(cpu.Logits) == len(Rows(torch.zeros(1, 1)).packed())
 
 
@@ -258,8 +272,12 @@ def test_half_precision_is_added_and_rounded_as_by_torch() -> None:
         cpu.add(every, total, begin=True)
         assert torch.equal(total.nan_to_num(), every.float().nan_to_num())
         # The gradient of the target's logit, times the row's factor, is any number.
-        numbers = torch.cat([every.float()[every.isfinite()], torch.randn(4096).exp2() * 1e-7, torch.randn(4096)])
-        factors = torch.cat([numbers, numbers * (1 + 2.0**-9), torch.tensor([7e4, -7e4, 65519.0, 65520.0, 3e-8])])
+        numbers = torch.cat(
+            [every.float()[every.isfinite()], torch.randn(4096).exp2() * 1e-7, torch.randn(4096)]
+        )
+        factors = torch.cat(
+            [numbers, numbers * (1 + 2.0**-9), torch.tensor([7e4, -7e4, 65519.0, 65520.0, 3e-8])]
+        )
         rows = Rows(torch.zeros(len(factors), 1, dtype=dtype), torch.zeros(len(factors), dtype=torch.int64))
         program = Compiled(["target_logit"])
         out = gradient(program, rows, losses(program, rows)[1], factors)
