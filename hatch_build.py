@@ -14,13 +14,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# Each becomes kernels.<kind>.so in a folder. Linked without OpenMP: its functions are those of the library that
-# torch has loaded.
-SOURCES = {
-    Path("src/equipoise/kernels/cpu/kernels.cpp"): (Path("src/equipoise/kernels"), "-fopenmp-simd"),
-    Path("src/equipoise/stats/kernels.cpp"): (Path("src/equipoise/stats"), "-fopenmp"),
-}
+SOURCE = Path("src/equipoise/kernels/cpu/kernels.cpp")
+FOLDER = Path("src/equipoise/kernels")  # where kernels.<kind>.so goes
+# Compiled without OpenMP's functions: threads are those of the library that torch has loaded.
 FLAGS = (
+    "-fopenmp-simd",
     "-std=c++17",
     "-O3",
     "-fPIC",
@@ -42,25 +40,22 @@ def compiler() -> str | None:
 
 
 def compile_kernels(root: Path, compiler: str) -> None:
-    """Compile each kernel below `root`, once for each kind of vector instructions."""
+    """Compile the kernel below `root`, once for each kind of vector instructions."""
     machine = platform.machine()
     kinds = X86 if machine == "x86_64" else {machine: ()}
     further = os.environ.get("CXXFLAGS", "").split()
-    started: list[tuple[Path, subprocess.Popen[bytes]]] = []
-    for source, (folder, openmp) in SOURCES.items():
-        for kind, flags in kinds.items():
-            made, out = (root / folder / f"kernels.{kind}.{end}" for end in ("o", "so"))
-            steps = [
-                [compiler, *FLAGS, openmp, *flags, *further, "-c", root / source, "-o", made],
-                [compiler, *further, "-shared", made, "-o", out],
-                ["rm", made],
-            ]
-            command = " && ".join(subprocess.list2cmdline(map(str, step)) for step in steps)
-            started.append((source, subprocess.Popen(command, shell=True)))
-    wrong = {source for source, process in started if process.wait()}
-    if wrong:
-        names = ", ".join(map(str, sorted(wrong)))
-        raise RuntimeError(f"{compiler} could not compile {names}; see above, or set CXX to another")
+    started: list[subprocess.Popen[bytes]] = []
+    for kind, flags in kinds.items():
+        made, out = (root / FOLDER / f"kernels.{kind}.{end}" for end in ("o", "so"))
+        steps = [
+            [compiler, *FLAGS, *flags, *further, "-c", root / SOURCE, "-o", made],
+            [compiler, *further, "-shared", made, "-o", out],
+            ["rm", made],
+        ]
+        command = " && ".join(subprocess.list2cmdline(map(str, step)) for step in steps)
+        started.append(subprocess.Popen(command, shell=True))
+    if any([process.wait() for process in started]):
+        raise RuntimeError(f"{compiler} could not compile {SOURCE}; see above, or set CXX to another")
 
 
 class Build(BuildHookInterface[Any]):
@@ -76,7 +71,7 @@ class Build(BuildHookInterface[Any]):
             )
             return
         compile_kernels(Path(self.root), found)
-        build_data["artifacts"] += [f"{folder}/kernels.*.so" for folder, _ in SOURCES.values()]
+        build_data["artifacts"].append(f"{FOLDER}/kernels.*.so")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 

@@ -6,15 +6,9 @@ from functools import reduce
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import equipoise.stats.sums as sums
 import pytest
 import torch
-from torch import Tensor
-
-import equipoise.stats.sums as sums
-from equipoise import linear, penalties
-from equipoise.losses import LOSSES, CrossEntropy, RowLoss
-from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES, LogitRange
 from equipoise.rows import needs
 from equipoise.stats import (
     Entropy,
@@ -30,6 +24,12 @@ from equipoise.stats import (
     ask_all,
 )
 from test_rows import KINDS, RELATIVE, soft_rows
+from torch import Tensor
+
+from equipoise import linear, penalties
+from equipoise.losses import LOSSES, CrossEntropy, RowLoss
+from equipoise.losses.costs import TEST_CLASSES
+from equipoise.penalties import PENALTIES, LogitRange
 
 CLASSES, TILE = 21, 8  # three tiles, the last of them ragged
 ROWS = 14

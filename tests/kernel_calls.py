@@ -71,14 +71,13 @@ class Compiled:
 
 def combination(factors: Mapping[str, float], **options: Any) -> Compiled:
     """Return the program of a linear combination of states."""
-    names, count = list(factors), len(factors)
-    code = [("mul", k, count + k) for k in range(count)]
-    code += [("add", 2 * count + k, 2 * count + k + (1 if k == 0 else count)) for k in range(0)]
-    last = 2 * count
+    count = len(factors)
+    code: list[tuple[Any, ...]] = [("mul", k, count + k) for k in range(count)]
+    result = 2 * count
     for k in range(1, count):
-        code.append(("add", last, 2 * count + k))
-        last = 3 * count + k - 1
-    return Compiled(names, list(factors.values()), code, last, **options)
+        code.append(("add", result, 2 * count + k))
+        result = 2 * count + len(code) - 1
+    return Compiled(list(factors), list(factors.values()), code, result, **options)
 
 
 @dataclass
@@ -129,7 +128,12 @@ def losses(program: Compiled, rows: Rows) -> tuple[Tensor, Tensor, list[float]]:
     out, kept = torch.empty(count, dtype=rows.work), torch.empty(count, program.kept, dtype=rows.work)
     result = (ctypes.c_double * 2)()
     status = cpu.library().equipoise_losses(
-        program.address, rows.packed(), *rows.weights(), out.data_ptr(), kept.data_ptr(), ctypes.addressof(result)
+        program.address,
+        rows.packed(),
+        *rows.weights(),
+        out.data_ptr(),
+        kept.data_ptr(),
+        ctypes.addressof(result),
     )
     assert status == 0, status
     return out, kept, list(result)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from equipoise.stats import kernels
 
 if find_spec("hatchling") is None or not list(distributions(name="pip")):

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.linear.triton import TritonBlock
+from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
+from equipoise.stats.cpp import CppBlock
 from torch import Tensor
 
 import equipoise
@@ -26,7 +29,6 @@ from equipoise.gamma import (
     suggest_gamma,
 )
 from equipoise.linear import explain, row_statistics
-from equipoise.linear.triton import TritonBlock
 from equipoise.losses import (
     CrossEntropy,
     ExpectedCost,
@@ -46,10 +48,8 @@ from equipoise.losses import (
 )
 from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
-from equipoise.statistics import RowStatistics, dense
 from equipoise.schedules import Constant, Cosine, Linear
-from equipoise.stats import ExpectedLogProb, Group, LogOdds, LogSumExp, Rank, Slope, ask, kernels
-from equipoise.stats.cpp import CppBlock
+from equipoise.statistics import RowStatistics, dense
 
 SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (

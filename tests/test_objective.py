@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from equipoise import Objective
+from equipoise._batch import REDUCTIONS
 from equipoise.losses import (
     CrossEntropy,
     FlooredCrossEntropy,
@@ -25,9 +26,8 @@ from equipoise.losses import (
     Sum,
 )
 from equipoise.penalties import Balance, Entropy, LogitRange
-from equipoise._batch import REDUCTIONS
-from equipoise.statistics import RowStatistics
 from equipoise.schedules import Constant, Cosine, Linear, Schedule
+from equipoise.statistics import RowStatistics
 
 STEPS = 20
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise._batch import REDUCTIONS, reduce
 from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
-from equipoise._batch import REDUCTIONS, read_batch, reduce
 from equipoise.statistics import RowStatistics, dense
 
 EPS = torch.finfo(torch.float64).eps

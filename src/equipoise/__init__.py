@@ -1,25 +1,28 @@
 """Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from equipoise import (
-    calibration,
-    decisions,
-    distributions,
-    gamma,
-    linear,
-    losses,
-    maps,
-    naming,
-    penalties,
-    schedules,
-    targets,
-)
-from equipoise.objective import Objective
-
-if TYPE_CHECKING:  # imported when it is asked for
-    from equipoise import metrics
+if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name is first used
+    from equipoise import addresses as addresses
+    from equipoise import calibration as calibration
+    from equipoise import decisions as decisions
+    from equipoise import distributed as distributed
+    from equipoise import distributions as distributions
+    from equipoise import gamma as gamma
+    from equipoise import kernels as kernels
+    from equipoise import linear as linear
+    from equipoise import losses as losses
+    from equipoise import maps as maps
+    from equipoise import masking as masking
+    from equipoise import metrics as metrics
+    from equipoise import naming as naming
+    from equipoise import objective as objective
+    from equipoise import penalties as penalties
+    from equipoise import schedules as schedules
+    from equipoise import spelling as spelling
+    from equipoise import statistics as statistics
+    from equipoise import targets as targets
+    from equipoise.objective import Objective as Objective
 
 __version__ = "0.1.0"
 
@@ -36,9 +39,35 @@ __all__ = [
     "metrics",
     "penalties",
     "schedules",
+    "statistics",
     "targets",
 ]
 
-for _module in (__name__, *(f"{__name__}.{name}" for name in __all__)):
-    if _module in sys.modules:
-        naming.answer_names(_module)
+# Modules that are imported when they are first used, so that the command starts without torch.
+_PUBLIC = tuple(name for name in __all__ if name not in ("Objective", "__version__"))
+_INTERNAL = (
+    "addresses",
+    "distributed",
+    "kernels",
+    "masking",
+    "naming",
+    "objective",
+    "spelling",
+)
+
+if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name
+
+    def __getattr__(name: str) -> Any:
+        """Import a module of the package, or `Objective`, when it is first used."""
+        from importlib import import_module
+
+        if name in (*_PUBLIC, *_INTERNAL):
+            return import_module(f"{__name__}.{name}")  # which also makes it an attribute
+        if name == "Objective":
+            globals()[name] = import_module(f"{__name__}.objective").Objective
+            return globals()[name]
+        return import_module(f"{__name__}.naming").refuse(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -133,9 +133,7 @@ def read_batch(
     if out is not None and rows.shape[1]:  # a rank may hold no class
         of_rank = out if shard is None else shard.rows.narrow(out)
         rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
-    return Batch(
-        logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found)
-    )
+    return Batch(logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found))
 
 
 def target_shape(logits: Tensor) -> torch.Size:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -238,11 +239,11 @@ _KINDS = {
 
 
 def _compare(given: dict[str, Any]) -> int:
-    from equipoise.compare import compare, console, runner
-
     cluster, as_json = given.pop("dask", None), given.pop("json", False)
     progress = not (given.pop("quiet", False) or as_json)
-    arguments = {"objectives": None, "out": "comparison"} | _arguments(given)
+    arguments = _arguments(given)
+    from equipoise.compare import compare, console, runner  # torch is imported here, or to read data
+
     try:
         with runner.on_dask(cluster) if cluster else nullcontext(), _warnings():
             found = compare(**arguments, progress=progress)
@@ -258,7 +259,7 @@ def _compare(given: dict[str, Any]) -> int:
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     """What `compare` is called with: options before the study, files read, functions of the user found."""
-    from equipoise.compare import read, study
+    from equipoise.compare import early, folder, read, study
 
     path = given.pop("data", None)
     source = given.pop("source", None)
@@ -266,13 +267,16 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     again = path is not None and path.lower().endswith(".toml")
     asked: dict[str, Any] = study.load(str(path)) if again else {"data": {"data": path}}
     read_then = asked.pop("data")
-    given = asked | given
+    given = {"objectives": None, "out": "comparison"} | asked | given
     if again and "model" not in given and "model_name" in given:
         raise ValueError(f"model must be given with {path}, got none; it was {given['model_name']}")
-    if ":" in given.get("model", ""):
-        given = {"model_name": given["model"]} | given | {"model": _load("model", given["model"])}
     if "worthwhile" in given:
         given["worthwhile"] = dict(given["worthwhile"])
+    own_model = ":" in given.get("model", "")
+    early.check({name: each for name, each in given.items() if not (own_model and name == "model")})
+    folder.require(Path(given["out"]))
+    if own_model:
+        given = {"model_name": given["model"]} | given | {"model": _load("model", given["model"])}
     if source is None:
         if read_then is None:
             raise ValueError(
@@ -348,12 +352,15 @@ def _warnings() -> Iterator[None]:
 
 
 def _paired(given: dict[str, Any]) -> int:
-    from equipoise.compare import paired
-    from equipoise.compare.runs import read_scores
+    from equipoise.compare.early import test_ratio
+    from equipoise.compare.score_files import read_scores
 
     as_json = given.pop("json", False)
     ways = dict.fromkeys(given.pop("higher", ()), True) | dict.fromkeys(given.pop("lower", ()), False)
+    test_ratio(given.get("test_size"), given.get("train_size"))
     scores = read_scores(given.pop("scores"))
+    from equipoise.compare import paired  # torch is imported here
+
     found = paired(scores, **given, higher_is_better=ways or None)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise import naming
 from equipoise.targets import Matrix, check_probs
 from equipoise.targets.mixing import Probs, times
 
@@ -177,3 +178,6 @@ def _check_abstain(abstain: Any) -> None:
         raise TypeError(f"abstain must be a number, got {abstain!r}; it is one cost for all rows")
     if not np.isfinite(abstain):
         raise ValueError(f"abstain must be finite, got {abstain}; leave it out to decide always")
+
+
+naming.answer_names(__name__)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions.kl import register_kl
 
+from equipoise import naming
 from equipoise.maps import GumbelSoftmax, Map, StraightThrough
 from equipoise.maps.base import mask_logits
 
@@ -126,3 +127,5 @@ def _divergence(one: distributions.Categorical, two: distributions.Categorical) 
 
 
 __all__ = ["Categorical"]
+
+naming.answer_names(__name__)

@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from equipoise import naming
 from equipoise.losses.options import check_number
 from equipoise.losses.robust import GAMMA_HINT
 
@@ -316,3 +317,5 @@ __all__ = [
     "steepest_prob",
     "suggest_gamma",
 ]
+
+naming.answer_names(__name__)

@@ -1,14 +1,10 @@
 """What a wrong name was meant to be."""
 
-import difflib
 import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
-from inspect import ismodule
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, ModuleType
+from typing import NoReturn
 
 MOST_NAMES = 40  # in a list of what there is
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -26,6 +22,8 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
         >>> nearest("gama", ["gamma", "min_weight"])
         'did you mean gamma?'
     """
+    import difflib
+
     listed = [each if each.isprintable() else repr(each) for each in known]
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
@@ -35,32 +33,33 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
 
 
 def answer_names(path: str) -> None:
-    """Let a public module say what was meant by a name that it lacks.
+    """Let a public module say what was meant by a name that it lacks; it calls this at its end.
 
     A `__getattr__` in the code of a module would do the same, but type checkers would then take any name.
 
     Args:
-        path: Of the module; the package also imports its public modules when they are asked for.
+        path: Of the module.
     """
-    sys.modules[path].__getattr__ = partial(_look_up, path)
+    sys.modules[path].__getattr__ = partial(refuse, path)
 
 
-def _look_up(path: str, name: str) -> Any:
+def refuse(path: str, name: str) -> NoReturn:
+    """Raise the error of a name that the package or a public module lacks, which says what was meant."""
+    from importlib.util import find_spec
+
     said = f"module {path!r} has no attribute {name!r}"
     root = path.partition(".")[0]
     package = sys.modules[root]
-    if path == root and name in package.__all__:
-        return import_module(f"{root}.{name}")
     if name.startswith("_"):
         raise AttributeError(said)
     if path == root and find_spec(f"{root}.{name}"):
         raise AttributeError(f"{said}; import {root}.{name} first")
     elsewhere: dict[str, str] = {}
-    for module in filter(ismodule, (getattr(package, each) for each in package.__all__)):
-        for each in module.__all__:
+    for module in [getattr(package, each) for each in package.__all__]:
+        for each in module.__all__ if isinstance(module, ModuleType) else ():
             if path == root or each.lower() == name.lower():
                 elsewhere.setdefault(each, f"{module.__name__}.{each}")
     raise AttributeError(f"{said}; {nearest(name, sys.modules[path].__all__, elsewhere)}")
 
 
-__all__ = ["answer_names", "nearest"]
+__all__ = ["answer_names", "nearest", "refuse"]

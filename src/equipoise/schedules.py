@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import final
 
+from equipoise import naming
 from equipoise.losses.options import check_number
 
 
@@ -140,3 +141,5 @@ def _check_line(schedule: Linear | Cosine) -> None:
 SCHEDULES: tuple[type[Schedule], ...] = (Constant, Linear, Cosine)
 
 __all__ = ["Constant", "Cosine", "Linear", "Schedule", "SCHEDULES"]
+
+naming.answer_names(__name__)

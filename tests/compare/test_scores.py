@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compare.made_runs import row, runs
-from equipoise.compare.runs import paired, read_scores
+from equipoise.compare.runs import paired
+from equipoise.compare.score_files import read_scores
 
 
 def twice(scores):

@@ -1,10 +1,12 @@
 """The CPU kernel: states of rows, losses and gradients against plain torch in float64."""
 
-import ctypes
 import itertools
 
 import pytest
 import torch
+from torch import Tensor
+
+from equipoise.kernels import cpu
 from kernel_calls import (
     DIFFERENTIABLE,
     NAMES,
@@ -19,9 +21,6 @@ from kernel_calls import (
     states_in_torch,
     work_dtype,
 )
-from torch import Tensor
-
-from equipoise.kernels import cpu
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 
@@ -57,7 +56,9 @@ def hard_rows(count: int, classes: int, dtype: torch.dtype, spread: float = 4.0)
 
 
 def table_for(classes: int, dtype: torch.dtype, full: bool) -> Tensor:
-    return torch.rand(*((classes, classes) if full else (classes,)), dtype=torch.float64).to(work_dtype(dtype))
+    return torch.rand(*((classes, classes) if full else (classes,)), dtype=torch.float64).to(
+        work_dtype(dtype)
+    )
 
 
 def names_for(rows: Rows, scales: tuple[float, ...]) -> list[str]:
@@ -73,7 +74,9 @@ def names_for(rows: Rows, scales: tuple[float, ...]) -> list[str]:
 def assert_near(actual: Tensor, expected: Tensor, tolerance: float, what: object = "") -> None:
     assert torch.equal(actual.isnan(), expected.isnan()), what
     finite = expected.isfinite()
-    assert torch.equal(actual.double()[~finite & ~expected.isnan()], expected[~finite & ~expected.isnan()]), what
+    assert torch.equal(actual.double()[~finite & ~expected.isnan()], expected[~finite & ~expected.isnan()]), (
+        what
+    )
     error = (actual.double() - expected)[finite].abs()
     assert (error <= tolerance * (1 + expected[finite].abs())).all(), (what, float(error.max()))
 

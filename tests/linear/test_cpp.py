@@ -12,12 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from block_checks import CLASSES, DTYPES, INF, ROWS, TILE, BlockTests, agree, check, grads, work
-from equipoise.losses import CrossEntropy
 from equipoise.stats import (
     Entropy,
     ExpectedLogProb,
@@ -32,7 +26,13 @@ from equipoise.stats import (
     kernels,
 )
 from equipoise.stats.cpp import CppBlock
+from hypothesis import given, settings
 from test_rows import Sample, samples
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from block_checks import CLASSES, DTYPES, INF, ROWS, TILE, BlockTests, agree, check, grads, work
+from equipoise.losses import CrossEntropy
 
 if not kernels.available():
     pytest.skip("the kernels were not compiled when the package was installed", allow_module_level=True)

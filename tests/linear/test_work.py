@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.stats import kernels
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,7 +14,6 @@ from equipoise import linear
 from equipoise.linear import head, memory, plan
 from equipoise.losses import Loss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.stats import kernels
 from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
-from equipoise.compare.dataset import Dataset, refusal
+from equipoise.compare.dataset import Dataset
+from equipoise.compare.refusal import refusal
 from equipoise.compare.rows import ARRAYS, Rows, build, feature, require_finite, weights, words
 
 __all__ = ["as_array", "as_column", "features_of", "from_arrays", "reason"]

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from equipoise.compare.settings import Settings
-from equipoise.losses import Loss
-from equipoise.objective import Objective
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
     from equipoise.compare.refit import Refitted
     from equipoise.compare.results import Result
     from equipoise.compare.verdict import Verdict
+    from equipoise.losses import Loss
+    from equipoise.objective import Objective
 
 __all__ = ["Comparison", "compare"]
 
@@ -60,7 +60,7 @@ class Comparison:
         return self.judged.sentence
 
     @property
-    def winner(self) -> Loss:
+    def winner(self) -> "Loss":
         """The loss to use; plain cross entropy where no candidate wins.
 
         Where the comparison tuned, its numbers are those that most splits chose. A scheduled number prints as
@@ -68,7 +68,7 @@ class Comparison:
         """
         return self.result.chosen(self.judged.winner)[0].candidate.marked
 
-    def objective(self, steps: int) -> Objective:
+    def objective(self, steps: int) -> "Objective":
         """Return the winner as an `Objective` with its schedules, for a training of so many steps."""
         return self.result.chosen(self.judged.winner)[0].candidate.objective(steps)
 
@@ -132,7 +132,7 @@ class Comparison:
 
 
 def compare(
-    objectives: Sequence[Any] | Mapping[str, Any] | Loss | str | None,
+    objectives: "Sequence[Any] | Mapping[str, Any] | Loss | str | None",
     X: Any,  # noqa: N803 - the word of scikit-learn
     y: Any = None,
     *,

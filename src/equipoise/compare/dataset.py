@@ -13,7 +13,7 @@ from pandas.util import hash_pandas_object
 from equipoise.compare.store import digest
 from equipoise.targets.files import NUMBER
 
-__all__ = ["Dataset", "UNKNOWN", "decimal", "printable", "refusal"]
+__all__ = ["Dataset", "UNKNOWN", "decimal"]
 
 UNKNOWN = -1  # in `clean`: nothing better than the label is known of this row
 
@@ -90,13 +90,3 @@ def decimal(label: str) -> Decimal | None:
     except InvalidOperation:  # exponents have a limit, of 18 digits
         return None
     return number if number is not None and number.is_finite() else None
-
-
-def printable(name: str) -> str:
-    """A name, in one line."""
-    return name if name.isprintable() else repr(name)
-
-
-def refusal(option: str, rule: str, got: object, way: str, error: type[Exception] = ValueError) -> Exception:
-    """The error of an argument that breaks a rule, with the way out."""
-    return error(f"{option} must {rule}, got {got}; {way}")

@@ -1,31 +1,18 @@
 """Data from files: tables, NPZ files and scikit-learn's digits."""
 
 import os
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from sklearn.datasets import load_digits
+from equipoise.compare.paths import kind
+from equipoise.compare.refusal import refusal
 
-from equipoise.compare.arrays import as_array, as_column, reason
-from equipoise.compare.dataset import Dataset, printable, refusal
-from equipoise.compare.rows import FILES, MISSING, NPZ, Rows, build, converted
-from equipoise.spelling import nearest
-from equipoise.targets.files import NUMBER, SEPARATORS, read_cells
+if TYPE_CHECKING:
+    from equipoise.compare.dataset import Dataset
 
 __all__ = ["read"]
-
-SUFFIXES = {
-    **dict.fromkeys((".csv", ".tsv", ".tab"), "text"),
-    **dict.fromkeys((".parquet", ".pq"), "parquet"),
-    ".npz": "npz",
-}
-_CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers that may be meant as names
 
 
 def read(
@@ -37,7 +24,7 @@ def read(
     clean: str | None = None,
     group: str | None = None,
     time: str | None = None,
-) -> Dataset:
+) -> "Dataset":
     """Return the data of files, and refuse what could only be read by guessing.
 
     The file of test rows is of the same kind and has the same columns, and its rows come last. `clean`,
@@ -58,189 +45,30 @@ def read(
             if name is not None:
                 rule = "be left out with scikit-learn's digits"
                 raise refusal(option, rule, repr(name), "name a data file")
-        digits: Any = load_digits()
-        classes = tuple(map(str, digits.target_names))
-        return Dataset(
-            "scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes, source=source
-        )
-    kind = _kind(path, "data")
-    if test is not None and _kind(test, "test") != kind:
+        return _digits(source)
+    holds = kind(path, "data")
+    if test is not None and kind(test, "test") != holds:
         raise refusal("test", "be a file of the kind of the data", f"{test!r} for {path!r}", "convert one")
     if test is not None and os.path.samefile(test, path):
         way = "leave it out for cross-validation"
         raise refusal("test", "be another file than the data", repr(test), way)
-    if kind != "npz":
-        found = _tables(path, target, drop, test, roles)
-        return replace(found, source=source)
-    if target is not None or drop:
+    if holds == "npz" and (target is not None or drop):
         got, way = repr(target or drop[0]), "the classes are the array y of an NPZ file"
         raise refusal("target and drop", "be left out without a table", got, way)
-    _require_one_use({}, roles)
-    rows = _npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
-    found = build(Path(path).name, rows, _npz(test, "test", roles) if test else None, NPZ, [])
+    from equipoise.compare.tables import read_arrays, read_tables  # what needs torch and pandas
+
+    found = read_arrays(path, test, roles) if holds == "npz" else read_tables(path, target, drop, test, roles)
     return replace(found, source=source)
 
 
-def _kind(path: str, option: str) -> str:
-    """What a file that is there holds, by its suffix."""
-    if not os.path.isfile(path):
-        why = "which is no file" if os.path.exists(path) else "which is not there"
-        raise refusal(option, "be a file", f"{path!r}, {why}", "check the path")
-    if (suffix := Path(path).suffix.lower()) not in SUFFIXES:
-        raise refusal(option, "end in .csv, .tsv, .parquet or .npz", repr(path), "convert it to one of these")
-    return SUFFIXES[suffix]
+def _digits(source: dict[str, Any]) -> "Dataset":
+    import numpy as np
+    from sklearn.datasets import load_digits
 
+    from equipoise.compare.dataset import Dataset
 
-def _tables(
-    path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
-) -> Dataset:
-    """The data set in a table, and in one of test rows."""
-    drop, roles = [name.strip() for name in drop], {role: name.strip() for role, name in roles.items()}
-    table, notes = _table(path, target, "data")
-    if target is None:
-        way = f"give one of {', '.join(map(printable, table.columns[-8:]))}"
-        raise refusal("target", "name the column with the classes", "none", way)
-    target = target.strip()
-    for option, name in (("target", target), *(("drop", name) for name in drop), *roles.items()):
-        if name not in table and not (option == "clean" and test is not None):
-            way = nearest(name, [*table])
-            if table.shape[1] == 1 and _kind(path, "data") == "text":
-                way = "the file has one column; put commas, semicolons or tabs between the cells of a row"
-            raise refusal(option, f"be a column of {path}", repr(name), way)
-    if target in drop:
-        raise refusal("drop", "leave the target in", f"{target!r} for both", "name another target")
-    its_own = test is not None and roles.get("clean") == target  # labels of test rows are better themselves
-    mine = {role: name for role, name in roles.items() if not (its_own and role == "clean")}
-    _require_one_use({target: "target"}, mine)
-    rows, more = _as_rows(table, path, target, drop, mine), None
-    if test is not None:
-        table, said = _table(test, target, "test")
-        notes += said
-        for name in (target, *roles.values()):
-            if name not in table:
-                rule, got = f"have the columns of {path}", f"no {name!r} in {test}"
-                raise refusal("test", rule, got, nearest(name, [*table]))
-        more = _as_rows(table, test, target, drop, roles)
-    parse = _numbers if _kind(path, "data") == "text" else None
-    return build(Path(path).name, rows, more, FILES, notes, parse)
-
-
-def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
-    for option, name in roles.items():
-        if uses.setdefault(name, option) != option:
-            got = f"{name!r}, which is the {uses[name]}"
-            raise refusal(option, "be a column of its own", got, "name another")
-
-
-def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
-    """The columns of a table by what they are for."""
-    used = [name for name in (target, *drop, *roles.values()) if name in table]
-    rows = Rows(path, table.drop(columns=used), pd.DataFrame(index=table.index))
-    for role, name in {"label": target, **roles}.items():
-        if name in table:
-            rows[role] = table[name]
-    return rows
-
-
-def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
-    """The cells of a table, whose index says where each row is, and how it was read."""
-    try:
-        table, where, notes = (_parquet if _kind(path, option) == "parquet" else _text)(path, target, option)
-    except OSError as error:
-        why = (error.strerror or type(error).__name__).lower()
-        raise refusal(option, "be a file that can be read", repr(path), why) from error
-    for place in np.flatnonzero(table.columns.duplicated()):
-        name = table.columns[place]
-        first = [*table.columns].index(name) + 1
-        got = f"{name!r} as columns {first} and {place + 1} in {where}"
-        raise refusal(option, "have columns of different names", got, "rename one")
-    return table, notes
-
-
-def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
-    own = "," if path.lower().endswith(".csv") else "\t"
-    found = read_cells(path, option, own, target and target.strip())
-    if not found.rows:
-        raise refusal(option, "have a header", f"an empty file {path!r}", "name the columns in line 1")
-    header, *cells = found.rows
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
-    table = pd.DataFrame(cells or None, _places("line", found.lines[1:], path), names, dtype=object)
-    separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
-    notes = [separated] if found.separator != own else []
-    return table, f"line {found.lines[0]} of {path}", notes
-
-
-def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
-    # pandas.read_parquet makes floats of integers with gaps, and has no words for two columns of one name.
-    del target
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise ImportError(
-            "equipoise compare needs pyarrow for Parquet; pip install 'equipoise[parquet]'"
-        ) from error
-    try:
-        read: Any = ParquetFile(path).read()
-        written: Mapping[str, Any] = read.schema.pandas_metadata or {}
-        words = [each["name"] for each in written.get("columns", ()) if each["pandas_type"] == "categorical"]
-        columns = {}
-        for place, name in enumerate(read.schema.names):
-            if name not in written.get("index_columns", ()):
-                values = pd.Series(read.column(place).to_pylist(), dtype=object)
-                columns[place] = values.astype("category") if name in words else values
-        table = pd.DataFrame(columns, range(len(read)))
-        names = [read.schema.names[place].strip() for place in columns]
-    except Exception as error:  # pyarrow raises many kinds for a file it cannot read
-        raise refusal(option, "be a readable table", repr(path), reason(error)) from error
-    places = _places("row", range(1, len(table) + 1), path)
-    return table.set_axis(places).set_axis(names, axis=1), path, []
-
-
-def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
-    """A column of text as numbers if every cell is one or missing, and notes of cells that were changed."""
-    cells: list[str] = column.tolist()
-    if not all(NUMBER.fullmatch(cell) or cell.lower() in MISSING for cell in cells):
-        return column, []
-    numbers = np.array([float("nan" if cell.lower() in MISSING else cell) for cell in cells])
-    unknown = [row for row in np.flatnonzero(np.isnan(numbers)).tolist() if cells[row]]
-    codes = [row for row, cell in enumerate(cells) if _CODE.fullmatch(cell)]
-    notes = converted(column, numbers, unknown, source) + converted(column, numbers, codes, source)
-    large = np.flatnonzero((np.abs(numbers) >= 2**53) & np.isfinite(numbers)).tolist()
-    exact = {row: int(cells[row]) for row in large if cells[row].lstrip("+-").isdigit()}
-    kept = [exact.get(row, number) for row, number in enumerate(numbers.tolist())] if exact else numbers
-    return pd.Series(kept, column.index, object if exact else np.float64, column.name), notes
-
-
-def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
-    """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
-    try:
-        with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            names = list(archive.files)
-            arrays = {name: archive[name] for name in {"X", "y", *roles.values()} & {*names}}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise TypeError("it holds something else than arrays")
-    except Exception as error:  # numpy and zipfile raise many kinds for a file they cannot read
-        rule = "be a readable NPZ file without pickles"
-        raise refusal(option, rule, repr(path), reason(error)) from error
-    found = ", ".join(map(printable, names)) or "nothing"
-    if not {"X", "y"} <= {*names}:
-        raise refusal(option, "hold the arrays X and y", f"{found} in {path}", "save with np.savez(X=, y=)")
-    for role, name in roles.items():
-        taken = name == "X" or (name == "y" and not (role == "clean" and option == "test"))
-        if name not in arrays or taken:
-            rule = f"name an array of {path} beside X and y"
-            raise refusal(role, rule, f"{name!r} of {found}", "add it with np.savez")
-    features = as_array(arrays["X"], f" in {path}")
-    places = _places("row", range(1, len(features) + 1), path)
-    rows = Rows(path, features, pd.DataFrame(index=places))
-    for role, name in {"label": "y", **roles}.items():
-        option = "y" if role == "label" else role
-        rows[role] = as_column(arrays[name], option, places, f" in {path}").rename(name)
-    return rows
-
-
-def _places(unit: str, numbers: Any, path: str) -> pd.Index:
-    """Where each row is, in words."""
-    return pd.Index([f"{unit} {number} of {path}" for number in numbers], dtype=object)
+    digits: Any = load_digits()
+    classes = tuple(map(str, digits.target_names))
+    return Dataset(
+        "scikit-learn's digits", digits.data, digits.target.astype(np.int64), classes, source=source
+    )

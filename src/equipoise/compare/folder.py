@@ -5,11 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from equipoise.compare import outputs, report, study
-from equipoise.compare.store import write_atomically
-
 if TYPE_CHECKING:
     from equipoise.compare.results import Result
     from equipoise.compare.verdict import Verdict
@@ -48,6 +43,11 @@ def require(out: Path) -> None:
 
 def write(result: "Result", verdict: "Verdict", out: Path) -> None:
     """Write the report, the table of results, the study, and the matrices in the order of the classes."""
+    import numpy as np
+
+    from equipoise.compare import outputs, report, study
+    from equipoise.compare.store import write_atomically
+
     for name, matrix in result.plan.matrices.items():
         buffer = io.BytesIO()
         np.save(buffer, matrix)

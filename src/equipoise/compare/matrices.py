@@ -1,7 +1,6 @@
 """Costs, similarities and label noise over classes, checked and in the order of the classes."""
 
 import os
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.compare.early import flip_share, require_matrix, suffix_of
 from equipoise.targets import Matrix, from_groups, read
-from equipoise.targets.files import NUMBER, corner_is_predicted, matrix_cells, number
+from equipoise.targets.files import corner_is_predicted, matrix_cells, number
 from equipoise.targets.matrix import Kind, labelled
 
 __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "lost_similarity"]
@@ -41,11 +41,9 @@ def as_similarity(given: Any, classes: tuple[str, ...], where: str = "similarity
 
 def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
     """Return label noise [true, observed], (C, C), from shares like similarities or from one rate for all."""
-    if not (isinstance(given, str | Real) and NUMBER.fullmatch(str(given).strip())):
+    rate = flip_share(given)
+    if rate is None:
         return as_similarity(given, classes, "noise")
-    rate = float(given)
-    if not 0 <= rate < 1:
-        raise ValueError(f"noise must be a share in [0, 1), got {given}; 0.4 flips four labels in ten")
     others = rate / max(len(classes) - 1, 1)
     return as_similarity(np.where(np.eye(len(classes)), 1 - rate, others), classes, "noise")
 
@@ -66,7 +64,7 @@ def looks_transposed(
     found, corner, at = [], "", "the table"
     if isinstance(given, pd.DataFrame):
         corner = str(given.index.name or "")
-    elif _suffix(given) not in (None, ".npy", ".toml"):
+    elif suffix_of(given) not in (None, ".npy", ".toml"):
         corner, at = matrix_cells(given, name)[1][0][0], str(given)
     if corner_is_predicted(corner):
         found.append(
@@ -96,7 +94,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
     count, at = len(classes), ""
     if isinstance(given, str | os.PathLike):
         text = str(given)
-        at = f" in {text}" if _suffix(given) and text.isprintable() else f" in {text!r}"
+        at = f" in {text}" if suffix_of(given) and text.isprintable() else f" in {text!r}"
         given = _from_text(os.fspath(given), kind, name, count)
     if isinstance(given, Matrix) and given.kind != kind:
         raise ValueError(f"{name} must be of kind {kind!r}, got {given.kind!r}; build the Matrix as {kind}")
@@ -124,12 +122,8 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
 
 def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
     """Return the matrix that groups or a file hold, a table if classes are named in it."""
-    suffix = _suffix(text)
-    if suffix is None and "|" not in text:
-        what, way = "groups such as 'a, b | c' or a CSV, TOML or NPY file", "check the path"
-        if name == "noise":
-            what, way = "a share in [0, 1) or a matrix file", "write for example 0.4, or check the path"
-        raise ValueError(f"{name} must be {what}, got {text!r}, which is not there; {way}")
+    suffix = suffix_of(text)
+    require_matrix(text, name)
     try:
         if suffix is None:
             return from_groups(text, kind)
@@ -167,12 +161,6 @@ def _numbers(given: Any, name: str) -> Floats:
         raise ValueError(
             f"{name} must hold numbers, got {type(given).__name__}; {_first_line(error)}"
         ) from error
-
-
-def _suffix(given: Any) -> str | None:
-    """Return the suffix of a file that is there, else None."""
-    found = isinstance(given, str | os.PathLike) and os.path.isfile(given)  # False for too long a path, too
-    return Path(given).suffix.lower() if found else None
 
 
 def _first_line(error: BaseException) -> str:

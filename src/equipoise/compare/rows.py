@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from equipoise.compare.checks import alike, warn_of_columns, warn_of_dates
-from equipoise.compare.dataset import UNKNOWN, Dataset, decimal, printable, refusal
+from equipoise.compare.dataset import UNKNOWN, Dataset, decimal
+from equipoise.compare.refusal import printable, refusal
 from equipoise.spelling import nearest
 from equipoise.targets.files import NUMBER
 

@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import resource_tracker
-from numbers import Integral
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +25,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
-from equipoise.compare.dataset import refusal
+from equipoise.compare.early import require_jobs
+from equipoise.compare.refusal import refusal
 from equipoise.compare.store import Store, digest
 
 __all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
@@ -59,8 +59,7 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     core. `watch` is called with the number of finished trainings and of all, at the start and whenever some
     finish. Returns the number of trainings that were there before.
     """
-    if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1):
-        raise refusal("jobs", "be a whole number from 1", repr(jobs), "leave it out for one per core")
+    require_jobs(jobs)
     total = sum(task.trainings for task in tasks)
     left = {task.key: task for task in tasks if store.read(task.key) is None}
     before = done = total - sum(task.trainings for task in left.values())

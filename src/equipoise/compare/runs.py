@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from equipoise.compare.dataset import printable
+from equipoise.compare.early import is_size, test_ratio
 from equipoise.compare.measures import MEASURES
-from equipoise.compare.scores import by_candidate, read_scores
+from equipoise.compare.refusal import printable
+from equipoise.compare.scores import by_candidate
 from equipoise.compare.settings import WORTHWHILE
 from equipoise.compare.statistics import (
     EQUAL,
@@ -26,7 +26,7 @@ from equipoise.compare.statistics import (
 from equipoise.compare.verdict import answer
 from equipoise.naming import nearest
 
-__all__ = ["Paired", "paired", "read_scores"]
+__all__ = ["Paired", "paired"]
 
 _HIGHER = (
     "acc f1 f1_score f1_macro f1_micro f1_weighted precision recall auc auroc roc_auc_score auprc mcc r2"
@@ -162,7 +162,7 @@ def paired(
         raise ValueError(
             f"scores must have a candidate beside the baseline, got {baseline!r} alone; add its runs"
         )
-    better, ratio = _better(list(plain), higher_is_better), _ratio(test_size, train_size)
+    better, ratio = _better(list(plain), higher_is_better), test_ratio(test_size, train_size)
     least = _worthwhile({} if worthwhile is None else worthwhile, plain)
     found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
     rows: list[dict[str, Any]] = []
@@ -245,28 +245,6 @@ def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
     return found
 
 
-def _ratio(test_size: float | None, train_size: float | None) -> float | None:
-    """Test rows over training rows; None if no sizes are given."""
-    if test_size is None and train_size is None:
-        return None
-    if test_size is None or train_size is None:
-        raise ValueError(
-            f"test_size and train_size must be given together, got {test_size} and {train_size}; give "
-            "neither if every run has data of its own"
-        )
-    for name, size in (("test_size", test_size), ("train_size", train_size)):
-        if not _is_size(size, math.ulp(0.0)):
-            raise ValueError(
-                f"{name} must be above 0, got {size!r}; it is a number of rows or a share of them"
-            )
-    if (test_size < 1) != (train_size < 1):
-        raise ValueError(
-            f"test_size and train_size must both be rows or both shares, got {test_size} and {train_size}; "
-            "give numbers of rows"
-        )
-    return test_size / train_size
-
-
 def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     """For each measure, the smallest difference worth having."""
     if not isinstance(given, Mapping):
@@ -277,7 +255,7 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     for name, least in given.items():
         if name not in plain:
             raise ValueError(f"worthwhile must name measures, got {name!r}; {nearest(name, plain)}")
-        if not _is_size(least):
+        if not is_size(least):
             raise ValueError(
                 f"worthwhile must be 0 or more, got {least!r} for {name!r}; it is a size without a sign"
             )
@@ -288,13 +266,6 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
         least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
         found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
-
-
-def _is_size(value: Any, smallest: float = 0.0) -> bool:
-    """Whether it is a number, not below the smallest, that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        return False
-    return bool(smallest <= value <= sys.float_info.max)
 
 
 def _difference(name: str, found: Difference, least: float) -> str:

@@ -1,55 +1,18 @@
-"""Scores of runs made elsewhere: files and tables of them, checked, as a table for each candidate."""
+"""Scores of runs made elsewhere: tables of them, checked, as a table for each candidate."""
 
 import math
-import warnings
 from collections.abc import Mapping
-from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equipoise.compare.dataset import printable
+from equipoise.compare.refusal import printable
 
-__all__ = ["by_candidate", "read_scores"]
+__all__ = ["by_candidate"]
 
-MISSING = ["", "NA", "N/A", "nan", "NaN", "None", "null", "NULL"]  # cells without a value
 LARGEST = 1e150  # squares of larger scores are infinite
-
-
-def read_scores(path: str | PathLike[str]) -> pd.DataFrame:
-    """Read the scores of runs for `paired` from a CSV, TSV, Parquet or JSON-lines file.
-
-    Raises:
-        ValueError: If the file cannot be read; the message is one line.
-        ImportError: If a Parquet file is given and pyarrow is missing.
-    """
-    read_json: Any = pd.read_json  # its annotations do not know dtype=False
-    lines = partial(read_json, lines=True, dtype=False, precise_float=True)
-    readers: dict[str, Any] = {".csv": _table, ".tsv": partial(_table, sep="\t"), ".parquet": pd.read_parquet}
-    readers |= {".jsonl": lines, ".ndjson": lines}
-    reader, shown = readers.get(Path(path).suffix.lower()), printable(str(path))
-    if reader is None:
-        raise ValueError(f"scores must be a file ending in {', '.join(readers)}, got {shown}; save it as one")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-            return reader(path)
-    except ImportError:
-        raise ImportError(f"{shown} needs pyarrow; pip install 'equipoise[parquet]'") from None
-    except Exception as error:  # pyarrow raises many kinds for a file it cannot read
-        said = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"scores must be a table that can be read, got {shown}: {said}") from None
-
-
-def _table(path: Any, sep: str = ",") -> pd.DataFrame:
-    """A CSV file; a candidate may be called 007 or NA, and is not a number or missing then."""
-    read = partial(pd.read_csv, sep=sep, skipinitialspace=True, index_col=False, keep_default_na=False)
-    others = [name for name in read(path, nrows=0) if name != "candidate"]
-    return read(path, dtype={"candidate": str}, na_values=dict.fromkeys(others, MISSING))
 
 
 def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:

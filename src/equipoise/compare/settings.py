@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from equipoise.training import STOPS
-from equipoise.training.networks import find_device
+from equipoise.training.stops import STOPS
 
 __all__ = ["WORTHWHILE", "Settings"]
 
@@ -84,7 +83,10 @@ class Settings:
                     f"worthwhile must give {', '.join(known)} a number of 0 or more, got {_short(least)} for "
                     f"{name!r}; write for example {{'accuracy': 0.005}}"
                 )
-        find_device(self.device)
+        if self.device != "cpu":  # torch, which knows the others, is imported for them alone
+            from equipoise.training.networks import find_device
+
+            find_device(self.device)
         object.__setattr__(self, "worthwhile", WORTHWHILE | dict(self.worthwhile))
 
     @property

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from equipoise import linear
+from equipoise._batch import no_autocast, read_batch
 from equipoise.losses.base import rows_of
 from equipoise.objective import Objective
-from equipoise._batch import no_autocast, read_batch
 from equipoise.statistics import Entropy, LogOdds
 
 try:

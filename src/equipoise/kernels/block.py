@@ -362,9 +362,7 @@ def _scales(names: Sequence[StateName]) -> list[float]:
     return sorted({n.parameter for n in names if n.kind in ("max_exp", "rest_exp")})  # pyright: ignore[reportArgumentType]
 
 
-def _request(
-    names: Sequence[StateName], block: Block
-) -> tuple[cpu.Program, list[StateName], Tensor | None]:
+def _request(names: Sequence[StateName], block: Block) -> tuple[cpu.Program, list[StateName], Tensor | None]:
     """Return a program without instructions that computes numbers of a state, those in its order, and a table."""
     scales = _scales(names)
     soft = next((name.parameter for name in names if isinstance(name.parameter, SoftTargets)), None)

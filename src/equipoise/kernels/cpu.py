@@ -24,8 +24,39 @@ KINDS = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3
 OPS = {
     name: number
     for number, name in enumerate(
-        "neg add sub mul div exp log log1p expm1 logsigmoid sigmoid softplus tanh sqrt relu abs maximum minimum pow "
-        "gt lt eq ne ge le and or not where clamp detach".split()
+        [
+            "neg",
+            "add",
+            "sub",
+            "mul",
+            "div",
+            "exp",
+            "log",
+            "log1p",
+            "expm1",
+            "logsigmoid",
+            "sigmoid",
+            "softplus",
+            "tanh",
+            "sqrt",
+            "relu",
+            "abs",
+            "maximum",
+            "minimum",
+            "pow",
+            "gt",
+            "lt",
+            "eq",
+            "ne",
+            "ge",
+            "le",
+            "and",
+            "or",
+            "not",
+            "where",
+            "clamp",
+            "detach",
+        ]
     )
 }
 

@@ -1,6 +1,7 @@
 """Losses of dense logits by the compiled kernel: one call forward, one call backward."""
 
 import ctypes
+import threading
 import weakref
 from typing import Any, NamedTuple, Protocol, final
 
@@ -39,11 +40,20 @@ class Prepared:
         classes: Number of classes.
         dtype: Of the statistics.
         weight: Class weights, or None.
+        fixed: Whether the loss always computes the same; others have no program.
     """
 
-    def __init__(self, loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None) -> None:
+    def __init__(
+        self,
+        loss: RowFunction,
+        classes: int,
+        dtype: torch.dtype,
+        weight: Tensor | None,
+        *,
+        fixed: bool = True,
+    ) -> None:
         self.trace: Trace = trace(loss, classes, dtype, weight)
-        program = self.trace.program
+        program = self.trace.program if fixed else None
         self.compiled = Compiled(program) if program and cpu.available() and fits(program) else None
         self.skips_zero_weight = not applies_class_weight(loss)
         self.reads_target = self.trace.reads_target
@@ -51,7 +61,9 @@ class Prepared:
 
 _by_value: dict[Any, Prepared] = {}
 _by_loss: dict[int, tuple[Any, dict[Any, Prepared]]] = {}
+_lock = threading.Lock()
 MOST = 256  # prepared losses that are kept
+_CPU = torch.device("cpu")  # whatever the default device is
 
 
 def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None = None) -> Prepared:
@@ -63,15 +75,30 @@ def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor
         held = _by_loss[number] = weakref.ref(loss, lambda _: _by_loss.pop(number, None)), {}
     found = held[1].get(key)
     if found is None:
-        value = (loss, *key)
+        found = held[1][key] = _equal_or_new(loss, classes, dtype, weight)
+    return found
+
+
+def _equal_or_new(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None) -> Prepared:
+    """Return what was prepared for an equal loss, or prepare this one."""
+    value = loss, classes, dtype, weight is not None
+    try:
         found = _by_value.get(value)
-        if found is None:
-            found = Prepared(loss, classes, dtype, weight)
+    except TypeError:  # it has no hash, as it can change
+        return Prepared(loss, classes, dtype, weight, fixed=False)
+    if found is None:
+        found = Prepared(loss, classes, dtype, weight)
+        with _lock:
             while len(_by_value) >= MOST:
                 del _by_value[next(iter(_by_value))]
             _by_value[value] = found
-        held[1][key] = found
     return found
+
+
+def forget() -> None:
+    """Prepare all losses anew, as where what is available has changed."""
+    _by_value.clear()
+    _by_loss.clear()
 
 
 def reduced(
@@ -100,8 +127,8 @@ def reduced(
     compiled = found.compiled
     if compiled is None or (target is None and found.reads_target) or not cpu.available():
         return None
-    if compiled.options:
-        if any(option.requires_grad or not option.is_cpu for option in compiled.options):
+    if compiled.tensors:
+        if any(tensor.requires_grad or not is_plain(tensor) for tensor in compiled.tensors):
             return None
         compiled.read_options()
     if weight is not None:
@@ -114,8 +141,8 @@ def reduced(
         sample_weight = sample_weight.to(work).contiguous()
     if target is not None and not target.is_contiguous():
         target = target.contiguous()
-    if logits.stride(1) != 1 and logits.shape[1] > 1:
-        logits = logits.contiguous()
+    if logits.is_neg() or (logits.stride(1) != 1 and logits.shape[1] > 1):
+        logits = logits.resolve_neg().contiguous()
     call = Call(target, weight, sample_weight, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
@@ -157,7 +184,7 @@ def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, f
     compiled = loss.compiled
     assert compiled is not None
     work = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    losses = torch.empty(len(logits), dtype=work) if reduction == "none" else None
+    losses = torch.empty(len(logits), dtype=work, device=_CPU) if reduction == "none" else None
     table = compiled.table(weight, work)
     sums = _Pair()
     bad = cpu.library().equipoise_losses(
@@ -181,8 +208,9 @@ def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, f
         return losses, 1.0
     total, denominator = sums
     if reduction == "sum":
-        return torch.scalar_tensor(total, dtype=work), 1.0
-    return torch.scalar_tensor(total / denominator if denominator else torch.nan, dtype=work), denominator
+        return torch.scalar_tensor(total, dtype=work, device=_CPU), 1.0
+    mean = total / denominator if denominator else total * torch.inf  # nan where the total is 0, too
+    return torch.scalar_tensor(mean, dtype=work, device=_CPU), denominator
 
 
 class _Dense(torch.autograd.Function):
@@ -194,7 +222,7 @@ class _Dense(torch.autograd.Function):
         target, weight, sample_weight, found, _, _ = call
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work)
+        kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
         value, denominator = _forward(logits, call, kept)
         ctx.call = call, loss, denominator
         # Saved as tensors so that a change in place between the passes is detected.
@@ -218,7 +246,7 @@ class _Dense(torch.autograd.Function):
             rows = grad.to(kept.dtype).contiguous()
         else:
             scale = grad.item() / denominator if denominator else torch.nan
-        out = torch.empty(logits.shape, dtype=logits.dtype)
+        out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
             _block(logits, target, compiled.table(weight, kept.dtype)),

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
+from equipoise.statistics.record import Operand, Program, uses
 from equipoise.statistics.states import SoftTargets, StateName
-from equipoise.statistics.trace import Operand, Program, uses
+
 
 @final
 class Compiled:
@@ -20,7 +21,7 @@ class Compiled:
     Attributes:
         address: Of the structure that the kernel reads.
         kept: How many numbers of each row the backward pass needs.
-        options: Tensors that are read at each call.
+        tensors: Those that are read at each call, but for class weights.
     """
 
     def __init__(self, program: Program) -> None:
@@ -43,13 +44,15 @@ class Compiled:
         self._inputs = (ctypes.c_int32 * max(1, len(numbers)))(*numbers)
         values = [operand.value for operand in constants] + [0.0] * len(options)
         self._constants = (ctypes.c_double * max(1, len(values)))(*values)
-        self.options = [program.options[operand.value] for operand in options]
+        self._options = [program.options[operand.value] for operand in options]
         self._first_option = len(constants)
         self._code = (cpu.Instruction * max(1, len(code)))(*code)
         self._soft = next(
             (name.parameter for name in uses(program) if isinstance(name.parameter, SoftTargets)), None
         )
         self._weight = program.class_weight
+        soft = [self._soft.table] if self._soft and self._soft.table is not self._weight else []
+        self.tensors = [*self._options, *soft]
         self._structure = cpu.Program(
             program.separate,
             len(scales),
@@ -68,7 +71,7 @@ class Compiled:
 
     def read_options(self) -> None:
         """Read the values of options that are tensors."""
-        for k, option in enumerate(self.options):
+        for k, option in enumerate(self._options):
             self._constants[self._first_option + k] = option.item()
 
     def table(self, weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -5,6 +5,7 @@ and holds a block of the logits at a time. `row_statistics` gives the statistics
 `explain` says how something will be computed.
 """
 
+from equipoise import naming
 from equipoise.linear.autograd import reduced
 from equipoise.linear.buffers import empty_cache
 from equipoise.linear.inputs import Lora
@@ -13,3 +14,5 @@ from equipoise.linear.row_statistics import ROW_OPTIONS, STATS, row_statistics
 from equipoise.linear.setup import explain
 
 __all__ = ["ROW_OPTIONS", "STATS", "Lora", "Plan", "empty_cache", "explain", "reduced", "row_statistics"]
+
+naming.answer_names(__name__)

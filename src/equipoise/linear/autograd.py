@@ -220,9 +220,7 @@ class _Recomputed(torch.autograd.Function):
         bases = {name: number for name, number in ((BASE, base), (MIN_BASE, min_base)) if number is not None}
         blocks, none = list(row_blocks(head, setup)), torch.zeros_like(valid)
         with Buffers(head.hidden.device) as buffers:
-            gradients = Gradients(
-                head, ctx.needs_input_grad[2:], several=len(blocks) > 1, buffers=buffers
-            )
+            gradients = Gradients(head, ctx.needs_input_grad[2:], several=len(blocks) > 1, buffers=buffers)
             memory = BlockMemory(buffers, head, setup, gradient=True)
             for rows in blocks:
                 logits, out = memory.views(rows)

@@ -160,9 +160,7 @@ class Gradients:
         buffers: Where memory for sums is from; None to return the sums themselves.
     """
 
-    def __init__(
-        self, head: Head, wanted: Sequence[bool], *, several: bool, buffers: Buffers | None
-    ) -> None:
+    def __init__(self, head: Head, wanted: Sequence[bool], *, several: bool, buffers: Buffers | None) -> None:
         self._head = head
         in_sums = (head.down is not None, several, several, several, several)
         self._sums = [

@@ -73,9 +73,7 @@ class Plan:
         return "\n".join(f"{name:9} {text}" for name, text in lines.items())
 
 
-def make_plan(
-    inputs: Inputs, *, reasons: list[str], full_logits: bool, backend: str, why_torch: str
-) -> Plan:
+def make_plan(inputs: Inputs, *, reasons: list[str], full_logits: bool, backend: str, why_torch: str) -> Plan:
     """Return the plan for inputs: the same on every rank, so that they gather block by block together.
 
     Args:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from equipoise._batch import IGNORE_INDEX, Targets, no_autocast
@@ -23,8 +22,8 @@ from equipoise.statistics import (
     RowStatistics,
     Smallest,
     Statistic,
+    reference,
 )
-from equipoise.statistics import reference
 
 # Of the options of `Loss.linear`, those that `row_statistics` has too, but for the class weights.
 ROW_OPTIONS = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")

@@ -110,9 +110,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
         why_torch = trace.reason or f"backend is {name}"
     else:
         why_torch = "" if inputs.classes is None else "the classes are sharded"
-    plan = make_plan(
-        inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch
-    )
+    plan = make_plan(inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch)
     return Setup(
         loss,
         trace.states if full_logits else _names(loss, trace, inputs),
@@ -154,13 +152,21 @@ def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setu
     if name == "cpp" and not fits(names):
         name, backend = "torch", TorchBackend()
     reasons = ["the statistics may be used in any way"]
-    plan = make_plan(
-        inputs, reasons=reasons, full_logits=False, backend=name, why_torch="there is no loss"
-    )
+    plan = make_plan(inputs, reasons=reasons, full_logits=False, backend=name, why_torch="there is no loss")
     separate = any(statistic.separates_target for statistic in statistics)
     backend = backend if inputs.classes is None else ShardedBackend(backend, inputs.classes)
     return Setup(
-        None, names, separate, False, None, False, inputs.targets, inputs.softcap, backend, plan, inputs.classes
+        None,
+        names,
+        separate,
+        False,
+        None,
+        False,
+        inputs.targets,
+        inputs.softcap,
+        backend,
+        plan,
+        inputs.classes,
     )
 
 
@@ -246,9 +252,7 @@ def explain(
 def check_traced_backend(inputs: Inputs) -> None:
     """Raise if a backend is named whose work a tracer or transform cannot follow."""
     if _open(inputs.backend, inputs.head.hidden.device)[0] != "torch" and inputs.backend != "auto":
-        raise ValueError(
-            f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out"
-        )
+        raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out")
 
 
 def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
@@ -275,7 +279,9 @@ def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
     return "torch", TorchBackend()
 
 
-_row_wise: WeakSet[Prepared] = WeakSet()  # losses without a program that were found to look at one row at a time
+_row_wise: WeakSet[Prepared] = (
+    WeakSet()
+)  # losses without a program that were found to look at one row at a time
 
 
 def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
@@ -289,7 +295,9 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
     statistics = dict.fromkeys(found.trace.statistics)
 
     def made_up(*shape: int) -> Tensor:
-        numbers = torch.linspace(0.5, 1.5, torch.Size(shape).numel(), dtype=inputs.head.work_dtype, device=device)
+        numbers = torch.linspace(
+            0.5, 1.5, torch.Size(shape).numel(), dtype=inputs.head.work_dtype, device=device
+        )
         return numbers.reshape(shape)
 
     values = dict(zip(statistics, made_up(max(1, len(statistics)), 2), strict=False))

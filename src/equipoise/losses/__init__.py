@@ -1,5 +1,6 @@
 """Losses that shape confidence. Build one, add it to others, call it like `F.cross_entropy`."""
 
+from equipoise import naming
 from equipoise.losses import costs as _costs
 from equipoise.losses import graded as _graded
 from equipoise.losses import likelihood as _likelihood
@@ -47,3 +48,5 @@ __all__ = [
     "LOSSES",
     "WEIGHTS",
 ]
+
+naming.answer_names(__name__)

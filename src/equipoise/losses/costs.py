@@ -48,7 +48,7 @@ class ClassMatrix:
         array.setflags(write=False)
         self.array = array
         self._kind: Kind = "similarity" if name == "similarity" else "costs"
-        self._tensor = torch.tensor(array)
+        self._tensor = torch.tensor(array, device="cpu")
         self._digest = hashlib.sha256(array.tobytes()).hexdigest()
         self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 

@@ -54,7 +54,7 @@ class SquaredCDF(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
-        present = full.logits > -torch.inf
+        present = full.logits != -torch.inf  # a nan is present
         up_to = probs.cumsum(1)  # F_k
         beyond = F.pad(_from_the_end(probs)[:, 1:], (0, 1))  # 1 - F_k
         # F_k and 1 - F_k have opposite derivatives: both take that of the one without the likeliest class
@@ -64,6 +64,7 @@ class SquaredCDF(RowLoss):
         below = torch.where(present, (up_to.detach() + change).square(), 0.0)  # for a target above k
         above = torch.where(present, (beyond.detach() - change).square(), 0.0)  # for a target up to k
         each = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
+        each = each + 0 * up_to[:, -1:]  # nan where a row is bad and has one class
         return each if full.target is None else each.gather(1, full.target[:, None])[:, 0]
 
 
@@ -193,7 +194,7 @@ class HierarchicalCrossEntropy(RowLoss):
         object.__setattr__(self, "tree", tree)
         arrays = _levels(tree)
         object.__setattr__(self, "_arrays", arrays)
-        object.__setattr__(self, "_held", tuple(map(torch.tensor, arrays)))
+        object.__setattr__(self, "_held", tuple(torch.tensor(each, device="cpu") for each in arrays))
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""

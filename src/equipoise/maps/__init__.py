@@ -1,5 +1,6 @@
 """Maps from logits to probabilities: sharper than softmax, or with a floor that is guaranteed."""
 
+from equipoise import naming
 from equipoise.maps import bounded as _bounded
 from equipoise.maps import floors as _floors
 from equipoise.maps import sharp as _sharp
@@ -36,3 +37,5 @@ __all__ = [
     "StraightThrough",
     "emit_log_probs",
 ]
+
+naming.answer_names(__name__)

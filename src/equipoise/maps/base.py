@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from equipoise.kernels.gate import is_plain
 from equipoise.losses.table import Exact
 from equipoise.masking import apply_mask
-from equipoise.kernels.gate import is_plain
 
 
 class Map(ABC):

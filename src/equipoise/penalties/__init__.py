@@ -1,5 +1,6 @@
 """Penalties: terms that look at the model's confidence alone and need no target."""
 
+from equipoise import naming
 from equipoise.losses.table import Entry
 from equipoise.penalties import decide as _decide
 from equipoise.penalties import reach as _reach
@@ -19,3 +20,5 @@ __all__ = [
     "ZLoss",
     "matched_weight",
 ]
+
+naming.answer_names(__name__)

@@ -1,5 +1,6 @@
 """Statistics of rows of logits: a few numbers per row, of which nearly every loss is made."""
 
+from equipoise import naming
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
@@ -25,3 +26,5 @@ __all__ = [
     "Statistic",
     "row_statistics",
 ]
+
+naming.answer_names(__name__)

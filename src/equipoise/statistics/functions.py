@@ -12,8 +12,6 @@ All but `softmax` are elementwise.
 import torch
 from torch import Tensor
 
-from equipoise.statistics.states import finite_limit
-
 
 def sigmoid(odds: Tensor) -> Tensor:
     """Return 1 / (1 + e^-odds)."""
@@ -74,9 +72,9 @@ def softmax(logits: Tensor) -> Tensor:
     A sum of factors times probabilities then has a gradient made of differences to the factor of the
     likeliest class, and a row that is nearly certain keeps its digits: `torch.softmax` subtracts a mean that
     is as large as the factor itself. A class with a logit of minus infinity has probability 0 and a gradient
-    of 0; where all have, they are alike.
+    of 0; where all have, both are nan.
     """
-    probs = logits.clamp(min=-finite_limit(logits.dtype)).softmax(-1)
+    probs = logits.softmax(-1)
     classes = torch.arange(logits.shape[-1], device=logits.device)
     likeliest = classes == probs.detach().argmax(-1, keepdim=True)
     others = torch.where(likeliest, 0.0, probs)

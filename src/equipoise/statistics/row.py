@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic

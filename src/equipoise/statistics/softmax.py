@@ -40,8 +40,8 @@ class LogOdds(Statistic):
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the log odds (N,), finite."""
         others, limit = states.others, finite_limit(states.target_logit.dtype)
-        gap = (states.target_logit - others.base).clamp(-limit, limit)
-        gap = gap if self.scale == 1 else self.scale * gap
+        gap = states.target_logit - others.base
+        gap = (gap if self.scale == 1 else self.scale * gap).clamp(-limit, limit)
         alone = others.max_exp(self.scale) == 0
         return torch.where(alone, limit, gap - _log_total(others, self.scale))
 

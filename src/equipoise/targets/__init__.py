@@ -1,5 +1,6 @@
 """Which classes are alike, and what it costs to take one for another: matrices [true class, class]."""
 
+from equipoise import naming
 from equipoise.targets.build import from_confusion, from_embeddings, from_groups, ordinal
 from equipoise.targets.files import read
 from equipoise.targets.matrix import Matrix
@@ -19,3 +20,5 @@ __all__ = [
     "read",
     "unmix",
 ]
+
+naming.answer_names(__name__)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, final, get_args
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,8 @@ from equipoise.calibration.solve import fit_batch
 from equipoise.objective import Objective
 from equipoise.training.networks import Alone, Copies, find_device, like, load, state_of
 from equipoise.training.rows import Rows, Source, Stacked, logits_of, mean_losses
+from equipoise.training.stops import SCORES, Score, Stop
 
-Stop = Literal["calibrated", "own", "accuracy", "nll", "none"]
-Score = Literal["calibrated", "own", "accuracy", "nll"]
-STOPS: tuple[str, ...] = get_args(Stop)
-SCORES: tuple[Score, ...] = get_args(Score)
 Point = dict[str, float | None]  # one epoch of a curve: "epoch" and the values of `_scores`
 
 

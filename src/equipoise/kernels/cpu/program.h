@@ -202,7 +202,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
       case CLAMP:  // y is the lower bound
         ADD_TO(to_a, ((x >= y) & (x <= c[r])) ? W(1) : W(0));
         if (varies(i.b)) ADD_TO(to_b, ((x < y) & (y < c[r])) ? W(1) : W(0));
-        if (varies(i.c)) ADD_TO(to_c, ((x > c[r]) | (y >= c[r])) ? W(1) : W(0));
+        if (varies(i.c)) ADD_TO(to_c, ((x > c[r]) | (y > c[r])) ? W(1) : W(0));
         break;
       case POW:
         if (!varies(i.b) && b[0] == 2) {

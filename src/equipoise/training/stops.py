@@ -1,0 +1,10 @@
+"""What may choose the epoch of a training."""
+
+from typing import Literal, get_args
+
+__all__ = ["SCORES", "STOPS", "Score", "Stop"]
+
+Stop = Literal["calibrated", "own", "accuracy", "nll", "none"]
+Score = Literal["calibrated", "own", "accuracy", "nll"]
+STOPS: tuple[str, ...] = get_args(Stop)
+SCORES: tuple[Score, ...] = get_args(Score)
