@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.kernels.block import CONSTANTS, Backend, Block, TorchBackend
+from equipoise.kernels.block import CONSTANTS, Backend, Block, capped
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
-from equipoise.statistics.reference import row_statistics
+from equipoise.statistics.reference import partial, row_statistics
 from equipoise.statistics.soft_target import ExpectedLogProb
 from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
@@ -112,10 +112,43 @@ def in_double(block: Block) -> Block:
     return replace(block, logits=block.logits.double())
 
 
+class Reference:
+    """The states of `statistics.reference`, and autograd through them."""
+
+    def states(self, block: Block) -> dict[StateName, Tensor]:
+        states = _partial(block, block.logits)
+        return {name: _number(states, name) for name in block.names}
+
+    def write_gradient(
+        self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
+    ) -> None:
+        leaf = block.logits.detach().clone().requires_grad_()
+        base, min_base = (states.get(StateName(kind)) for kind in ("base", "min_base"))
+        found = _partial(block, leaf, base=base, min_base=min_base)
+        pairs = [(_number(found, name), grad) for name, grad in grads.items()]
+        pairs = [(number, grad) for number, grad in pairs if number.requires_grad]
+        numbers, upstream = zip(*pairs, strict=True) if pairs else ([leaf.sum()], [torch.zeros(())])
+        out.copy_(torch.autograd.grad(numbers, leaf, [g.to(leaf.dtype) for g in upstream])[0])
+
+
+def _partial(block: Block, logits: Tensor, **bases: Tensor | None) -> RowStates:
+    z = capped(logits.to(block.dtype), block.softcap)
+    return partial(z, block.target, separate=block.separate, start=block.start, **bases)
+
+
+def _number(states: RowStates, name: StateName) -> Tensor:
+    if name.kind == "target_logit":
+        return states.target_logit
+    if name.kind == "target_soft":
+        assert isinstance(name.parameter, SoftTargets)
+        return states.target_soft(name.parameter)
+    return (states.others if states.separate else states.all).number(name)
+
+
 def check(backend: Backend, block: Block) -> None:
     """States and gradients of a block are those of the reference."""
     names, dtype = block.names, block.dtype
-    expected = TorchBackend().states(in_double(block))
+    expected = Reference().states(in_double(block))
     ours = backend.states(block)
     assert set(ours) == set(names)
     for name in names:
@@ -125,7 +158,7 @@ def check(backend: Backend, block: Block) -> None:
         agree(one, two, block.logits, dtype)
     grads = grads_of(names, block.logits)
     exact = torch.empty_like(block.logits, dtype=torch.float64)
-    TorchBackend().write_gradient(
+    Reference().write_gradient(
         in_double(block), expected, {n: g.double() for n, g in grads.items()}, exact
     )
     exact[block.logits == -INF] = 0.0  # where the reference leaves that to statistics
@@ -242,7 +275,7 @@ class BackendTests:
         block = replace(block, names=names)
         parts = [replace(block, logits=block.logits[:, a:b], start=a) for a, b in pairwise(cuts)]
         found = [self.backend.states(part) for part in parts]
-        exact = TorchBackend().states(block)
+        exact = Reference().states(block)
         sums = reduce(merge, [Sums(states.__getitem__) for states in found])
         merged = dict(found[0])
         for name in names:
@@ -254,7 +287,7 @@ class BackendTests:
             agree(one, two, block.logits, block.dtype)
         grads = grads_of(names, block.logits)
         written, expected = torch.empty_like(block.logits), torch.empty_like(block.logits)
-        TorchBackend().write_gradient(block, exact, grads, expected)
+        Reference().write_gradient(block, exact, grads, expected)
         for part, (start, stop) in zip(parts, pairwise(cuts), strict=True):
             self.backend.write_gradient(part, merged, grads, written[:, start:stop])
         expected[block.logits == -INF] = 0.0
@@ -303,7 +336,7 @@ class BackendTests:
         block = self.few_rows()
         states, grads = self.backend.states(block), grads_of(block.names, block.logits)
         expected, written = torch.empty_like(block.logits), torch.empty_like(block.logits)
-        TorchBackend().write_gradient(block, states, grads, expected)
+        Reference().write_gradient(block, states, grads, expected)
         for name in block.names:
             if name.kind in CONSTANTS:
                 continue

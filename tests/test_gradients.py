@@ -7,7 +7,7 @@ import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from torch import Tensor
 
 from equipoise.losses import BatchLoss, Reweighted, RowLoss

@@ -7,7 +7,7 @@ from typing import Any, final
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 

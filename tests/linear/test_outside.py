@@ -14,7 +14,7 @@ from typing import Any, final
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.stats import Entropy, LogOdds
+from equipoise.statistics import Entropy, LogOdds
 from torch import Tensor
 from torch.distributions import Categorical
 from torch.testing._internal.common_methods_invocations import op_db

@@ -102,6 +102,9 @@ class TorchBackend:
                 piece = DifferentiableBlock(block.rows(rows), bases.get(BASE), bases.get(MIN_BASE))
                 pairs = [(_number(piece.states, name), grad[rows]) for name, grad in grads.items()]
             piece.write_gradient(pairs, out[rows])
+        if grads:
+            bad = torch.stack([grad.isnan() for grad in grads.values()]).any(0)
+            out.masked_fill_(bad[:, None], torch.nan) if not bad.is_cpu or bad.any() else None
 
 
 @final
@@ -227,7 +230,8 @@ class DifferentiableBlock:
             return
         values, grads = zip(*pairs, strict=True)
         if self._soft:
-            out.copy_(torch.autograd.grad(values, self._raw, grads)[0])
+            (found,) = torch.autograd.grad(values, self._raw, grads)
+            out.copy_(torch.where(self._raw == -torch.inf, 0.0, found))
             return
         gap, rise, least_rise, *target = torch.autograd.grad(
             values, self._leaves, grads, allow_unused=True, materialize_grads=True
@@ -239,7 +243,8 @@ class DifferentiableBlock:
             share = (least_rise / self._at_least.sum(1, dtype=torch.int32).clamp(min=1))[:, None]
             found.add_(torch.where(self._at_least, share, 0.0))
         if target:
-            own = torch.where(self._here, target[0][:, None], found.gather(1, self._column))
+            own = torch.where(self._target == -torch.inf, 0.0, target[0])[:, None]
+            own = torch.where(self._here, own, found.gather(1, self._column))
             found.scatter_(1, self._column, own)
         if self._block.softcap is not None:
             (found,) = torch.autograd.grad(self._capped, self._raw, found)
