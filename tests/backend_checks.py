@@ -158,9 +158,7 @@ def check(backend: Backend, block: Block) -> None:
         agree(one, two, block.logits, dtype)
     grads = grads_of(names, block.logits)
     exact = torch.empty_like(block.logits, dtype=torch.float64)
-    Reference().write_gradient(
-        in_double(block), expected, {n: g.double() for n, g in grads.items()}, exact
-    )
+    Reference().write_gradient(in_double(block), expected, {n: g.double() for n, g in grads.items()}, exact)
     exact[block.logits == -INF] = 0.0  # where the reference leaves that to statistics
     written = torch.empty_like(block.logits, dtype=dtype, memory_format=torch.contiguous_format)
     backend.write_gradient(block, ours, grads, written)

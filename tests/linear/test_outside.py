@@ -14,7 +14,6 @@ from typing import Any, final
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.statistics import Entropy, LogOdds
 from torch import Tensor
 from torch.distributions import Categorical
 from torch.testing._internal.common_methods_invocations import op_db
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import linear
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
+from equipoise.statistics import Entropy, LogOdds
 
 WIDE = [torch.float64, torch.float32]
 SMALL_BLOCKS = 4096  # bytes, which is several blocks of rows and of classes for every case below

@@ -1,4 +1,4 @@
-"""Blocks of logits: their states, and their gradient given that of the states, by a kernel or in plain torch."""
+"""Blocks of logits: their states, and their gradient given that of the states, by kernels or plain torch."""
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ class Backend(Protocol):
 
         Args:
             block: The block.
-            states: Its states, or those of all classes where it is a run of them: `base` and `min_base` count.
+            states: Its states, or those of all classes if it is a run of them; `base` and `min_base` count.
             grads: The gradients (N,) of numbers of the state; those that are missing are 0.
             out: In the dtype of the logits or of the states.
         """
@@ -109,10 +109,10 @@ class TorchBackend:
 
 @final
 class DifferentiableBlock:
-    """The states of a block as autograd can follow them, from leaves that let it go over the classes few times.
+    """The states of a block by operations of autograd, from leaves that make it read the classes few times.
 
-    The target has a leaf of its own, and so have the classes that share the largest logit: one number for a row.
-    Only the logits below are differentiated class by class.
+    The target is a leaf, and so are the largest logit and the smallest, which classes may share: one number for
+    a row. Only the logits between are differentiated class by class.
 
     Args:
         block: The block; `names` tell whether soft targets are read.
@@ -183,14 +183,15 @@ class DifferentiableBlock:
 
     def _find_least(self, z: Tensor) -> None:
         """Find the smallest logit (N,) that is not masked, and which classes have it."""
-        masked = z == -torch.inf
-        if self._least is None:
-            lowest = z.masked_fill(masked, torch.inf).amin(1)
-            self._least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
-        self._at_least = z == self._least[:, None]
+        least = self._least
+        if least is None:
+            lowest = z.masked_fill(z == -torch.inf, torch.inf).amin(1)
+            least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
+        self._least, self._at_least = least, z == least[:, None]
 
     def _read(self, name: StateName) -> Any:
-        (kind, parameter), gap, base, count, rise = name, self._gap, self._base, self._count, self._rise
+        kind, gap, base, count, rise = name.kind, self._gap, self._base, self._count, self._rise
+        parameter: Any = name.parameter
         if kind == "base":
             return base
         if kind == "max_exp":
@@ -368,7 +369,7 @@ def _scales(names: Sequence[StateName]) -> list[float]:
 
 
 def _request(names: Sequence[StateName], block: Block) -> tuple[cpu.Program, list[StateName], Tensor | None]:
-    """Return a program without instructions that computes numbers of a state, those in its order, and a table."""
+    """Return a program that computes numbers of a state, their names in its order, and soft targets."""
     scales = _scales(names)
     soft = next((name.parameter for name in names if isinstance(name.parameter, SoftTargets)), None)
 

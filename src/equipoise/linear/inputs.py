@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise._batch import (
+    IGNORE_INDEX,
     Targets,
     check_reduction,
     left_out,
@@ -39,7 +40,7 @@ class Inputs:
         grad: "auto", "forward" or "recompute".
         block_bytes: Memory for a block of logits, or None.
         backend: "auto", "torch", "cpp" or "triton".
-        traced: Whether the logits must be made in one piece, by operations that a tracer or transform can follow.
+        traced: Whether the logits must be made in one piece, by operations that a tracer can follow.
         classes: This rank's run of the classes where they are sharded, or None.
     """
 
@@ -75,7 +76,7 @@ class Inputs:
         return capped(self.head.all_logits(), self.softcap)
 
     def reasons(self) -> list[str]:
-        """Return why the gradient of a loss cannot be made together with it, whatever the loss; none if it can."""
+        """Return why the gradient of any loss cannot be made together with it; none if it can."""
         reasons = ["reduction is 'none'"] if self.reduction == "none" else []
         for name, value in {"sample_weight": self.sample_weight, "denominator": self.denominator}.items():
             if isinstance(value, Tensor) and value.requires_grad:
@@ -96,20 +97,20 @@ def read_inputs(
     loss: RowFunction | None,
     hidden: Tensor,
     linear_weight: Tensor,
-    target: Tensor | None,
+    target: Tensor | None = None,
     *,
-    linear_bias: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    denominator: float | Tensor | None,
-    logit_scale: float,
-    softcap: float | None,
-    lora: Lora | None,
-    grad: str,
-    block_bytes: int | None,
-    backend: str,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
+    denominator: float | Tensor | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    lora: Lora | None = None,
+    grad: str = "auto",
+    block_bytes: int | None = None,
+    backend: str = "auto",
     alone: bool = False,
 ) -> Inputs:
     """Return the inputs of a loss, or of statistics if that is None.
@@ -225,14 +226,8 @@ def _read_head(
             )
     given["hidden"] = given["hidden"].reshape(-1, d)
     given = {name: _without_padding(part) for name, part in given.items()}
-    names = ("linear_bias", "lora[0]", "lora[1]")
-    return Head(
-        given["hidden"],
-        given["linear_weight"],
-        *(given.get(name) for name in names),
-        float(scale),
-        float(logit_scale),
-    )
+    names = ("hidden", "linear_weight", "linear_bias", "lora[0]", "lora[1]")
+    return Head.from_parameters([given.get(name) for name in names], (float(scale), float(logit_scale)))
 
 
 def _without_padding(part: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
-from equipoise._batch import IGNORE_INDEX, Targets
+from equipoise._batch import Targets
 from equipoise.distributed import Run
 from equipoise.kernels import cpu
 from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fits
@@ -16,7 +16,7 @@ from equipoise.kernels.dense import Prepared, prepared
 from equipoise.kernels.gate import TRACED
 from equipoise.kernels.program import Compiled
 from equipoise.kernels.sharded import ShardedBackend
-from equipoise.linear.inputs import Inputs, Lora, learns, read_inputs
+from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction
@@ -98,8 +98,8 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     if learns(loss, targets.weight):
         if full_logits:
             raise ValueError(
-                "numbers in the loss and class weights must need no gradient with complete rows, got one that "
-                "does; pass logits: loss(hidden @ linear_weight.T, target)"
+                "numbers in the loss and class weights must need no gradient with complete rows, got one "
+                "that does; pass logits: loss(hidden @ linear_weight.T, target)"
             )
         reasons.append("a number in the loss or a class weight needs a gradient")
     if full_logits or (name == "cpp" and not fits(trace.states)):
@@ -127,7 +127,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
 
 
 def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
-    """Return the numbers of the state that a loss reads, with the tables of soft targets of this very call."""
+    """Return the numbers of the state that a loss reads, with the soft targets of this call."""
     if not any(isinstance(name.parameter, SoftTargets) for name in trace.states):
         return trace.states
     asked: dict[Statistic, None] = {}
@@ -170,44 +170,13 @@ def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setu
     )
 
 
-def explain(
-    loss: RowFunction,
-    hidden: Tensor,
-    linear_weight: Tensor,
-    target: Tensor | None = None,
-    *,
-    linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
-    reduction: str = "mean",
-    denominator: float | Tensor | None = None,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    lora: Lora | None = None,
-    grad: str = "auto",
-    block_bytes: int | None = None,
-    backend: str = "auto",
-) -> Plan:
-    """Return how `loss.linear` with these arguments will be computed, without computing it.
+def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
+    """Return how `loss.linear(*args, **options)` will be computed, without computing it.
 
     Args:
         loss: The loss.
-        hidden: As for `Loss.linear`, like all that follow.
-        linear_weight: (V, D).
-        target: Classes or probabilities.
-        linear_bias: (V,).
-        weight: (V,).
-        sample_weight: One number per row.
-        ignore_index: Class of rows that are left out.
-        reduction: "mean", "sum" or "none".
-        denominator: For "mean".
-        logit_scale: Factor on the logits.
-        softcap: Cap on the logits.
-        lora: Low-rank part of the weight.
-        grad: When the gradient is made.
-        block_bytes: Memory for a block.
-        backend: Of the blocks.
+        args: As for `Loss.linear`.
+        options: As for `Loss.linear`.
 
     Raises:
         TypeError: As `Loss.linear`.
@@ -225,25 +194,7 @@ def explain(
         products  3 of 6 x 4 x 10
         memory    240 bytes for a block of logits (all of them: 240 bytes), 256 bytes for gradients
     """
-    inputs = read_inputs(
-        loss,
-        hidden,
-        linear_weight,
-        target,
-        linear_bias=linear_bias,
-        weight=weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        denominator=denominator,
-        logit_scale=logit_scale,
-        softcap=softcap,
-        lora=lora,
-        grad=grad,
-        block_bytes=block_bytes,
-        backend=backend,
-        alone=True,
-    )
+    inputs = read_inputs(loss, *args, **options, alone=True)
     if inputs.traced:
         raise ValueError("hidden must not be traced or transformed, got one that is; explain it outside")
     return setup_of_loss(loss, inputs).plan
