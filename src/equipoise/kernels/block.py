@@ -111,8 +111,8 @@ class TorchBackend:
 class DifferentiableBlock:
     """The states of a block by operations of autograd, from leaves that make it read the classes few times.
 
-    The target is a leaf, and so are the largest logit and the smallest, which classes may share: one number for
-    a row. Only the logits between are differentiated class by class.
+    The target is a leaf, and so are the largest logit and the smallest, which classes may share: one number
+    for a row. Only the logits between are differentiated class by class.
 
     Args:
         block: The block; `names` tell whether soft targets are read.
