@@ -11,7 +11,7 @@ from equipoise.linear.inputs import Inputs
 
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
-CACHE_BYTES = 2**25  # of logits that stay in the last cache between two products
+CACHE_BYTES = 2**23  # of logits that stay in the last cache from one product to the next
 FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
 
 
