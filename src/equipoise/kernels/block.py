@@ -89,7 +89,7 @@ class TorchBackend:
     def states(self, block: Block) -> dict[StateName, Tensor]:
         """Return the numbers (N,) of the state."""
         with torch.no_grad():
-            found = [DifferentiableBlock(block.rows(rows)).states for rows in block.pieces()]
+            found = [DifferentiableBlock(block.rows(rows)).states() for rows in block.pieces()]
             return {name: torch.cat([_number(states, name) for states in found]) for name in block.names}
 
     def write_gradient(
@@ -100,7 +100,8 @@ class TorchBackend:
             bases = {name: states[name][rows] for name in (BASE, MIN_BASE) if name in states}
             with torch.enable_grad():
                 piece = DifferentiableBlock(block.rows(rows), bases.get(BASE), bases.get(MIN_BASE))
-                pairs = [(_number(piece.states, name), grad[rows]) for name, grad in grads.items()]
+                of_rows = piece.states()
+                pairs = [(_number(of_rows, name), grad[rows]) for name, grad in grads.items()]
             piece.write_gradient(pairs, out[rows])
         if grads:
             bad = torch.stack([grad.isnan() for grad in grads.values()]).any(0)
@@ -118,9 +119,6 @@ class DifferentiableBlock:
         block: The block; `names` tell whether soft targets are read.
         base: (N,) what the sums are relative to, None for the largest logit of the block.
         min_base: (N,) the same for the smallest.
-
-    Attributes:
-        states: The states.
     """
 
     def __init__(self, block: Block, base: Tensor | None = None, min_base: Tensor | None = None) -> None:
@@ -130,7 +128,7 @@ class DifferentiableBlock:
             self._raw = self._raw.to(block.dtype).requires_grad_(torch.is_grad_enabled())
             self._capped = capped(self._raw, block.softcap)
         if self._soft:  # which differ between the classes that share the largest logit
-            self.states = partial(
+            self._soft_states = partial(
                 self._capped,
                 block.target,
                 separate=block.separate,
@@ -162,7 +160,10 @@ class DifferentiableBlock:
         self._leaves += [] if self._target is None else [self._target]
         for leaf in self._leaves:
             leaf.requires_grad_(torch.is_grad_enabled())
-        self.states = RowStates(Sums(self._read), self._target)
+
+    def states(self) -> RowStates:
+        """Return the states; not kept here, as they hold this object and would be freed late."""
+        return self._soft_states if self._soft else RowStates(Sums(self._read), self._target)
 
     def _take_target(self, z: Tensor) -> Tensor:
         """Return the target's logit (N,), and mask it."""

@@ -127,10 +127,11 @@ def _compute_in_torch(setup: Setup, block: Block, factor: Tensor, out: Tensor | 
     """The same by operations of torch that autograd follows from the logits to the losses."""
     with torch.set_grad_enabled(out is not None):
         differentiable = DifferentiableBlock(block)
-        losses = setup.losses(differentiable.states, block.target)
+        states = differentiable.states()
+        losses = setup.losses(states, block.target)
     if out is not None:
         differentiable.write_gradient([(losses, factor)], out)
-        write_bad_rows(out, differentiable.states.valid, factor)
+        write_bad_rows(out, states.valid, factor)
     return _times(losses.detach(), factor)
 
 
