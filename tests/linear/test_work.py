@@ -1,5 +1,6 @@
 """How a fused loss is computed: its plan, blocks and threads, and the memory that it takes."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import linear
 from equipoise.kernels import cpu
+from equipoise.kernels.block import DifferentiableBlock
 from equipoise.linear import buffers, head, plan
-from equipoise.losses import Loss, SquaredCDF
+from equipoise.losses import CrossEntropy, Loss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import LogitRange, ZLoss
 from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
@@ -130,6 +132,21 @@ def test_memory_does_not_grow_with_the_rows() -> None:
         c = case(n, 300, 2, dtype=torch.float32)
         held.append(largest(lambda c=c: THREE.linear(c.hidden, c.weight, c.target, block_bytes=2**16)))
     assert held[0] == held[1] <= 2**16 // 4
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
+    c, label = case(8, bias=False), CrossEntropy(label_smoothing=0.1)
+    options: dict[str, Any] = {"backend": "torch", "block_bytes": 200, "softcap": softcap}
+    gc.disable()
+    try:
+        for loss in (THREE, label):
+            for reduction in ("mean", "none"):
+                value = loss.linear(c.hidden, c.weight, c.target, reduction=reduction, **options)
+                c.grads(value, torch.ones_like(value))
+        assert not [held for held in gc.get_objects() if isinstance(held, DifferentiableBlock)]
+    finally:
+        gc.enable()
 
 
 def test_a_plan_says_what_will_be_done() -> None:

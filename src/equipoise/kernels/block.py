@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol, final
 
 import torch
@@ -15,7 +16,16 @@ from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, 
 
 CONSTANTS = ("base", "min_base", "count", "greater", "max_soft", "rest_soft", "target_soft")  # no gradient
 BASE, MIN_BASE = StateName("base"), StateName("min_base")
-PIECE = 2**21  # logits that plain torch works on at a time on a CPU: they stay in its last cache
+PIECE = 2**20  # logits that plain torch works on at a time on a CPU: they stay in its last cache
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep some freed memory: to touch fresh memory takes longer than the work in it.
+
+    glibc returns what is free beyond twice the largest allocation that was mapped and freed, if below 32 MiB.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 @final
@@ -51,6 +61,7 @@ class Block:
 
     def pieces(self) -> Iterator[slice]:
         """Cut the rows so that on a CPU the logits of each piece stay in its cache."""
+        _keep_freed_memory()
         count, classes = self.logits.shape
         size = max(1, PIECE // max(1, classes) if self.logits.is_cpu else count)
         for start in range(0, max(1, count), size):
