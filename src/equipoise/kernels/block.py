@@ -256,9 +256,9 @@ class DifferentiableBlock:
             share = (least_rise / self._at_least.sum(1, dtype=torch.int32).clamp(min=1))[:, None]
             found.add_(torch.where(self._at_least, share, 0.0))
         if target:
-            own = torch.where(self._target == -torch.inf, 0.0, target[0])[:, None]
-            own = torch.where(self._here, own, found.gather(1, self._column))
-            found.scatter_(1, self._column, own)
+            entry = torch.where(self._target == -torch.inf, 0.0, target[0])[:, None]
+            entry = torch.where(self._here, entry, found.gather(1, self._column))
+            found.scatter_(1, self._column, entry)
         if self._block.softcap is not None:
             (found,) = torch.autograd.grad(self._capped, self._raw, found)
         if not direct:

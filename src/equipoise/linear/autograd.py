@@ -1,4 +1,4 @@
-"""The derivatives of fused losses: made together with the loss, or from logits that are made again."""
+"""The derivatives of fused losses: made together with the loss, or from logits that are recomputed."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -95,8 +95,8 @@ def reduced(
             ones = _rows(head, 1.0).requires_grad_()
             with torch.enable_grad():
                 (factor,) = torch.autograd.grad(inputs.reduce(ones), ones)
-            total: Any = _Summed.apply(setup, factor, head.scales, *head.parameters)
-            return total + inputs.reduce(_rows(head, 0.0))  # nan where it is the mean over no weight
+            summed: Any = _Summed.apply(setup, factor, head.scales, *head.parameters)
+            return summed + inputs.reduce(_rows(head, 0.0))  # nan where it is the mean over no weight
         if setup.full_logits:
             recomputed: Any = _OfFullLogits.apply(setup, head.scales, *head.parameters)
             return inputs.reduce(recomputed)
@@ -133,7 +133,7 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients times that of the sum.
 
-        They are given away; for a second time they are computed again.
+        They are returned themselves; for a second backward pass they are recomputed.
         """
         _refuse_second_derivative()
         gradients, ctx.gradients = ctx.gradients, None
@@ -157,7 +157,7 @@ class _Summed(torch.autograd.Function):
 
 @final
 class _OfFullLogits(torch.autograd.Function):
-    """Losses (N,) that need complete rows, whose logits are made again in the backward pass."""
+    """Losses (N,) that need complete rows, whose logits are recomputed in the backward pass."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -185,7 +185,7 @@ def recomputed_numbers(setup: Setup, head: Head) -> dict[StateName, Tensor]:
 
 @final
 class _Recomputed(torch.autograd.Function):
-    """The numbers (N,) of the states of rows, whose logits are made again in the backward pass."""
+    """The numbers (N,) of the states of rows, whose logits are recomputed in the backward pass."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

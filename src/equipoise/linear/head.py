@@ -15,8 +15,8 @@ from equipoise.linear.buffers import Buffers
 LINE = 64  # bytes of a cache line
 HALF = (torch.bfloat16, torch.float16)
 RUN = 2**20  # numbers of a weight, or of a product to add to its gradient, that are worked on at a time
-SMALL = 2**19  # most numbers of a weight for which each thread may have a block, and sums, of its own
-SHARE = 2**26  # fewest multiplications for which a thread is given classes of its own
+SMALL = 2**19  # most numbers of a weight for which each thread may have a block, and sums, for itself
+SHARE = 2**26  # fewest multiplications for which a thread is given classes for itself
 
 
 def row_stride(classes: int, dtype: torch.dtype) -> int:
@@ -177,8 +177,8 @@ class Gradients:
         self._add(0, rows, gradient, head.weight)
         self._add(1, slice(None), gradient.t(), inputs)
         if (bias := self._sums[2]) is not None:
-            total = gradient.sum(0, dtype=bias.dtype)
-            bias.copy_(total) if self._is_first(2, 0) else bias.add_(total)
+            summed = gradient.sum(0, dtype=bias.dtype)
+            bias.copy_(summed) if self._is_first(2, 0) else bias.add_(summed)
         if head.down is None or head.up is None:
             return
         if self._sums[4] is not None:
@@ -209,27 +209,27 @@ class Gradients:
         if self._sums[0] is not None and self._head.scale != 1:
             self._sums[0].mul_(self._head.scale)
         return tuple(
-            None if total is None or part is None else total.to(part.dtype) if cast else total
-            for total, part in zip(self._sums, self._head.parameters, strict=True)
+            None if summed is None or part is None else summed.to(part.dtype) if cast else summed
+            for summed, part in zip(self._sums, self._head.parameters, strict=True)
         )
 
     def _add(self, index: int, rows: slice, one: Tensor, two: Tensor) -> None:
-        total = self._sums[index]
-        if total is None:
+        summed = self._sums[index]
+        if summed is None:
             return
-        part, first = total[rows], self._is_first(index, rows.start or 0)
+        part, first = summed[rows], self._is_first(index, rows.start or 0)
         if part.dtype == one.dtype:
             torch.mm(one, two, out=part) if first else part.addmm_(one, two)
             return
         # A run of the product stays in cache until it is added; on a GPU it is added at once.
         size = max(1, RUN // max(1, part.shape[1])) if part.device.type == "cpu" else len(part)
-        held = self._product.get(index)
-        if held is None or held.numel() < min(size, len(part)) * part.shape[1]:
-            held = one.new_empty(min(size, len(part)) * part.shape[1])
-            self._product[index] = held
+        memory = self._product.get(index)
+        if memory is None or memory.numel() < min(size, len(part)) * part.shape[1]:
+            memory = one.new_empty(min(size, len(part)) * part.shape[1])
+            self._product[index] = memory
         for start in range(0, len(part), size):
             to = part[start : start + size]
-            product = torch.mm(one[start : start + size], two, out=held[: to.numel()].view(to.shape))
+            product = torch.mm(one[start : start + size], two, out=memory[: to.numel()].view(to.shape))
             if part.device.type == "cpu" and cpu.available():
                 cpu.add(product, to, begin=first)
             elif first:

@@ -103,7 +103,7 @@ def make_plan(inputs: Inputs, *, reasons: list[str], full_logits: bool, backend:
     else:
         taken, why = "forward", "the loss is a sum over rows with weights known beforehand"
     if taken == "recompute":
-        why_torch = why_torch or "the logits are made again for the gradient"
+        why_torch = why_torch or "the logits are recomputed for the gradient"
     rows, threads = _rows(inputs, n, v, in_threads=taken == "forward" and not why_torch)
     width = v
     if full_logits and ranks > 1:  # all of a row's logits are gathered
