@@ -120,7 +120,7 @@ class _Dense:
         if kind in ("max_gap", "rest_gap"):
             return self._split(kind, self._gap.clamp(min=-FAR) * self._power(1.0))
         if kind == "max_square":
-            return self._split(kind, self._gap * self._gap)
+            return self._split(kind, self._gap.clamp(min=-FAR).square())  # a gap of -inf has no square
         z = self._logits * self._scale[:, None]
         if kind in ("min_base", "min_exp"):
             return self._smallest(kind, z)
