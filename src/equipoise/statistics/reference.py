@@ -32,26 +32,27 @@ def partial(
         base: (N,) what the sums are relative to, at least as large as the largest logit here; None for that.
         min_base: (N,) the same for the smallest.
     """
-    columns = torch.arange(logits.shape[1], device=logits.device) + (start or 0)
-    constant, here = logits.detach(), None
-    highest = constant.amax(1)
-    largest = highest
+    others, target_logit = logits, None
     if separate:
         assert target is not None
-        here = columns == target[:, None]
-        largest = torch.where(here, -torch.inf, constant).amax(1)
-    # A bad row is nan in each entry, and so in its gradient. A run of the classes may be masked.
-    usable = highest.isfinite() if start is None else highest < torch.inf
-    scale = torch.where(usable, 1.0, torch.nan).to(logits.dtype)
-    logits = logits * scale[:, None]
-    others, target_logit = logits, None
-    if here is not None:
+        # As floats they are compared in the vectors of the logits; integers are too wide when compiled.
+        number = logits.dtype if logits.shape[1] <= 2**24 else torch.int64
+        columns = torch.arange(logits.shape[1], device=logits.device, dtype=number)
+        here = columns == (target - (start or 0)).to(number)[:, None]
         others = torch.where(here, -torch.inf, logits)
         target_logit = torch.where(here, logits, 0.0).sum(1)
         if start is not None:
             target_logit = torch.where(here.any(1), target_logit, -torch.inf)
+    largest = others.detach().amax(1)
+    highest = largest if target_logit is None else torch.maximum(largest, target_logit.detach())
+    # A bad row is nan in each entry, and so in its gradient. A run of the classes may be masked.
+    usable = highest.isfinite() if start is None else highest < torch.inf
+    scale = torch.where(usable, 1.0, torch.nan).to(logits.dtype)
     if base is None:
-        base = torch.where(largest == -torch.inf, torch.finfo(logits.dtype).min, largest) * scale
+        base = torch.where(largest == -torch.inf, torch.finfo(logits.dtype).min, largest)
+    base = base * scale
+    if target_logit is not None:
+        target_logit = target_logit * scale
 
     def soft_of(soft: SoftTargets) -> Tensor:
         table = soft.table.to(logits)
@@ -65,7 +66,7 @@ def partial(
         table = soft.table.to(logits)
         return table[target] if table.ndim == 1 else table[target, target]
 
-    sums = _Dense(others, target_logit, soft_of, base, min_base)
+    sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
     return RowStates(Sums(sums.read), target_logit, target_soft, scale if start is None else None)
 
 
@@ -74,6 +75,7 @@ class _Dense:
 
     Args:
         logits: Of the classes that are summed over; minus infinity for the others.
+        scale: (N,) nan for bad rows, else 1.
         target_logit: (N,), where ranks are read.
         soft_of: Returns soft targets (N, B).
         base: (N,) what the sums are relative to.
@@ -83,16 +85,18 @@ class _Dense:
     def __init__(
         self,
         logits: Tensor,
+        scale: Tensor,
         target_logit: Tensor | None,
         soft_of: Callable[[SoftTargets], Tensor],
         base: Tensor,
         min_base: Tensor | None,
     ) -> None:
-        self._logits, self._target_logit, self._soft_of = logits, target_logit, soft_of
+        self._logits, self._scale = logits, scale
+        self._target_logit, self._soft_of = target_logit, soft_of
         self._min_base = min_base
         self._base = base
-        self._gap = (logits - base[:, None]).clamp(min=-FAR)
-        self._first = logits == base[:, None]
+        self._gap = logits - base[:, None]
+        self._first = self._gap == 0  # a comparison of the gap is made again in the backward pass, not kept
         self._exp: dict[float, Tensor] = {}
 
     def _power(self, scale: float) -> Tensor:
@@ -108,18 +112,18 @@ class _Dense:
     def read(self, name: StateName) -> Tensor:
         """Return one number (N,) of the state."""
         kind, parameter = name
-        z = self._logits
         if kind == "base":
             return self._base
         if kind in ("max_exp", "rest_exp"):
             assert isinstance(parameter, float | int)
             return self._split(kind, self._power(parameter))
         if kind in ("max_gap", "rest_gap"):
-            return self._split(kind, self._gap * self._power(1.0))
+            return self._split(kind, self._gap.clamp(min=-FAR) * self._power(1.0))
         if kind == "max_square":
-            return self._split(kind, self._gap * self._gap)
+            return self._split(kind, self._gap.clamp(min=-FAR).square())  # a gap of -inf has no square
+        z = self._logits * self._scale[:, None]
         if kind in ("min_base", "min_exp"):
-            return self._smallest(kind)
+            return self._smallest(kind, z)
         if kind == "greater":
             assert self._target_logit is not None
             return (z > self._target_logit[:, None]).sum(1).to(z.dtype)
@@ -134,8 +138,8 @@ class _Dense:
             soft = soft * (z - self._base[:, None]).clamp(min=-finite_limit(z.dtype))
         return self._split(kind, soft)
 
-    def _smallest(self, kind: str) -> Tensor:
-        z, least = self._logits, self._min_base
+    def _smallest(self, kind: str, z: Tensor) -> Tensor:
+        least = self._min_base
         if least is None:
             lowest = torch.where(z == -torch.inf, torch.inf, z).detach().amin(1)
             least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
