@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from equipoise.kernels.gate import is_plain
+from equipoise.kernels.gate import is_batched, is_plain
 from equipoise.kernels.program import Compiled, fits
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
@@ -237,7 +237,7 @@ class _Dense(torch.autograd.Function):
         """Return the gradient of the logits."""
         logits, kept, *tensors = ctx.saved_tensors
         call, loss, denominator = ctx.call
-        if torch.is_grad_enabled() or not is_plain(grad):
+        if torch.is_grad_enabled() or is_batched(grad) or not is_plain(grad):
             return _gradient_in_torch(grad, loss, logits, call), None, None
         target, weight = tensors[0], tensors[1] if len(tensors) > 1 else None
         compiled, reduction = call.loss.compiled, call.reduction

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
@@ -44,3 +45,8 @@ def is_traced(tensor: Tensor) -> bool:
         or forward_ad._current_level >= 0
         or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACERS)
     )
+
+
+def is_batched(grad: Tensor) -> bool:
+    """Return whether a gradient stands for several at once, as under `is_grads_batched`."""
+    return is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad)
