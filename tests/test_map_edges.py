@@ -219,6 +219,26 @@ def test_logits_of_zero_have_a_finite_gradient(map: Map, dtype: torch.dtype) -> 
             assert slope(function, torch.tensor(row, dtype=dtype), torch.randn(3)).isfinite().all()
 
 
+@pytest.mark.parametrize("temperature", [0.04, 0.5])
+@pytest.mark.parametrize("level", [0.0, 1e-30, 1e-5, 3.0, -1e30])
+def test_normalized_has_a_gradient_that_can_be_squared_at_equal_logits(
+    level: float, temperature: float
+) -> None:
+    map, weight = Normalized(temperature), torch.tensor([1.0, 2.0, 4.0])
+    for function in (map.probs, map.log_probs):
+        leaf = torch.full((3,), level, requires_grad=True)
+        (first,) = torch.autograd.grad((function(leaf) * weight).sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), leaf)
+        assert first.abs().max() > 0
+        assert first.square().sum().isfinite()
+        assert second.isfinite().all()
+    if level == 0:  # without a least norm there would be nothing to square
+        leaf = torch.full((3,), level, requires_grad=True)
+        scaled = leaf / torch.finfo(torch.float32).tiny ** 0.5
+        (first,) = torch.autograd.grad((scaled / temperature).log_softmax(0) @ weight, leaf)
+        assert first.square().sum().isinf()
+
+
 def test_a_draw_is_one_however_large_the_logits() -> None:
     draws = StraightThrough(GumbelSoftmax(0.5)).probs(torch.full((4000, 4), 1e30))
     assert (draws.mean(0) - 0.25).abs().max() < 0.04

@@ -7,12 +7,12 @@ from typing import Any, final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import Loss, RowLoss, Sum
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import RowStatistics
+from equipoise.statistics.functions import softmax, softplus
 from equipoise.stats import traced
 from equipoise.targets.matrix import Kind, Matrix, labelled
 
@@ -259,7 +259,7 @@ class PairwiseCrossEntropy(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         weights = self.weights.fit(full.logits, row.num_classes, "weights")
-        return -(full.rows(weights) * F.logsigmoid(full.own - full.classes)).sum(-1)
+        return (full.rows(weights) * softplus(full.classes - full.own)).sum(-1)
 
 
 @final
@@ -286,7 +286,8 @@ class ExpectedCost(RowLoss):
             called, if its size is not the number of classes.
 
     Numerics:
-        A sum of probabilities times costs; a masked class adds nothing.
+        A sum of probabilities times costs; a masked class adds nothing. The gradient is made of costs less
+        that of the likeliest class, so that a nearly certain row keeps its digits.
 
     Example:
         >>> loss = ExpectedCost([[0, 1, 20], [1, 0, 1], [1, 1, 0]])
@@ -308,7 +309,9 @@ class ExpectedCost(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        return full.mean(self.costs.fit(full.logits, row.num_classes, "costs"))
+        costs = self.costs.fit(full.logits, row.num_classes, "costs")
+        probs = softmax(full.logits)
+        return probs @ costs.T if full.target is None else (costs[full.target] * probs).sum(1)
 
 
 def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:

@@ -14,6 +14,7 @@ from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, r
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import FullLogits, RowStatistics, finite_limit
+from equipoise.statistics.functions import softplus
 from equipoise.stats import traced
 
 
@@ -35,8 +36,8 @@ class SquaredCDF(RowLoss):
 
     Numerics:
         Below the target the sum is over :math:`F_k^2`, from it on over :math:`(1 - F_k)^2` with
-        :math:`1 - F_k` summed from the upper end: nothing is subtracted. A masked class is as good as absent:
-        the scale closes up over it.
+        :math:`1 - F_k` summed from the upper end: nothing is subtracted, in the gradient neither. A masked
+        class is as good as absent: the scale closes up over it.
 
     Example:
         >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
@@ -52,12 +53,17 @@ class SquaredCDF(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
-        present = (full.logits > -torch.inf).to(probs.dtype)
-        below = probs.cumsum(1).square() * present  # of F_k, for a target above k
-        above = _from_the_end(probs)
-        beyond = F.pad(above[:, 1:], (0, 1)).square() * present  # of 1 - F_k, for a target up to k
-        every = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(beyond)
-        return every if full.target is None else every.gather(1, full.target[:, None])[:, 0]
+        present = full.logits > -torch.inf
+        up_to = probs.cumsum(1)  # F_k
+        beyond = F.pad(_from_the_end(probs)[:, 1:], (0, 1))  # 1 - F_k
+        # F_k and 1 - F_k have opposite derivatives: both take that of the one without the likeliest class
+        before = torch.arange(row.num_classes, device=probs.device) < probs.detach().argmax(1, keepdim=True)
+        change = torch.where(before, up_to, -beyond)
+        change = change - change.detach()
+        below = torch.where(present, (up_to.detach() + change).square(), 0.0)  # for a target above k
+        above = torch.where(present, (beyond.detach() - change).square(), 0.0)  # for a target up to k
+        each = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
+        return each if full.target is None else each.gather(1, full.target[:, None])[:, 0]
 
 
 def _from_the_end(values: Tensor) -> Tensor:
@@ -127,11 +133,7 @@ class SoftmaxMargin(RowLoss):
         costs = self.costs.fit(full.logits, row.num_classes, "costs")
         gaps = full.classes - full.own + full.rows(costs)
         own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
-        return _softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
-
-
-def _softplus(odds: Tensor) -> Tensor:
-    return -F.logsigmoid(-odds)  # F.softplus turns linear above 20 and loses digits
+        return softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
 
 
 Tree = tuple[Any, ...]
@@ -209,7 +211,7 @@ class HierarchicalCrossEntropy(RowLoss):
             part, union = full.rows(inside[level]), full.rows(inside[level + 1])
             odds = _log_sum(full, union & ~part) - _log_sum(full, part)
             weight = torch.exp(-alpha * depths[level].to(losses))
-            losses = losses + (weight if full.target is None else weight[full.target]) * _softplus(odds)
+            losses = losses + (weight if full.target is None else weight[full.target]) * softplus(odds)
         return losses
 
 

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import RowLoss
-from equipoise.losses.options import check_floor, check_number, like, log_add
+from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Entry
 from equipoise.rows import RowStatistics
+from equipoise.statistics.functions import log_affine_sigmoid, log_sigmoid, sigmoid
 
 
 @final
@@ -97,7 +98,8 @@ class FlooredCrossEntropy(RowLoss):
         ValueError: If floor is outside [0, 1], or, when called, if n times floor is above 1.
 
     Numerics:
-        Cross entropy on the log odds of the floored probability, a ratio of two sums of positive terms.
+        Where the floored probability is above one half, log1p of minus what it lacks to 1, which is
+        (n - 1) f + (1 - n f) (1 - p_y); below, a log-sum-exp. Neither subtracts, nor do their derivatives.
 
     Example:
         >>> logits = torch.tensor([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0]])
@@ -119,11 +121,8 @@ class FlooredCrossEntropy(RowLoss):
             check_floor(self.floor, row.num_classes)
         odds = row.log_odds()
         floor = like(self.floor, odds)
-        tiny = torch.finfo(odds.dtype).tiny
-        rivals = (row.class_count - 1).clamp(min=0) * floor
-        miss = log_add((1 - floor).clamp(min=tiny).log(), rivals.log() + odds)
-        hit = log_add(floor.log(), torch.log1p(-rivals.clamp(max=1 - tiny)) + odds)
-        return -F.logsigmoid(hit - miss)
+        others = (row.class_count - 1).clamp(min=0) * floor
+        return -log_affine_sigmoid(odds, floor, (1 - others - floor).clamp(min=0), others)
 
 
 @final
@@ -169,7 +168,7 @@ class Focal(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
-        return -torch.exp(like(self.gamma, odds) * F.logsigmoid(-odds)) * F.logsigmoid(odds)
+        return -torch.exp(like(self.gamma, odds) * log_sigmoid(-odds)) * log_sigmoid(odds)
 
 
 @final
@@ -214,7 +213,7 @@ class Poly(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
-        return like(self.epsilon, odds) * torch.sigmoid(-odds) - F.logsigmoid(odds)
+        return like(self.epsilon, odds) * sigmoid(-odds) - log_sigmoid(odds)
 
 
 @final

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -63,11 +62,3 @@ def check_floor(floor: float, num_classes: int) -> None:
 def like(value: float | Tensor, answer: Tensor) -> Tensor:
     """Return an option as a 0-d tensor that fits an answer of a row."""
     return torch.as_tensor(value, dtype=answer.dtype, device=answer.device)
-
-
-def log_add(one: Tensor, two: Tensor) -> Tensor:
-    """Return log(e^one + e^two), where one of them may be minus infinity.
-
-    torch.logaddexp has nan for a second derivative there.
-    """
-    return torch.maximum(one, two) - F.logsigmoid((one - two).abs())

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import RowLoss
-from equipoise.losses.options import check_number, like, log_add, refuse_batch
+from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import RowStatistics
+from equipoise.statistics.functions import expm1, log_affine_sigmoid, log_sigmoid, sigmoid
 
 GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"
 
@@ -47,10 +47,10 @@ class GammaCrossEntropy(RowLoss):
         ValueError: If gamma or min_weight is outside [0, 1].
 
     Numerics:
-        gamma + (1 - gamma) p_y = sigmoid(m') with e^m' = (e^m + gamma) / (1 - gamma), m the target's log
-        odds: the loss is cross entropy on lifted odds. Nothing cancels, so the relative error stays near eps
-        (1 + max|z|) for every gamma. The form on p loses every digit on confident rows; the form on log p
-        goes below 0.
+        Where gamma + (1 - gamma) p_y is above one half, log1p of minus what it lacks to 1, which is
+        (1 - gamma) (1 - p_y); below, the log-sum-exp of log gamma and log(1 - gamma) + log p_y. Nothing
+        cancels, so the relative error of value and gradient stays near eps (1 + max|z|) for every gamma. The
+        form on p loses every digit on confident rows; the form on log p goes below 0.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -77,13 +77,14 @@ class GammaCrossEntropy(RowLoss):
         limit = torch.finfo(odds.dtype).max
         # w = sigmoid(m - log gamma) falls below min_weight where the log odds fall below this
         start = gamma.clamp(min=torch.finfo(odds.dtype).tiny).log() + torch.logit(least)
-        bounded = torch.maximum(odds, start.clamp(-limit, limit))
+        start = start.clamp(-limit, limit)
+        bounded, lower = torch.maximum(odds, start), torch.minimum(odds, start)
 
         at_one = gamma == 1
         inner = torch.where(at_one, 0.5, gamma)
-        lifted = log_add(bounded, inner.log()) - torch.log1p(-inner)
-        value = torch.where(at_one, torch.sigmoid(-bounded), -F.logsigmoid(lifted) / (1 - inner))
-        return value + least * (F.logsigmoid(bounded) - F.logsigmoid(odds))
+        log_prob = log_affine_sigmoid(bounded, inner, 1 - inner, torch.zeros_like(inner))
+        value = torch.where(at_one, sigmoid(-bounded), -log_prob / (1 - inner))
+        return value + least * (log_sigmoid(start) - log_sigmoid(lower))
 
 
 @final
@@ -187,14 +188,14 @@ class Reweighted(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
-        probs = torch.sigmoid(odds.detach())
+        probs = sigmoid(odds.detach())
         weight = self.weight(probs)
         if weight.shape != probs.shape:
             raise ValueError(
                 f"weight must return one number per probability, {tuple(probs.shape)}, got "
                 f"{tuple(weight.shape)}; write it elementwise"
             )
-        return -weight.detach() * F.logsigmoid(odds)
+        return -weight.detach() * log_sigmoid(odds)
 
 
 @final
@@ -238,10 +239,10 @@ class GeneralizedCrossEntropy(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        log_prob = F.logsigmoid(row.log_odds())
+        log_prob = log_sigmoid(row.log_odds())
         q = like(self.q, log_prob)
         inner = torch.where(q == 0, 1.0, q)
-        return -torch.where(q == 0, log_prob, torch.expm1(inner * log_prob) / inner)
+        return -torch.where(q == 0, log_prob, expm1(inner * log_prob) / inner)
 
 
 @final
@@ -288,8 +289,8 @@ class SymmetricCrossEntropy(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
-        reverse = -like(self.log_zero, odds) * torch.sigmoid(-odds)
-        return like(self.beta, odds) * reverse - like(self.alpha, odds) * F.logsigmoid(odds)
+        reverse = -like(self.log_zero, odds) * sigmoid(-odds)
+        return like(self.beta, odds) * reverse - like(self.alpha, odds) * log_sigmoid(odds)
 
 
 WEIGHTS = (TaiLrWeight, DFTWeight)

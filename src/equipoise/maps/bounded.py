@@ -131,9 +131,11 @@ class SoftCapped(Map):
 class Normalized(Map):
     r"""Softmax of logits divided by their own norm.
 
-    .. math:: q = \operatorname{softmax}\left(\frac{z}{T \lVert z \rVert}\right)
+    .. math:: q = \operatorname{softmax}\left(\frac{z}{T \max(\lVert z \rVert, \epsilon)}\right)
 
     The logits' scale no longer says how sure the model is, so training cannot grow it. Not shift-invariant.
+    Epsilon, the square root of the dtype's eps (3e-4 in float32), matters only where all logits are nearly 0:
+    there the map is a softmax at temperature T epsilon.
 
     Args:
         temperature: T above 0; 0.04 is usual. The smaller, the surer a row can be.
@@ -142,8 +144,8 @@ class Normalized(Map):
         ValueError: If temperature is not above 0.
 
     Numerics:
-        The norm is that of the classes that are not masked, and at least the square root of the smallest
-        normal number (1e-19 in float32), so that the gradient is finite where all logits are 0.
+        The norm is that of the classes that are not masked. As it is at least epsilon, the gradient is at
+        most of the order of 1 / (T epsilon), which an optimizer can square, also where all logits are 0.
 
     Example:
         >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
@@ -166,7 +168,7 @@ class Normalized(Map):
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
         # scaled by the largest first: the square of a large logit overflows
-        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).tiny ** 0.5)
+        largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).eps ** 0.5)
         scaled = shown / largest
         square = (scaled * scaled).sum(-1, keepdim=True)
         norm = square.clamp(min=1).sqrt()  # below 1 only where all logits are tiny

@@ -6,9 +6,10 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.options import check_floor, check_number, like, log_add
+from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Exact
 from equipoise.maps.base import Map, MapEntry, masked_in
+from equipoise.statistics.functions import log_add
 
 FLOOR_HINT = "it is a probability"
 

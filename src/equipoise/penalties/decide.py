@@ -11,6 +11,7 @@ from equipoise.losses.base import BatchLoss, RowLoss
 from equipoise.losses.options import refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.rows import RowStatistics
+from equipoise.statistics.functions import softmax
 
 
 @final
@@ -169,7 +170,7 @@ class Balance(BatchLoss):
 
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
         """Return the penalty of logits (N, C) whose rows have the given shares (N,) of the batch."""
-        mean = share @ logits.softmax(1)
+        mean = (share[:, None] * softmax(logits)).sum(0)
         used = torch.where(mean > 0, mean, 1.0)  # the slope of 0 log 0 is infinite, but nothing can change it
         return (mean * used.log()).sum() + math.log(logits.shape[1])
 
