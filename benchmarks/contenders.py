@@ -1,7 +1,8 @@
-"""What takes part in a race: ours, the peers, and the bare matrix products below which nothing can go."""
+"""What is timed: ours, the peers, and the bare matrix products below which nothing can go."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -41,6 +42,13 @@ class Contender:
     def step(self, problem: Problem) -> Tensor:
         """Run forward and backward once, and return the loss."""
         return self._go(self.run, problem, **self.options)
+
+    def prepare(self, problem: Problem) -> Callable[[], object]:
+        """Return a function that runs forward and backward once, and does nothing else."""
+        if self.mode != "both":
+            return lambda: self.step(problem)
+        run = partial(self.run, *problem.inputs, problem.target, **self.options)
+        return lambda: run().backward()
 
     def exact(self, problem: Problem) -> Tensor:
         """Run the textbook formula, forward and backward."""
@@ -82,13 +90,17 @@ class Products:
     def step(self, problem: Problem) -> None:
         """Multiply; the gradients are fresh memory, as they are for every contender."""
         hidden, weight = problem.inputs
-        logits = torch.mm(hidden, weight.T, out=problem.room)
+        logits = torch.mm(hidden, weight.T, out=problem.logit_buffer)
         if self.count > 3:
-            torch.mm(hidden, weight.T, out=problem.room)
+            torch.mm(hidden, weight.T, out=problem.logit_buffer)
         if self.count > 1:
             hidden.grad = logits @ weight
         if self.count > 2:
             weight.grad = logits.T @ hidden
+
+    def prepare(self, problem: Problem) -> Callable[[], object]:
+        """Return a function that multiplies once."""
+        return lambda: self.step(problem)
 
 
 Runner = Contender | Products
@@ -120,6 +132,6 @@ def linear(loss: Loss, name: str | None = None, truth: Function | None = None, *
     return Contender(f"ours: {name or repr(loss)}", loss.linear, truth or loss, ours=True, **fields)
 
 
-def dense(loss: Loss, truth: Function | None = None) -> Contender:
+def dense(loss: Loss, truth: Function | None = None, name: str | None = None) -> Contender:
     """Return our loss on logits in memory."""
-    return Contender(f"ours: {loss!r}", loss, truth or loss, ours=True)
+    return Contender(f"ours: {name or repr(loss)}", loss, truth or loss, ours=True)

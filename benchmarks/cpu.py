@@ -4,21 +4,22 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks import formulas, peers
+from benchmarks import formulas, limits, peers
+from benchmarks.comparisons import Comparison, Outcome, Settings
 from benchmarks.contenders import Absent, Contender, Products, Runner, linear, summed
-from benchmarks.heats import Heat, Settings, Standing, table_of_losses
+from benchmarks.limits import Limit
 from benchmarks.memory import MIB, extra
 from benchmarks.problems import Shape
 from benchmarks.report import Section, Verdict
+from benchmarks.row_losses import NOT_TIMED, PLAIN, of_full_rows
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
 from equipoise.penalties import Entropy, ZLoss
 
 THREE, FOUR = Products(3), Products(4)
 OURS = linear(CrossEntropy(), "cross entropy", truth=formulas.cross_entropy)
 GAMMA = linear(GammaCrossEntropy(formulas.GAMMA), "gamma cross entropy", truth=formulas.gamma_cross_entropy)
-FOUR_STATISTICS = linear(
-    CrossEntropy(label_smoothing=0.1) + 0.01 * Entropy() + 1e-4 * ZLoss(), "four statistics"
-)
+THREE_TERMS = linear(CrossEntropy(label_smoothing=0.1) + 0.01 * Entropy() + 1e-4 * ZLoss(), "three terms")
+TORCH_BACKEND = OURS.having("ours: cross entropy, backend torch", backend="torch")
 NONE = Contender("ours: reduction none", summed(OURS.run), formulas.cross_entropies, ours=True)
 SIXTEENTH = 16
 LARGE = 2048  # rows of a block that peers with options of their own may come to
@@ -26,8 +27,8 @@ BLOCK = 128 * MIB
 CURVE = (1024, 2048, 4096, 8192)
 
 
-def heats(shape: Shape, dtype: torch.dtype, *, full: bool) -> list[Heat]:
-    """Return the races on a shape.
+def comparisons(shape: Shape, dtype: torch.dtype, *, full: bool) -> list[Comparison]:
+    """Return the comparisons on a shape.
 
     Args:
         shape: Of the problem.
@@ -38,13 +39,13 @@ def heats(shape: Shape, dtype: torch.dtype, *, full: bool) -> list[Heat]:
     single, lean = dtype == torch.float32, shape.name == "B"
     found = [_main(shape, dtype, every=full or not lean)]
     if full or (single and not lean):
-        found.append(_none(shape, dtype))
+        found += [_none(shape, dtype), _backends(shape, dtype)]
     if full or (single and shape.name == "C"):
         found.append(_table(shape, dtype))
     return found
 
 
-def _main(shape: Shape, dtype: torch.dtype, *, every: bool) -> Heat:
+def _main(shape: Shape, dtype: torch.dtype, *, every: bool) -> Comparison:
     block = shape.rows * shape.classes * dtype.itemsize // SIXTEENTH
     sixteenth = OURS.having("ours: cross entropy, blocks of a sixteenth", block_bytes=block)
     large = OURS.having(
@@ -60,40 +61,40 @@ def _main(shape: Shape, dtype: torch.dtype, *, every: bool) -> Heat:
     ]
     if every:
         gamma = peers.EAGER_GAMMA
-        runners += [sixteenth, GAMMA, FOUR_STATISTICS, peers.compiled(peers.EAGER, chunker=True)]
+        runners += [sixteenth, GAMMA, THREE_TERMS, peers.compiled(peers.EAGER, chunker=True)]
         runners += [gamma, peers.compiled(gamma), peers.compiled(gamma, chunker=True)]
-    small = shape.name == "C"
-    limit = 1.20 if dtype == torch.bfloat16 else 1.05 if small else 1.10
+    few_classes = shape.name == "C"
 
-    def judge(end: Standing) -> list[Verdict]:
-        floor, plain = THREE.name, OURS.name
-        found = end.compare("time over the three bare products", plain, floor, limit)
-        found += end.compare("blocks of a sixteenth of the logits, likewise", sixteenth.name, floor, 1.30)
+    def judge(end: Outcome) -> list[Verdict]:
+        products, plain = THREE.name, OURS.name
+        found = end.apply(limits.LINEAR, plain, products)
+        found += end.apply(limits.LINEAR_THREE_TERMS, THREE_TERMS.name, products)
+        found += end.compare("blocks of a sixteenth of the logits, likewise", sixteenth.name, products, 1.30)
         for ours in (OURS, large, GAMMA):
             if (best := end.best_peer(ours.truth)) is not None:
                 found += end.compare(f"{ours.name} over its best peer ({best})", ours.name, best, 1.0)
         found += end.compare(f"{GAMMA.name} over plain cross entropy", GAMMA.name, plain, 1.05)
-        found += end.compare("four statistics over one", FOUR_STATISTICS.name, plain, 1.10)
+        found += end.compare("three terms over one", THREE_TERMS.name, plain, 1.10)
         found += end.compare(
             "F.linear_cross_entropy with defaults over ours",
             peers.TORCH.name,
             plain,
-            None if small else 1.6,
+            None if few_classes else 1.6,
             at_least=True,
         )
         if dtype == torch.bfloat16:
             found.append(end.precision(plain, None))
         return found
 
-    return Heat("Linear and loss", shape, dtype, runners, THREE, judge, search=lambda best: best)
+    return Comparison("Linear and loss", shape, dtype, runners, THREE, judge, search=lambda best: best)
 
 
-def _none(shape: Shape, dtype: torch.dtype) -> Heat:
-    def judge(end: Standing) -> list[Verdict]:
+def _none(shape: Shape, dtype: torch.dtype) -> Comparison:
+    def judge(end: Outcome) -> list[Verdict]:
         best = end.best_peer(formulas.cross_entropies)
         return [
-            *end.compare("time over the four bare products", NONE.name, FOUR.name, None),
-            *end.compare(f"time over the best peer ({best})", NONE.name, best, None),
+            *end.compare("time over the four bare products", NONE.name, FOUR.name),
+            *end.compare(f"time over the best peer ({best})", NONE.name, best),
         ]
 
     def without_reduction(best: Contender) -> Contender:
@@ -101,20 +102,36 @@ def _none(shape: Shape, dtype: torch.dtype) -> Heat:
         return peers.TORCH_NONE.having(name, **best.options)
 
     runners = [FOUR, NONE, peers.EAGER_NONE, peers.TORCH_NONE]
-    return Heat("Reduction none", shape, dtype, runners, FOUR, judge, search=without_reduction)
+    return Comparison("Reduction none", shape, dtype, runners, FOUR, judge, search=without_reduction)
 
 
-def _table(shape: Shape, dtype: torch.dtype) -> Heat:
-    samples = table_of_losses(shape.classes)
-    ours = [linear(one.loss) for one in samples if one.loss is not None]
-    absent = [Absent(one.name, one.reason) for one in samples if one.loss is None]
+def _backends(shape: Shape, dtype: torch.dtype) -> Comparison:
+    """Return the comparison of plain torch, which runs where there are no kernels, with the kernels."""
 
-    def judge(end: Standing) -> list[Verdict]:
-        names = [one.name for one in ours]
-        return end.slowest("any loss of the table over plain cross entropy", names, OURS.name, 1.05)
+    def judge(end: Outcome) -> list[Verdict]:
+        return [
+            *end.apply(limits.LINEAR_TORCH, TORCH_BACKEND.name, THREE.name),
+            *end.compare("backend torch over the compiled kernels", TORCH_BACKEND.name, OURS.name),
+        ]
 
-    runners: Sequence[Runner | Absent] = [OURS, *(one for one in ours if one.name != OURS.name), *absent]
-    return Heat("Every loss of the table", shape, dtype, runners, OURS, judge)
+    runners = [THREE, OURS, TORCH_BACKEND]
+    return Comparison("Without kernels", shape, dtype, runners, THREE, judge, threads=1)
+
+
+def _table(shape: Shape, dtype: torch.dtype) -> Comparison:
+    odds, others = ([linear(one.loss) for one in PLAIN if one.log_odds is kind] for kind in (True, False))
+    absent = [Absent(one.name, "needs full rows of logits") for one in of_full_rows(shape.classes)]
+    absent += [Absent(name, reason) for name, reason in NOT_TIMED.items()]
+
+    def judge(end: Outcome) -> list[Verdict]:
+        names, more = ([one.name for one in some] for some in (odds, others))
+        return [
+            *end.slowest("any loss of log odds over plain cross entropy", names, OURS.name, 1.05),
+            *end.slowest("any other loss of the table over plain cross entropy", more, OURS.name),
+        ]
+
+    runners: Sequence[Runner | Absent] = [OURS, *odds, *others, *absent]
+    return Comparison("Every loss of the table", shape, dtype, runners, OURS, judge)
 
 
 def memory(shape: Shape, settings: Settings, curve: Sequence[int] = CURVE, block: int = BLOCK) -> Section:
@@ -143,11 +160,11 @@ def memory(shape: Shape, settings: Settings, curve: Sequence[int] = CURVE, block
         data[said] = sizes
         if name.startswith("ours"):
             first, last = ends
-            own = max(data["bare products, float32"].values())  # the matrix product's own work space
-            demand = f"{said}: MiB at most (a block and 5 %, and {own:.0f} of the bare products)"
-            verdicts.append(Verdict(demand, max(sizes.values()), 1.05 * block / MIB + own))
+            products = max(data["bare products, float32"].values())  # workspace of the matrix products
+            demand = f"{said}: MiB at most (a block and 5 %, and {products:.0f} of the bare products)"
+            verdicts.append(Verdict(demand, max(sizes.values()), Limit(1.05 * block / MIB + products)))
             flat = sizes[last] / max(sizes[first], 1.0)
             demand = f"{said}: {last} rows over {first} rows"
-            verdicts.append(Verdict(demand, flat, 1.05))
+            verdicts.append(Verdict(demand, flat, Limit(1.05)))
     title = f"Memory beyond the gradients, MiB, D={shape.features} V={shape.classes}, by rows"
     return Section(title, ("", *(f"N={rows}" for rows in curve)), lines, verdicts, data)

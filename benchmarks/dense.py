@@ -1,58 +1,110 @@
-"""The loss alone, on logits in memory."""
+"""The loss alone, on logits in memory: small batches, large ones, bfloat16, and under `torch.compile`."""
 
 import torch
 
-from benchmarks import formulas, peers
+from benchmarks import formulas, limits, peers
+from benchmarks.comparisons import Comparison, Outcome, Settings
 from benchmarks.contenders import Absent, Contender, Runner, dense
-from benchmarks.heats import Heat, Settings, Standing, table_of_losses
+from benchmarks.limits import find_limit
 from benchmarks.memory import MIB, extra
 from benchmarks.problems import Shape
 from benchmarks.report import Section, Verdict
-from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, GeneralizedCrossEntropy
-from equipoise.stats import LogOdds
+from benchmarks.row_losses import CROSS_ENTROPY, GAMMA, PLAIN, TimedLoss, timed_losses
 
 TORCH = Contender("F.cross_entropy", formulas.cross_entropy, formulas.cross_entropy)
-BY_HAND = tuple(
-    (dense(loss, formula), Contender(f"eager {name}", formula, formula))
-    for loss, name, formula in (
-        (CrossEntropy(), "cross entropy", formulas.cross_entropy),
-        (GammaCrossEntropy(formulas.GAMMA), "gamma cross entropy", formulas.gamma_cross_entropy),
-        (GeneralizedCrossEntropy(formulas.POWER), "generalised", formulas.generalised_cross_entropy),
-        (Focal(formulas.FOCUS), "focal", formulas.focal),
-    )
-)
+OURS = dense(CROSS_ENTROPY.loss, CROSS_ENTROPY.formula, CROSS_ENTROPY.name)
+SMALL, COMPILED = "Small batches", "Compiled small batches"  # titles
+LARGE_COMPILED = tuple(one for one in PLAIN if one.log_odds)[:3]  # each takes seconds to compile
+FEW = ("gamma cross entropy", "Brier", "entropy", "gamma cross entropy - 0.1 entropy")
 
 
-def heat(shape: Shape) -> Heat:
-    """Return the race of every loss that asks for the target's log odds alone, against torch's."""
-    written = [ours for ours, _ in BY_HAND]
-    kinds = {type(ours.run) for ours in written}
-    others = [
-        dense(one.loss)
-        for one in table_of_losses(shape.classes)
-        if one.loss is not None and one.stats == (LogOdds(1.0),) and type(one.loss) not in kinds
-    ]
-    compiled = [(ours, peers.compiled(peer)) for ours, peer in BY_HAND]
-    runners: list[Runner | Absent] = [TORCH, *written, *others, *(peer for _, peer in compiled)]
-    runners.append(BY_HAND[1][1])
-    limit = 0.6 if shape.name == "large" else 1.0
+def small(shape: Shape, threads: int) -> Comparison:
+    """Return the comparison of every loss of a row with the same by hand, in eager torch."""
+    losses = timed_losses(shape.classes)
 
-    def judge(end: Standing) -> list[Verdict]:
-        names = [one.name for one in (*written, *others)]
-        found = end.slowest("any loss of log odds over F.cross_entropy", names, TORCH.name, limit)
-        for ours, peer in compiled:
-            found += end.compare(f"{ours.name} over {peer.name}", ours.name, peer.name, 1.10)
+    def judge(end: Outcome) -> list[Verdict]:
+        found = end.apply(limits.CROSS_ENTROPY, OURS.name, TORCH.name)
+        for one in losses:
+            demand = f"{one.name} over the same by hand"
+            found += end.apply(one.what, _ours(one).name, _by_hand(one).name, demand)
         return found
 
-    return Heat("The loss alone", shape, torch.float32, runners, TORCH, judge)
+    runners = [TORCH, OURS, *(run for one in losses for run in (_ours(one), _by_hand(one)))]
+    return Comparison(SMALL, shape, torch.float32, runners, TORCH, judge, threads=threads, brief=True)
 
 
-def memory(shape: Shape, settings: Settings) -> Section:
-    """Measure the memory beyond the gradient."""
+def compiled(shape: Shape, *, full: bool) -> Comparison:
+    """Return the comparison of losses with the same by hand where both are compiled.
+
+    Args:
+        shape: Of the problem.
+        full: Whether to compile every loss, which takes minutes, or a few.
+    """
+    losses = [CROSS_ENTROPY]
+    losses += [one for one in timed_losses(shape.classes) if full or one.name in FEW]
+    threes = [(_ours(one), peers.compiled(_ours(one)), peers.compiled(_by_hand(one))) for one in losses]
+
+    def judge(end: Outcome) -> list[Verdict]:
+        found: list[Verdict] = []
+        for one, (ours, ours_compiled, by_hand) in zip(losses, threes, strict=True):
+            demand = f"{one.name}: compiled over the same by hand, compiled"
+            found += end.apply(limits.COMPILED, ours_compiled.name, by_hand.name, demand)
+            found += end.compare(
+                f"{one.name}: not compiled over the same by hand, compiled", ours.name, by_hand.name
+            )
+        return found
+
+    runners = [TORCH, *(run for three in threes for run in three)]
+    return Comparison(COMPILED, shape, torch.float32, runners, TORCH, judge, threads=1)
+
+
+def large(shape: Shape) -> Comparison:
+    """Return the comparison of every loss that asks for the target's log odds alone, with torch's."""
+    ours = [OURS, *(_ours(one) for one in PLAIN if one.log_odds)]
+    pairs = [(_ours(one), peers.compiled(_by_hand(one))) for one in (CROSS_ENTROPY, *LARGE_COMPILED)]
+    runners: list[Runner | Absent] = [TORCH, *ours, *(peer for _, peer in pairs), _by_hand(GAMMA)]
+    limit = 0.6 if shape.name == "large" else 1.0
+
+    def judge(end: Outcome) -> list[Verdict]:
+        names = [one.name for one in ours]
+        found = end.slowest("any loss of log odds over F.cross_entropy", names, TORCH.name, limit)
+        for one, peer in pairs:
+            found += end.compare(f"{one.name} over {peer.name}", one.name, peer.name, 1.10)
+        return found
+
+    return Comparison("Large batches", shape, torch.float32, runners, TORCH, judge)
+
+
+def half(shape: Shape) -> Comparison:
+    """Return the comparison with torch's cross entropy in bfloat16."""
+    ours, by_hand = _ours(GAMMA), _by_hand(GAMMA)
+
+    def judge(end: Outcome) -> list[Verdict]:
+        return [
+            *end.apply(limits.CROSS_ENTROPY, OURS.name, TORCH.name),
+            *end.compare(f"{GAMMA.name} over the same by hand", ours.name, by_hand.name),
+        ]
+
+    runners = [TORCH, OURS, ours, by_hand]
+    return Comparison("Large batches", shape, torch.bfloat16, runners, TORCH, judge)
+
+
+def _ours(one: TimedLoss) -> Contender:
+    return OURS if one is CROSS_ENTROPY else dense(one.loss, one.formula, one.name)
+
+
+def _by_hand(one: TimedLoss) -> Contender:
+    return Contender(f"by hand: {one.name}", one.formula, one.formula)
+
+
+def memory(shape: Shape, dtype: str, settings: Settings) -> Section:
+    """Measure the memory beyond the gradient, as a share of the logits."""
     names = ("dense F.cross_entropy", "dense ours", "dense ours, gamma cross entropy")
-    taken = {name: extra(name, shape, "float32", threads=settings.threads) for name in names}
-    sizes = {name: float("nan") if size is None else size / MIB for name, size in taken.items()}
-    plain = sizes[names[0]]
-    verdicts = [Verdict(f"{name} over F.cross_entropy", sizes[name] / plain, 0.5) for name in names[1:]]
-    lines = [(name, f"{size:.0f}") for name, size in sizes.items()]
-    return Section(f"Memory beyond the gradient, {shape}, float32", ("", "MiB"), lines, verdicts, sizes)
+    logits = shape.rows * shape.classes * getattr(torch, dtype).itemsize
+    taken = {name: extra(name, shape, dtype, threads=settings.threads) for name in names}
+    sizes = {name: float("nan") if size is None else size for name, size in taken.items()}
+    limit = find_limit(limits.MEMORY, shape.name, dtype, amx=settings.amx)
+    verdicts = [Verdict(f"{name}: {limits.MEMORY}", sizes[name] / logits, limit) for name in names[1:]]
+    lines = [(name, f"{size / MIB:.1f}", f"{size / logits:.4f}") for name, size in sizes.items()]
+    title = f"Memory beyond the gradient, {shape}, {dtype}"
+    return Section(title, ("", "MiB", "of the logits"), lines, verdicts, dict(sizes))

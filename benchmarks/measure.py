@@ -1,8 +1,13 @@
-"""Fair timing: every repeat runs each contender once, in random order; ratios are taken within a repeat."""
+"""Fair timing: every repeat times each contender once, in random order; ratios are taken within a repeat.
+
+A contender that takes microseconds is called many times in a row for one timing.
+"""
 
 import gc
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
@@ -13,36 +18,55 @@ from benchmarks.peers import CHUNKER, chunker_reports
 from benchmarks.problems import Problem
 
 LEAST = 3  # repeats, however slow
-SLOW = 2.5  # times the median contender: such a one runs in fewer repeats
+SLOW = 2.5  # times the median contender, and more than a tenth of a second: such a one runs in fewer repeats
+SHORTEST = 0.004  # seconds of one timing, made of as many calls as it takes
+MORE = 5  # times as many repeats where a timing of everyone takes less than a second
 Clock = Callable[[Callable[[], object]], float]
 
 
 @final
 @dataclass(frozen=True)
 class Spread:
-    """A median over repeats, with the smallest and the largest."""
+    """A median over repeats, with the smallest and the largest, and the quartiles.
+
+    Args:
+        median: Of the numbers.
+        low: The smallest.
+        high: The largest.
+        repeats: How many numbers there are.
+        quartiles: Between these two lies half of the numbers.
+    """
 
     median: float
     low: float
     high: float
     repeats: int
+    quartiles: tuple[float, float] = (math.nan, math.nan)
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> "Spread":
         """Return the median and the range of some numbers."""
-        ordered, half = sorted(numbers), len(numbers) // 2
-        median = ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
-        return cls(median, ordered[0], ordered[-1], len(ordered))
+        ordered = sorted(numbers)
+        quartiles = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
+        return cls(_quantile(ordered, 0.5), ordered[0], ordered[-1], len(ordered), quartiles)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of sorted numbers, interpolated."""
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 @final
 @dataclass
-class Race:
-    """Seconds of every contender, by repeat.
+class Timings:
+    """Seconds of a call of every contender, by repeat.
 
     Args:
         seconds: By name, then by repeat.
-        notes: By name: what is worth knowing of a contender.
+        notes: By name: what is worth saying of a contender.
     """
 
     seconds: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -62,45 +86,71 @@ class Race:
         return min(names, key=lambda name: self.time(name).median)
 
 
-def race(runners: Sequence[Runner], problem: Problem, clock: Clock, *, repeats: int, budget: float) -> Race:
-    """Time the contenders against each other.
+def time_contenders(
+    runners: Sequence[Runner], problem: Problem, clock: Clock, *, repeats: int, budget: float
+) -> Timings:
+    """Time the contenders in turn.
 
     Args:
         runners: Who runs.
         problem: On what.
         clock: Returns the seconds of a call.
-        repeats: At most so many.
+        repeats: At most so many; five times as many where everyone together takes less than a second.
         budget: Seconds the repeats may take together; at least three are run.
     """
-    result = Race()
+    result = Timings()
     torch.compiler.reset()
-    expected = {runner.name: _warm_up(runner, problem, clock, result.notes) for runner in runners}
+    calls: dict[str, int] = {}
+    expected: dict[str, float] = {}
+    for runner in runners:
+        calls[runner.name], expected[runner.name] = _warm_up(runner, problem, clock, result.notes)
     total = sum(expected.values())
+    repeats *= MORE if total < 1 else 1
     repeats = max(min(repeats, LEAST), min(repeats, int(budget / total)))
-    typical = Spread.of(list(expected.values())).median
+    slow = max(0.1, SLOW * Spread.of(list(expected.values())).median)
     shuffle = random.Random(0)
-    gc.collect()
-    gc.disable()
-    try:
+    with _no_collection():
         for index in range(repeats):
+            gc.collect()
             for runner in shuffle.sample(list(runners), len(runners)):
-                if index >= LEAST and expected[runner.name] > SLOW * typical:
+                if index >= LEAST and expected[runner.name] > slow:
                     continue
-                result.seconds.setdefault(runner.name, {})[index] = _timed(runner, problem, clock)
-    finally:
-        gc.enable()
+                taken = _timed(runner, problem, clock, calls[runner.name])
+                result.seconds.setdefault(runner.name, {})[index] = taken
     return result
 
 
-def _timed(runner: Runner, problem: Problem, clock: Clock) -> float:
-    problem.forget()
-    taken = clock(lambda: runner.step(problem))
-    problem.forget()
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage where asked alone, and of what is made from here on."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def _timed(runner: Runner, problem: Problem, clock: Clock, calls: int = 1) -> float:
+    """Return the seconds of one of several calls in a row."""
+    step = runner.prepare(problem)
+
+    def several() -> None:
+        for _ in range(calls):
+            forget()
+            step()
+
+    forget = problem.forget
+    forget()
+    taken = clock(step if calls == 1 else several) / calls
+    forget()
     return taken
 
 
-def _warm_up(runner: Runner, problem: Problem, clock: Clock, notes: dict[str, str]) -> float:
-    """Run once, twice where the first run compiles, and return the seconds of the last."""
+def _warm_up(runner: Runner, problem: Problem, clock: Clock, notes: dict[str, str]) -> tuple[int, float]:
+    """Run until nothing is new, and return how many calls make a timing, and its seconds."""
     if isinstance(runner, Contender) and runner.compiled:
         if CHUNKER in runner.name:
             with chunker_reports() as reports:
@@ -108,4 +158,9 @@ def _warm_up(runner: Runner, problem: Problem, clock: Clock, notes: dict[str, st
             notes[runner.name] = "; ".join(dict.fromkeys(reports)) or "not chunked: too small"
         else:
             _timed(runner, problem, clock)
-    return _timed(runner, problem, clock)
+    taken = _timed(runner, problem, clock)
+    if taken < SHORTEST:  # the first calls are slower than the next
+        taken = _timed(runner, problem, clock, math.ceil(SHORTEST / taken))
+        taken = _timed(runner, problem, clock, math.ceil(SHORTEST / taken))
+    calls = max(1, math.ceil(SHORTEST / taken))
+    return calls, calls * taken

@@ -80,7 +80,7 @@ def main(spec: dict[str, Any]) -> int:
     contender.step(Problem.make(shape.at_most(TINY, TINY, shape.features and TINY), dtype))
     problem = Problem.make(shape, dtype)
     if isinstance(contender, Products):
-        problem.room.zero_()  # the logits are not counted, what a matrix product takes besides is
+        problem.logit_buffer.zero_()  # the logits are not counted, what a matrix product takes besides is
     before = _status("VmRSS")
     with _peak() as peak:
         contender.step(problem)

@@ -31,7 +31,7 @@ def compiled_name(peer: Contender) -> str:
 
 
 def compiled(peer: Contender, *, chunker: bool = False) -> Contender | Absent:
-    """Return a peer under `torch.compile`, with static shapes.
+    """Return a contender under `torch.compile`, with static shapes.
 
     Args:
         peer: What to compile.
@@ -43,8 +43,9 @@ def compiled(peer: Contender, *, chunker: bool = False) -> Contender | Absent:
     options: dict[str, Any] = {}
     if chunker:  # its threshold would leave these shapes alone
         options = {"auto_chunker.enable": True, "auto_chunker.amplify_ratio_threshold": 0}
-    run: Any = torch.compile(peer.run, dynamic=False, options=options)
-    return Contender(name, run, peer.truth, compiled=True)
+    # A graph break in a loss of ours is a fault; `F.linear_cross_entropy` and others may have theirs.
+    run: Any = torch.compile(peer.run, dynamic=False, fullgraph=peer.ours, options=options)
+    return Contender(name, run, peer.truth, ours=peer.ours, compiled=True)
 
 
 @contextmanager
@@ -168,6 +169,16 @@ def seconds(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """Return the seconds that a call kept a core busy, in all threads of this process.
+
+    With one thread these are its seconds on a machine that does nothing else.
+    """
+    begin = time.process_time()
+    call()
+    return time.process_time() - begin
 
 
 def cuda_seconds(call: Callable[[], object]) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,6 +26,8 @@ class Shape:
     features: int = 0
 
     def __str__(self) -> str:
+        if self.name == f"{self.rows} x {self.classes}":
+            return self.name
         width = f" D={self.features}" if self.features else ""
         return f"{self.name} (N={self.rows}{width} V={self.classes})"
 
@@ -46,6 +49,11 @@ LINEAR = {
         Shape("C", rows=65536, features=128, classes=1000),
     )
 }
+SMALL = tuple(
+    Shape(f"{rows} x {classes}", rows, classes)
+    for rows, classes in ((32, 10), (128, 10), (128, 1000), (512, 1000), (4096, 1000))
+)
+HALF = Shape("2048 x 32768", rows=2048, classes=32768)  # in bfloat16
 DENSE = (Shape("large", rows=4096, classes=50257), Shape("long", rows=65536, classes=1000))
 GPU = Shape("GPU", rows=8192, features=4096, classes=128256)
 
@@ -62,7 +70,7 @@ class Problem:
     def __init__(self, inputs: tuple[Tensor, ...], target: Tensor) -> None:
         self.inputs = tuple(one.detach().requires_grad_() for one in inputs)
         self.target = target
-        self._room: Tensor | None = None
+        self._logit_buffer: Tensor | None = None
 
     @classmethod
     def make(cls, shape: Shape, dtype: torch.dtype, device: str = "cpu", *, peaked: bool = False) -> Self:
@@ -106,6 +114,13 @@ class Problem:
         return self.inputs[0].device
 
     @property
+    def largest_logit(self) -> float:
+        """Largest size of a logit."""
+        with torch.no_grad():
+            logits = F.linear(*self.inputs) if len(self.inputs) == 2 else self.inputs[0]
+            return float(logits.abs().max())
+
+    @property
     def logit_bytes(self) -> int:
         """Bytes of the logits in the dtype of the inputs."""
         classes = self.inputs[-1].shape[0] if len(self.inputs) == 2 else self.inputs[0].shape[1]
@@ -117,12 +132,12 @@ class Problem:
         return sum(one.numel() * one.element_size() for one in self.inputs)
 
     @property
-    def room(self) -> Tensor:
-        """Memory for all logits, touched before: the bare products need not pay for fresh pages."""
+    def logit_buffer(self) -> Tensor:
+        """Memory for all logits, touched before: the bare products need no fresh pages."""
         hidden, weight = self.inputs
-        if self._room is None:
-            self._room = hidden.new_zeros(hidden.shape[0], weight.shape[0])
-        return self._room
+        if self._logit_buffer is None:
+            self._logit_buffer = hidden.new_zeros(hidden.shape[0], weight.shape[0])
+        return self._logit_buffer
 
     def forget(self) -> None:
         """Drop the gradients, so that each contender allocates its own."""

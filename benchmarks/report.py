@@ -8,15 +8,19 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 
 from benchmarks.check import Gate
 from benchmarks.contenders import Absent
-from benchmarks.measure import Race, Spread
+from benchmarks.limits import Limit
+from benchmarks.measure import Spread, Timings
+from benchmarks.processor import kind, read_flags
 
 ROOT = Path(__file__).parents[1]
+Status = Literal["goal met", "limit met", "missed", "unsteady", "not measured", "reported"]
+UNSTEADY = 2.0  # upper over lower quartile: the machine did something else, and a ratio says nothing
 
 
 @final
@@ -26,48 +30,62 @@ class Verdict:
 
     Args:
         demand: In words.
-        measured: The ratio, or the number.
+        measured: The ratio, or the number; nan where it could not be measured.
         limit: None where nothing is demanded and the number is only reported.
         at_least: Whether the limit is a lower one.
-        spread: Smallest and largest over the repeats.
+        spread: Quartiles over the repeats.
     """
 
     demand: str
     measured: float
-    limit: float | None = None
+    limit: Limit | None = None
     at_least: bool = False
     spread: tuple[float, float] | None = None
 
     @classmethod
     def of(
-        cls, demand: str, ratio: Spread, limit: float | None = None, *, at_least: bool = False
+        cls, demand: str, ratio: Spread, limit: Limit | None = None, *, at_least: bool = False
     ) -> "Verdict":
         """Return the verdict on a ratio."""
-        return cls(demand, ratio.median, limit, at_least, (ratio.low, ratio.high))
+        return cls(demand, ratio.median, limit, at_least, ratio.quartiles)
 
     @property
-    def held(self) -> bool | None:
-        """Whether the limit holds; None without a limit, or if nothing could be measured."""
-        if self.limit is None or self.measured != self.measured:
-            return None
-        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
+    def status(self) -> Status:
+        """Whether the goal is met, or the limit alone, or neither; or why that cannot be said."""
+        if self.limit is None:
+            return "reported"
+        if self.measured != self.measured:
+            return "not measured"
+        if self.spread is not None and self.spread[1] > UNSTEADY * self.spread[0]:
+            return "unsteady"
+        if self.limit.goal is not None and self._meets(self.limit.goal):
+            return "goal met"
+        return "limit met" if self._meets(self.limit.limit) else "missed"
+
+    def _meets(self, bound: float) -> bool:
+        return self.measured >= bound if self.at_least else self.measured <= bound
 
     @property
     def cells(self) -> tuple[str, ...]:
         """As a line of a table."""
-        limit = "-" if self.limit is None else f"{'>=' if self.at_least else '<='} {self.limit:.4g}"
         spread = "" if self.spread is None else f"{self.spread[0]:.2f} to {self.spread[1]:.2f}"
-        return self.demand, limit, f"{self.measured:.4g}", spread, _WORDS[self.held]
+        status = f"**{self.status}**" if self.status in _OPEN else self.status
+        limit, goal = ("-", "-") if self.limit is None else (self.limit.limit, self.limit.goal)
+        return self.demand, self._bound(limit), self._bound(goal), f"{self.measured:.4g}", spread, status
+
+    def _bound(self, bound: float | str | None) -> str:
+        if isinstance(bound, float | int):
+            return f"{'>=' if self.at_least else '<='} {bound:.4g}"
+        return "-"
 
 
-_COLUMNS = ("demand", "limit", "measured", "range over repeats", "verdict")
-_WORDS = {True: "held", False: "**MISSED**", None: "reported"}
+_COLUMNS = ("demand", "limit", "goal", "measured", "half of the repeats", "verdict")
 
 
 @final
 @dataclass
 class Section:
-    """One race, or one measurement of memory, as it is reported.
+    """One comparison, or one measurement of memory, as it is reported.
 
     Args:
         title: What was measured.
@@ -75,6 +93,7 @@ class Section:
         lines: Of its table.
         verdicts: On its demands.
         data: For the JSON.
+        column: Shape and threads, as the heading of its column in `overview`.
     """
 
     title: str
@@ -82,6 +101,7 @@ class Section:
     lines: list[tuple[str, ...]]
     verdicts: list[Verdict] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    column: str = ""
 
     def markdown(self) -> str:
         """Return the table and its verdicts."""
@@ -103,49 +123,84 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Return how many limits held, and a table of those that did not."""
-    judged = [
-        (one.title, verdict) for one in sections for verdict in one.verdicts if verdict.held is not None
-    ]
-    missed = [(title, *verdict.cells) for title, verdict in judged if not verdict.held]
-    text = f"## {len(judged) - len(missed)} of {len(judged)} limits held\n"
+    """Return how many goals and limits are met, and a table of those that are not."""
+    found = [(one.title, verdict) for one in sections for verdict in one.verdicts]
+    counts = {status: sum(verdict.status == status for _, verdict in found) for status in _COUNTED}
+    total = sum(counts.values())
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    missed = [(title, *verdict.cells) for title, verdict in found if verdict.status in _OPEN]
+    text = f"## Of {total} limits: {said or 'none applied'}\n"
     return text + "\n" + table(("where", *_COLUMNS), missed) if missed else text
 
 
-def race_section(
-    title: str, result: Race, gate: Gate, absent: Sequence[Absent], verdicts: list[Verdict], floor: str
+_OPEN: tuple[Status, ...] = ("missed", "unsteady", "not measured")
+_COUNTED: tuple[Status, ...] = ("goal met", "limit met", *_OPEN)
+
+
+def overview(sections: Sequence[Section]) -> str:
+    """Return one table of the ratios of several sections that have the same demands, a column for each."""
+    columns = [one.column for one in sections]
+    demands = list(dict.fromkeys(verdict.demand for one in sections for verdict in one.verdicts))
+    found = [{verdict.demand: verdict for verdict in one.verdicts} for one in sections]
+    lines = [(demand, *(_short(one.get(demand)) for one in found)) for demand in demands]
+    return table(("", *columns), lines)
+
+
+def _short(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    text = f"{verdict.measured:.2f}"
+    return f"**{text}**, {verdict.status}" if verdict.status in _OPEN else text
+
+
+def timing_section(
+    title: str,
+    result: Timings,
+    gate: Gate,
+    absent: Sequence[Absent],
+    verdicts: list[Verdict],
+    baseline: str,
+    *,
+    brief: bool = False,
 ) -> Section:
-    """Return the section of a race.
+    """Return the section of a comparison.
 
     Args:
-        title: What was raced.
+        title: What was compared.
         result: The times.
         gate: The errors.
         absent: Peers that could not run.
         verdicts: On its demands.
-        floor: The contender whose time is 1.
+        baseline: The contender whose time is 1.
+        brief: Whether to show the time of the baseline alone.
     """
     found = {one.name: one for one in gate.findings}
     lines, data = [], {}
+    places = 4 if result.time(baseline).median < 0.005 else 1
     for name in sorted(result.seconds, key=lambda one: result.time(one).median):
-        time, ratio, finding = result.time(name), result.ratio(name, floor), found.get(name)
+        time, ratio, finding = result.time(name), result.ratio(name, baseline), found.get(name)
         error = "" if finding is None or finding.error is None else f"{finding.error.gradient:.1e}"
         note = result.notes.get(name, "")
         if finding is not None and not finding.right:
             note = f"WRONG, not counted as a peer; {note}".rstrip("; ")
-        cells = f"{1000 * time.median:.1f}", f"{1000 * time.low:.1f} to {1000 * time.high:.1f}"
-        lines.append((name, *cells, f"{ratio.median:.2f}", str(time.repeats), error, note))
+        cells = f"{1000 * time.median:.{places}f}", _range(time, places)
+        if name == baseline or note or not brief:
+            lines.append((name, *cells, f"{ratio.median:.2f}", str(time.repeats), error, note))
         data[name] = {
             "seconds": asdict(time),
             "all_seconds": result.seconds[name],
-            f"ratio to {floor}": asdict(ratio),
+            f"ratio to {baseline}": asdict(ratio),
             "finding": None if finding is None else asdict(finding),
             "note": note,
         }
     lines += [(one.name, "absent", "", "", "", "", one.reason) for one in absent]
     data |= {one.name: {"absent": one.reason} for one in absent}
-    columns = ("", "ms", "range", f"of {floor}", "repeats", "gradient error", "note")
+    columns = ("", "ms", "range", f"of {baseline}", "repeats", "gradient error", "note")
     return Section(title, columns, lines, verdicts, data)
+
+
+def _range(time: Spread, places: int) -> str:
+    return f"{1000 * time.low:.{places}f} to {1000 * time.high:.{places}f}"
 
 
 def machine() -> dict[str, Any]:
@@ -160,6 +215,7 @@ def machine() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "changed": bool(_git("status", "--porcelain", "--", "src")),
         "processor": processor,
+        "kind": kind(read_flags()),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -189,7 +245,7 @@ def write(sections: Sequence[Section], about: dict[str, Any], folder: Path) -> P
         {
             "title": one.title,
             "results": one.data,
-            "verdicts": [asdict(verdict) | {"held": verdict.held} for verdict in one.verdicts],
+            "verdicts": [asdict(verdict) | {"status": verdict.status} for verdict in one.verdicts],
         }
         for one in sections
     ]
