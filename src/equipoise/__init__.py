@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name 
     from equipoise import schedules as schedules
     from equipoise import sharded as sharded
     from equipoise import spelling as spelling
+    from equipoise import statistics as statistics
     from equipoise import stats as stats
     from equipoise import targets as targets
     from equipoise.objective import Objective as Objective
@@ -54,6 +55,7 @@ _INTERNAL = (
     "rows",
     "sharded",
     "spelling",
+    "statistics",
     "stats",
 )
 

@@ -1,1 +1,1 @@
-"""Statistics of rows of logits."""
+"""Elementwise functions of statistics of rows of logits."""

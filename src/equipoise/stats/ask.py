@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from equipoise.stats import cpp, kernels
@@ -50,7 +51,7 @@ class _Ask(torch.autograd.Function):
         group: Group = ctx.group
         states = group.unflat(numbers)
         wanted = grads[: len(group.stats)]
-        if works_in_place(logits):
+        if works_in_place(logits) and not any(map(is_batched, wanted)):
             result = torch.empty_like(logits, memory_format=torch.contiguous_format)
             slope = group.slope(states, wanted, target)
             if kernels.available():
@@ -67,6 +68,11 @@ class _Ask(torch.autograd.Function):
             states = group.of(tile)
         result = group.slope(states, wanted, target).spread(tile)
         return None, torch.where(group.usable(states)[:, None], result, torch.nan), None
+
+
+def is_batched(grad: Tensor | None) -> bool:
+    """Whether a gradient stands for several at once, as under `is_grads_batched`."""
+    return grad is not None and (is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad))
 
 
 def works_in_place(logits: Tensor) -> bool:
