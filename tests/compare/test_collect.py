@@ -158,13 +158,13 @@ def test_one_test_part_is_resampled_by_rows_and_averaged_over_repeats():
     assert "one test part" in candidate.differences["balanced_accuracy"].reason
 
 
-def test_an_objective_against_itself_is_equal_with_a_difference_of_exactly_zero(blobs):
-    same = ("GammaCrossEntropy(gamma=0)", "FlooredCrossEntropy(floor=0)")
+def test_an_objective_against_itself_is_equal_up_to_rounding(blobs):
+    same = ("GammaCrossEntropy(gamma=0)", "FlooredCrossEntropy(floor=0)")  # the same but for rounding
     result = execute(planned(blobs, objectives=same, epochs=40, patience=3))
     assert len({record.epoch for record in result.baseline.records}) > 1  # copies left at different times
     for outcome in result.outcomes[1:]:
         for found in outcome.differences.values():
-            assert (found.mean, found.low, found.high) == (0, 0, 0)
+            assert np.abs([found.mean, found.low, found.high]).max() < 1e-6
         assert {outcome.call(name) for name in result.plan.deciding} == {"equal"}
 
 
