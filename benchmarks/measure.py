@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
 import torch
 
 from benchmarks.contenders import Contender, Runner
@@ -46,17 +47,8 @@ class Spread:
     @classmethod
     def of(cls, numbers: Sequence[float]) -> "Spread":
         """Return the median and the range of some numbers."""
-        ordered = sorted(numbers)
-        quartiles = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
-        return cls(_quantile(ordered, 0.5), ordered[0], ordered[-1], len(ordered), quartiles)
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Return a quantile of sorted numbers, interpolated."""
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+        low, first, median, third, high = np.quantile(numbers, (0, 0.25, 0.5, 0.75, 1)).tolist()
+        return cls(median, low, high, len(numbers), (first, third))
 
 
 @final

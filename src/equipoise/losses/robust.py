@@ -72,19 +72,23 @@ class GammaCrossEntropy(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         odds = row.log_odds()
-        gamma = like(self.gamma, odds)
-        least = like(self.min_weight, odds)
-        limit = torch.finfo(odds.dtype).max
-        # w = sigmoid(m - log gamma) falls below min_weight where the log odds fall below this
-        start = gamma.clamp(min=torch.finfo(odds.dtype).tiny).log() + torch.logit(least)
-        start = start.clamp(-limit, limit)
-        bounded, lower = torch.maximum(odds, start), torch.minimum(odds, start)
+        if isinstance(self.min_weight, Tensor) or self.min_weight > 0:
+            least = like(self.min_weight, odds)
+            limit = torch.finfo(odds.dtype).max
+            # w = sigmoid(m - log gamma) falls below min_weight where the log odds fall below this
+            start = like(self.gamma, odds).clamp(min=torch.finfo(odds.dtype).tiny).log() + torch.logit(least)
+            start = start.clamp(-limit, limit)
+            below = least * (log_sigmoid(start) - log_sigmoid(torch.minimum(odds, start)))
+            return self._unbounded(torch.maximum(odds, start)) + below
+        return self._unbounded(odds)
 
+    def _unbounded(self, odds: Tensor) -> Tensor:
+        """Return the loss of log odds without a minimum weight."""
+        gamma = like(self.gamma, odds)
         at_one = gamma == 1
         inner = torch.where(at_one, 0.5, gamma)
-        log_prob = log_affine_sigmoid(bounded, inner, 1 - inner, torch.zeros_like(inner))
-        value = torch.where(at_one, sigmoid(-bounded), -log_prob / (1 - inner))
-        return value + least * (log_sigmoid(start) - log_sigmoid(lower))
+        log_prob = log_affine_sigmoid(odds, inner, 1 - inner, torch.zeros_like(inner))
+        return torch.where(at_one, sigmoid(-odds), -log_prob / (1 - inner))
 
 
 @final
