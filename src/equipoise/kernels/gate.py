@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
@@ -27,6 +28,11 @@ def is_plain(*tensors: Tensor | None) -> bool:
         if tensor is not None and (type(tensor) not in _TYPES or not tensor.is_cpu):
             return False
     return True
+
+
+def is_batched(grad: Tensor) -> bool:
+    """Return whether a gradient stands for several, as under `is_grads_batched` of `torch.autograd.grad`."""
+    return is_legacy_batchedtensor(grad) or torch._C._are_functorch_transforms_active()
 
 
 def is_traced(tensor: Tensor) -> bool:
