@@ -246,7 +246,7 @@ class _Dense(torch.autograd.Function):
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
-            scale = grad.item() / denominator if denominator else torch.nan
+            scale = grad.item() / denominator if denominator else grad.item() * torch.inf
         out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
