@@ -143,7 +143,8 @@ def reduced(
         target = target.contiguous()
     if logits.is_neg() or (logits.stride(1) != 1 and logits.shape[1] > 1):
         logits = logits.resolve_neg().contiguous()
-    call = Call(target, weight, sample_weight, found, ignore_index, reduction)
+    table = compiled.table(weight, work)
+    call = Call(target, weight, sample_weight, table, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
     return _forward(logits, call, None)[0]
@@ -155,6 +156,7 @@ class Call(NamedTuple):
     target: Tensor | None
     weight: Tensor | None
     sample_weight: Tensor | None
+    table: Tensor | None  # soft targets
     loss: Prepared
     ignore_index: int
     reduction: str
@@ -180,12 +182,11 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
 
 def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
     """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
-    target, weight, sample_weight, loss, ignore_index, reduction = call
+    target, weight, sample_weight, table, loss, ignore_index, reduction = call
     compiled = loss.compiled
     assert compiled is not None
     work = torch.float64 if logits.dtype == torch.float64 else torch.float32
     losses = torch.empty(len(logits), dtype=work, device=_CPU) if reduction == "none" else None
-    table = compiled.table(weight, work)
     sums = _Pair()
     bad = cpu.library().equipoise_losses(
         compiled.address,
@@ -219,17 +220,17 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, call: Call, loss: DenseLoss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the loss."""
-        target, weight, sample_weight, found, _, _ = call
+        target, weight, sample_weight, table, found, _, _ = call
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
         kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
         value, denominator = _forward(logits, call, kept)
         ctx.call = call, loss, denominator
         # Saved as tensors so that a change in place between the passes is detected.
-        if weight is None and sample_weight is None:
+        if weight is None and sample_weight is None and table is None:
             ctx.save_for_backward(logits, kept, target)
         else:
-            ctx.save_for_backward(logits, kept, target, weight, sample_weight)
+            ctx.save_for_backward(logits, kept, target, table, weight, sample_weight)
         return value
 
     @staticmethod
@@ -239,17 +240,17 @@ class _Dense(torch.autograd.Function):
         call, loss, denominator = ctx.call
         if torch.is_grad_enabled() or is_batched(grad) or not is_plain(grad):
             return _gradient_in_torch(grad, loss, logits, call), None, None
-        target, weight = tensors[0], tensors[1] if len(tensors) > 1 else None
+        target, table = tensors[0], tensors[1] if len(tensors) > 1 else None
         compiled, reduction = call.loss.compiled, call.reduction
         rows, scale = None, 1.0
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
-            scale = grad.item() / denominator if denominator else torch.nan
+            scale = grad.item() / denominator if denominator else grad.item() * torch.inf
         out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
-            _block(logits, target, compiled.table(weight, kept.dtype)),
+            _block(logits, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,

@@ -7,6 +7,7 @@ loss. A kernel runs the program without knowing any statistic or loss.
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -66,7 +67,7 @@ def trace(
         class_weight: (C,) weights, whose values do not matter; None where there are none.
     """
     class_weight = None if class_weight is None else class_weight.detach()
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _no_hooks():
         statistics, full = _statistics(loss, num_classes, dtype, class_weight)
         read = states_of(statistics, dtype)
         if full or not statistics:
@@ -83,6 +84,17 @@ def trace(
         except NotRecordableError as error:
             return Trace(statistics, full, read, None, str(error))
     return Trace(statistics, full, read, first)
+
+
+def _no_hooks() -> AbstractContextManager[Any]:
+    """Keep what is saved here from the hooks of saved tensors, which would count it."""
+    if torch._C._autograd._saved_tensors_hooks_is_enabled():
+        return torch.autograd.graph.saved_tensors_hooks(_same, _same)
+    return nullcontext()
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _random_state() -> tuple[Any, ...]:
