@@ -7,13 +7,12 @@ import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.statistics import RowStatistics
 from torch import Tensor
 
 from equipoise.losses import BatchLoss, Reweighted, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import Balance
-from equipoise.statistics import functions
+from equipoise.statistics import RowStatistics, functions
 from exact_gradients import (
     BACKENDS,
     DTYPES,

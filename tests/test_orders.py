@@ -7,13 +7,13 @@ from typing import Any, final
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.statistics import RowStatistics
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from equipoise.losses import LOSSES, Entry, HierarchicalCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import ClassMatrix
 from equipoise.penalties import PENALTIES
+from equipoise.statistics import RowStatistics
 
 CLASSES = 5
 SETTINGS = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name 
     from equipoise import objective as objective
     from equipoise import penalties as penalties
     from equipoise import schedules as schedules
+    from equipoise import sharded as sharded
     from equipoise import spelling as spelling
     from equipoise import statistics as statistics
     from equipoise import targets as targets
@@ -52,6 +53,7 @@ _INTERNAL = (
     "masking",
     "naming",
     "objective",
+    "sharded",
     "spelling",
 )
 

@@ -1,7 +1,7 @@
 """Classes that are sharded over ranks, as a DTensor: what each rank holds, and a check that ranks agree.
 
 torch.distributed.tensor is imported by whoever makes a DTensor, not here. How the ranks compute one result is
-in `kernels/sharded.py`.
+in `sharded.py`.
 """
 
 import sys

@@ -18,9 +18,8 @@ from torch.distributed._functional_collectives import AsyncCollectiveTensor, all
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from equipoise import Objective, distributed, linear
+from equipoise import Objective, distributed, linear, sharded
 from equipoise.distributed import full_tensor, is_dtensor
-from equipoise.kernels import sharded
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, PairwiseCrossEntropy, RowLoss
 from equipoise.losses.costs import ring
 from equipoise.penalties import Balance, Entropy, Gini

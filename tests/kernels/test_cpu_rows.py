@@ -176,7 +176,7 @@ def test_runs_of_classes(classes: int, separate: bool) -> None:
     for start in (0, classes - 1, 2 * classes):
         block = Rows(rows.logits[:, start : start + classes], rows.target, soft=rows.soft, start=start)
         program = Compiled(
-            ["base"], used=NAMES[:5] + ["max_exp0", "rest_exp0"] + NAMES[13:], separate=separate
+            ["base"], used=[*NAMES[:5], "max_exp0", "rest_exp0", *NAMES[13:]], separate=separate
         )
         expected = states_in_torch(block, block.logits, separate=separate, scales=(1.0,))
         for name, number in states(program, block).items():

@@ -98,7 +98,7 @@ def test_forked_workers(threads: int) -> None:
         return bool(torch.allclose(ours, value) and torch.allclose(slope, grad) and other.isfinite())
 
     assert in_a_fork(work)
-    assert not in_a_fork(lambda: bool(evaluate(THREE, logits, target)[0] != value) and False)
+    assert not in_a_fork(lambda: not work())  # what a child finds wrong shows
     assert torch.equal(evaluate(THREE, logits, target)[0], value)
 
 

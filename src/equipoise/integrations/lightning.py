@@ -198,10 +198,10 @@ def _of_logits(
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])
-            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.per_row)
-        batch = batch.whole
+            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.sample_weight)
+        batch = batch.gathered()
         probs = None if batch.soft is None else (batch.soft * batch.logits.softmax(1)).sum(1)
-        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.per_row)
+        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.sample_weight)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The compiled kernel of `cpu/kernels.cpp`: its tables and structures, and how it is loaded and called.
 
-It is compiled where the package is built, once for each kind of vector instructions that the processor may have,
-and runs on torch's own threads.
+It is compiled where the package is built, once for each kind of vector instructions that a processor may
+have, and runs on torch's threads.
 """
 
 import ctypes
@@ -93,7 +93,7 @@ class Instruction(ctypes.Structure):
 
 
 class Program(ctypes.Structure):
-    """A loss as elementwise instructions on the states of a row; the arrays that it points to must live as long."""
+    """A loss as elementwise instructions on the states of a row. The arrays must live as long as it does."""
 
     _fields_ = (
         ("separate", ctypes.c_int64),
@@ -151,8 +151,8 @@ def add(numbers: Tensor, total: Tensor, *, begin: bool) -> None:
 def run_in_threads(count: int, work: Callable[[int], None]) -> None:
     """Call `work` for each number below `count`, each in a thread of torch's whose operations use no others.
 
-    No gradients are recorded there. What one raises is raised when all have ended. Where a mode observes torch's
-    operations, which other threads would hide from it, all are called in this thread.
+    No gradients are recorded there. What one raises is raised when all have ended. Where a mode observes
+    torch's operations, which other threads would hide from it, all are called in this thread.
     """
     results: list[Future[None]] = [Future() for _ in range(count)]
 
@@ -195,7 +195,7 @@ def library() -> Any:
 
 
 def load(path: Path) -> Any:
-    """Return the functions that were compiled into a file; addresses are given to them as integers or bytes."""
+    """Return the functions that were compiled into a file; they take addresses as integers or bytes."""
     loaded = ctypes.CDLL(str(path))
     address, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     rows = (integer, address, address, integer)  # ignore_index, weight, sample_weight, skip_zero_weight

@@ -123,7 +123,11 @@ def reduced(
     """
     dtype = logits.dtype
     work = torch.float64 if dtype == torch.float64 else torch.float32
-    found = prepared(loss, logits.shape[1], work, weight)
+    try:
+        found = prepared(loss, logits.shape[1], work, weight)
+    except Exception:  # an error of the loss, here with the shapes of rows made up to trace it
+        loss.in_torch(logits, target, weight, sample_weight, ignore_index, reduction)
+        raise
     compiled = found.compiled
     if compiled is None or (target is None and found.reads_target) or not cpu.available():
         return None

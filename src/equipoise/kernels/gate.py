@@ -13,8 +13,8 @@ _TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAK
 def is_plain(*tensors: Tensor | None) -> bool:
     """Return whether tensors lie in the memory of a CPU, and only autograd follows the operations on them.
 
-    They do not under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and where
-    one is of a subclass of Tensor.
+    They do not under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and
+    where one is of a subclass of Tensor.
     """
     if (
         torch.compiler.is_compiling()
@@ -34,8 +34,8 @@ def is_traced(tensor: Tensor) -> bool:
     """Return whether a tensor stands for another, or its operations are recorded to be done again.
 
     It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
-    the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode that
-    only watches.
+    the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode
+    that only observes operations.
     """
     return not torch.compiler.is_compiling() and (
         type(tensor) not in _TYPES

@@ -15,9 +15,9 @@ from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fi
 from equipoise.kernels.dense import Prepared, prepared
 from equipoise.kernels.gate import TRACED
 from equipoise.kernels.program import Compiled
-from equipoise.kernels.sharded import ShardedBackend
 from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
+from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction
 from equipoise.statistics.states import RowStates, SoftTargets, StateName

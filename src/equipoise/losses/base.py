@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Never, NoReturn, final
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import linear
+from equipoise import linear, sharded
 from equipoise._batch import (
     IGNORE_INDEX,
     Batch,
@@ -23,10 +23,10 @@ from equipoise._batch import (
     target_shape,
 )
 from equipoise.distributed import is_dtensor
-from equipoise.kernels import dense, sharded
+from equipoise.kernels import dense
 from equipoise.kernels.gate import is_plain
-from equipoise.statistics import Rank, RowStatistics
-from equipoise.statistics.reference import losses_of_logits
+from equipoise.statistics import Rank, RowStatistics, Statistic
+from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
 
 
@@ -96,7 +96,7 @@ class Loss(metaclass=_LossClass):
         check_reduction(reduction)
         if mask is None and self._is_row_loss():
             rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
-            value = None if rows is None else dense.reduced(self, *rows, ignore_index, reduction)
+            value = None if rows is None else dense.reduced(_of_rows(self), *rows, ignore_index, reduction)
             if value is not None:
                 return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
@@ -140,7 +140,7 @@ class Loss(metaclass=_LossClass):
         """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
         applies = applies_class_weight(self)
         batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
-        losses = _losses_in_torch(_row_function(self), batch)
+        losses = _losses_in_torch(_of_rows(self), batch)
         return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
     def linear(
@@ -386,7 +386,8 @@ def _add(parts: Any) -> Tensor:
     return total
 
 
-def _row_function(loss: Any) -> RowFunction:
+def _of_rows(loss: Loss) -> Any:
+    """Return a loss whose terms all look at one row at a time, and so has `of`."""
     return loss
 
 
@@ -403,9 +404,21 @@ def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
 def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
     """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.shard is not None and batch.soft is None:
-        asked = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace.statistics
-        return loss.of(sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, asked))
+        trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
+        return loss.of(rows_of(batch, trace.statistics))
     return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
+
+
+def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
+    """Return what a loss may ask of a batch against its class indices.
+
+    Args:
+        batch: Without target probabilities.
+        statistics: Those that are asked for; where ranks share the classes there are no others.
+    """
+    if batch.shard is None:
+        return row_statistics(batch.logits, batch.target, weight=batch.weight)
+    return sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, statistics)
 
 
 def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
@@ -414,7 +427,7 @@ def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
         return False
     if batch.soft is not None or not loss._is_row_loss():
         return True
-    trace = dense.prepared(_row_function(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
+    trace = dense.prepared(_of_rows(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
     return trace.reads_full_logits or Rank() in trace.statistics
 
 

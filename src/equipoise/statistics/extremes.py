@@ -11,7 +11,7 @@ from equipoise.statistics.states import RowStates, Sums, finite_limit
 
 
 def _with_gradient(base: Tensor, ties: Tensor) -> Tensor:
-    """Return the base, with a gradient that the classes there share: ties is their number, e^(z - base) each."""
+    """Return the base, with a gradient that the classes there share; `ties` is the sum of e^(z - base)."""
     ties = ties.clamp(min=1)
     return base + torch.log(ties / ties.detach())
 

@@ -51,7 +51,7 @@ class ExpectedLogProb(Statistic):
         return sums.rest_soft_gap(soft) - shared - log_top * below - weight * ratio
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
-        """Return the expected log-probability (N, C) with each row of the table in turn as the soft target."""
+        """Return the expected log-probability (N, C) with each row of the table as the soft target."""
         if self.table.ndim == 1:
             return compute(self, logits, None)[:, None]
         masked = logits == -torch.inf

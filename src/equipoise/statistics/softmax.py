@@ -125,8 +125,8 @@ class Entropy(Statistic):
 
         With P and R the sums at and below the largest logit, T = P + R, and D the sum below it times the gap,
         the parts of log T - D / T are written relative to P. Each is then of the size of R / T, as is its
-        gradient. Several classes at the largest logit add their number, and a term whose value and gradient are
-        0 there but whose second derivative is not.
+        gradient. Several classes at the largest logit add their number, and a term whose value and gradient
+        are 0 there but whose second derivative is not.
         """
         sums = states.all
         top, rest = sums.max_exp().clamp(min=1), sums.rest_exp()

@@ -1,9 +1,10 @@
 """The state of a set of classes of a row: a few sums over the logits from which every statistic is computed.
 
-Each sum is relative to `base`, the largest logit of the set, as a constant: no statistic depends on it. The sums
-over the classes below the largest logit are kept without it, so one minus the largest probability, the entropy of
-a nearly certain row and their like keep every digit. States of two sets of classes merge by constant factors, so
-blocks of classes, shards on ranks and the target beside the other classes are all the same computation.
+Each sum is relative to `base`, the largest logit of the set, as a constant: no statistic depends on it. The
+sums over the classes below the largest logit are kept without it, so one minus the largest probability, the
+entropy of a nearly certain row and their like keep every digit. States of two sets of classes merge by
+constant factors, so blocks of classes, shards on ranks and the target beside the other classes are all the
+same computation.
 
 A masked class is a logit of minus infinity and has no part in anything.
 """
@@ -93,7 +94,7 @@ class Sums:
 
     @property
     def max_square(self) -> Any:
-        """Sum of (z - base)^2 over the classes at the base: 0, as its gradient is; its second derivative is not.
+        """Sum of (z - base)^2 over the classes at the base: 0, its gradient 0, its second derivative not.
 
         Where states come from a kernel, which has first derivatives alone, it is the number 0.
         """
@@ -238,6 +239,7 @@ def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = N
         if kind == "base":
             return base
         if kind == "max_exp":
+            assert isinstance(parameter, float)
             return torch.exp(gap if parameter == 1 else parameter * gap)
         if kind == "max_gap":
             return gap * torch.exp(gap)

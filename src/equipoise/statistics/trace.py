@@ -88,7 +88,7 @@ def trace(
 
 def _no_hooks() -> AbstractContextManager[Any]:
     """Keep what is saved here from the hooks of saved tensors, which would count it."""
-    if torch._C._autograd._saved_tensors_hooks_is_enabled():
+    if torch._C._autograd._saved_tensors_hooks_is_enabled():  # pyright: ignore[reportAttributeAccessIssue]
         return torch.autograd.graph.saved_tensors_hooks(_same, _same)
     return nullcontext()
 
