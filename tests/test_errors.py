@@ -823,7 +823,7 @@ def raises(folder: Path) -> set[tuple[str, int, int]]:
 
 
 def _is_silent(node: ast.Raise) -> bool:
-    """Return whether no user reads what is raised here: the package catches it, or it was raised elsewhere."""
+    """Return whether no user reads what is raised here: the package catches it, or it is raised again."""
     raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
     return raised is None or ast.unparse(raised) == "NotRecordableError"
 
