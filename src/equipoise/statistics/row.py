@@ -160,11 +160,6 @@ class FullLogits:
         """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
         return matrix[None] if self.target is None else matrix[self.target]
 
-    def mean(self, matrix: Tensor, /) -> Tensor:
-        """Mean of the target's row of a (C, C) matrix under the probabilities, (N,) or (N, C)."""
-        probs = self.logits.clamp(min=-finite_limit(self.logits.dtype)).softmax(1)
-        return probs @ matrix.T if self.target is None else (matrix[self.target] * probs).sum(1)
-
 
 class RowFunction(Protocol):
     """What has a loss per row: every `RowLoss`, and a sum of them."""
