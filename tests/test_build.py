@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from equipoise.kernels import cpu
 
 if find_spec("hatchling") is None or not list(distributions(name="pip")):

@@ -213,7 +213,7 @@ class Loss(metaclass=_LossClass):
             True
         """
         return linear.reduced(
-            self,
+            _of_rows(self),
             hidden,
             linear_weight,
             target,
