@@ -7,12 +7,12 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What a processor changes: kernels, the fused path and half precision.
-PROCESSORS := tests/linear $(addprefix tests/test_,rows.py losses.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
+PROCESSORS := tests/linear tests/kernels $(addprefix tests/test_,losses.py gradients.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
 
 .PHONY: demo test check processors bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
-$(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/stats/*.cpp src/equipoise/stats/*.h)
+$(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) -e '.[compare]'

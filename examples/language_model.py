@@ -42,7 +42,7 @@ from equipoise.gamma import gamma_from_noise
 from equipoise.integrations.transformers import ObjectiveCallback, fuse_lm_head
 from equipoise.losses import CrossEntropy, DFTWeight, GammaCrossEntropy, Loss, Reweighted
 from equipoise.schedules import Linear
-from equipoise.stats import LogOdds, LogSumExpGap, Margin
+from equipoise.statistics import LogOdds, LogSumExpGap, Margin
 
 LEFT_OUT = {"dist-packages", "site-packages", "encodings", "idle_test", "test", "tests"}
 END, CLEAN, BINS = "<|end|>", "gamma 0, no wrong tokens", 15

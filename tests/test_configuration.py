@@ -25,9 +25,9 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from equipoise.rows import RowStatistics
 from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
 from equipoise.spelling import names, normalise, parse, parse_schedule, spell
+from equipoise.statistics import RowStatistics
 from equipoise.targets import Matrix
 
 COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])

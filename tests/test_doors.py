@@ -286,6 +286,7 @@ SLIPS = [
     ("gamma", "readout", "did you mean read_out?"),
     ("linear", "explains", "did you mean explain?"),
     ("metrics", "severities", "did you mean severity?"),
+    ("statistics", "LogOdd", "did you mean LogOdds?"),
     ("", "CrossEntropy", "did you mean equipoise.losses.CrossEntropy?"),
     ("", "GamaCrossEntropy", "did you mean equipoise.losses.GammaCrossEntropy?"),
     ("", "decide", "did you mean equipoise.decisions.decide?"),

@@ -39,11 +39,11 @@ HEAVY = {
 CORE = {
     "naming",
     "masking",
-    "stats",
     "statistics",
+    "kernels",
+    "distributed",
     "sharded",
-    "reduction",
-    "rows",
+    "_batch",
     "linear",
     "losses",
     "penalties",
@@ -61,31 +61,30 @@ CORE = {
 ALLOWED: dict[str, set[str]] = {
     "naming": set(),
     "masking": set(),
-    "stats": set(),
-    "statistics": set(),
-    "reduction": {"masking", "sharded", "stats"},
-    "rows": {"stats"},
-    "sharded": {"stats"},
-    "linear": {"naming", "reduction", "rows", "stats", "sharded"},
+    "statistics": {"naming"},
+    "kernels": {"statistics"},
+    "distributed": {"kernels"},
+    "sharded": {"distributed", "kernels", "statistics"},
+    "_batch": {"distributed", "kernels", "masking"},
+    "linear": {"_batch", "distributed", "kernels", "naming", "sharded", "statistics"},
     "losses": {
-        "naming",
-        "masking",
-        "reduction",
-        "rows",
+        "_batch",
+        "distributed",
+        "kernels",
         "linear",
+        "naming",
         "sharded",
         "statistics",
-        "stats",
         "targets",
     },
-    "penalties": {"naming", "reduction", "rows", "statistics", "losses"},
-    "maps": {"naming", "masking", "losses", "statistics", "stats"},
-    "distributions": {"naming", "masking", "maps"},
+    "penalties": {"_batch", "losses", "naming", "statistics"},
+    "maps": {"kernels", "losses", "masking", "naming", "statistics"},
+    "distributions": {"naming", "maps"},
     "gamma": {"naming", "losses"},
     "schedules": {"naming", "losses"},
     "addresses": {"losses"},
     "spelling": {"losses", "naming", "penalties", "schedules", "targets"},
-    "objective": {"reduction", "losses", "schedules", "addresses", "spelling"},
+    "objective": {"_batch", "losses", "schedules", "addresses", "spelling"},
     "equipoise": CORE | {"metrics"},
     "calibration": {"naming", "losses", "maps", "targets"},
     "training": {"calibration", "losses", "objective"},
@@ -214,7 +213,7 @@ def test_every_part_is_listed() -> None:
 
 def test_the_allowed_imports_have_no_cycle() -> None:
     order = list(TopologicalSorter(ALLOWED).static_order())
-    for before, after in (("stats", "rows"), ("rows", "losses"), ("losses", "penalties")):
+    for before, after in (("statistics", "kernels"), ("kernels", "linear"), ("linear", "losses")):
         assert order.index(before) < order.index(after)
     for before, after in (("schedules", "objective"), ("objective", "compare"), ("compare", "cli")):
         assert order.index(before) < order.index(after)
@@ -232,11 +231,11 @@ def planted(tmp_path: Path) -> Path:
     package = tmp_path / "equipoise"
     for name, text in {
         "__init__.py": "from equipoise import losses\n",
-        "stats/__init__.py": "from equipoise.stats.base import Stat\n",
-        "stats/base.py": "Stat = object\n\n\ndef late():\n    from ..losses import base\n",
-        "rows.py": "from equipoise.stats import Stat\nimport equipoise.losses.base as base\n",
+        "statistics/__init__.py": "from equipoise.statistics.base import Statistic\n",
+        "statistics/base.py": "Statistic = object\n\n\ndef late():\n    from ..losses import base\n",
+        "sharded.py": "from equipoise.statistics import Statistic\nimport equipoise.losses.base as base\n",
         "losses/__init__.py": "from .base import Loss\n",
-        "losses/base.py": "from equipoise import rows\n\nLoss = object\n",
+        "losses/base.py": "from equipoise import sharded\n\nLoss = object\n",
         "elsewhere.py": "from equipoise.losses.base import Loss\n",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -246,8 +245,8 @@ def planted(tmp_path: Path) -> Path:
 
 def test_an_import_the_wrong_way_is_found(planted: Path) -> None:
     assert forbidden(edges(planted), ALLOWED) == {
-        "equipoise.stats.base -> equipoise.losses.base",
-        "equipoise.rows -> equipoise.losses.base",
+        "equipoise.statistics.base -> equipoise.losses.base",
+        "equipoise.sharded -> equipoise.losses.base",
         "equipoise.elsewhere -> equipoise.losses.base",
     }
 

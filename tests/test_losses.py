@@ -24,7 +24,7 @@ from equipoise.losses import (
 )
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix
 from equipoise.penalties import PENALTIES
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from oracle import truth
 
 SETTINGS = [

@@ -14,7 +14,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, Loss, RowLoss
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 SAME = [CrossEntropy(), GammaCrossEntropy(gamma=0.0), Focal(gamma=0.0)]
 WIDE = [torch.float64, torch.float32]
@@ -132,7 +132,7 @@ class IgnoresClassWeights(RowLoss):
     applies_class_weight = True
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
-        return CrossEntropy().per_row(RowStatistics(row.ask, num_classes=row.num_classes))
+        return CrossEntropy().per_row(RowStatistics(row.compute, num_classes=row.num_classes))
 
 
 @final

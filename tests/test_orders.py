@@ -13,7 +13,7 @@ from torch.autograd.gradcheck import GradcheckError
 from equipoise.losses import LOSSES, Entry, HierarchicalCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import ClassMatrix
 from equipoise.penalties import PENALTIES
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 CLASSES = 5
 SETTINGS = [

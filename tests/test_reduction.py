@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise._batch import REDUCTIONS, read_batch, reduce
 from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
-from equipoise.reduction import REDUCTIONS, read, reduce
-from equipoise.rows import RowStatistics, dense
+from equipoise.statistics import RowStatistics, row_statistics
 
 EPS = torch.finfo(torch.float64).eps
 SHAPES = [(5,), (6, 5), (3, 5, 4), (2, 5, 3, 2), (0, 5), (0, 5, 3)]
@@ -289,14 +289,14 @@ def test_a_sum_is_the_weighted_sum_of_its_terms(
 def test_a_sum_asks_for_each_statistic_once() -> None:
     asked = []
     logits, target = make((3, 5))
-    inner = dense(logits, target)
+    inner = row_statistics(logits, target)
 
-    def answer(stat: Any) -> Tensor:
-        asked.append(stat)
-        return inner.ask(stat)
+    def compute(statistic: Any) -> Tensor:
+        asked.append(statistic)
+        return inner.compute(statistic)
 
     total = CrossEntropy(label_smoothing=0.1) + GammaCrossEntropy() + Entropy() + 2 * Entropy() + ZLoss()
-    total.of(RowStatistics(answer, num_classes=5, target=target))
+    total.of(RowStatistics(compute, num_classes=5))
     assert len(asked) == len(set(asked)) == 4
 
 
@@ -375,17 +375,17 @@ def test_nothing_the_user_passed_is_changed() -> None:
 def test_reading_lays_out_rows() -> None:
     logits, target = make((2, 5, 3))
     target[0, 1] = -100
-    batch = read(logits, target, WEIGHT)
+    batch = read_batch(logits, target, WEIGHT)
     assert batch.logits.shape == (6, 5)
     assert batch.shape == (2, 3)
     assert torch.equal(batch.logits[4], logits[1, :, 1])
     assert batch.kept is not None
     assert batch.kept.tolist() == [True, False, True, True, True, True]
-    weight = batch.row_weight(batch.logits)
+    weight = batch.mean_weight(batch.logits)
     assert weight is not None
     assert weight[1] == 0
     assert weight[4] == WEIGHT[target[1, 1]]
-    assert read(logits, None).row_weight(batch.logits) is None
+    assert read_batch(logits, None).mean_weight(batch.logits) is None
     assert torch.equal(reduce(torch.ones(6), batch, "sum"), torch.tensor(5.0))
 
 

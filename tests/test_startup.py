@@ -148,9 +148,9 @@ def test_control_an_error_of_the_data_imports_what_reads_them(workplace: Path) -
 
 
 def modules() -> set[str]:
-    """Return the names of the modules that are attributes of the package."""
+    """Return the names of the modules that are attributes of the package, without private ones."""
     names = {path.stem for path in SOURCE.glob("*.py")} | {path.parent.name for path in SOURCE.glob("*/*.py")}
-    return names - BY_NAME - {"__init__"}
+    return {name for name in names - BY_NAME if not name.startswith("_")}
 
 
 def test_every_module_is_listed_for_python_and_for_type_checkers() -> None:

@@ -6,8 +6,10 @@ if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name 
     from equipoise import addresses as addresses
     from equipoise import calibration as calibration
     from equipoise import decisions as decisions
+    from equipoise import distributed as distributed
     from equipoise import distributions as distributions
     from equipoise import gamma as gamma
+    from equipoise import kernels as kernels
     from equipoise import linear as linear
     from equipoise import losses as losses
     from equipoise import maps as maps
@@ -16,13 +18,10 @@ if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name 
     from equipoise import naming as naming
     from equipoise import objective as objective
     from equipoise import penalties as penalties
-    from equipoise import reduction as reduction
-    from equipoise import rows as rows
     from equipoise import schedules as schedules
     from equipoise import sharded as sharded
     from equipoise import spelling as spelling
     from equipoise import statistics as statistics
-    from equipoise import stats as stats
     from equipoise import targets as targets
     from equipoise.objective import Objective as Objective
 
@@ -41,6 +40,7 @@ __all__ = [
     "metrics",
     "penalties",
     "schedules",
+    "statistics",
     "targets",
 ]
 
@@ -48,15 +48,13 @@ __all__ = [
 _PUBLIC = tuple(name for name in __all__ if name not in ("Objective", "__version__"))
 _INTERNAL = (
     "addresses",
+    "distributed",
+    "kernels",
     "masking",
     "naming",
     "objective",
-    "reduction",
-    "rows",
     "sharded",
     "spelling",
-    "statistics",
-    "stats",
 )
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name

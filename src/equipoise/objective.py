@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from equipoise import addresses
+from equipoise._batch import IGNORE_INDEX, Reduction, check_reduction
 from equipoise.losses.base import Loss, check_loss
-from equipoise.reduction import IGNORE_INDEX, Reduction, check_reduction
 from equipoise.schedules import Schedule
 from equipoise.spelling import nearest, parse, parse_schedule, spell
 

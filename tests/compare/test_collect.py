@@ -17,7 +17,7 @@ from equipoise.compare.runner import run_missing
 from equipoise.compare.settings import Settings
 from equipoise.compare.store import digest
 from equipoise.losses import CrossEntropy, RowLoss
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 GAMMA = ("GammaCrossEntropy(gamma=0.5)",)
 TRAINING = {"epochs": 6, "width": 8, "batch_size": 32}

@@ -28,9 +28,9 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.penalties import PENALTIES, Entropy, LogitRange
-from equipoise.rows import RowStatistics
 from equipoise.schedules import Cosine, Linear, Schedule
 from equipoise.spelling import parse
+from equipoise.statistics import RowStatistics
 
 COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
 ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]

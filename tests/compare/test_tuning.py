@@ -16,8 +16,8 @@ from equipoise.compare.objectives import Scheduled, read_objective
 from equipoise.compare.tuning import LR, OPTIONS, WEIGHT_DECAY, WIDTHS, choose, draw
 from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.penalties import PENALTIES, Entropy
-from equipoise.rows import RowStatistics
 from equipoise.schedules import Linear, Schedule
+from equipoise.statistics import RowStatistics
 
 CANDIDATES = (
     "CrossEntropy()",

@@ -1,4 +1,4 @@
-"""What is the same however the classes are shared out: every loss, on logits and fused."""
+"""What is the same however the classes are sharded: all losses, on logits and fused."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,19 +58,19 @@ def rows(classes: int, count: int = 7) -> tuple[Tensor, Tensor]:
     return logits, target
 
 
-def share(whole: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> Tensor:
-    """Return what distribute_tensor does of a tensor that all ranks have, without asking the others."""
-    part = whole.detach()
+def share(full: Tensor, mesh: DeviceMesh, placements: Sequence[Placement]) -> Tensor:
+    """Return what distribute_tensor does of a tensor that all ranks have, without a message to the others."""
+    part = full.detach()
     for dim, placement in enumerate(placements):
         if isinstance(placement, Shard):
             pieces, rank = part.chunk(mesh.size(dim), placement.dim), mesh.get_local_rank(dim)
             part = pieces[rank] if rank < len(pieces) else pieces[0].narrow(placement.dim, 0, 0)
-    options: Any = {"shape": whole.shape, "stride": whole.stride(), "run_check": False}
+    options: Any = {"shape": full.shape, "stride": full.stride(), "run_check": False}
     return DTensor.from_local(part, mesh, placements, **options)
 
 
 def outcome(value: Tensor, leaves: list[Tensor], upstream: Tensor | None) -> list[Tensor]:
-    """Return a value and its gradients, all whole."""
+    """Return a value and its gradients, on all rows and classes or as DTensors."""
     grads = torch.autograd.grad(value, leaves, upstream, allow_unused=True)
     found = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, grads, strict=True)]
     for leaf, grad in zip(leaves, found, strict=True):
@@ -80,13 +80,13 @@ def outcome(value: Tensor, leaves: list[Tensor], upstream: Tensor | None) -> lis
 
 def same_outcome(ours: list[Tensor], theirs: list[Tensor], reach: float) -> None:
     for one, two in zip(ours, theirs, strict=True):
-        if isinstance(one, DTensor):  # every rank looks at its own
+        if isinstance(one, DTensor):  # each rank compares its part
             one, two = one.to_local(), share(two, one.device_mesh, one.placements).to_local()
         close(one, two, reach)
 
 
 def dense(loss: Loss, mesh: DeviceMesh, classes: int, *, weighted: bool = False) -> None:
-    """Logits shared out over classes give what whole ones give."""
+    """Logits sharded over classes give what complete ones give."""
     logits, target = rows(classes)
     weight = torch.rand(classes, dtype=torch.float64) if weighted else None
     for reduction in ("mean", "none") if isinstance(loss, RowLoss) else ("mean", "sum"):
@@ -99,16 +99,16 @@ def dense(loss: Loss, mesh: DeviceMesh, classes: int, *, weighted: bool = False)
 
 
 def dense_of_bad_rows(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
-    """A row with a nan or plus infinity, or without a class, is nan on every rank, and no other row."""
+    """A row with a nan or plus infinity, or without a class, is nan on each rank, and no other row."""
     logits, target = rows(classes)
     logits[0, classes // 2], logits[1], logits[2], logits[3, 0] = torch.nan, torch.nan, -torch.inf, torch.inf
     parts = share(logits, mesh, [Shard(1)]).requires_grad_()
     losses = loss(parts, target, reduction="none")
     assert losses.isnan().tolist() == [True] * 4 + [False] * 3
     (grad,) = torch.autograd.grad(losses, parts, torch.ones_like(losses))
-    own: Any = grad
-    assert own.to_local()[:4].isnan().all()
-    assert own.to_local()[4:].isfinite().all()
+    part: Any = grad
+    assert part.to_local()[:4].isnan().all()
+    assert part.to_local()[4:].isfinite().all()
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Head:
 
 
 def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
-    """A head shared out over classes gives what whole logits give, in every order."""
+    """A head sharded over classes gives what complete logits give, in each order."""
     head = Head.make(classes)
     for reduction, grad, block_bytes in ORDERS:
         plain = loss(head.logits, head.target, reduction=reduction)
@@ -161,7 +161,7 @@ def fused(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
 
 
 def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
-    """A hidden state with a nan is nan on every rank, and no other row."""
+    """A hidden state with a nan is nan on each rank, and no other row."""
     parts = Head.make(classes).shared(mesh)
     with torch.no_grad():
         parts.hidden[4, 0] = torch.nan
@@ -172,13 +172,13 @@ def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
     assert grad.isnan().any(1).tolist() == [row == 4 for row in range(7)]
 
 
-def every_loss(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
+def of_any_size(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
     """Return the cases of the losses that take any number of classes."""
     taken = {classes: [loss for loss in TABLE if fits(loss, classes)] for classes in sizes}
     return {name: case for classes, losses in taken.items() for name, case in _of(losses, mesh, classes)}
 
 
-def every_matrix(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
+def of_one_size(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:
     """Return the cases of the others, whose matrices have eight, and of sums with them."""
     return dict(_of([loss for loss in TABLE if not fits(loss, TEST_CLASSES + 1)] + SUMS, mesh, TEST_CLASSES))
 

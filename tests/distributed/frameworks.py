@@ -16,9 +16,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Partial, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, loss_parallel, parallelize_module
 
+from equipoise.distributed import full_tensor
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
 from equipoise.penalties import Entropy
-from equipoise.sharded import whole
 
 MIX = GammaCrossEntropy(0.2) + 0.1 * Entropy()
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -63,15 +63,15 @@ def averaged(head: Any, hidden: Tensor, target: Tensor) -> Tensor:
 
 
 def rows_of(rank: int) -> tuple[Tensor, Tensor]:
-    """Every rank has rows of its own, and another number of them."""
+    """Each rank has other rows, and another number of them."""
     seed = torch.Generator().manual_seed(rank)
     inputs = torch.randn(6 + rank, 4, dtype=torch.float64, generator=seed)
     return inputs, torch.randint(11, (6 + rank,), generator=seed)
 
 
-def sharded_model(mesh: DeviceMesh, take: Loss, *, own_group: bool) -> Model:
+def sharded_model(mesh: DeviceMesh, take: Loss, *, separate_group: bool) -> Model:
     model = Model(take)
-    if own_group:
+    if separate_group:
         fully_shard(model.head, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
@@ -84,21 +84,24 @@ def wrong_by(mesh: DeviceMesh, model: nn.Module) -> float:
     model.zero_grad()
     value = model(*rows_of(rank))
     value.backward()
-    alone = Model(fused)
-    torch.stack([alone(*rows_of(rank)) for rank in range(mesh.size())]).mean().backward()
-    close(value, alone(*rows_of(rank)))
-    close(whole(model.get_parameter("body.weight").grad), alone.get_parameter("body.weight").grad)
-    ours, theirs = whole(model.get_parameter("head.weight").grad), alone.get_parameter("head.weight").grad
+    single = Model(fused)
+    torch.stack([single(*rows_of(rank)) for rank in range(mesh.size())]).mean().backward()
+    close(value, single(*rows_of(rank)))
+    close(full_tensor(model.get_parameter("body.weight").grad), single.get_parameter("body.weight").grad)
+    ours, theirs = (
+        full_tensor(model.get_parameter("head.weight").grad),
+        single.get_parameter("head.weight").grad,
+    )
     assert theirs is not None
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 def fsdp_head_in_the_root_group(mesh: DeviceMesh) -> None:
-    assert wrong_by(mesh, sharded_model(mesh, fused, own_group=False)) < 1e-14
+    assert wrong_by(mesh, sharded_model(mesh, fused, separate_group=False)) < 1e-14
 
 
 def fsdp_head_unsharded_by_hand(mesh: DeviceMesh) -> None:
-    assert wrong_by(mesh, sharded_model(mesh, unsharded, own_group=True)) < 1e-14
+    assert wrong_by(mesh, sharded_model(mesh, unsharded, separate_group=True)) < 1e-14
 
 
 def fsdp_loss_in_the_forward_of_the_head(mesh: DeviceMesh) -> None:
@@ -111,20 +114,20 @@ def fsdp_loss_in_the_forward_of_the_head(mesh: DeviceMesh) -> None:
 
 
 def fsdp_head_in_parts_is_refused(mesh: DeviceMesh) -> None:
-    model = sharded_model(mesh, fused, own_group=True)
+    model = sharded_model(mesh, fused, separate_group=True)
     with pytest.raises(
         ValueError, match="must be the same on all 2 ranks that share the linear_weight"
     ) as caught:
         model(*rows_of(dist.get_rank()))
     assert "unshard()" in str(caught.value)
-    model = sharded_model(mesh, fused, own_group=True)
-    assert model(*rows_of(0)) is not None  # the same rows on every rank are tensor parallel
+    model = sharded_model(mesh, fused, separate_group=True)
+    assert model(*rows_of(0)) is not None  # the same rows on each rank are tensor parallel
 
 
 def fsdp_gathered_by_hand_is_wrong(mesh: DeviceMesh) -> None:
     """What this file is there to find: a full_tensor whose gradients nobody sums."""
-    assert wrong_by(mesh, sharded_model(mesh, full, own_group=True)) > 0.5
-    assert wrong_by(mesh, sharded_model(mesh, averaged, own_group=True)) < 1e-14
+    assert wrong_by(mesh, sharded_model(mesh, full, separate_group=True)) > 0.5
+    assert wrong_by(mesh, sharded_model(mesh, averaged, separate_group=True)) < 1e-14
 
 
 def plan_of_torch(mesh: DeviceMesh) -> None:
@@ -132,23 +135,23 @@ def plan_of_torch(mesh: DeviceMesh) -> None:
     inputs, target = rows_of(0)
     for context in (nullcontext, loss_parallel):
         for take in (lambda head, hidden, y: MIX(head(hidden), y), fused):
-            alone, model = Model(take), Model(take)
+            single, model = Model(take), Model(take)
             style = ColwiseParallel(output_layouts=Shard(-1), use_local_output=False)
             parallelize_module(model, mesh, {"head": style})
-            alone(inputs, target).backward()
+            single(inputs, target).backward()
             with context():
                 value = model(inputs, target)
                 value.backward()
-            close(value, alone(inputs, target))
-            for (name, ours), theirs in zip(model.named_parameters(), alone.parameters(), strict=True):
+            close(value, single(inputs, target))
+            for (name, ours), theirs in zip(model.named_parameters(), single.parameters(), strict=True):
                 assert ours.grad is not None
                 assert theirs.grad is not None
-                close(whole(ours.grad), theirs.grad)
+                close(full_tensor(ours.grad), theirs.grad)
                 assert ("head" in name) == (getattr(ours.grad, "placements", None) == (Shard(0),))
 
 
 def entropy_by_hand(mesh: DeviceMesh) -> None:
-    """Ours is right inside loss_parallel, where an entropy by hand is silently wrong."""
+    """Ours is right inside loss_parallel, where an entropy by hand is wrong without a warning."""
     logits, target = 3 * torch.randn(7, 11).double(), torch.randint(11, (7,))
 
     def by_hand(z: Tensor) -> Tensor:
@@ -164,12 +167,12 @@ def entropy_by_hand(mesh: DeviceMesh) -> None:
         parts = share(logits, mesh, [Shard(1)]).requires_grad_()
         with loss_parallel():
             (grad,) = torch.autograd.grad(loss(parts), parts)
-        wrong[name] = (whole(grad) - truth).abs().max().item()
+        wrong[name] = (full_tensor(grad) - truth).abs().max().item()
     assert wrong["ours"] < 1e-14
     assert wrong["by hand"] > 0.01
     parts = share(logits, mesh, [Shard(1)])
     with loss_parallel():
-        close(CrossEntropy()(parts, target), whole(F.cross_entropy(parts, target)))
+        close(CrossEntropy()(parts, target), full_tensor(F.cross_entropy(parts, target)))
 
 
 def compiled(mesh: DeviceMesh) -> None:

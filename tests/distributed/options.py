@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,27 +14,29 @@ import torch
 import torch.distributed as dist
 from cases import Head, close, dense, fused, outcome, rows, same_outcome, share
 from torch import Tensor
+from torch.distributed._functional_collectives import AsyncCollectiveTensor, all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from equipoise import Objective, linear, sharded
+from equipoise import Objective, distributed, linear, sharded
+from equipoise.distributed import full_tensor, is_dtensor
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, PairwiseCrossEntropy, RowLoss
 from equipoise.losses.costs import ring
 from equipoise.penalties import Balance, Entropy, Gini
-from equipoise.rows import RowStatistics
 from equipoise.schedules import Linear
-from equipoise.sharded import is_dtensor, whole
-from equipoise.stats import Group, Rank, State
+from equipoise.statistics import Rank, RowStatistics
+from equipoise.statistics.states import Sums
 
-SOURCE = str(sharded.__file__)
+SOURCES = [Path(str(module.__file__)) for module in (distributed, sharded)]
 MIX = GammaCrossEntropy(0.2) + 0.1 * Entropy()
+NUMBERS = 5  # of its state: base, max_exp, rest_exp, rest_gap and target_logit
 Call = Callable[[], Any]
 
 
 def both(
     mesh: DeviceMesh, logits: Tensor, call: Callable[[Any], Tensor], placements: list[Any] | None = None
 ) -> None:
-    """A call gives the same on logits that are whole and that are shared out."""
+    """A call gives the same on logits that are complete and that are sharded."""
     one = logits.clone().requires_grad_()
     parts = share(logits, mesh, placements or [Shard(1)]).requires_grad_()
     plain, value = call(one), call(parts)
@@ -64,6 +66,19 @@ def shapes(mesh: DeviceMesh) -> None:
     both(mesh, big, lambda z: MIX(z, torch.arange(600)))
 
 
+def logits_that_still_travel(mesh: DeviceMesh) -> None:
+    """The result of a collective is waited for."""
+    logits, target = torch.randn(7, 11).double(), torch.randint(11, (7,))
+    local: Any = all_reduce(logits / mesh.size(), "sum", mesh)
+    assert type(local) is AsyncCollectiveTensor
+    parts = DTensor.from_local(local, mesh, [Replicate()], run_check=False)
+    assert type(parts.to_local()) is AsyncCollectiveTensor
+    close(MIX(parts, target), MIX(logits, target))
+    leaf: Any = parts.detach().requires_grad_()
+    one = logits.clone().requires_grad_()
+    same_outcome(outcome(MIX(leaf, target), [leaf], None), outcome(MIX(one, target), [one], None), 40)
+
+
 def dense_options(mesh: DeviceMesh) -> None:
     logits, target = rows(11)
     probs, weight = torch.randn(7, 11).double().softmax(1), torch.rand(11).double()
@@ -73,14 +88,17 @@ def dense_options(mesh: DeviceMesh) -> None:
     both(mesh, logits, lambda z: MIX(z, target, weight=weight))
     both(mesh, logits, lambda z: MIX(z, target.clamp(min=0), weight=weight, ignore_index=3, reduction="sum"))
     both(mesh, logits, lambda z: MIX(z, target, sample_weight=per_row))
-    asked = {False: (target, weight), True: (shared_target, shared_weight)}
-    both(mesh, logits, lambda z: MIX(z, asked[is_dtensor(z)][0], weight=asked[is_dtensor(z)][1]))
+    given = {False: (target, weight), True: (shared_target, shared_weight)}
+    both(mesh, logits, lambda z: MIX(z, given[is_dtensor(z)][0], weight=given[is_dtensor(z)][1]))
     both(mesh, logits, lambda z: CrossEntropy(label_smoothing=0.1)(z, target, weight=weight))
     both(mesh, torch.randn(7, 11).double(), lambda z: MIX(z, probs))
     both(mesh, torch.randn(7, 11).double(), lambda z: Gini()(z))
     both(mesh, logits, lambda z: (Above() + Balance())(z, target))
-    half = torch.randn(7, 11).bfloat16()
-    both(mesh, half, lambda z: MIX(z, target).double())
+    half = torch.randn(7, 11).bfloat16().requires_grad_()
+    parts = share(half, mesh, [Shard(1)]).requires_grad_()
+    one, several = (outcome(MIX(z, target), [z], None) for z in (half, parts))
+    torch.testing.assert_close(several[0], one[0])
+    torch.testing.assert_close(full_tensor(several[1]), one[1])
     with torch.no_grad():
         close(MIX(share(logits, mesh, [Shard(1)]), target), MIX(logits, target), 40)
     gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -125,8 +143,8 @@ def fused_options(mesh: DeviceMesh) -> None:
     compare(PairwiseCrossEntropy(ring(classes, 0.5, 3.0)), head.target, softcap=1.5, block_bytes=200)
 
 
-def parts_may_be_whole(mesh: DeviceMesh) -> None:
-    """A bias that every rank has whole, hidden states that are a DTensor, a weight that is not shared out."""
+def some_parts_may_be_replicated(mesh: DeviceMesh) -> None:
+    """A bias that is no DTensor, hidden states that are one, a weight that is replicated."""
     head = Head.make(11)
     theirs = outcome(
         MIX.linear(head.hidden, head.weight, head.target, linear_bias=head.bias), head.leaves, None
@@ -165,7 +183,7 @@ def half_precision(mesh: DeviceMesh) -> None:
                 for one in (plain, parts)
             ]
         for true, one, several in zip(truth, *found, strict=True):
-            wrong = [(whole(ours).double() - true).abs().max().item() for ours in (one, several)]
+            wrong = [(full_tensor(ours).double() - true).abs().max().item() for ours in (one, several)]
             assert wrong[1] <= 2 * wrong[0] + 1e-3, wrong
 
 
@@ -203,7 +221,7 @@ def objectives(mesh: DeviceMesh) -> None:
 
 
 def plans(mesh: DeviceMesh) -> None:
-    """A plan is told without asking the other ranks, and is the same on all."""
+    """A plan is made without a message to other ranks, and is the same on all."""
     head = Head.make(11).shared(mesh)
     if mesh.get_local_rank() == 0:
         plan = linear.explain(MIX, head.hidden, head.weight, head.target, block_bytes=100)
@@ -232,14 +250,14 @@ def traffic(mesh: DeviceMesh) -> None:
         patch.object(dist, "all_reduce", noting(dist.all_reduce, 0)),
     ):
         value = MIX(share(logits, mesh, [Shard(1)]).requires_grad_(), target)
-        assert sent[1:] == [(3 + 4 + 1, 7)]  # the states of log odds and entropy, and the largest logit
+        assert sent[1:] == [(NUMBERS, 7)]
         value.backward()
         assert len(sent) == 2
         for grad, blocks in (("forward", 4), ("recompute", 4), ("forward", 1)):
             sent.clear()
             block_bytes = 2 * 6 * 8 if blocks == 4 else None
             value = MIX.linear(head.hidden, head.weight, target, grad=grad, block_bytes=block_bytes)
-            assert [shape[0] for shape in sent[1:]] == [3 + 4 + 1] * blocks
+            assert [shape[0] for shape in sent[1:]] == [NUMBERS] * blocks
             assert sum(shape[1] for shape in sent[1:]) == 7
             sent.clear()
             value.backward()
@@ -247,7 +265,7 @@ def traffic(mesh: DeviceMesh) -> None:
 
 
 def messages(mesh: DeviceMesh) -> None:
-    """Raised on every rank, with these words, so that nobody waits; and the next call is right."""
+    """Raised on each rank, with these words, so that none waits; and the next call is right."""
     rank, logits, head = mesh.get_local_rank(), torch.randn(7, 11).double(), Head.make(11)
     z, parts = share(logits, mesh, [Shard(1)]), head.shared(mesh)
     x, w, y = parts.hidden, parts.weight, head.target
@@ -262,7 +280,7 @@ def messages(mesh: DeviceMesh) -> None:
         torch.autograd.grad(value, leaf, create_graph=True)
 
     hint = (
-        "; where each rank has rows of its own, as under fully_shard, take the loss in the forward of the "
+        "; where each rank has other rows, as under fully_shard, compute the loss in the forward of the "
         "module that is sharded, or call its unshard() first"
     )
     must = "must be the same on all 2 ranks that share the linear_weight, got different ones"
@@ -272,7 +290,7 @@ def messages(mesh: DeviceMesh) -> None:
         (
             lambda: MIX(z, other),
             "target must be the same on all 2 ranks that share the logits, got different ones; a mesh "
-            "dimension over which rows differ must be Shard(0), with all targets on every rank",
+            "dimension over which rows differ must be Shard(0), with all targets on each rank",
         ),
         (
             lambda: MIX(summed, y),
@@ -301,14 +319,14 @@ def messages(mesh: DeviceMesh) -> None:
         (lambda: linear.row_statistics(x, w, y).rank, "stats must hold Rank() for it to be asked"),
         (
             lambda: linear.row_statistics(x, w, y, stats=[Rank()]),
-            "rows must be whole for a rank, got them in parts; ask for Margin",
+            "rows must be complete for a rank, got them in parts; use Margin",
         ),
         (
             lambda: second(MIX(leaf, y), leaf),
-            "create_graph must be False for classes that are shared out over ranks, got True; for second "
+            "create_graph must be False for classes that are sharded over ranks, got True; for second "
             "derivatives use logits.full_tensor()",
         ),
-        (lambda: second(Balance()(leaf), leaf), "create_graph must be False for classes that are shared out"),
+        (lambda: second(Balance()(leaf), leaf), "create_graph must be False for classes that are sharded"),
         (lambda: second(MIX.linear(x, w, y), x), "create_graph must be False for a fused loss"),
         (
             lambda: MIX(z, y, mask=torch.ones(11, dtype=torch.bool)),
@@ -316,34 +334,36 @@ def messages(mesh: DeviceMesh) -> None:
         ),
         (
             lambda: torch.func.grad(lambda h: MIX.linear(h, w, y))(x),
-            "linear_weight must be whole under a transform of torch.func, forward mode or a tracer, got a "
-            "DTensor; use linear_weight.full_tensor()",
+            "linear_weight must be a full tensor under a transform of torch.func, forward mode or a tracer, "
+            "got a DTensor; use linear_weight.full_tensor()",
         ),
     ]
-    reached: set[int] = set()
+    reached: set[tuple[Any, int]] = set()
     for call, says in table:
         with pytest.raises((ValueError, RuntimeError, NotImplementedError), match=re.escape(says)) as caught:
             call()
-        reached |= {entry.lineno + 1 for entry in caught.traceback if entry.path == Path(SOURCE)}
+        reached |= {(entry.path, entry.lineno + 1) for entry in caught.traceback}
         torch.manual_seed(0)
         dense(MIX, mesh, 11)  # the process is as clean as before
-    for node in ast.walk(ast.parse(Path(SOURCE).read_text())):
-        if isinstance(node, ast.Raise):
-            assert reached & {*range(node.lineno, (node.end_lineno or 0) + 1)}, f"{node.lineno} never raised"
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Raise):
+                lines = {(source, line) for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+                assert reached & lines, f"{source}:{node.lineno} is not raised"
 
 
 def faults(mesh: DeviceMesh) -> None:
     """What the comparison is for: a merge that forgets ranks, and gradients that are not summed."""
 
-    def alone(group: Group, states: Sequence[State], classes: sharded.Run) -> list[State]:
-        return list(states)
-
     def unsummed(*args: Any, **options: Any) -> None:
         pass
 
-    for place, check in (("equipoise.sharded", dense), ("equipoise.linear.sharded", fused)):
+    def first(one: Sums, two: Sums) -> Sums:
+        return one
+
+    for check in (dense, fused):
         for loss in (MIX, CrossEntropy(), Gini()):
-            with patch(f"{place}.merged", alone), pytest.raises(AssertionError, match="not close"):
+            with patch.object(sharded, "merge", first), pytest.raises(AssertionError, match="not close"):
                 check(loss, mesh, 11)
     with patch.object(dist, "all_reduce", unsummed), pytest.raises(AssertionError, match="not close"):
         fused(MIX, mesh, 11)
@@ -364,7 +384,7 @@ def on_a_grid(mesh: DeviceMesh) -> dict[str, Call]:
         )
         cases[name + "one"] = partial(both, mesh, one, lambda z: MIX(z, target[:1]), placements)
         cases[name + "images"] = partial(both, mesh, images, lambda z: MIX(z, pixels), placements)
-        cases[name + "whole"] = partial(
+        cases[name + "Balance"] = partial(
             both, mesh, logits, lambda z: (MIX + Balance())(z, target), placements
         )
 
@@ -379,9 +399,10 @@ def of(mesh: DeviceMesh) -> dict[str, Call]:
     """Return the cases for two ranks."""
     checks = (
         shapes,
+        logits_that_still_travel,
         dense_options,
         fused_options,
-        parts_may_be_whole,
+        some_parts_may_be_replicated,
         half_precision,
         statistics,
         objectives,

@@ -1,8 +1,8 @@
-"""What every rank runs: one process of several, started by the tests beside it.
+"""What each rank runs: one process of several, started by the tests beside it.
 
     python ranks.py RANK RANKS FOLDER
 
-Every case is a function of this rank. A case that fails says so in FOLDER/RANK.json, and the others go on.
+A case is a function of this rank. A case that fails says so in FOLDER/RANK.json, and the others go on.
 """
 
 import json
@@ -44,12 +44,12 @@ def cases_of(ranks: int) -> dict[str, Case]:
     mesh = init_device_mesh("cpu", (ranks,))
     made: dict[str, Case] = {"planted": planted}
     if ranks == 2:
-        made |= cases.every_loss(mesh, 11, 1) | cases.every_matrix(mesh)
+        made |= cases.of_any_size(mesh, 11, 1) | cases.of_one_size(mesh)
         return made | options.of(mesh) | frameworks.of(mesh)
     grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "classes"))
-    made |= cases.every_loss(mesh, 13, 3) | options.on_a_grid(grid) | frameworks.on_a_grid(grid)
+    made |= cases.of_any_size(mesh, 13, 3) | options.on_a_grid(grid) | frameworks.on_a_grid(grid)
     uneven = DeviceMesh("cpu", [0, 1, 2])  # eight classes do not divide by three
-    return made | (cases.every_matrix(uneven) if dist.get_rank() < 3 else {})
+    return made | (cases.of_one_size(uneven) if dist.get_rank() < 3 else {})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Several processes under gloo, each of which runs every case of `ranks.py`."""
+"""Several processes under gloo, each of which runs the cases of `ranks.py`."""
 
 import json
 import os
@@ -17,9 +17,9 @@ SOURCE = Path(str(equipoise.__file__)).parents[1]
 
 def run(ranks: int, folder: Path) -> dict[str, str | None]:
     """Return what went wrong with each case on some rank, or None."""
-    known = os.environ.get("PYTHONPATH")
+    paths = os.environ.get("PYTHONPATH")
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(SOURCE), *([known] if known else [])]),
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), *([paths] if paths else [])]),
         "OMP_NUM_THREADS": "1",
     }
     script = str(Path(__file__).with_name("ranks.py"))
@@ -46,7 +46,7 @@ def run(ranks: int, folder: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_every_case_on_every_rank(ranks: int, tmp_path: Path) -> None:
+def test_all_cases_on_all_ranks(ranks: int, tmp_path: Path) -> None:
     found = run(ranks, tmp_path)
     for entry in LOSSES + PENALTIES:
         cases = {name.partition(",")[0] for name in found if f": {entry.name}(" in name}
@@ -69,7 +69,7 @@ def test_importing_equipoise_imports_no_dtensor() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_ordinary_logits_compile_whole_beside_a_dtensor() -> None:
+def test_ordinary_logits_compile_in_one_graph_beside_a_dtensor() -> None:
     import torch.distributed.tensor
 
     loss = torch.compile(GammaCrossEntropy(0.1), backend="aot_eager", fullgraph=True)

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from equipoise import Objective
 from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.penalties import PENALTIES, Entropy
-from equipoise.rows import RowStatistics
 from equipoise.schedules import Linear
+from equipoise.statistics import RowStatistics
 
 LOSS = GammaCrossEntropy(0.1) - 0.05 * Entropy()
 RANKS, MICRO = 2, 2

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import linear
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
-from equipoise.stats import Entropy, LogOdds
+from equipoise.statistics import Entropy, LogOdds
 
 WIDE = [torch.float64, torch.float32]
 SMALL_BLOCKS = 4096  # bytes, which is several blocks of rows and of classes for every case below

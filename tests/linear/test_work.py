@@ -1,5 +1,6 @@
-"""How a fused loss is worked out: its plan, blocks, pieces and threads, and the memory that it takes."""
+"""How a fused loss is computed: its plan, blocks and threads, and the memory that it takes."""
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,16 +11,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import linear
-from equipoise.linear import head, memory, plan
-from equipoise.losses import Loss, SquaredCDF
+from equipoise.kernels import cpu
+from equipoise.kernels.block import DifferentiableBlock
+from equipoise.linear import buffers, head, plan
+from equipoise.losses import CrossEntropy, Loss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.stats import kernels
+from equipoise.penalties import LogitRange, ZLoss
 from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
 
 
 @pytest.fixture
 def _two_threads() -> Iterator[None]:
-    if not kernels.available():
+    if not cpu.available():
         pytest.skip("the kernels were not compiled when the package was installed")
     torch.set_num_threads(2)
     yield
@@ -27,33 +30,40 @@ def _two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def _lanes(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads; blocks of four rows, in pieces of two in one thread, or of one in each."""
-    monkeypatch.setattr(plan, "FEWEST", 1)
-    monkeypatch.setattr(plan, "PIECE", 4 * TEST_CLASSES)
-    monkeypatch.setattr(plan, "ROOM", 8 * 5 * TEST_CLASSES)
+def _small_blocks(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads; blocks of four rows, or of two in each thread, where a block would have all of them."""
+    monkeypatch.setattr(plan, "FEWEST", 2)
+    monkeypatch.setattr(plan, "CACHE_BYTES", 8 * 4 * TEST_CLASSES)
 
 
-@pytest.mark.usefixtures("_lanes")
+@pytest.mark.usefixtures("_small_blocks")
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", ROW_LOSSES)
-def test_pieces_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
+def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
     c = case(13)
-    taken = linear.explain(
-        loss, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad
-    )
-    if taken.backend == "cpp":
-        assert (taken.piece, taken.lanes) == ((2, 1) if taken.grad == "recompute" else (1, 2))
-        assert taken.rows == 4
+    options: dict[str, Any] = {"linear_bias": c.bias, "reduction": reduction, "grad": grad}
+    taken = linear.explain(loss, c.hidden, c.weight, c.target, **options)
+    assert (taken.rows, taken.threads) == ((2, 2) if taken.program else (4, 1))
     dense = loss(c.logits(), c.target, reduction=reduction)
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
+    fused = loss.linear(c.hidden, c.weight, c.target, **options)
     same(c, fused, dense, torch.randn_like(dense))
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("loss", [ZLoss(), THREE, LogitRange(width=0.5)])
+def test_another_number_of_threads_in_the_backward_pass(loss: Loss) -> None:
+    c = case(64, 300, 33, dtype=torch.float32)
+    dense = loss(c.logits(), c.target, reduction="none").sum()
+    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none").sum()
+    torch.set_num_threads(1)
+    for ours, theirs in zip(c.grads(fused), c.grads(dense), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
 @pytest.fixture
 def _shared(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads, each with classes of its own, in runs of 64."""
-    monkeypatch.setattr(head, "LANE", 0)
+    monkeypatch.setattr(head, "SMALL", 0)
     monkeypatch.setattr(head, "SHARE", 1)
     monkeypatch.setattr(head, "RUN", 1)
 
@@ -71,7 +81,7 @@ class Watch(TorchDispatchMode):
         del types
         out = func(*args, **(kwargs or {}))
         for part in out if isinstance(out, tuple | list) else (out,):
-            # Bytes are lent, and viewed as numbers next.
+            # Buffers are bytes, and viewed as numbers next.
             if isinstance(part, Tensor) and part.dtype != torch.uint8:
                 self.largest = max(self.largest, part.untyped_storage().nbytes() // part.element_size())
         return out
@@ -124,6 +134,21 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     assert held[0] == held[1] <= 2**16 // 4
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
+    c, label = case(8, bias=False), CrossEntropy(label_smoothing=0.1)
+    options: dict[str, Any] = {"backend": "torch", "block_bytes": 200, "softcap": softcap}
+    gc.disable()
+    try:
+        for loss in (THREE, label):
+            for reduction in ("mean", "none"):
+                value = loss.linear(c.hidden, c.weight, c.target, reduction=reduction, **options)
+                c.grads(value, torch.ones_like(value))
+        assert not [held for held in gc.get_objects() if type(held) is DifferentiableBlock]
+    finally:
+        gc.enable()
+
+
 def test_a_plan_says_what_will_be_done() -> None:
     c = case(1000, 300, 16, dtype=torch.float32)
     options: dict[str, Any] = {"block_bytes": 2**16}
@@ -149,13 +174,13 @@ def test_a_plan_says_what_will_be_done() -> None:
 def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     c = case()
     of_rows, options = SquaredCDF(), (c.hidden, c.weight, c.target)
-    monkeypatch.setattr(kernels, "available", lambda: True)
+    monkeypatch.setattr(cpu, "available", lambda: True)
     for backend, taken in (("auto", "cpp"), ("cpp", "cpp"), ("torch", "torch")):
         plan = linear.explain(THREE, *options, backend=backend)
         assert plan.backend == taken
         assert f"backend   {taken}" in str(plan)
         assert linear.explain(of_rows, *options, backend=backend).backend == "torch"  # it needs whole rows
-    monkeypatch.setattr(kernels, "available", lambda: False)
+    monkeypatch.setattr(cpu, "available", lambda: False)
     assert linear.explain(THREE, *options).backend == "torch"
     with pytest.raises(
         ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
@@ -164,100 +189,97 @@ def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def places_of(count: int, dtype: torch.dtype) -> list[int]:
-    """Return where memory lies that is asked for twice, each time given back."""
+    """Return where memory lies that is taken twice, each time given back."""
     places = []
     for _ in range(2):
-        with memory.Loan(torch.device("cpu")) as lend:
-            room = lend(count, dtype)
-            assert (room.shape, room.dtype) == ((count,), dtype)
-            room.fill_(1.0)
-            places.append(room.data_ptr())
+        with buffers.Buffers(torch.device("cpu")) as taken:
+            memory = taken.take(count, dtype)
+            assert (memory.shape, memory.dtype) == ((count,), dtype)
+            memory.fill_(1.0)
+            places.append(memory.data_ptr())
     return places
 
 
-def test_memory_is_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
+def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "KEPT", 2**24)
+    monkeypatch.setattr(buffers, "_free", [])
     for count, dtype in ((100, torch.float64), (2**20 + 7, torch.float32), (2**21, torch.bfloat16)):
         first, second = places_of(count, dtype)
         assert first == second
-    with memory.Loan(torch.device("cpu")) as lend:
-        one, two = lend(2**20, torch.float32), lend(2**20, torch.float32)
+    with buffers.Buffers(torch.device("cpu")) as taken:
+        one, two = taken.take(2**20, torch.float32), taken.take(2**20, torch.float32)
         assert one.data_ptr() != two.data_ptr()
-        assert lend(10, torch.float32).data_ptr() not in (one.data_ptr(), two.data_ptr())
-    assert sum(map(len, memory._waiting)) <= 2**24
-    before = len(memory._waiting)
-    with memory.Loan(torch.device("cpu")) as lend:
-        lend(2**22 + 1, torch.float32)  # more than 16 MiB: too much to be kept
-    assert len(memory._waiting) == before > 0
+        assert taken.take(10, torch.float32).data_ptr() not in (one.data_ptr(), two.data_ptr())
+    assert sum(map(len, buffers._free)) <= 2**24
+    before = len(buffers._free)
+    with buffers.Buffers(torch.device("cpu")) as taken:
+        taken.take(2**22 + 1, torch.float32)  # more than 16 MiB: too much to be kept
+    assert len(buffers._free) == before > 0
 
     def fail() -> None:
-        with memory.Loan(torch.device("cpu")) as lend:
-            lend(100, torch.float64)
+        with buffers.Buffers(torch.device("cpu")) as taken:
+            taken.take(100, torch.float64)
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert len(memory._waiting) == before - 1  # what an error left behind may still be in use
+    assert len(buffers._free) == before - 1  # what an error left behind may still be in use
     linear.empty_cache()
-    assert memory._waiting == []
+    assert buffers._free == []
 
 
-def test_a_larger_memory_takes_the_place_of_those_that_it_can_stand_for(
+def test_a_larger_buffer_takes_the_place_of_those_that_it_can_stand_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
+    monkeypatch.setattr(buffers, "KEPT", 2**24)
+    monkeypatch.setattr(buffers, "_free", [])
 
-    def waiting(*asked: int) -> list[int]:
-        with memory.Loan(torch.device("cpu")) as lend:
-            for size in asked:
-                lend(size, torch.uint8)
-        return sorted(map(len, memory._waiting))
+    def kept(*sizes: int) -> list[int]:
+        with buffers.Buffers(torch.device("cpu")) as taken:
+            for size in sizes:
+                taken.take(size, torch.uint8)
+        return sorted(map(len, buffers._free))
 
-    assert waiting(100, 250, 1000) == [100, 250, 1000]
-    assert waiting(90) == [100, 250, 1000]  # the smallest that will do
-    assert waiting(90, 90, 90) == [90, 100, 250, 1000]  # none is far too large
-    assert waiting(110) == [90, 100, 250, 1000]
-    assert waiting(1001) == [90, 100, 250, 1001]
-    assert waiting(401) == [90, 100, 250, 1001]
-    assert waiting(4000) == [90, 100, 250, 4000]
-    assert waiting(300) == [300, 4000]
+    assert kept(100, 250, 1000) == [100, 250, 1000]
+    assert kept(90) == [100, 250, 1000]  # the smallest that will do
+    assert kept(90, 90, 90) == [90, 100, 250, 1000]  # none is far too large
+    assert kept(110) == [90, 100, 250, 1000]
+    assert kept(1001) == [90, 100, 250, 1001]
+    assert kept(401) == [90, 100, 250, 1001]
+    assert kept(4000) == [90, 100, 250, 4000]
+    assert kept(300) == [300, 4000]
 
 
 @pytest.mark.parametrize("classes", [512, 2048])
 def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
+    monkeypatch.setattr(buffers, "KEPT", 2**24)
+    monkeypatch.setattr(buffers, "_free", [])
     monkeypatch.setattr(plan, "BLOCK_BYTES", 2**20)
-    monkeypatch.setattr(plan, "ROOM", 2**19)
-    monkeypatch.setattr(plan, "FEWEST", 1)
-    monkeypatch.setattr(plan, "PIECE", 2**14)
     c = case(1024, classes, bias=False, dtype=torch.float32)
     for _ in range(2):
         c.grads(THREE.linear(c.hidden, c.weight, c.target, reduction="none").sum())
-    # Plain torch makes the loss in blocks that stay in cache, whose memory is too small for the second pass.
-    assert len(memory._waiting) == (1 if kernels.available() else 2)
-    assert sum(map(len, memory._waiting)) <= 1.07 * 2**20
+    assert len(buffers._free) == 1
+    assert sum(map(len, buffers._free)) <= 1.07 * 2**20
 
 
 @pytest.mark.usefixtures("_shared")
 def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_waiting", [])
+    monkeypatch.setattr(buffers, "_free", [])
     c = case(40, 300)
     adapter = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
     for kept in (2**24, 0):
-        monkeypatch.setattr(memory, "KEPT", kept)
+        monkeypatch.setattr(buffers, "KEPT", kept)
         with torch.inference_mode():
             seen = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
-        assert len(memory._waiting) == (kept > 0)
-        assert seen == THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
-        memory.empty_cache()
+        assert len(buffers._free) == (kept > 0)
+        again = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
+        torch.testing.assert_close(seen, again, rtol=1e-14, atol=0)
+        buffers.empty_cache()
 
 
-def test_nothing_of_what_is_lent_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2**24)
-    monkeypatch.setattr(memory, "_waiting", [])
+def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "KEPT", 2**24)
+    monkeypatch.setattr(buffers, "_free", [])
     for loss, dtype in ((THREE, torch.float64), (THREE, torch.bfloat16), (SquaredCDF(), torch.float64)):
         for reduction in ("mean", "none"):
             c = case(40, dtype=dtype)
@@ -265,17 +287,17 @@ def test_nothing_of_what_is_lent_gets_out(monkeypatch: pytest.MonkeyPatch) -> No
             value = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, **options)
             found = [value.detach(), *c.grads(value.sum())]
             kept = [one.clone() for one in found]
-            assert memory._waiting
-            for room in memory._waiting:
-                room.fill_(0xFF)  # nan in every dtype
+            assert buffers._free
+            for buffer in buffers._free:
+                buffer.fill_(0xFF)  # nan in every dtype
             assert all(map(torch.equal, kept, found))
 
 
 def test_long_rows_begin_at_cache_lines_but_not_at_the_same_place_of_a_page() -> None:
-    assert [head.width(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
-    assert [head.width(n, torch.float32) for n in (1023, 1024, 1025, 32768)] == [1088, 1088, 1040, 32832]
-    assert [head.width(n, torch.float64) for n in (511, 513)] == [544, 520]
-    assert [head.width(n, torch.bfloat16) for n in (255, 257, 32768)] == [255, 288, 32768]
+    assert [head.row_stride(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
+    assert [head.row_stride(n, torch.float32) for n in (1023, 1024, 1025, 32768)] == [1088, 1088, 1040, 32832]
+    assert [head.row_stride(n, torch.float64) for n in (511, 513)] == [544, 520]
+    assert [head.row_stride(n, torch.bfloat16) for n in (255, 257, 32768)] == [255, 288, 32768]
     for v in (1001, 1024):
         c = case(9, v, bias=False)
         for backend in ("auto", "torch"):
@@ -290,7 +312,7 @@ def runs(classes: int, rows: int = 8) -> list[tuple[int, int]]:
     """Return the runs of classes of which products are made."""
     found = []
     weight = torch.empty(classes, 4)
-    head._share_out(weight, rows, lambda run: found.append(run.indices(classes)[:2]))
+    head._for_classes(weight, rows, lambda run: found.append(run.indices(classes)[:2]))
     return sorted(found)
 
 
@@ -307,9 +329,9 @@ def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(head, "SHARE", 600 * 4 * 8 // 2)
     assert len(runs(600)) == 6
     assert runs(600, rows=7) == [(0, 600)]  # not worth while
-    monkeypatch.setattr(head, "LANE", 600 * 4)
+    monkeypatch.setattr(head, "SMALL", 600 * 4)
     assert runs(600) == [(0, 600)]  # a block in each thread instead
-    monkeypatch.setattr(head, "LANE", 0)
+    monkeypatch.setattr(head, "SMALL", 0)
     torch.set_num_threads(1)
     assert runs(600) == [(0, 600)]
 
@@ -322,8 +344,8 @@ def test_shared_out_classes_change_nothing(
     loss: Loss, reduction: str, grad: str, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
-    in_lanes = kernels.in_lanes
-    monkeypatch.setattr(kernels, "in_lanes", lambda *args: (threads.append(args[0]), in_lanes(*args)))
+    run = cpu.run_in_threads
+    monkeypatch.setattr(cpu, "run_in_threads", lambda *args: (threads.append(args[0]), run(*args)))
     c = case(13, 300, bias=bias)
     down, up = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
     logits = 0.5 * (c.hidden @ (c.weight + 2.0 * up @ down).t()) + (0 if c.bias is None else c.bias)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from equipoise import linear
+from equipoise._batch import no_autocast, read_batch
 from equipoise.losses.base import rows_of
 from equipoise.objective import Objective
-from equipoise.reduction import no_autocast, read
-from equipoise.stats import Entropy, LogOdds
+from equipoise.statistics import Entropy, LogOdds
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -194,14 +194,14 @@ def _of_logits(
     **_: Any,
 ) -> Tensor:
     """Return sum and count of the target probability and of the entropy, (2, 2)."""
-    batch = read(logits, target, None, objective.ignore_index, sample_weight, mask)
+    batch = read_batch(logits, target, None, objective.ignore_index, sample_weight, mask)
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])
-            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.per_row)
-        batch = batch.whole
+            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.sample_weight)
+        batch = batch.gathered()
         probs = None if batch.soft is None else (batch.soft * batch.logits.softmax(1)).sum(1)
-        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.per_row)
+        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.sample_weight)
 
 
 @torch.no_grad()

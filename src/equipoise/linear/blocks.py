@@ -1,90 +1,192 @@
-"""A block of logits, read and then differentiated: the reference in plain torch, for every device."""
+"""The losses of a head over blocks of rows, and their gradients, each block's with its logits."""
 
-from typing import Protocol, final
+from collections.abc import Iterator, Sequence
+from typing import final
 
 import torch
 from torch import Tensor
 
-from equipoise.stats import PIECE, Block, FastTile, Group, Rooms, Slope, State, row_blocks, some
+from equipoise.kernels import cpu
+from equipoise.kernels.block import CONSTANTS, Block, DifferentiableBlock, capped, losses_by_program
+from equipoise.linear.buffers import Buffers
+from equipoise.linear.head import Gradients, Head, row_stride
+from equipoise.linear.setup import Setup
+from equipoise.statistics.reference import losses_of_logits
 
 
-class OpenBlock(Protocol):
-    """A backend: makes a `Block` of logits z (R, B) of all classes or from `start` on; it may use z."""
+def compute_blocks(
+    setup: Setup, head: Head, wanted: Sequence[bool], factor: Tensor, *, cast: bool = True
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    """Return losses (N,) times a factor, and the gradients of their sum.
 
-    def __call__(
-        self, group: Group, z: Tensor, target: Tensor | None, start: int = ..., *, softcap: float | None
-    ) -> Block:
-        """Return the block."""
-        ...
+    A row whose factor is 0 is left out: it adds nothing to either, whatever its logits hold.
+
+    Args:
+        setup: How they are computed.
+        head: The head.
+        wanted: Which of its parameters need a gradient.
+        factor: (N,).
+        cast: Whether the gradients are returned in the dtypes of the parameters; if not, as they were summed.
+    """
+    blocks = list(row_blocks(head, setup))
+    threads = min(setup.plan.threads, len(blocks))
+    factor = factor.contiguous()  # the gradient of a sum has strides of 0
+    losses = torch.empty_like(factor)
+    if setup.compiled is not None:
+        setup.compiled.read_options()
+    with Buffers(head.hidden.device) as buffers:
+        first = Gradients(head, wanted, several=len(blocks) > 1, buffers=buffers if cast else None)
+        gradients = [first, *(first.beside() for _ in range(1, threads))]
+        memory = [BlockMemory(buffers, head, setup, gradient=any(wanted)) for _ in gradients]
+
+        def run(thread: int) -> None:
+            for rows in blocks[len(blocks) * thread // threads : len(blocks) * (thread + 1) // threads]:
+                logits, out = memory[thread].views(rows)
+                head.write_logits(rows, logits)
+                losses[rows] = _compute_block(setup, setup.block(logits, rows), rows, factor[rows], out)
+                if out is not None:
+                    gradients[thread].add(rows, out)
+
+        if threads == 1:
+            run(0)
+        else:
+            cpu.run_in_threads(threads, run)
+        for other in gradients[1:]:
+            first.join(other)
+        return losses, first.result(cast=cast)
+
+
+def row_blocks(head: Head, setup: Setup) -> Iterator[slice]:
+    """Cut the rows into blocks; one of no rows if there are none."""
+    count, size = len(head.hidden), setup.plan.rows
+    for start in range(0, max(1, count), size):
+        yield slice(start, min(start + size, count))
 
 
 @final
-class TorchBlock(Block):
-    """A block that is worked on in place, on a CPU in pieces of rows that stay in cache."""
+class BlockMemory:
+    """Memory for a block of logits and for their gradient: the same if the dtypes are.
 
-    def __init__(
-        self,
-        group: Group,
-        z: Tensor,
-        target: Tensor | None,
-        start: int | None = None,
-        *,
-        softcap: float | None,
-        rooms: Rooms,
-    ) -> None:
-        super().__init__(group, target)
-        self._dtype = torch.float32 if z.dtype.itemsize < 4 else z.dtype
-        self._z = z
-        self._start = start
-        self._softcap = softcap
-        self._rooms = rooms
-        self._pieces = row_blocks(z, PIECE if z.device.type == "cpu" else max(1, z.numel()))
-        self._read: dict[int, FastTile] = {}  # tiles whose work will still be there
+    Args:
+        buffers: Where it is from.
+        head: The head.
+        setup: How large a block is.
+        gradient: Whether there is one.
+    """
 
-    def states(self) -> list[State]:
-        """Return the states of the statistics."""
-        parts = []
-        for index, rows in enumerate(self._pieces):
-            tile = self._tile(rows)
-            parts.append(self.group.flat(self.group.of(tile)))
-            in_place = tile.light is not None and tile.block.data_ptr() == self._z[rows].data_ptr()
-            if in_place or len(self._pieces) == 1:
-                self._read[index] = tile
-        return self.group.unflat([torch.cat(numbers) for numbers in zip(*parts, strict=True)])
+    def __init__(self, buffers: Buffers, head: Head, setup: Setup, *, gradient: bool) -> None:
+        self._classes = len(head.weight)
+        dtypes = [head.logit_dtype]
+        if gradient and head.hidden.dtype != head.logit_dtype:
+            dtypes.append(head.hidden.dtype)
+        sizes = [setup.plan.rows * row_stride(self._classes, dtype) for dtype in dtypes]
+        self._memory = [buffers.take(size, dtype) for size, dtype in zip(sizes, dtypes, strict=True)]
+        self._gradient = gradient
 
-    def write(self, slope: Slope, out: Tensor) -> None:
-        """Write the slope to `out`, which may be the logits themselves."""
-        for index, rows in enumerate(self._pieces):
-            tile = self._read.get(index) or self._tile(rows)
-            place = out[rows]
-            work = place if out.dtype == self._dtype else self._rooms.take("out", tile.block)
-            tile.write(slope.of_rows(rows), work)
-            if self._softcap is not None:
-                work.mul_(self._rooms.take("chain", tile.block))
-            if work is not place:
-                place.copy_(work)
+    def views(self, rows: slice) -> tuple[Tensor, Tensor | None]:
+        """Return memory (R, V) for the logits of some rows and for their gradient."""
+        views = [self._view(memory, rows.stop - rows.start) for memory in self._memory]
+        return views[0], views[-1] if self._gradient else None
 
-    def _tile(self, rows: slice) -> FastTile:
-        if self._z.dtype != self._dtype and self._z.numel() <= PIECE:
-            self._z = self._rooms.take("logits", self._z, self._dtype).copy_(self._z)
-        block, spare = self._z[rows], True
-        if block.dtype != self._dtype:
-            block = self._rooms.take("block", block, self._dtype).copy_(block)
-        if self._softcap is not None:
-            block, spare = self._capped(block), False
-        return FastTile(
+    def _view(self, memory: Tensor, count: int) -> Tensor:
+        stride = row_stride(self._classes, memory.dtype)
+        block = memory[: count * stride].view(count, stride)
+        if stride > self._classes:  # a matrix product may read past the last class, and 0 times nan is nan
+            block[:, self._classes :] = 0
+        return block[:, : self._classes]
+
+
+def _compute_block(setup: Setup, block: Block, rows: slice, factor: Tensor, out: Tensor | None) -> Tensor:
+    """Return the losses of a block times a factor, and write the gradient of their sum to `out`."""
+    if setup.compiled is not None:
+        return losses_by_program(
+            setup.compiled,
             block,
-            some(self.target, rows),
-            self._start,
-            apart=self.group.apart,
-            rooms=self._rooms,
-            light=self.group.light,
-            spare=spare,
+            factor,
+            weight=setup.targets.weight,
+            skip_zero_weight=setup.skip_zero_weight,
+            out=out,
         )
+    if setup.classes is None and setup.backend.name == "torch":
+        found = []
+        for piece in block.pieces():
+            to = None if out is None else out[piece]
+            if setup.full_logits:
+                of_rows = slice(rows.start + piece.start, rows.start + piece.stop)
+                losses = _compute_from_full_logits(setup, block.rows(piece), of_rows, factor[piece], to)
+            else:
+                losses = _compute_in_torch(setup, block.rows(piece), factor[piece], to)
+            found.append(losses)
+        return torch.cat(found)
+    if setup.full_logits:
+        return _compute_from_full_logits(setup, block, rows, factor, out)
+    return _compute_from_states(setup, block, factor, out)
 
-    def _capped(self, block: Tensor) -> Tensor:
-        """Cap the logits, and keep the derivative of the cap."""
-        assert self._softcap is not None
-        capped = torch.div(block, self._softcap, out=self._rooms.take("capped", block)).tanh_()
-        torch.mul(capped, capped, out=self._rooms.take("chain", block)).neg_().add_(1)
-        return capped.mul_(self._softcap)
+
+def _compute_in_torch(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:
+    """The same by operations of torch that autograd follows from the logits to the losses."""
+    with torch.set_grad_enabled(out is not None):
+        differentiable = DifferentiableBlock(block)
+        states = differentiable.states()
+        losses = setup.losses(states, block.target)
+    if out is not None:
+        differentiable.write_gradient([(losses, factor)], out)
+        write_bad_rows(out, states.valid, factor)
+    return _times(losses.detach(), factor)
+
+
+def _compute_from_full_logits(
+    setup: Setup, block: Block, rows: slice, factor: Tensor, out: Tensor | None
+) -> Tensor:
+    """The same for a loss that needs all logits of a row at once."""
+    assert setup.loss is not None
+    soft = None if setup.targets.soft is None else setup.targets.soft[rows]
+    leaf = block.logits.detach().to(block.dtype).requires_grad_(out is not None)
+    with torch.set_grad_enabled(out is not None):
+        logits = capped(leaf, block.softcap)
+        if setup.classes is not None:
+            logits = setup.classes.gather(logits, 1)
+        losses = losses_of_logits(setup.loss, logits, block.target, soft, weight=setup.targets.weight)
+    if out is not None:
+        out.copy_(torch.autograd.grad(losses, leaf, factor)[0]) if losses.requires_grad else out.zero_()
+        _fill(out, factor == 0, torch.zeros_like(factor))
+    return _times(losses.detach(), factor)
+
+
+def _compute_from_states(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:
+    """The same from the states, and the gradient given that of the states."""
+    numbers = setup.backend.states(block)
+    if out is None:
+        return _times(setup.losses(setup.states(numbers), block.target), factor)
+    leaves = {
+        name: number.detach().requires_grad_(name.kind not in CONSTANTS) for name, number in numbers.items()
+    }
+    differentiable = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    with torch.enable_grad():
+        states = setup.states(leaves)
+        losses = setup.losses(states, block.target)
+    if losses.requires_grad:
+        found = torch.autograd.grad(losses, list(differentiable.values()), factor, allow_unused=True)
+        grads = {name: g for name, g in zip(differentiable, found, strict=True) if g is not None}
+        setup.backend.write_gradient(block, numbers, grads, out)
+        write_bad_rows(out, states.valid, factor)
+    else:
+        out.zero_()
+    return _times(losses.detach(), factor)
+
+
+def write_bad_rows(out: Tensor, valid: Tensor, factor: Tensor) -> None:
+    """Write the gradient of rows that are not valid: nan, or 0 where the factor is."""
+    _fill(out, valid.isnan(), torch.where(factor == 0, 0.0, torch.nan))
+
+
+def _fill(out: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Write a number to each entry of some rows (N,) of `out` (N, B)."""
+    if out.device.type != "cpu":  # where to know whether there is any would be to wait
+        out.copy_(torch.where(rows[:, None], values[:, None].to(out.dtype), out))
+    elif rows.any():
+        out[rows] = values[rows, None].to(out.dtype)
+
+
+def _times(losses: Tensor, factor: Tensor) -> Tensor:
+    return torch.where(factor == 0, 0.0, losses * factor)

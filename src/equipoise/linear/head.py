@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.linear.memory import Loan
-from equipoise.stats import kernels
+from equipoise.kernels import cpu
+from equipoise.linear.buffers import Buffers
 
 LINE = 64  # bytes of a cache line
 HALF = (torch.bfloat16, torch.float16)
 RUN = 2**20  # numbers of a weight, or of a product to add to its gradient, that are worked on at a time
-LANE = 2**19  # most numbers of a weight for which each thread may have a block, and sums, of its own
-SHARE = 2**26  # fewest multiplications for which a thread is given classes of its own
+SMALL = 2**19  # most numbers of a weight for which each thread may have a block, and sums, for itself
+SHARE = 2**26  # fewest multiplications for which a thread is given classes for itself
 
 
-def width(classes: int, dtype: torch.dtype) -> int:
+def row_stride(classes: int, dtype: torch.dtype) -> int:
     """Return how many numbers apart the rows of a block begin.
 
     Long ones begin where a cache line does: for 50 257 classes the product takes a quarter less time. But not
@@ -29,12 +29,11 @@ def width(classes: int, dtype: torch.dtype) -> int:
     line = LINE // dtype.itemsize
     if classes < 8 * line:
         return classes
-    length = _up(classes, line)
+    length = _round_up(classes, line)
     return length + (4 * line if dtype not in HALF and length % (64 * line) == 0 else 0)
 
 
-def _up(count: int, step: int) -> int:
-    """Return the next multiple of a step."""
+def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
@@ -64,8 +63,8 @@ class Head:
     scale: float = 1.0
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor | None], scales: tuple[float, float]) -> "Head":
-        """Return the head of `parameters`, `lora_scale` and `scale`."""
+    def from_parameters(cls, parts: Sequence[Tensor | None], scales: tuple[float, float]) -> "Head":
+        """Return the head of `parameters` and `scales`."""
         hidden, weight, bias, down, up = parts
         assert hidden is not None
         assert weight is not None
@@ -73,8 +72,13 @@ class Head:
 
     @property
     def parameters(self) -> tuple[Tensor | None, ...]:
-        """Everything the logits are made of, in the order of `Gradients.found`."""
+        """Everything the logits are made of, in the order of `Gradients.result`."""
         return self.hidden, self.weight, self.bias, self.down, self.up
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """The numbers beside them."""
+        return self.lora_scale, self.scale
 
     @property
     def work_dtype(self) -> torch.dtype:
@@ -91,107 +95,101 @@ class Head:
         return self.hidden[rows] if self.scale == 1 else self.hidden[rows] * self.scale
 
     def all_logits(self) -> Tensor:
-        """Return the logits (N, V) as autograd and whatever follows it can see them made."""
+        """Return the logits (N, V) by operations that autograd and tracers can follow."""
         inputs = self.inputs(slice(None))
         z = F.linear(inputs, self.weight, self.bias)
         if self.down is not None and self.up is not None:
             z = z + F.linear(F.linear(inputs, self.down) * self.lora_scale, self.up)
         return z.to(self.work_dtype)
 
-    def logits(self, rows: slice, classes: slice, out: Tensor) -> Tensor:
-        """Write the logits of some rows and classes to `out`."""
-        inputs, weight = self.inputs(rows), self.weight[classes]
-        bias = None if self.bias is None else self.bias[classes]
-        up = None if self.up is None else self.up[classes]
+    def write_logits(self, rows: slice, out: Tensor) -> None:
+        """Write the logits of some rows to `out`."""
+        inputs, weight, bias = self.inputs(rows), self.weight, self.bias
         low = None if self.down is None else (inputs @ self.down.t()) * self.lora_scale
 
-        def write(run: slice) -> None:
-            to, of_run = out[:, run], weight[run].t()
+        def write(classes: slice) -> None:
+            to, of_classes = out[:, classes], weight[classes].t()
             if out.dtype != inputs.dtype:
-                torch.mm(inputs, of_run, out_dtype=out.dtype, out=to)
+                torch.mm(inputs, of_classes, out_dtype=out.dtype, out=to)
             elif bias is None:
-                torch.mm(inputs, of_run, out=to)
+                torch.mm(inputs, of_classes, out=to)
             else:
-                torch.addmm(bias[run], inputs, of_run, out=to)
-            if low is not None and up is not None:
+                torch.addmm(bias[classes], inputs, of_classes, out=to)
+            if low is not None and self.up is not None:
                 if out.dtype == low.dtype:
-                    to.addmm_(low, up[run].t())
+                    to.addmm_(low, self.up[classes].t())
                 else:
-                    to.add_(low @ up[run].t())
+                    to.add_(low @ self.up[classes].t())
             if bias is not None and out.dtype != inputs.dtype:
-                to.add_(bias[run])
+                to.add_(bias[classes])
 
-        _share_out(weight, len(inputs), write)
-        return out
+        _for_classes(weight, len(inputs), write)
 
 
-def _share_out(weight: Tensor, rows: int, work: Callable[[slice], None]) -> None:
+def _for_classes(weight: Tensor, rows: int, work: Callable[[slice], None]) -> None:
     """Call `work` for all classes of a weight, on a CPU for runs of them, some in each thread.
 
     A product of few rows takes up to a fourth less time so than if torch shares it out.
     """
     threads, size = torch.get_num_threads(), weight.numel()
-    shared = weight.device.type == "cpu" and threads > 1 and size > LANE and rows * size >= threads * SHARE
-    if not shared or not kernels.available():
+    shared = weight.device.type == "cpu" and threads > 1 and size > SMALL and rows * size >= threads * SHARE
+    if not shared or not cpu.available():
         work(slice(None))
         return
-    share = _up(-(-len(weight) // threads), LINE)  # runs begin at cache lines too
-    run = _up(max(1, RUN // weight.shape[1]), LINE)
+    share = _round_up(-(-len(weight) // threads), LINE)  # runs begin at cache lines too
+    run = _round_up(max(1, RUN // weight.shape[1]), LINE)
 
     def of_thread(thread: int) -> None:
         stop = min(len(weight), share * (thread + 1))
         for start in range(share * thread, stop, run):
             work(slice(start, min(start + run, stop)))
 
-    kernels.in_lanes(threads, of_thread)
+    cpu.run_in_threads(threads, of_thread)
 
 
 @final
 class Gradients:
-    """The gradients of a head, summed over blocks of rows and classes.
+    """The gradients of a head, summed over blocks of rows.
 
     Half precision is summed in float32 where there are several blocks to sum.
 
     Args:
         head: The head.
         wanted: Which of its parameters need one.
-        blocks: Into how many blocks rows and classes are cut.
-        lend: Where memory for sums is from, if they are not returned themselves.
+        several: Whether there are several blocks of rows.
+        buffers: Where memory for sums is from; None to return the sums themselves.
     """
 
-    def __init__(
-        self, head: Head, wanted: tuple[bool, ...], blocks: tuple[int, int], lend: Loan | None
-    ) -> None:
+    def __init__(self, head: Head, wanted: Sequence[bool], *, several: bool, buffers: Buffers | None) -> None:
         self._head = head
-        rows, classes = blocks
-        several = (classes + (head.down is not None), rows, rows, rows * classes, rows)
+        in_sums = (head.down is not None, several, several, several, several)
         self._sums = [
-            self._sum(part, lend, several=count > 1) if part is not None and needed else None
-            for part, needed, count in zip(head.parameters, wanted, several, strict=True)
+            self._memory(part, buffers, summed=summed) if part is not None and needed else None
+            for part, needed, summed in zip(head.parameters, wanted, in_sums, strict=True)
         ]
         self._begun: set[tuple[int, int]] = set()
         self._product: dict[int, Tensor] = {}
 
-    def add(self, rows: slice, classes: slice, slope: Tensor) -> None:
-        """Add what a block's derivative (R, B) with respect to the logits gives to each."""
+    def add(self, rows: slice, gradient: Tensor) -> None:
+        """Add what the gradient (R, V) of the logits of some rows gives to each."""
         head = self._head
         inputs = head.inputs(rows)
-        self._add(0, rows, slope, head.weight[classes])
-        self._add(1, classes, slope.t(), inputs)
+        self._add(0, rows, gradient, head.weight)
+        self._add(1, slice(None), gradient.t(), inputs)
         if (bias := self._sums[2]) is not None:
-            total = slope.sum(0, dtype=bias.dtype)
-            bias[classes] = total if self._new(2, classes) else bias[classes] + total
+            summed = gradient.sum(0, dtype=bias.dtype)
+            bias.copy_(summed) if self._is_first(2, 0) else bias.add_(summed)
         if head.down is None or head.up is None:
             return
         if self._sums[4] is not None:
-            self._add(4, classes, slope.t(), (inputs @ head.down.t()) * head.lora_scale)
+            self._add(4, slice(None), gradient.t(), (inputs @ head.down.t()) * head.lora_scale)
         if self._sums[0] is not None or self._sums[3] is not None:
-            low = (slope @ head.up[classes]) * head.lora_scale
+            low = (gradient @ head.up) * head.lora_scale
             self._add(0, rows, low, head.down)
             self._add(3, slice(None), low.t(), inputs)
 
     def beside(self) -> "Gradients":
-        """Return further sums, for other rows; those of the hidden states are shared."""
+        """Return further sums, for other rows; that of the hidden states is shared."""
         other = copy(self)
         other._sums = [
             self._sums[0],
@@ -206,49 +204,48 @@ class Gradients:
             if mine is not None and theirs is not None:
                 mine.add_(theirs)
 
-    def found(self, *, cast: bool = True) -> tuple[Tensor | None, ...]:
-        """Return the gradients of `Head.parameters`, in their dtypes unless these are left for later."""
+    def result(self, *, cast: bool) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `Head.parameters`, in their dtypes if `cast`."""
         if self._sums[0] is not None and self._head.scale != 1:
             self._sums[0].mul_(self._head.scale)
         return tuple(
-            None if total is None or part is None else total.to(part.dtype) if cast else total
-            for total, part in zip(self._sums, self._head.parameters, strict=True)
+            None if summed is None or part is None else summed.to(part.dtype) if cast else summed
+            for summed, part in zip(self._sums, self._head.parameters, strict=True)
         )
 
-    def _add(self, index: int, where: slice, one: Tensor, two: Tensor) -> None:
-        total = self._sums[index]
-        if total is None:
+    def _add(self, index: int, rows: slice, one: Tensor, two: Tensor) -> None:
+        summed = self._sums[index]
+        if summed is None:
             return
-        part, new = total[where], self._new(index, where)
+        part, first = summed[rows], self._is_first(index, rows.start or 0)
         if part.dtype == one.dtype:
-            torch.mm(one, two, out=part) if new else part.addmm_(one, two)
+            torch.mm(one, two, out=part) if first else part.addmm_(one, two)
             return
         # A run of the product stays in cache until it is added; on a GPU it is added at once.
         size = max(1, RUN // max(1, part.shape[1])) if part.device.type == "cpu" else len(part)
-        held = self._product.get(index)
-        if held is None or held.numel() < min(size, len(part)) * part.shape[1]:
-            held = one.new_empty(min(size, len(part)) * part.shape[1])
-            self._product[index] = held
+        memory = self._product.get(index)
+        if memory is None or memory.numel() < min(size, len(part)) * part.shape[1]:
+            memory = one.new_empty(min(size, len(part)) * part.shape[1])
+            self._product[index] = memory
         for start in range(0, len(part), size):
             to = part[start : start + size]
-            product = torch.mm(one[start : start + size], two, out=held[: to.numel()].view(to.shape))
-            if part.device.type == "cpu" and kernels.available():
-                kernels.add(product, to, begin=new)
-            elif new:
+            product = torch.mm(one[start : start + size], two, out=memory[: to.numel()].view(to.shape))
+            if part.device.type == "cpu" and cpu.available():
+                cpu.add(product, to, begin=first)
+            elif first:
                 to.copy_(product)
             else:
                 to.add_(product)
 
-    def _sum(self, part: Tensor, lend: Loan | None, *, several: bool) -> Tensor:
+    def _memory(self, part: Tensor, buffers: Buffers | None, *, summed: bool) -> Tensor:
         """Return memory for the gradient, or for a sum that it is made from."""
-        dtype = self._head.work_dtype if several else part.dtype
-        if dtype == part.dtype or lend is None:
+        dtype = self._head.work_dtype if summed else part.dtype
+        if dtype == part.dtype or buffers is None:
             return torch.empty_like(part, dtype=dtype)
-        return lend(part.numel(), dtype).view(part.shape)
+        return buffers.take(part.numel(), dtype).view(part.shape)
 
-    def _new(self, index: int, where: slice) -> bool:
-        """Whether nothing has been added to a part of a gradient yet."""
-        key = index, where.start or 0
-        new = key not in self._begun
-        self._begun.add(key)
-        return new
+    def _is_first(self, index: int, start: int) -> bool:
+        """Return whether nothing has been added to a part of a gradient yet."""
+        first = (index, start) not in self._begun
+        self._begun.add((index, start))
+        return first

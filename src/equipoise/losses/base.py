@@ -10,20 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import linear
-from equipoise.reduction import IGNORE_INDEX, Batch, Reduction, check_reduction, no_autocast, read, reduce
-from equipoise.rows import (
-    Rank,
-    RowFunction,
-    RowStatistics,
-    Stat,
-    applies_class_weight,
-    dense,
-    needs,
-    row_losses,
+from equipoise import linear, sharded
+from equipoise._batch import (
+    IGNORE_INDEX,
+    Batch,
+    Reduction,
+    check_reduction,
+    kernel_rows,
+    no_autocast,
+    read_batch,
+    reduce,
+    target_shape,
 )
-from equipoise.sharded import is_dtensor
-from equipoise.stats import traced
+from equipoise.distributed import is_dtensor
+from equipoise.kernels import dense
+from equipoise.kernels.gate import is_plain
+from equipoise.statistics import Rank, RowStatistics, Statistic
+from equipoise.statistics.reference import losses_of_logits, row_statistics
+from equipoise.statistics.row import RowFunction, applies_class_weight
 
 
 class _LossClass(ABCMeta):
@@ -89,6 +93,12 @@ class Loss(metaclass=_LossClass):
             A nan or plus infinity in a row gives nan for that row, as does a row in which every class is
             masked: in its loss and in its gradient, and so in a mean or sum.
         """
+        check_reduction(reduction)
+        if mask is None and self._is_row_loss():
+            rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
+            value = None if rows is None else dense.reduced(_of_rows(self), *rows, ignore_index, reduction)
+            if value is not None:
+                return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
             return untraced(
@@ -100,8 +110,7 @@ class Loss(metaclass=_LossClass):
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
-        check_reduction(reduction)
-        batch = read(
+        batch = read_batch(
             logits,
             target,
             weight,
@@ -110,15 +119,29 @@ class Loss(metaclass=_LossClass):
             mask,
             applies_class_weight=applies_class_weight(self),
         )
-        if reduction == "none" and (
-            mixing := [term for _, term in self.terms() if not isinstance(term, RowLoss)]
-        ):
+        if reduction == "none" and not self._is_row_loss():
+            [mixing, *_] = [term for _, term in self.terms() if not isinstance(term, RowLoss)]
             raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; "
+                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; "
                 "it looks at the batch as a whole"
             )
         with no_autocast(batch.logits.device):
-            return self._reduced(batch.whole if _looks_at_whole_rows(self, batch) else batch, reduction)
+            return self._reduced(batch.gathered() if _needs_all_classes(self, batch) else batch, reduction)
+
+    def in_torch(
+        self,
+        logits: Tensor,
+        target: Tensor | None = None,
+        weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
+        applies = applies_class_weight(self)
+        batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
+        losses = _losses_in_torch(_of_rows(self), batch)
+        return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
     def linear(
         self,
@@ -190,7 +213,7 @@ class Loss(metaclass=_LossClass):
             True
         """
         return linear.reduced(
-            self,
+            _of_rows(self),
             hidden,
             linear_weight,
             target,
@@ -211,6 +234,10 @@ class Loss(metaclass=_LossClass):
     def terms(self) -> tuple[tuple[float | Tensor, "Loss"], ...]:
         """Return the pairs (coefficient, loss) this loss is the sum of; itself once if it is no sum."""
         return ((1.0, self),)
+
+    @abstractmethod
+    def _is_row_loss(self) -> bool:
+        """Return whether each row has a loss of its own."""
 
     @abstractmethod
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
@@ -274,8 +301,11 @@ class RowLoss(Loss):
         losses = self.per_row(row)
         return losses if self.applies_class_weight or row.class_weight is None else losses * row.weight
 
+    def _is_row_loss(self) -> bool:
+        return True
+
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return reduce(_row_losses(self, batch), batch, reduction, sample_weight=batch.per_row)
+        return _reduced_rows(self, batch, reduction)
 
 
 class BatchLoss(Loss):
@@ -289,12 +319,15 @@ class BatchLoss(Loss):
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
         """Return the penalty of logits (N, C) whose rows have shares (N,) of the batch that sum to one."""
 
+    def _is_row_loss(self) -> bool:
+        return False
+
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        weight = batch.row_weight(batch.logits)
+        weight = batch.mean_weight(batch.logits)
         if weight is None:
             weight = torch.ones_like(batch.logits[:, 0])
-        if batch.per_row is not None:
-            weight = weight * batch.per_row
+        if batch.sample_weight is not None:
+            weight = weight * batch.sample_weight
         total = weight.sum()
         value = self.of_batch(batch.logits, weight / total)
         return value * total if reduction == "sum" else value
@@ -321,6 +354,9 @@ class Sum(Loss):
             coefficient * term.of(row) for coefficient, term in self.parts if isinstance(term, RowLoss)
         )
 
+    def _is_row_loss(self) -> bool:
+        return all(term._is_row_loss() for _, term in self.parts)
+
     def _reduced(self, batch: Batch, reduction: str) -> Tensor:
         parts = [
             coefficient * term._reduced(batch, reduction)
@@ -328,7 +364,7 @@ class Sum(Loss):
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(reduce(_row_losses(self, batch), batch, reduction, sample_weight=batch.per_row))
+            parts.append(_reduced_rows(self, batch, reduction))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -350,42 +386,49 @@ def _add(parts: Any) -> Tensor:
     return total
 
 
-def _row_losses(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return per-row losses (N,): against the target, or expected over target probabilities."""
-    stats: tuple[Stat, ...] = ()
-    if batch.soft is None and not (torch.compiler.is_compiling() or traced(batch.logits)):
-        stats = needs(loss, batch.num_classes, batch.logits, batch.weight).stats
-    if batch.shard is not None:
-        return loss.of(rows_of(batch, stats))
-    return row_losses(loss, batch.logits, batch.target, batch.soft, class_weight=batch.weight, stats=stats)
+def _of_rows(loss: Loss) -> Any:
+    """Return a loss whose terms all look at one row at a time, and so has `of`."""
+    return loss
 
 
-def rows_of(batch: Batch, stats: Sequence[Stat]) -> RowStatistics:
-    """Return the rows of a batch held against class indices, given what they will be asked."""
-    shard = batch.shard
-    if shard is None:
-        return dense(batch.logits, batch.target, class_weight=batch.weight, stats=stats)
-    known: dict[Stat, Tensor] = {}
-
-    def answer(stat: Stat) -> Tensor:
-        if stat not in known:
-            known.update(shard.ask(stats if stat in stats else [stat], batch.logits, batch.target))
-        return known[stat]
-
-    return RowStatistics(
-        answer, num_classes=batch.num_classes, target=batch.target, class_weight=batch.weight
-    )
+def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
+    """Return the reduced loss of the terms of a loss that look at one row at a time."""
+    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
+    if batch.shard is None and batch.soft is None and is_plain(*inputs):
+        value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
+        if value is not None:
+            return value.reshape(batch.shape) if reduction == "none" else value
+    return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
 
 
-def _looks_at_whole_rows(loss: Loss, batch: Batch) -> bool:
-    """Whether the parts of shared logits would not do."""
+def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
+    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
+    if batch.shard is not None and batch.soft is None:
+        trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
+        return loss.of(rows_of(batch, trace.statistics))
+    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
+
+
+def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
+    """Return what a loss may ask of a batch against its class indices.
+
+    Args:
+        batch: Without target probabilities.
+        statistics: Those that are asked for; where ranks share the classes there are no others.
+    """
+    if batch.shard is None:
+        return row_statistics(batch.logits, batch.target, weight=batch.weight)
+    return sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, statistics)
+
+
+def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
+    """Return whether parts of the classes would not do where ranks share them."""
     if batch.shard is None:
         return False
-    if batch.soft is not None or not all(isinstance(term, RowLoss) for _, term in loss.terms()):
+    if batch.soft is not None or not loss._is_row_loss():
         return True
-    row_loss: Any = loss
-    asked = needs(row_loss, batch.num_classes, batch.logits, batch.weight)
-    return asked.whole or Rank() in asked.stats
+    trace = dense.prepared(_of_rows(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
+    return trace.reads_full_logits or Rank() in trace.statistics
 
 
 def check_loss(name: str, value: object, rule: str) -> Loss:

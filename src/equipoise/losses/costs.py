@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.kernels.gate import is_traced
 from equipoise.losses.base import Loss, RowLoss, Sum
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from equipoise.statistics.functions import softmax, softplus
-from equipoise.stats import traced
 from equipoise.targets.matrix import Kind, Matrix, labelled
 
 
@@ -69,7 +69,7 @@ class ClassMatrix:
             raise ValueError(
                 f"{name} must have a row and a column for each of {classes} classes, got {self.array.shape}"
             )
-        if traced(like):  # what stands for a tensor must not be kept
+        if is_traced(like):  # what stands for a tensor must not be kept
             return torch.tensor(self.array).to(like)
         key = like.dtype, like.device
         held = self._held.get(key)
@@ -259,7 +259,7 @@ class PairwiseCrossEntropy(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         weights = self.weights.fit(full.logits, row.num_classes, "weights")
-        return (full.rows(weights) * softplus(full.classes - full.own)).sum(-1)
+        return (full.rows(weights) * softplus(full.classes - full.target_logit)).sum(-1)
 
 
 @final

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise.kernels.gate import is_traced
 from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import FullLogits, RowStatistics, finite_limit
+from equipoise.statistics import FullLogits, RowStatistics
 from equipoise.statistics.functions import softplus
-from equipoise.stats import traced
+from equipoise.statistics.states import finite_limit
 
 
 @final
@@ -53,7 +54,7 @@ class SquaredCDF(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
-        present = full.logits > -torch.inf
+        present = full.logits != -torch.inf  # a nan is present
         up_to = probs.cumsum(1)  # F_k
         beyond = F.pad(_from_the_end(probs)[:, 1:], (0, 1))  # 1 - F_k
         # F_k and 1 - F_k have opposite derivatives: both take that of the one without the likeliest class
@@ -63,6 +64,7 @@ class SquaredCDF(RowLoss):
         below = torch.where(present, (up_to.detach() + change).square(), 0.0)  # for a target above k
         above = torch.where(present, (beyond.detach() - change).square(), 0.0)  # for a target up to k
         each = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
+        each = each + 0 * up_to[:, -1:]  # nan where a row is bad and has one class
         return each if full.target is None else each.gather(1, full.target[:, None])[:, 0]
 
 
@@ -131,7 +133,7 @@ class SoftmaxMargin(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         costs = self.costs.fit(full.logits, row.num_classes, "costs")
-        gaps = full.classes - full.own + full.rows(costs)
+        gaps = full.classes - full.target_logit + full.rows(costs)
         own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
         return softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
 
@@ -198,14 +200,14 @@ class HierarchicalCrossEntropy(RowLoss):
         """Return the loss of one row."""
         full = row.full_logits
         inside, depths = self.__dict__["_held"]
-        if traced(full.logits):  # which may not meet a tensor made before
+        if is_traced(full.logits):  # which may not meet a tensor made before
             inside, depths = map(torch.tensor, self.__dict__["_arrays"])
         if inside.shape[1] != row.num_classes:
             raise ValueError(
                 f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
             )
         inside = inside.to(full.logits.device)
-        losses = torch.zeros_like(full.own[..., 0])
+        losses = torch.zeros_like(full.target_logit[..., 0])
         alpha = like(self.alpha, losses)
         for level in range(len(depths)):
             part, union = full.rows(inside[level]), full.rows(inside[level + 1])

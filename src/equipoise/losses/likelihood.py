@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Entry
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 from equipoise.statistics.functions import log_affine_sigmoid, log_sigmoid, sigmoid
 
 
@@ -232,8 +232,8 @@ class Brier(RowLoss):
         See `Loss.__call__`.
 
     Numerics:
-        The sum over the other classes comes from the target's log odds at scale 2; nothing is subtracted from
-        1.
+        It is (1 - p_y)^2 (2 - d), d the chance that two draws from the other classes differ, which is exact
+        where one of them has nearly everything.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -246,8 +246,9 @@ class Brier(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        odds = row.log_odds()
-        return torch.sigmoid(-odds) ** 2 + torch.exp(2 * F.logsigmoid(odds) - row.log_odds(2.0))
+        miss = sigmoid(-row.log_odds())
+        once, twice = (row.logsumexp_gap(scale, exclude_target=True) for scale in (1.0, 2.0))
+        return miss**2 * (2 + torch.expm1(twice - 2 * once))
 
 
 ENTRIES = (

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from equipoise.kernels.gate import is_plain
 from equipoise.losses.table import Exact
 from equipoise.masking import apply_mask
-from equipoise.stats import direct
 
 
 class Map(ABC):
@@ -94,7 +94,7 @@ class Map(ABC):
         logits, allowed = logits.movedim(dim, -1), allowed.movedim(dim, -1)
         # A nan, plus infinity, or all masked. Not by the largest logit: onnxruntime's drops a nan.
         bad = allowed.detach().softmax(-1)[..., :1].isnan()
-        if direct(logits) and not bad.any():
+        if is_plain(logits) and not bad.any():
             return function(allowed).movedim(-1, dim)
         answer = function(allowed.masked_fill(bad, 0.0))
         # Not a constant: the gradient of a bad row is nan too, and masked_fill keeps it from the others.
@@ -105,7 +105,7 @@ def mask_logits(logits: Tensor, mask: Tensor | None = None, dim: int = -1) -> Te
     """Return the logits with minus infinity for masked classes, among them the smallest of the dtype."""
     logits = apply_mask(logits, mask, dim)
     least = logits.detach() <= torch.finfo(logits.dtype).min
-    return logits if direct(logits) and not least.any() else logits.masked_fill(least, -torch.inf)
+    return logits if is_plain(logits) and not least.any() else logits.masked_fill(least, -torch.inf)
 
 
 def below_largest(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from equipoise.losses.base import RowLoss
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
-from equipoise.rows import RowStatistics
+from equipoise.statistics import RowStatistics
 
 
 @final

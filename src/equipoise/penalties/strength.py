@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from equipoise._batch import IGNORE_INDEX
 from equipoise.losses.base import Loss, check_loss
 from equipoise.losses.options import check_number
-from equipoise.reduction import IGNORE_INDEX
 
 
 def matched_weight(

@@ -15,13 +15,13 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.trainer_utils import unwrap_peft_model
 
 from equipoise import linear
+from equipoise._batch import IGNORE_INDEX
 from equipoise.integrations.transformers.heads import PendingLogits, caller, parts, place
 from equipoise.integrations.transformers.outputs import shifted
 from equipoise.integrations.transformers.training import read_objective
 from equipoise.losses.base import Loss
 from equipoise.objective import Objective
-from equipoise.reduction import IGNORE_INDEX
-from equipoise.stats import Entropy, LogOdds, Margin
+from equipoise.statistics import Entropy, LogOdds, Margin
 
 
 def fuse_lm_head(

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.trainer_utils import unwrap_peft_model
 
-from equipoise.reduction import IGNORE_INDEX
+from equipoise._batch import IGNORE_INDEX
 
 # transformers' losses of one label per row, token or pixel, and the shapes of their logits and labels.
 _SHAPES = {

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 
+from equipoise._batch import IGNORE_INDEX
 from equipoise.integrations.transformers.outputs import Head, unwrapped
 from equipoise.losses.base import Loss, check_loss
 from equipoise.objective import Objective
-from equipoise.reduction import IGNORE_INDEX
 
 
 def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable[..., Tensor]:

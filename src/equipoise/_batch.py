@@ -1,0 +1,356 @@
+"""From logits of any shape to rows, and from a number per row to the number a user asked for.
+
+The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0 for a single row), targets as
+class indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final, get_args
+
+import torch
+from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+
+from equipoise.distributed import Shard, full_tensor, is_dtensor, refuse_mask, shard_of
+from equipoise.kernels.gate import is_plain
+from equipoise.masking import apply_mask
+
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+IGNORE_INDEX = -100  # torch's
+LABELS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The targets of rows and the weights of their classes.
+
+    Args:
+        labels: (N,) int64 class indices as they were given, or None.
+        target: (N,) class indices with ignored rows set to 0, or None.
+        soft: (N, C) target probabilities, or None.
+        kept: (N,) false for ignored rows, or None when every row counts.
+        weight: (C,) class weights, or None.
+        shape: Shape of the per-row losses as the user sees them.
+    """
+
+    labels: Tensor | None = None
+    target: Tensor | None = None
+    soft: Tensor | None = None
+    kept: Tensor | None = None
+    weight: Tensor | None = None
+    shape: torch.Size
+
+    def mean_weight(self, like: Tensor) -> Tensor | None:
+        """Weight (N,) of each row in the mean: its class's, 0 if ignored; None when all count once."""
+        if self.target is None:
+            return None
+        weight = None if self.weight is None else self.weight[self.target]
+        if self.kept is None:
+            return weight
+        return self.kept.to(like.dtype) if weight is None else torch.where(self.kept, weight, 0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Batch(Targets):
+    """Rows read from what a user passed.
+
+    Args:
+        logits: (N, C), float32 at least; this rank's part of them where they are sharded.
+        sample_weight: (N,) weight of each row beside its class's, or None when all count once.
+        ignore_index: The label of rows that are left out.
+        shard: Which part of the logits is this rank's, or None.
+    """
+
+    logits: Tensor
+    sample_weight: Tensor | None = None
+    ignore_index: int = IGNORE_INDEX
+    shard: Shard | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of all classes."""
+        return self.logits.shape[1] if self.shard is None else self.shard.classes.size
+
+    def gathered(self) -> "Batch":
+        """Return the batch with all the logits, gathered from the ranks that share them."""
+        if self.shard is None:
+            return self
+        return replace(self, logits=self.shard.gather(self.logits), shard=None)
+
+
+def read_batch(
+    logits: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    applies_class_weight: bool = False,
+) -> Batch:
+    """Check logits, target, weights and mask, and lay the logits out as rows.
+
+    `applies_class_weight` is whether a row may count for something though the weight of its class is 0.
+    """
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise TypeError(
+            f"logits must be a floating tensor, got {_kind(logits)}; pass the scores before any softmax"
+        )
+    if logits.ndim == 0:
+        raise ValueError(
+            "logits must be (C,), (N, C) or (N, C, d1, ...), got a single number; add a class dimension"
+        )
+    axis = 0 if logits.ndim == 1 else 1
+    shape = logits.shape[:axis] + logits.shape[axis + 1 :]
+    classes = logits.shape[axis]
+    if classes == 0:
+        raise ValueError(
+            f"logits must have at least one class, got shape {tuple(logits.shape)}; "
+            f"classes are dimension {axis}"
+        )
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if is_dtensor(logits):
+        refuse_mask(mask)
+        target, weight, sample_weight = map(full_tensor, (target, weight, sample_weight))
+        given = {
+            "target": target,
+            "weight": weight,
+            "sample_weight": sample_weight,
+            "ignore_index": ignore_index,
+        }
+        rows, shard = shard_of(logits, axis, given)
+    else:
+        logits = apply_mask(logits, mask, axis)
+        rows, shard = logits.movedim(axis, -1).reshape(-1, classes), None
+    found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
+    row_weight = None if sample_weight is None else read_sample_weight(sample_weight, shape).to(rows)
+    out = left_out(found, row_weight, applies_class_weight=applies_class_weight)
+    if out is not None and rows.shape[1]:  # a rank may hold no class
+        of_rank = out if shard is None else shard.rows.narrow(out)
+        rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
+    return Batch(logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found))
+
+
+def target_shape(logits: Tensor) -> torch.Size:
+    """Return the shape of the logits without the class dimension."""
+    if logits.ndim == 2:
+        return logits.shape[:1]
+    axis = 0 if logits.ndim == 1 else 1
+    return logits.shape[:axis] + logits.shape[axis + 1 :]
+
+
+def kernel_rows(
+    logits: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
+    """Return logits (N, C), labels (N,), class and sample weights as a kernel takes them.
+
+    None where the kernel cannot take them, or `read_batch` has more to check.
+    """
+    if type(ignore_index) is not int or not is_plain(logits, target, weight, sample_weight):
+        return None
+    shape, rows = logits.shape, logits
+    if len(shape) == 2:
+        shape, classes = shape[:1], shape[1]
+    elif shape:
+        axis = 0 if len(shape) == 1 else 1
+        shape, classes = target_shape(logits), shape[axis]
+        rows = logits.movedim(axis, -1).reshape(shape.numel(), classes)
+    else:
+        return None
+    if not classes or not logits.is_floating_point():
+        return None
+    if target is None:
+        if weight is not None:
+            return None
+    elif target.shape != shape or target.dtype not in LABELS:
+        return None
+    elif len(shape) != 1 or target.dtype != torch.int64:
+        target = target.reshape(-1).long()
+    if weight is not None and weight.shape != (classes,):
+        return None
+    if sample_weight is not None:
+        if sample_weight.shape != shape:
+            return None
+        sample_weight = sample_weight.reshape(-1)
+    return rows, target, weight, sample_weight
+
+
+def read_targets(
+    target: Tensor | None,
+    shape: torch.Size,
+    classes: int,
+    axis: int,
+    like: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+) -> Targets:
+    """Check targets and class weights against logits of this shape but for the classes, at dimension `axis`.
+
+    Class weights and target probabilities come back in the dtype and on the device of `like`.
+    """
+    full = (*shape[:axis], classes, *shape[axis:])
+    if weight is not None:
+        weight = _class_weight(weight, like, classes, target)
+    if target is None:
+        return Targets(shape=shape)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a tensor, got {_kind(target)}; use torch.as_tensor(target)")
+    if not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}; leave it out for -100")
+    if target.is_floating_point():
+        if target.shape != full:
+            raise ValueError(
+                f"target must have the shape of the logits when it holds probabilities, got "
+                f"{tuple(target.shape)} and {full}; class indices must be integers"
+            )
+        if ignore_index != IGNORE_INDEX:
+            raise ValueError(
+                f"ignore_index must be left out when target holds probabilities, got {ignore_index}; "
+                "drop those rows instead"
+            )
+        soft = target.movedim(axis, -1).reshape(-1, classes).to(like.dtype)
+        return Targets(soft=soft, weight=weight, shape=shape)
+    if target.shape == full:
+        raise TypeError(
+            f"target must be floating when it has the shape of the logits, got {target.dtype}; use "
+            f"target.to(logits.dtype) for one-hot rows, target.argmax({axis}) for their classes"
+        )
+    if target.dtype == torch.bool or target.is_complex():
+        raise TypeError(
+            f"target must be class indices or probabilities, got {target.dtype}; use target.long()"
+        )
+    if target.shape != shape:
+        raise ValueError(
+            f"target must have the shape of the logits without the class dimension, {tuple(shape)}, or with "
+            f"it as probabilities, got {tuple(target.shape)} for logits {full}"
+        )
+    indices = target.reshape(-1).long()
+    kept = indices != ignore_index
+    inside = _in_range(torch.where(kept, indices, 0), classes, ignore_index)
+    return Targets(labels=indices, target=inside, kept=kept, weight=weight, shape=shape)
+
+
+def read_sample_weight(sample_weight: Tensor, shape: torch.Size) -> Tensor:
+    """Check weights of rows against the shape of their losses, and lay them out as rows."""
+    if not isinstance(sample_weight, Tensor) or sample_weight.shape != shape:
+        got = tuple(sample_weight.shape) if isinstance(sample_weight, Tensor) else _kind(sample_weight)
+        raise ValueError(f"sample_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
+    return sample_weight.reshape(-1)
+
+
+def left_out(
+    targets: Targets, sample_weight: Tensor | None, *, applies_class_weight: bool = False
+) -> Tensor | None:
+    """Return which rows (N,) have no part in a loss, None where all have: they are ignored, or have weight 0.
+
+    A weight that needs a gradient leaves no row out: its gradient is the loss of its row.
+    """
+    out = None if targets.kept is None else ~targets.kept
+    weights = [sample_weight]
+    if targets.target is not None and targets.weight is not None and not applies_class_weight:
+        weights.append(targets.weight[targets.target])
+    for weight in weights:
+        if weight is not None and not weight.requires_grad:
+            out = weight == 0 if out is None else out | (weight == 0)
+    return out
+
+
+def without(numbers: Tensor, out: Tensor, usable: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the rows (N, K), with zeros in those that are left out and could make others nan.
+
+    Args:
+        numbers: (N, K) logits or hidden states.
+        out: (N,) which rows are left out: a factor of 0 on what they hold does not undo a nan.
+        usable: Returns which rows are harmless.
+    """
+    branch = is_plain(numbers)  # what is known of the rows at no cost saves a copy
+    if branch and not out.any():
+        return numbers
+    bad = out & ~usable(numbers.detach())
+    return numbers if branch and not bad.any() else numbers.masked_fill(bad[:, None], 0.0)
+
+
+def reduce(
+    losses: Tensor,
+    targets: Targets,
+    reduction: str,
+    *,
+    sample_weight: Tensor | None = None,
+    denominator: Tensor | float | None = None,
+) -> Tensor:
+    """Reduce per-row losses (N,), which already carry their class weight, as the user asked.
+
+    Args:
+        losses: (N,).
+        targets: What they were held against.
+        reduction: "mean", "sum" or "none".
+        sample_weight: (N,) weight of each row.
+        denominator: What to divide the sum by for "mean"; None divides by the sum of the weights.
+    """
+    weight = targets.mean_weight(losses)
+    if sample_weight is not None:
+        if targets.kept is not None:
+            sample_weight = torch.where(targets.kept, sample_weight, 0.0)
+        losses = losses * sample_weight
+        weight = sample_weight if weight is None else weight * sample_weight
+    if targets.kept is not None:
+        losses = torch.where(targets.kept, losses, 0.0)
+    if reduction == "none":
+        return losses.reshape(targets.shape)
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    if denominator is not None:
+        return total / denominator
+    return total / (weight.sum() if weight is not None else losses.numel())
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Keep autocast off what has been cast already; it would take the products below in half precision."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise unless the reduction is one of torch's."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+
+
+def _class_weight(weight: Tensor, like: Tensor, classes: int, target: Tensor | None) -> Tensor:
+    if target is None:
+        raise ValueError(
+            "target must be given with class weights, got None; a weight is that of the target's class"
+        )
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a tensor, got {_kind(weight)}; use torch.as_tensor(weight)")
+    if weight.shape != (classes,):
+        raise ValueError(f"weight must be ({classes},), one number per class, got {tuple(weight.shape)}")
+    return weight.to(like)
+
+
+def _in_range(indices: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Return the indices, read through a table of the classes.
+
+    On every device, and while compiling, that reports a class that does not exist.
+    """
+    table = torch.arange(classes, device=indices.device)
+    try:
+        return table.gather(0, indices)
+    except (IndexError, RuntimeError) as error:
+        while is_functorch_wrapped_tensor(indices):  # as vmap has no masks
+            indices = get_unwrapped(indices)
+        worst = indices[(indices < 0) | (indices >= classes)][0]
+        raise ValueError(
+            f"target must be in [0, {classes}) or ignore_index={ignore_index}, got {int(worst)}"
+        ) from error
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,1 @@
+"""Kernels that compute the losses of rows of logits and their gradient."""

@@ -1,0 +1,48 @@
+// Work that is shared out over threads of OpenMP, those of the library that torch has loaded.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "numbers.h"
+
+// What `#pragma omp parallel` calls; declared here, g++ and clang need no library of their own for it.
+extern "C" {
+void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+int omp_get_thread_num();
+int omp_get_num_threads();
+}
+
+namespace {
+
+constexpr int64_t MOST_THREADS = 1024;
+
+// Call work(start, stop, part) for each thread's part of `count`; `numbers` is how many numbers that is altogether.
+template <class Work>
+void share(int64_t count, int64_t numbers, int64_t threads, Work work) {
+  threads = std::max<int64_t>(1, std::min({threads, numbers >> 14, MOST_THREADS}));
+  if (threads == 1) return work(int64_t(0), count, int64_t(0));
+  struct Shared {
+    Work& work;
+    int64_t count;
+  } shared{work, count};
+  GOMP_parallel(
+      [](void* data) {
+        auto& [part_of, all] = *static_cast<Shared*>(data);
+        const int64_t part = omp_get_thread_num(), parts = omp_get_num_threads();
+        part_of(all * part / parts, all * (part + 1) / parts, part);
+      },
+      &shared, static_cast<unsigned>(threads), 0);
+}
+
+// Add numbers to a sum in float, or begin it with them.
+template <class T>
+void add(const T* from, int64_t count, int64_t threads, bool begin, float* to) {
+  share(count, count, threads, [&](int64_t start, int64_t stop, int64_t) {
+#pragma omp simd
+    for (int64_t k = start; k < stop; ++k) to[k] = (begin ? 0 : to[k]) + wide<float>(from[k]);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,279 @@
+"""Losses of dense logits by the compiled kernel: one call forward, one call backward."""
+
+import ctypes
+import threading
+import weakref
+from typing import Any, NamedTuple, Protocol, final
+
+import torch
+from torch import Tensor
+
+from equipoise.kernels import cpu
+from equipoise.kernels.gate import is_batched, is_plain
+from equipoise.kernels.program import Compiled, fits
+from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.statistics.trace import Trace, trace
+
+
+class DenseLoss(RowFunction, Protocol):
+    """A loss of rows that can be computed in plain torch too."""
+
+    def in_torch(
+        self,
+        logits: Tensor,
+        target: Tensor | None,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        ignore_index: int,
+        reduction: str,
+    ) -> Tensor:
+        """Return the loss of logits (N, C) in plain differentiable torch."""
+        ...
+
+
+@final
+class Prepared:
+    """A loss traced for a number of classes and a dtype, with or without class weights.
+
+    Args:
+        loss: The loss.
+        classes: Number of classes.
+        dtype: Of the statistics.
+        weight: Class weights, or None.
+        fixed: Whether the loss always computes the same; others have no program.
+    """
+
+    def __init__(
+        self,
+        loss: RowFunction,
+        classes: int,
+        dtype: torch.dtype,
+        weight: Tensor | None,
+        *,
+        fixed: bool = True,
+    ) -> None:
+        self.trace: Trace = trace(loss, classes, dtype, weight)
+        program = self.trace.program if fixed else None
+        self.compiled = Compiled(program) if program and cpu.available() and fits(program) else None
+        self.skips_zero_weight = not applies_class_weight(loss)
+        self.reads_target = self.trace.reads_target
+
+
+_by_value: dict[Any, Prepared] = {}
+_by_loss: dict[int, tuple[Any, dict[Any, Prepared]]] = {}
+_lock = threading.Lock()
+MOST = 256  # prepared losses that are kept
+_CPU = torch.device("cpu")  # whatever the default device is
+
+
+def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None = None) -> Prepared:
+    """Return a loss, traced once and kept."""
+    key = classes, dtype, weight is not None
+    held = _by_loss.get(id(loss))
+    if held is None:
+        number = id(loss)
+        held = _by_loss[number] = weakref.ref(loss, lambda _: _by_loss.pop(number, None)), {}
+    found = held[1].get(key)
+    if found is None:
+        found = held[1][key] = _equal_or_new(loss, classes, dtype, weight)
+    return found
+
+
+def _equal_or_new(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None) -> Prepared:
+    """Return what was prepared for an equal loss, or prepare this one."""
+    value = loss, classes, dtype, weight is not None
+    try:
+        found = _by_value.get(value)
+    except TypeError:  # it has no hash, as it can change
+        return Prepared(loss, classes, dtype, weight, fixed=False)
+    if found is None:
+        found = Prepared(loss, classes, dtype, weight)
+        with _lock:
+            while len(_by_value) >= MOST:
+                del _by_value[next(iter(_by_value))]
+            _by_value[value] = found
+    return found
+
+
+def forget() -> None:
+    """Prepare all losses anew, as where what is available has changed."""
+    _by_value.clear()
+    _by_loss.clear()
+
+
+def reduced(
+    loss: DenseLoss,
+    logits: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+) -> Tensor | None:
+    """Return the loss of logits (N, C) by the kernel, or None where it must be computed in plain torch.
+
+    Args:
+        loss: The loss.
+        logits: Any strides; `gate.is_plain`, as the other tensors.
+        target: (N,) int64 classes; None where the loss needs none.
+        weight: (C,) class weights.
+        sample_weight: (N,) weights of rows.
+        ignore_index: Rows with this class are left out.
+        reduction: "none", "mean" or "sum".
+    """
+    dtype = logits.dtype
+    work = torch.float64 if dtype == torch.float64 else torch.float32
+    try:
+        found = prepared(loss, logits.shape[1], work, weight)
+    except Exception:  # an error of the loss, here with the shapes of rows made up to trace it
+        loss.in_torch(logits, target, weight, sample_weight, ignore_index, reduction)
+        raise
+    compiled = found.compiled
+    if compiled is None or (target is None and found.reads_target) or not cpu.available():
+        return None
+    if compiled.tensors:
+        if any(tensor.requires_grad or not is_plain(tensor) for tensor in compiled.tensors):
+            return None
+        compiled.read_options()
+    if weight is not None:
+        if weight.requires_grad:
+            return None
+        weight = weight.to(work).contiguous()
+    if sample_weight is not None:
+        if sample_weight.requires_grad:
+            return None
+        sample_weight = sample_weight.to(work).contiguous()
+    if target is not None and not target.is_contiguous():
+        target = target.contiguous()
+    if logits.is_neg() or (logits.stride(1) != 1 and logits.shape[1] > 1):
+        logits = logits.resolve_neg().contiguous()
+    table = compiled.table(weight, work)
+    call = Call(target, weight, sample_weight, table, found, ignore_index, reduction)
+    if logits.requires_grad and torch.is_grad_enabled():
+        return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
+    return _forward(logits, call, None)[0]
+
+
+class Call(NamedTuple):
+    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
+
+    target: Tensor | None
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    table: Tensor | None  # soft targets
+    loss: Prepared
+    ignore_index: int
+    reduction: str
+
+
+_Pair = ctypes.c_double * 2
+
+
+def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes:
+    return cpu.pack_logits(
+        logits.data_ptr(),
+        cpu.KINDS[logits.dtype],
+        logits.stride(0),
+        *logits.shape,
+        0 if target is None else target.data_ptr(),
+        -1,
+        0.0,
+        0 if table is None else table.data_ptr(),
+        0 if table is None or table.ndim == 1 else table.stride(0),
+        torch.get_num_threads(),
+    )
+
+
+def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
+    """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
+    target, weight, sample_weight, table, loss, ignore_index, reduction = call
+    compiled = loss.compiled
+    assert compiled is not None
+    work = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    losses = torch.empty(len(logits), dtype=work, device=_CPU) if reduction == "none" else None
+    sums = _Pair()
+    bad = cpu.library().equipoise_losses(
+        compiled.address,
+        _block(logits, target, table),
+        ignore_index,
+        None if weight is None else weight.data_ptr(),
+        None if sample_weight is None else sample_weight.data_ptr(),
+        loss.skips_zero_weight,
+        None if losses is None else losses.data_ptr(),
+        None if kept is None else kept.data_ptr(),
+        ctypes.addressof(sums),
+    )
+    if bad:
+        assert target is not None
+        raise ValueError(
+            f"target must be in [0, {logits.shape[1]}) or ignore_index={ignore_index}, "
+            f"got {int(target[bad - 1])}"
+        )
+    if losses is not None:
+        return losses, 1.0
+    total, denominator = sums
+    if reduction == "sum":
+        return torch.scalar_tensor(total, dtype=work, device=_CPU), 1.0
+    mean = total / denominator if denominator else total * torch.inf  # nan where the total is 0, too
+    return torch.scalar_tensor(mean, dtype=work, device=_CPU), denominator
+
+
+class _Dense(torch.autograd.Function):
+    """A loss of dense logits. An old-style Function, as `setup_context` costs more than a small batch."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, call: Call, loss: DenseLoss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the loss."""
+        target, weight, sample_weight, table, found, _, _ = call
+        assert found.compiled is not None
+        work = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
+        value, denominator = _forward(logits, call, kept)
+        ctx.call = call, loss, denominator
+        # Saved as tensors so that a change in place between the passes is detected.
+        if weight is None and sample_weight is None and table is None:
+            ctx.save_for_backward(logits, kept, target)
+        else:
+            ctx.save_for_backward(logits, kept, target, table, weight, sample_weight)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradient of the logits."""
+        logits, kept, *tensors = ctx.saved_tensors
+        call, loss, denominator = ctx.call
+        if torch.is_grad_enabled() or is_batched(grad) or not is_plain(grad):
+            return _gradient_in_torch(grad, loss, logits, call), None, None
+        target, table = tensors[0], tensors[1] if len(tensors) > 1 else None
+        compiled, reduction = call.loss.compiled, call.reduction
+        rows, scale = None, 1.0
+        if reduction == "none":
+            rows = grad.to(kept.dtype).contiguous()
+        else:
+            scale = grad.item() / denominator if denominator else grad.item() * torch.inf
+        out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
+        cpu.library().equipoise_gradient(
+            compiled.address,
+            _block(logits, target, table),
+            kept.data_ptr(),
+            compiled.kept,
+            1,
+            None if rows is None else rows.data_ptr(),
+            scale,
+            out.data_ptr(),
+            logits.shape[1],
+            False,
+        )
+        return out, None, None
+
+
+def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
+    """Return the gradient by plain torch, where it is differentiated again or transformed."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = logits if again else logits.detach().requires_grad_()
+        value = loss.in_torch(
+            leaf, call.target, call.weight, call.sample_weight, call.ignore_index, call.reduction
+        )
+        (found,) = torch.autograd.grad(value, leaf, grad.to(value.dtype), create_graph=again)
+    return found

@@ -1,0 +1,52 @@
+"""Whether a kernel may read the memory of tensors, or what is computed must be operations of torch."""
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
+from torch.autograd import forward_ad
+
+TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
+_TYPES = (Tensor, torch.nn.Parameter)
+_TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "FUNCTIONAL", "PROXY"))
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Return whether tensors lie in the memory of a CPU, and only autograd follows the operations on them.
+
+    They do not under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and
+    where one is of a subclass of Tensor.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._is_tracing()
+    ):
+        return False
+    for tensor in tensors:  # a loop, as a generator takes longer than the rest
+        if tensor is not None and (type(tensor) not in _TYPES or not tensor.is_cpu):
+            return False
+    return True
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Return whether a tensor stands for another, or its operations are recorded to be done again.
+
+    It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
+    the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode
+    that only observes operations.
+    """
+    return not torch.compiler.is_compiling() and (
+        type(tensor) not in _TYPES
+        or tensor.is_meta
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
+        or forward_ad._current_level >= 0
+        or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACERS)
+    )
+
+
+def is_batched(grad: Tensor) -> bool:
+    """Return whether a gradient stands for several at once, as under `is_grads_batched`."""
+    return is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad)

@@ -1,0 +1,276 @@
+"""How a fused loss is computed: the backend, what it reads of a row of logits, and the plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from equipoise._batch import Targets
+from equipoise.distributed import Run
+from equipoise.kernels import cpu
+from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.dense import Prepared, prepared
+from equipoise.kernels.gate import TRACED
+from equipoise.kernels.program import Compiled
+from equipoise.linear.inputs import Inputs, learns, read_inputs
+from equipoise.linear.plan import Plan, make_plan
+from equipoise.sharded import ShardedBackend
+from equipoise.statistics import RowStatistics, Statistic
+from equipoise.statistics.row import FullLogits, RowFunction
+from equipoise.statistics.states import RowStates, SoftTargets, StateName
+from equipoise.statistics.trace import Trace, states_of
+
+BACKENDS = ("auto", "torch", "cpp", "triton")
+
+
+@final
+@dataclass(frozen=True)
+class Setup:
+    """What is computed of the rows of a head, and how.
+
+    Args:
+        loss: The loss, or None for statistics alone.
+        names: The numbers of the state that are read.
+        separate: Whether the target is kept out of the sums.
+        full_logits: Whether the loss needs complete rows of logits, or has target probabilities.
+        compiled: The loss as a program of the kernel, or None.
+        skip_zero_weight: Whether a row is left out if the weight of its class is 0.
+        targets: The targets and class weights.
+        softcap: Cap s on the logits, s tanh(z / s), or None.
+        backend: What computes the states and their gradient.
+        plan: Blocks.
+        classes: This rank's run of the classes where they are sharded, or None.
+    """
+
+    loss: RowFunction | None
+    names: tuple[StateName, ...]
+    separate: bool
+    full_logits: bool
+    compiled: Compiled | None
+    skip_zero_weight: bool
+    targets: Targets
+    softcap: float | None
+    backend: Backend
+    plan: Plan
+    classes: Run | None
+
+    def block(self, logits: Tensor, rows: slice) -> Block:
+        """Return a block of the logits of some rows."""
+        target = None if self.targets.target is None else self.targets.target[rows]
+        return Block(logits, self.names, self.separate, target, softcap=self.softcap)
+
+    def states(self, numbers: Mapping[StateName, Tensor]) -> RowStates:
+        """Return the states whose numbers (N,) are given."""
+        return RowStates.read(numbers.__getitem__, separate=self.separate)
+
+    def losses(self, states: RowStates, target: Tensor | None) -> Tensor:
+        """Return the losses (N,) of rows, given their states and targets."""
+        assert self.loss is not None
+        weight = self.targets.weight
+        row = RowStatistics(
+            lambda statistic: statistic.finalize(states) * states.valid,
+            num_classes=self.plan.shape[2],
+            class_weight=weight,
+            weight=None if weight is None or target is None else weight[target],
+        )
+        return self.loss.of(row)
+
+
+def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
+    """Return how a loss is computed."""
+    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    targets, soft = inputs.targets, inputs.targets.soft
+    found = prepared(loss, inputs.num_classes, inputs.head.work_dtype, targets.weight)
+    trace, compiled = found.trace, found.compiled
+    full_logits = trace.reads_full_logits or soft is not None
+    if targets.target is None and soft is None and trace.reads_target:
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    _check_row_wise(loss, found, inputs)
+    if soft is not None and soft.requires_grad:
+        raise ValueError(
+            "target must need no gradient in a fused loss, got probabilities that do; pass target.detach(), "
+            "or logits: loss(hidden @ linear_weight.T, target)"
+        )
+    reasons = inputs.reasons()
+    if learns(loss, targets.weight):
+        if full_logits:
+            raise ValueError(
+                "numbers in the loss and class weights must need no gradient with complete rows, got one "
+                "that does; pass logits: loss(hidden @ linear_weight.T, target)"
+            )
+        reasons.append("a number in the loss or a class weight needs a gradient")
+    if full_logits or (name == "cpp" and not fits(trace.states)):
+        name, backend = "torch", TorchBackend()
+    if soft is not None:
+        why_torch = "target holds probabilities"
+    elif compiled is None or name != "cpp":
+        why_torch = trace.reason or f"backend is {name}"
+    else:
+        why_torch = "" if inputs.classes is None else "the classes are sharded"
+    plan = make_plan(inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch)
+    return Setup(
+        loss,
+        trace.states if full_logits else _names(loss, trace, inputs),
+        trace.separate,
+        full_logits,
+        compiled if plan.program else None,
+        found.skips_zero_weight,
+        targets,
+        inputs.softcap,
+        backend if inputs.classes is None else ShardedBackend(backend, inputs.classes),
+        plan,
+        inputs.classes,
+    )
+
+
+def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
+    """Return the numbers of the state that a loss reads, with the soft targets of this call."""
+    if not any(isinstance(name.parameter, SoftTargets) for name in trace.states):
+        return trace.states
+    asked: dict[Statistic, None] = {}
+    weight, ones = inputs.targets.weight, inputs.head.hidden.new_ones(1, dtype=inputs.head.work_dtype)
+
+    def compute(statistic: Statistic) -> Tensor:
+        asked[statistic] = None
+        return ones
+
+    with torch.no_grad():
+        of_row = None if weight is None else ones
+        loss.of(RowStatistics(compute, num_classes=inputs.num_classes, class_weight=weight, weight=of_row))
+    return states_of(tuple(asked), inputs.head.work_dtype)
+
+
+def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
+    """Return how statistics are computed."""
+    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    if inputs.targets.target is None and any(statistic.reads_target for statistic in statistics):
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    names = states_of(statistics, inputs.head.work_dtype)
+    if name == "cpp" and not fits(names):
+        name, backend = "torch", TorchBackend()
+    reasons = ["the statistics may be used in any way"]
+    plan = make_plan(inputs, reasons=reasons, full_logits=False, backend=name, why_torch="there is no loss")
+    separate = any(statistic.separates_target for statistic in statistics)
+    backend = backend if inputs.classes is None else ShardedBackend(backend, inputs.classes)
+    return Setup(
+        None,
+        names,
+        separate,
+        False,
+        None,
+        False,
+        inputs.targets,
+        inputs.softcap,
+        backend,
+        plan,
+        inputs.classes,
+    )
+
+
+def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
+    """Return how `loss.linear(*args, **options)` will be computed, without computing it.
+
+    Args:
+        loss: The loss.
+        args: As for `Loss.linear`.
+        options: As for `Loss.linear`.
+
+    Raises:
+        TypeError: As `Loss.linear`.
+        ValueError: As `Loss.linear`.
+
+    Example:
+        >>> from equipoise.losses import GammaCrossEntropy
+        >>> hidden, weight = torch.randn(6, 4, requires_grad=True), torch.randn(10, 4, requires_grad=True)
+        >>> print(explain(GammaCrossEntropy(0.1), hidden, weight, torch.arange(6), backend="torch"))
+        shape     6 rows, 4 features, 10 classes
+        gradient  forward: the loss is a sum over rows with weights known beforehand
+        backend   torch
+        loss      in torch: backend is torch
+        blocks    6 rows x 10 classes
+        products  3 of 6 x 4 x 10
+        memory    240 bytes for a block of logits (all of them: 240 bytes), 256 bytes for gradients
+    """
+    inputs = read_inputs(loss, *args, **options, alone=True)
+    if inputs.traced:
+        raise ValueError("hidden must not be traced or transformed, got one that is; explain it outside")
+    return setup_of_loss(loss, inputs).plan
+
+
+def check_traced_backend(inputs: Inputs) -> None:
+    """Raise if a backend is named whose work a tracer or transform cannot follow."""
+    if _open(inputs.backend, inputs.head.hidden.device)[0] != "torch" and inputs.backend != "auto":
+        raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out")
+
+
+def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
+    """Return the name of the backend that is used on a device, and the backend."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "triton" or (backend == "auto" and device.type == "cuda"):
+        from equipoise.kernels import triton
+
+        if triton.available(device):
+            return "triton", triton.TritonBackend()
+        if backend == "triton":
+            raise ValueError(
+                f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
+            )
+    if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
+        if device.type == "cpu" and cpu.available():
+            return "cpp", CppBackend()
+        if backend == "cpp":
+            raise ValueError(
+                f"backend must be 'torch' or 'auto' here, got 'cpp', which is not there for {device.type}; "
+                "it is compiled with the package where there is g++ on Linux"
+            )
+    return "torch", TorchBackend()
+
+
+_row_wise: WeakSet[Prepared] = (
+    WeakSet()
+)  # losses without a program that were found to look at one row at a time
+
+
+def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
+    """Raise if the loss of a row depends on the row beside it, computed from made-up statistics.
+
+    A loss that was recorded is elementwise.
+    """
+    if found.trace.program is not None or found in _row_wise:
+        return
+    device, classes, weight = inputs.head.hidden.device, inputs.num_classes, inputs.targets.weight
+    statistics = dict.fromkeys(found.trace.statistics)
+
+    def made_up(*shape: int) -> Tensor:
+        numbers = torch.linspace(
+            0.5, 1.5, torch.Size(shape).numel(), dtype=inputs.head.work_dtype, device=device
+        )
+        return numbers.reshape(shape)
+
+    values = dict(zip(statistics, made_up(max(1, len(statistics)), 2), strict=False))
+    logits = made_up(classes, 2).t() if found.trace.reads_full_logits else None
+    target = torch.tensor([0, classes - 1], device=device)
+
+    def losses(rows: slice) -> Tensor:
+        return loss.of(
+            RowStatistics(
+                lambda statistic: values[statistic][rows],
+                num_classes=classes,
+                class_weight=weight,
+                weight=None if weight is None else weight[target[rows]],
+                full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
+            )
+        )
+
+    with torch.no_grad():
+        both, each = losses(slice(2)), [losses(slice(1)), losses(slice(1, 2))]
+    if both.shape != (2,) or not torch.allclose(both, torch.cat(each), rtol=1e-4, atol=0, equal_nan=True):
+        raise ValueError(
+            f"a fused loss must look at one row at a time, got {loss!r}, whose loss of a row depends on the "
+            "rows beside it; pass logits: loss(hidden @ linear_weight.T, target)"
+        )
+    _row_wise.add(found)

@@ -1,0 +1,232 @@
+"""The states of logits in plain differentiable torch: the reference for every kernel.
+
+Autograd, forward mode, `torch.func`, `torch.compile` and dispatch modes see ordinary operations.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
+from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
+
+
+def partial(
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    separate: bool = False,
+    start: int | None = None,
+    base: Tensor | None = None,
+    min_base: Tensor | None = None,
+) -> RowStates:
+    """Return the states of logits (N, B), a run of the classes.
+
+    Args:
+        logits: Minus infinity masks a class.
+        target: (N,) class of each row, counted over all classes.
+        separate: Whether the target is kept out of the sums.
+        start: Class of the first column; None where all classes are there.
+        base: (N,) what the sums are relative to, at least as large as the largest logit here; None for that.
+        min_base: (N,) the same for the smallest.
+    """
+    others, target_logit = logits, None
+    if separate:
+        assert target is not None
+        # As floats they are compared in the vectors of the logits; integers are too wide when compiled.
+        number = logits.dtype if logits.shape[1] <= 2**24 else torch.int64
+        columns = torch.arange(logits.shape[1], device=logits.device, dtype=number)
+        here = columns == (target - (start or 0)).to(number)[:, None]
+        others = torch.where(here, -torch.inf, logits)
+        target_logit = torch.where(here, logits, 0.0).sum(1)
+        if start is not None:
+            target_logit = torch.where(here.any(1), target_logit, -torch.inf)
+    largest = others.detach().amax(1)
+    highest = largest if target_logit is None else torch.maximum(largest, target_logit.detach())
+    # A bad row is nan in each entry, and so in its gradient. A run of the classes may be masked.
+    usable = highest.isfinite() if start is None else highest < torch.inf
+    scale = torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    if base is None:
+        base = torch.where(largest == -torch.inf, torch.finfo(logits.dtype).min, largest)
+    base = base * scale
+    if target_logit is not None:
+        target_logit = target_logit * scale
+
+    def soft_of(soft: SoftTargets) -> Tensor:
+        table = soft.table.to(logits)
+        if table.ndim == 2:
+            assert target is not None
+            table = table[target]
+        stop = (start or 0) + logits.shape[1]
+        return table[..., start or 0 : stop].expand(logits.shape)
+
+    def target_soft(soft: SoftTargets) -> Tensor:
+        table = soft.table.to(logits)
+        return table[target] if table.ndim == 1 else table[target, target]
+
+    sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
+    return RowStates(Sums(sums.read), target_logit, target_soft, scale if start is None else None)
+
+
+class _Dense:
+    """The sums over the classes of logits (N, B).
+
+    Args:
+        logits: Of the classes that are summed over; minus infinity for the others.
+        scale: (N,) nan for bad rows, else 1.
+        target_logit: (N,), where ranks are read.
+        soft_of: Returns soft targets (N, B).
+        base: (N,) what the sums are relative to.
+        min_base: (N,) the same for the smallest logit, or None for that here.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        scale: Tensor,
+        target_logit: Tensor | None,
+        soft_of: Callable[[SoftTargets], Tensor],
+        base: Tensor,
+        min_base: Tensor | None,
+    ) -> None:
+        self._logits, self._scale = logits, scale
+        self._target_logit, self._soft_of = target_logit, soft_of
+        self._min_base = min_base
+        self._base = base
+        self._gap = logits - base[:, None]
+        self._first = self._gap == 0  # a comparison of the gap is made again in the backward pass, not kept
+        self._exp: dict[float, Tensor] = {}
+
+    def _power(self, scale: float) -> Tensor:
+        if scale not in self._exp:
+            self._exp[scale] = torch.exp(self._gap if scale == 1 else scale * self._gap)
+        return self._exp[scale]
+
+    def _split(self, kind: str, terms: Tensor) -> Tensor:
+        """Sum terms over the classes at the base, or over those below it."""
+        first = kind.startswith("max")
+        return torch.where(self._first, terms if first else 0.0, 0.0 if first else terms).sum(1)
+
+    def read(self, name: StateName) -> Tensor:
+        """Return one number (N,) of the state."""
+        kind, parameter = name
+        if kind == "base":
+            return self._base
+        if kind in ("max_exp", "rest_exp"):
+            assert isinstance(parameter, float | int)
+            return self._split(kind, self._power(parameter))
+        if kind in ("max_gap", "rest_gap"):
+            return self._split(kind, self._gap.clamp(min=-FAR) * self._power(1.0))
+        if kind == "max_square":
+            return self._split(kind, self._gap.clamp(min=-FAR).square())  # a gap of -inf has no square
+        z = self._logits * self._scale[:, None]
+        if kind in ("min_base", "min_exp"):
+            return self._smallest(kind, z)
+        if kind == "greater":
+            assert self._target_logit is not None
+            return (z > self._target_logit[:, None]).sum(1).to(z.dtype)
+        masked = z == -torch.inf
+        if kind == "sum_logit":
+            return torch.where(masked, 0.0, z).sum(1)
+        if kind == "count":
+            return (~masked).sum(1).to(z.dtype)
+        assert isinstance(parameter, SoftTargets), kind
+        soft = torch.where(masked, 0.0, self._soft_of(parameter))
+        if kind.endswith("gap"):
+            soft = soft * (z - self._base[:, None]).clamp(min=-finite_limit(z.dtype))
+        return self._split(kind, soft)
+
+    def _smallest(self, kind: str, z: Tensor) -> Tensor:
+        least = self._min_base
+        if least is None:
+            lowest = torch.where(z == -torch.inf, torch.inf, z).detach().amin(1)
+            least = torch.where(lowest == torch.inf, torch.finfo(z.dtype).max, lowest)
+        if kind == "min_base":
+            return least
+        equal = z == least[:, None]
+        return torch.where(equal, torch.exp(torch.where(equal, z - least[:, None], 0.0)), 0.0).sum(1)
+
+
+def row_statistics(
+    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None
+) -> RowStatistics:
+    """Return what a loss may ask of logits, in plain differentiable torch.
+
+    Args:
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None for losses that need none.
+        weight: (C,) weight of each class.
+    """
+    held: dict[bool, RowStates] = {}
+
+    def compute(statistic: Statistic) -> Tensor:
+        if target is None and statistic.reads_target:
+            raise ValueError("target must be given, got None; only penalties can do without one")
+        separate = statistic.separates_target
+        if True not in held and (separate or False not in held):
+            held[separate] = partial(logits, target, separate=separate)
+        states = held[True] if True in held else held[False]
+        return statistic.finalize(states) * states.valid
+
+    return RowStatistics(
+        compute,
+        num_classes=logits.shape[1],
+        class_weight=weight,
+        weight=None if weight is None or target is None else weight[target],
+        full_logits=None if target is None else FullLogits(marked(logits), target),
+    )
+
+
+def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
+    """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
+    logits = marked(logits)
+
+    def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+        return row_statistics(logits, target).compute(statistic)
+
+    return RowStatistics(
+        lambda statistic: statistic.for_each_class(logits, compute),
+        num_classes=logits.shape[1],
+        class_weight=weight,
+        weight=weight,
+        full_logits=FullLogits(logits, None),
+    )
+
+
+def losses_of_logits(
+    loss: RowFunction,
+    logits: Tensor,
+    target: Tensor | None = None,
+    soft: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Return the losses (N,) of logits in plain differentiable torch.
+
+    Args:
+        loss: The loss.
+        logits: (N, C) floating; minus infinity masks a class.
+        target: (N,) integer class, or None for losses that need none.
+        soft: (N, C) probabilities of the target, over which the loss is expected, or None.
+        weight: (C,) weight of each class.
+    """
+    if soft is None:
+        row = row_statistics(logits, target, weight=weight)
+        losses = loss.of(row)
+    else:
+        row = row_statistics_for_each_class(logits, weight=weight)
+        losses = (soft * loss.of(row)).sum(1)
+    return losses * _scale(logits)[:, 0] if row.reads_full_logits else losses
+
+
+def marked(logits: Tensor) -> Tensor:
+    """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
+    return logits * _scale(logits)
+
+
+def _scale(logits: Tensor) -> Tensor:
+    """Return 1 (N, 1) for rows that have a class and neither nan nor plus infinity, else nan."""
+    usable = logits.detach().amax(1, keepdim=True).isfinite()
+    return torch.where(usable, 1.0, torch.nan).to(logits.dtype)

@@ -1,0 +1,178 @@
+"""What a loss may ask of a row of logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+from torch import Tensor
+
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
+from equipoise.statistics.mean import ClassCount, MeanLogit
+from equipoise.statistics.soft_target import ExpectedLogProb
+from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
+from equipoise.statistics.states import finite_limit
+
+
+@final
+class RowStatistics:
+    """What a loss may ask of its row of logits; write the loss as if for one row.
+
+    The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with
+    every class in turn as the target: what depends on the target then has shape (N, C), everything else (N,
+    1), and an elementwise loss needs no change.
+
+    Args:
+        compute: Returns a statistic. The only thing that differs between dense, fused and sharded rows.
+        num_classes: C, the masked ones included.
+        class_weight: (C,) weight of each class, or None.
+        weight: (N,) class weight of each target, or (C,) for every target; None without class weights.
+        full_logits: The logits and the target, for the few losses that need every logit; None where they are
+            never held at once.
+
+    Attributes:
+        reads_full_logits: Whether `full_logits` was read.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Statistic], Tensor],
+        *,
+        num_classes: int,
+        class_weight: Tensor | None = None,
+        weight: Tensor | None = None,
+        full_logits: "FullLogits | None" = None,
+    ) -> None:
+        self._compute = compute
+        self._computed: dict[Statistic, Tensor] = {}
+        self._full_logits = full_logits
+        self._weight = weight
+        self.reads_full_logits = False
+        self.num_classes = num_classes
+        self.class_weight = class_weight
+
+    def compute(self, statistic: Statistic, /) -> Tensor:
+        """Return a statistic, computed once however often it is asked for."""
+        if statistic not in self._computed:
+            self._computed[statistic] = self._compute(statistic)
+        return self._computed[statistic]
+
+    def log_odds(self, scale: float = 1.0) -> Tensor:
+        """Log odds of the target; `sigmoid` of it is p_y, and `sigmoid` of minus it 1 - p_y."""
+        return self.compute(LogOdds(scale))
+
+    def lse(self, scale: float = 1.0) -> Tensor:
+        """Log-sum-exp of the logits times `scale`."""
+        return self.compute(LogSumExp(scale))
+
+    def logsumexp_gap(self, scale: float = 1.0, *, exclude_target: bool = False) -> Tensor:
+        """Log-sum-exp of the logits times `scale`, less the largest of these; 0 where one has everything."""
+        return self.compute(LogSumExpGap(scale, exclude_target))
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the probabilities, in nats."""
+        return self.compute(Entropy())
+
+    @property
+    def mean_logit(self) -> Tensor:
+        """Mean logit over the classes that are not masked."""
+        return self.compute(MeanLogit())
+
+    @property
+    def largest(self) -> Tensor:
+        """Largest logit."""
+        return self.compute(Largest())
+
+    @property
+    def smallest(self) -> Tensor:
+        """Smallest logit of the classes that are not masked."""
+        return self.compute(Smallest())
+
+    @property
+    def margin(self) -> Tensor:
+        """How far the target's logit lies above the largest of the others."""
+        return self.compute(Margin())
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the target is the likeliest class; not where it shares that with another."""
+        return self.margin > 0
+
+    @property
+    def rank(self) -> Tensor:
+        """How many classes are likelier than the target; without a gradient."""
+        return self.compute(Rank()).detach()
+
+    @property
+    def class_count(self) -> Tensor:
+        """Number of classes that are not masked; without a gradient, as zero times infinity is none."""
+        return self.compute(ClassCount()).detach()
+
+    def expected_log_prob(self, table: Tensor, /) -> Tensor:
+        """Expected log-probability under soft targets: (C, C) with a row per class, or (C,) for all."""
+        return self.compute(ExpectedLogProb(table))
+
+    @property
+    def weight(self) -> Tensor:
+        """Class weight of the target, (N,), or (C,) for every target."""
+        if self._weight is None:
+            raise ValueError("class_weight must be given to weigh a row, got None")
+        return self._weight
+
+    @property
+    def full_logits(self) -> "FullLogits":
+        """Every logit of the row and the target, for losses no statistic can serve."""
+        self.reads_full_logits = True
+        if self._full_logits is None:
+            raise NotImplementedError(
+                "the logits of a row must be complete for this loss, got them in parts; pass logits"
+            )
+        return self._full_logits
+
+
+@final
+@dataclass(frozen=True)
+class FullLogits:
+    """The logits of complete rows beside their targets.
+
+    Args:
+        logits: (N, C).
+        target: (N,), or None to take every class in turn as the target.
+    """
+
+    logits: Tensor
+    target: Tensor | None
+
+    @property
+    def classes(self) -> Tensor:
+        """Logits, (N, C) or (N, 1, C) for every target; masked ones are finite but beyond reach."""
+        bounded = self.logits.clamp(min=-finite_limit(self.logits.dtype))
+        return bounded if self.target is not None else bounded[:, None]
+
+    @property
+    def target_logit(self) -> Tensor:
+        """The target's logit, (N, 1), or (N, C, 1) for every target."""
+        classes = self.classes
+        return classes.mT if self.target is None else classes.gather(1, self.target[:, None])
+
+    def rows(self, matrix: Tensor, /) -> Tensor:
+        """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
+        return matrix[None] if self.target is None else matrix[self.target]
+
+
+class RowFunction(Protocol):
+    """What has a loss per row: every `RowLoss`, and a sum of them."""
+
+    def of(self, row: RowStatistics, /) -> Tensor:
+        """Return the loss of each row."""
+        ...
+
+    def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
+        """Return the pairs (coefficient, loss) it is the sum of."""
+        ...
+
+
+def applies_class_weight(loss: Any) -> bool:
+    """Whether a row may count for something though the weight of its class is 0."""
+    return any(getattr(term, "applies_class_weight", False) for _, term in loss.terms())

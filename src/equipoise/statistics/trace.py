@@ -1,0 +1,162 @@
+"""Records what a loss computes from the states of a row.
+
+A loss, and `finalize` of the statistics it asks for, are elementwise. Run on made-up numbers while a mode
+of torch watches, they leave a program: a list of elementwise instructions from the numbers of a state to the
+loss. A kernel runs the program without knowing any statistic or loss.
+"""
+
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.record import NotRecordableError, Program, Recorder
+from equipoise.statistics.reference import row_statistics
+from equipoise.statistics.row import RowFunction, RowStatistics
+from equipoise.statistics.states import RowStates, StateName
+
+ROWS = 3, 5  # made-up rows of two recordings, which differ where a loss depends on their number
+
+
+@final
+@dataclass(frozen=True)
+class Trace:
+    """What a loss asks of its rows, and the program it comes to.
+
+    Args:
+        statistics: In the order it asked for them.
+        reads_full_logits: Whether it needs complete rows of logits.
+        states: What `finalize` of the statistics reads.
+        program: None where the loss cannot be recorded.
+        reason: Why there is none.
+    """
+
+    statistics: tuple[Statistic, ...]
+    reads_full_logits: bool
+    states: tuple[StateName, ...]
+    program: Program | None
+    reason: str = ""
+
+    @property
+    def separate(self) -> bool:
+        """Whether a statistic keeps the target out of the sums."""
+        return any(statistic.separates_target for statistic in self.statistics)
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether a statistic depends on the target, or complete rows are read."""
+        return self.reads_full_logits or any(statistic.reads_target for statistic in self.statistics)
+
+
+def trace(
+    loss: RowFunction, num_classes: int, dtype: torch.dtype, class_weight: Tensor | None = None
+) -> Trace:
+    """Return what a loss asks of rows of so many classes, and its program.
+
+    An error of the loss itself is raised as it is.
+
+    Args:
+        loss: The loss.
+        num_classes: C.
+        dtype: Of the statistics.
+        class_weight: (C,) weights, whose values do not matter; None where there are none.
+    """
+    class_weight = None if class_weight is None else class_weight.detach()
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _no_hooks():
+        statistics, full = _statistics(loss, num_classes, dtype, class_weight)
+        read = states_of(statistics, dtype)
+        if full or not statistics:
+            reason = "it reads complete rows of logits" if full else "it reads no statistic"
+            return Trace(statistics, full, read, None, reason)
+        separate = any(statistic.separates_target for statistic in statistics)
+        try:
+            drawn = _random_state()
+            first, second = (
+                _record(loss, num_classes, Recorder(rows, dtype), class_weight, separate) for rows in ROWS
+            )
+            if first != second or drawn != _random_state():
+                raise NotRecordableError("it is not the same each time")
+        except NotRecordableError as error:
+            return Trace(statistics, full, read, None, str(error))
+    return Trace(statistics, full, read, first)
+
+
+def _no_hooks() -> AbstractContextManager[Any]:
+    """Keep what is saved here from the hooks of saved tensors, which would count it."""
+    if torch._C._autograd._saved_tensors_hooks_is_enabled():  # pyright: ignore[reportAttributeAccessIssue]
+        return torch.autograd.graph.saved_tensors_hooks(_same, _same)
+    return nullcontext()
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _random_state() -> tuple[Any, ...]:
+    return torch.get_rng_state().numpy().tobytes(), random.getstate()
+
+
+def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[StateName, ...]:
+    """Return what `finalize` of statistics reads, of states that may be merged, in one order."""
+    names: dict[StateName, None] = {}
+
+    def read(name: StateName) -> Tensor:
+        names[name] = None
+        return torch.ones(1, dtype=dtype)
+
+    separate = any(statistic.separates_target for statistic in statistics)
+    states = RowStates.read(read, separate=separate, parts=2)  # what is merged is read too
+    for statistic in statistics:
+        statistic.finalize(states)
+    for name in (StateName("base"), StateName("max_exp", 1.0)):  # which tell whether a row is valid
+        names[name] = None
+    return tuple(sorted(names, key=lambda name: (name.kind, str(name.parameter))))
+
+
+def _statistics(
+    loss: RowFunction, num_classes: int, dtype: torch.dtype, class_weight: Tensor | None
+) -> tuple[tuple[Statistic, ...], bool]:
+    """Return the statistics that a loss asks for, and whether it reads full logits."""
+    found: list[Statistic] = []
+    logits = torch.zeros(ROWS[0], num_classes, dtype=dtype, requires_grad=True)
+    target = torch.zeros(ROWS[0], dtype=torch.long)
+    weight = None if class_weight is None else torch.ones(num_classes, dtype=dtype)
+    true = row_statistics(logits, target, weight=weight)
+
+    def compute(statistic: Statistic) -> Tensor:
+        found.append(statistic)
+        return true.compute(statistic)
+
+    row = RowStatistics(
+        compute,
+        num_classes=num_classes,
+        class_weight=class_weight,
+        weight=None if weight is None else true.weight,
+        full_logits=true.full_logits,
+    )
+    loss.of(row)
+    return tuple(found), row.reads_full_logits
+
+
+def _record(
+    loss: RowFunction,
+    num_classes: int,
+    recorder: Recorder,
+    class_weight: Tensor | None,
+    separate: bool,
+) -> Program:
+    with recorder:
+        states = RowStates.read(recorder.input, separate=separate)
+        row = RowStatistics(
+            lambda statistic: statistic.finalize(states),
+            num_classes=num_classes,
+            class_weight=class_weight,
+            weight=None if class_weight is None else recorder.input(StateName("class_weight")),
+        )
+        result = loss.of(row)
+    return recorder.program(result, separate, class_weight)
