@@ -28,6 +28,7 @@ from equipoise.kernels.gate import is_plain
 from equipoise.statistics import Rank, RowStatistics, Statistic
 from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.statistics.trace import statistics_of_call
 
 
 class _LossClass(ABCMeta):
@@ -213,7 +214,7 @@ class Loss(metaclass=_LossClass):
             True
         """
         return linear.reduced(
-            self,
+            _of_rows(self),
             hidden,
             linear_weight,
             target,
@@ -405,7 +406,8 @@ def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
     """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.shard is not None and batch.soft is None:
         trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
-        return loss.of(rows_of(batch, trace.statistics))
+        read = statistics_of_call(loss, trace, batch.num_classes, batch.weight, batch.logits)
+        return loss.of(rows_of(batch, read))
     return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
 
 
