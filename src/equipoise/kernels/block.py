@@ -287,6 +287,7 @@ class CppBackend:
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
         """Return the numbers (N,) of the state."""
+        block = _with_contiguous_target(block)
         program, names, table = _request(block.names, block)
         out = block.logits.new_empty(len(names), len(block.logits), dtype=block.dtype)
         if not cpu.library().equipoise_states(ctypes.addressof(program), _pack(block, table), out.data_ptr()):
@@ -300,6 +301,7 @@ class CppBackend:
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
     ) -> None:
         """Write the gradient of the logits to `out`."""
+        block = _with_contiguous_target(block)
         program, names, table = _request([n for n in grads if n.kind not in CONSTANTS], block)
         constants = [BASE, MIN_BASE][: 1 + any(name.kind == "min_exp" for name in names)]
         kept = torch.stack(
@@ -340,6 +342,8 @@ def losses_by_program(
         skip_zero_weight: Whether a row is left out if the weight of its class is 0.
         out: (N, C) where the gradient of the logits goes, which may be the logits; None for no gradient.
     """
+    block, factor = _with_contiguous_target(block), factor.contiguous()
+    weight = None if weight is None else weight.contiguous()
     losses, sums = torch.empty_like(factor), (ctypes.c_double * 2)()
     table = compiled.table(weight, block.dtype)
     library, address = cpu.library(), ctypes.addressof(sums)
@@ -351,6 +355,13 @@ def losses_by_program(
         written = out.data_ptr(), out.stride(0), out.dtype == block.dtype
         library.equipoise_losses_and_gradient(*head, None, 1.0, to, *written, address)
     return losses
+
+
+def _with_contiguous_target(block: Block) -> Block:
+    """Return the block with its targets side by side, as the kernel reads them."""
+    if block.target is None or block.target.is_contiguous():
+        return block
+    return replace(block, target=block.target.contiguous())
 
 
 def _pack(block: Block, table: Tensor | None) -> bytes:

@@ -20,8 +20,8 @@ from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction
-from equipoise.statistics.states import RowStates, SoftTargets, StateName
-from equipoise.statistics.trace import Trace, states_of
+from equipoise.statistics.states import RowStates, StateName
+from equipoise.statistics.trace import Trace, states_of, statistics_of_call
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 
@@ -128,19 +128,10 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
 
 def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
     """Return the numbers of the state that a loss reads, with the soft targets of this call."""
-    if not any(isinstance(name.parameter, SoftTargets) for name in trace.states):
-        return trace.states
-    asked: dict[Statistic, None] = {}
-    weight, ones = inputs.targets.weight, inputs.head.hidden.new_ones(1, dtype=inputs.head.work_dtype)
-
-    def compute(statistic: Statistic) -> Tensor:
-        asked[statistic] = None
-        return ones
-
-    with torch.no_grad():
-        of_row = None if weight is None else ones
-        loss.of(RowStatistics(compute, num_classes=inputs.num_classes, class_weight=weight, weight=of_row))
-    return states_of(tuple(asked), inputs.head.work_dtype)
+    head = inputs.head
+    like = head.hidden.new_empty(0, dtype=head.work_dtype)
+    read = statistics_of_call(loss, trace, inputs.num_classes, inputs.targets.weight, like)
+    return states_of(read, head.work_dtype)
 
 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:

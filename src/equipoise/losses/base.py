@@ -28,6 +28,7 @@ from equipoise.kernels.gate import is_plain
 from equipoise.statistics import Rank, RowStatistics, Statistic
 from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.statistics.trace import statistics_of_call
 
 
 class _LossClass(ABCMeta):
@@ -312,7 +313,8 @@ class BatchLoss(Loss):
     """A penalty on the batch as a whole, such as how evenly its rows share the classes.
 
     A subclass is a frozen dataclass with one method, `of_batch`. Under reduction "mean" it counts once; under
-    "sum" as often as there are rows, so that the sum over a count is the mean.
+    "sum" as often as there are rows, so that the sum over a count is the mean. Where no row counts the sum is
+    0 and the mean nan, as those of a `RowLoss`.
     """
 
     @abstractmethod
@@ -329,8 +331,12 @@ class BatchLoss(Loss):
         if batch.sample_weight is not None:
             weight = weight * batch.sample_weight
         total = weight.sum()
-        value = self.of_batch(batch.logits, weight / total)
-        return value * total if reduction == "sum" else value
+        empty = (
+            total == 0
+        )  # then the shares are equal, so that the value is finite and its gradient times 0 is 0
+        share = torch.where(empty, 1.0, weight) / torch.where(empty, len(weight), total)
+        value = self.of_batch(batch.logits, share)
+        return value * total if reduction == "sum" else torch.where(empty, torch.nan, value)
 
 
 @final
@@ -405,7 +411,8 @@ def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
     """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.shard is not None and batch.soft is None:
         trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
-        return loss.of(rows_of(batch, trace.statistics))
+        read = statistics_of_call(loss, trace, batch.num_classes, batch.weight, batch.logits)
+        return loss.of(rows_of(batch, read))
     return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
 
 

@@ -18,7 +18,7 @@ from equipoise.statistics.base import Statistic
 from equipoise.statistics.record import NotRecordableError, Program, Recorder
 from equipoise.statistics.reference import row_statistics
 from equipoise.statistics.row import RowFunction, RowStatistics
-from equipoise.statistics.states import RowStates, StateName
+from equipoise.statistics.states import RowStates, SoftTargets, StateName
 
 ROWS = 3, 5  # made-up rows of two recordings, which differ where a loss depends on their number
 
@@ -84,6 +84,35 @@ def trace(
         except NotRecordableError as error:
             return Trace(statistics, full, read, None, str(error))
     return Trace(statistics, full, read, first)
+
+
+def statistics_of_call(
+    loss: RowFunction, found: Trace, num_classes: int, class_weight: Tensor | None, like: Tensor
+) -> tuple[Statistic, ...]:
+    """Return the statistics that a loss reads in a call, each once.
+
+    Those of its trace have the class weights of another call as their soft targets.
+
+    Args:
+        loss: The loss.
+        found: Its trace.
+        num_classes: C.
+        class_weight: (C,) weights of the call, or None.
+        like: A tensor of the dtype and device of the statistics.
+    """
+    if not any(isinstance(name.parameter, SoftTargets) for name in found.states):
+        return found.statistics
+    read: dict[Statistic, None] = {}
+    ones = like.new_ones(1)
+
+    def compute(statistic: Statistic) -> Tensor:
+        read[statistic] = None
+        return ones
+
+    with torch.no_grad():
+        weight = None if class_weight is None else ones
+        loss.of(RowStatistics(compute, num_classes=num_classes, class_weight=class_weight, weight=weight))
+    return tuple(read)
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
