@@ -38,6 +38,8 @@ def partial(
         # As floats they are compared in the vectors of the logits; integers are too wide when compiled.
         number = logits.dtype if logits.shape[1] <= 2**24 else torch.int64
         columns = torch.arange(logits.shape[1], device=logits.device, dtype=number)
+        # `as_strided` has a compiler keep them in memory; it would count them anew beside each logit.
+        columns = columns.as_strided(columns.shape, (1,))
         here = columns == (target - (start or 0)).to(number)[:, None]
         others = torch.where(here, -torch.inf, logits)
         target_logit = torch.where(here, logits, 0.0).sum(1)
@@ -67,7 +69,7 @@ def partial(
         return table[target] if table.ndim == 1 else table[target, target]
 
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
-    return RowStates(Sums(sums.read), target_logit, target_soft, scale if start is None else None)
+    return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, scale if start is None else None)
 
 
 class _Dense:
@@ -96,8 +98,8 @@ class _Dense:
         self._min_base = min_base
         self._base = base
         self._gap = logits - base[:, None]
-        self._first = self._gap == 0  # a comparison of the gap is made again in the backward pass, not kept
         self._exp: dict[float, Tensor] = {}
+        self._excess_exp: dict[float, Tensor] = {}
 
     def _power(self, scale: float) -> Tensor:
         if scale not in self._exp:
@@ -107,7 +109,14 @@ class _Dense:
     def _split(self, kind: str, terms: Tensor) -> Tensor:
         """Sum terms over the classes at the base, or over those below it."""
         first = kind.startswith("max")
-        return torch.where(self._first, terms if first else 0.0, 0.0 if first else terms).sum(1)
+        at_base = self._gap == 0  # of the gap, as that is compared again in the backward pass, not kept
+        return torch.where(at_base, terms if first else 0.0, 0.0 if first else terms).sum(1)
+
+    def excess_exp(self, scale: float) -> Tensor:
+        """Return the sum of e^(scale (z - base)) over all classes, less 1."""
+        if scale not in self._excess_exp:
+            self._excess_exp[scale] = self._power(scale).sum(1) - 1
+        return self._excess_exp[scale]
 
     def read(self, name: StateName) -> Tensor:
         """Return one number (N,) of the state."""
