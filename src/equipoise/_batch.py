@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from equipoise.distributed import Shard, full_tensor, is_dtensor, refuse_mask, shard_of
-from equipoise.kernels.gate import is_plain
+from equipoise.kernels.gate import is_plain, obstacle
 from equipoise.masking import apply_mask
 
 Reduction = Literal["none", "mean", "sum"]
@@ -151,7 +151,7 @@ def kernel_rows(
 
     None where the kernel cannot take them, or `read_batch` has more to check.
     """
-    if type(ignore_index) is not int or not is_plain(logits, target, weight, sample_weight):
+    if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
         return None
     shape, rows = logits.shape, logits
     if len(shape) == 2:

@@ -167,7 +167,7 @@ class _MergedStates(torch.autograd.Function):
         separate: bool,
         classes: Run,
     ) -> tuple[Tensor, ...]:
-        backend = ShardedBackend(_local_backend(logits, names), classes)
+        backend = ShardedBackend(local_backend(logits, names), classes)
         found = backend.states(Block(logits, names, separate, target))
         numbers = [found[name] for name in names]
         ctx.mark_non_differentiable(
@@ -194,7 +194,7 @@ class _MergedStates(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
+def local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
     """Return what computes a rank's states of dense logits."""
     if logits.is_cuda and triton.available(logits.device):
         return triton.TritonBackend()

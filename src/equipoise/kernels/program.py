@@ -10,6 +10,8 @@ from equipoise.kernels import cpu
 from equipoise.statistics.record import Operand, Program, uses
 from equipoise.statistics.states import SoftTargets, StateName
 
+TOO_MUCH = f"it reads more than {cpu.SCALES} scales or one table of soft targets"  # where `fits` is false
+
 
 @final
 class Compiled:

@@ -14,7 +14,7 @@ from equipoise.kernels import cpu
 from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fits
 from equipoise.kernels.dense import Prepared, prepared
 from equipoise.kernels.gate import TRACED
-from equipoise.kernels.program import Compiled
+from equipoise.kernels.program import TOO_MUCH, Compiled
 from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
@@ -81,7 +81,7 @@ class Setup:
 
 def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     """Return how a loss is computed."""
-    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    name, backend, why_torch = _open(inputs.backend, inputs.head.hidden.device)
     targets, soft = inputs.targets, inputs.targets.soft
     found = prepared(loss, inputs.num_classes, inputs.head.work_dtype, targets.weight)
     trace, compiled = found.trace, found.compiled
@@ -103,13 +103,15 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
             )
         reasons.append("a number in the loss or a class weight needs a gradient")
     if full_logits or (name == "cpp" and not fits(trace.states)):
-        name, backend = "torch", TorchBackend()
+        name, backend, why_torch = "torch", TorchBackend(), TOO_MUCH
     if soft is not None:
         why_torch = "target holds probabilities"
-    elif compiled is None or name != "cpp":
-        why_torch = trace.reason or f"backend is {name}"
-    else:
-        why_torch = "" if inputs.classes is None else "the classes are sharded"
+    elif name != "cpp":
+        why_torch = trace.reason or why_torch
+    elif compiled is None:
+        why_torch = found.reason
+    elif inputs.classes is not None:
+        why_torch = "the classes are sharded"
     plan = make_plan(inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch)
     return Setup(
         loss,
@@ -136,7 +138,7 @@ def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, 
 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
     """Return how statistics are computed."""
-    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    name, backend, _ = _open(inputs.backend, inputs.head.hidden.device)
     if inputs.targets.target is None and any(statistic.reads_target for statistic in statistics):
         raise ValueError("target must be given, got None; only penalties can do without one")
     names = states_of(statistics, inputs.head.work_dtype)
@@ -197,28 +199,31 @@ def check_traced_backend(inputs: Inputs) -> None:
         raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out")
 
 
-def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
-    """Return the name of the backend that is used on a device, and the backend."""
+def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
+    """Return the name of the backend that is used on a device, the backend, and why it is not "cpp"."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    why_torch = f"there is no kernel for {device.type}" if backend == "auto" else f"backend is {backend}"
     if backend == "triton" or (backend == "auto" and device.type == "cuda"):
         from equipoise.kernels import triton
 
         if triton.available(device):
-            return "triton", triton.TritonBackend()
+            return "triton", triton.TritonBackend(), "backend is triton"
         if backend == "triton":
             raise ValueError(
                 f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
             )
+        why_torch = "Triton does not run here"
     if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
         if device.type == "cpu" and cpu.available():
-            return "cpp", CppBackend()
+            return "cpp", CppBackend(), ""
         if backend == "cpp":
             raise ValueError(
                 f"backend must be 'torch' or 'auto' here, got 'cpp', which is not there for {device.type}; "
                 "it is compiled with the package where there is g++ on Linux"
             )
-    return "torch", TorchBackend()
+        why_torch = cpu.MISSING
+    return "torch", TorchBackend(), why_torch
 
 
 _row_wise: WeakSet[Prepared] = (

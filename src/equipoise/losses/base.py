@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Never, NoReturn, final
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import linear, sharded
+from equipoise import linear
 from equipoise._batch import (
     IGNORE_INDEX,
     Batch,
@@ -24,11 +24,19 @@ from equipoise._batch import (
 )
 from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
+<<<<<<< HEAD
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics import Rank, RowStatistics, Statistic
 from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import statistics_of_call
+=======
+from equipoise.kernels.dense import Call
+from equipoise.kernels.log import log_backend
+from equipoise.losses.rows import backend_of, kernel_call, losses_in_torch, read, reduced_rows
+from equipoise.statistics import RowStatistics
+from equipoise.statistics.row import applies_class_weight
+>>>>>>> h_fast
 
 
 class _LossClass(ABCMeta):
@@ -97,9 +105,12 @@ class Loss(metaclass=_LossClass):
         check_reduction(reduction)
         if mask is None and self._is_row_loss():
             rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
-            value = None if rows is None else dense.reduced(_of_rows(self), *rows, ignore_index, reduction)
-            if value is not None:
-                return value.reshape(target_shape(logits)) if value.ndim else value
+            if rows is not None:
+                call = dense.kernel_call(_of_rows(self), *rows, ignore_index, reduction)
+                if isinstance(call, Call):
+                    log_backend("loss", self, logits, "cpp")
+                    value = dense.compute(_of_rows(self), rows[0], call)
+                    return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
             return untraced(
@@ -111,23 +122,11 @@ class Loss(metaclass=_LossClass):
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
-        batch = read_batch(
-            logits,
-            target,
-            weight,
-            ignore_index,
-            sample_weight,
-            mask,
-            applies_class_weight=applies_class_weight(self),
-        )
-        if reduction == "none" and not self._is_row_loss():
-            [mixing, *_] = [term for _, term in self.terms() if not isinstance(term, RowLoss)]
-            raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; "
-                "it looks at the batch as a whole"
-            )
+        batch = read(self, logits, target, weight, sample_weight, mask, ignore_index, reduction)
         with no_autocast(batch.logits.device):
-            return self._reduced(batch.gathered() if _needs_all_classes(self, batch) else batch, reduction)
+            call = kernel_call(self, batch, reduction)
+            log_backend("loss", self, logits, *backend_of(self, batch, call))
+            return self._reduced(batch, reduction, call)
 
     def in_torch(
         self,
@@ -141,7 +140,7 @@ class Loss(metaclass=_LossClass):
         """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
         applies = applies_class_weight(self)
         batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
-        losses = _losses_in_torch(_of_rows(self), batch)
+        losses = losses_in_torch(_of_rows(self), batch)
         return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
     def linear(
@@ -241,8 +240,8 @@ class Loss(metaclass=_LossClass):
         """Return whether each row has a loss of its own."""
 
     @abstractmethod
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        """Return the reduced loss of a batch."""
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
+        """Return the reduced loss of a batch, given the kernel's call for its rows, or why there is none."""
 
     def __add__(self, other: object) -> "Sum":
         if not isinstance(other, Loss):
@@ -305,8 +304,8 @@ class RowLoss(Loss):
     def _is_row_loss(self) -> bool:
         return True
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return _reduced_rows(self, batch, reduction)
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
+        return reduced_rows(self, batch, reduction, call)
 
 
 class BatchLoss(Loss):
@@ -324,7 +323,7 @@ class BatchLoss(Loss):
     def _is_row_loss(self) -> bool:
         return False
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
         weight = batch.mean_weight(batch.logits)
         if weight is None:
             weight = torch.ones_like(batch.logits[:, 0])
@@ -363,14 +362,14 @@ class Sum(Loss):
     def _is_row_loss(self) -> bool:
         return all(term._is_row_loss() for _, term in self.parts)
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
         parts = [
-            coefficient * term._reduced(batch, reduction)
+            coefficient * term._reduced(batch, reduction, call)
             for coefficient, term in self.parts
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(_reduced_rows(self, batch, reduction))
+            parts.append(reduced_rows(self, batch, reduction, call))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -397,6 +396,7 @@ def _of_rows(loss: Loss) -> Any:
     return loss
 
 
+<<<<<<< HEAD
 def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
     """Return the reduced loss of the terms of a loss that look at one row at a time."""
     inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
@@ -438,6 +438,8 @@ def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
     return trace.reads_full_logits or Rank() in trace.statistics
 
 
+=======
+>>>>>>> h_fast
 def check_loss(name: str, value: object, rule: str) -> Loss:
     """Return a value if it is a loss; `rule` says what it must be."""
     if not isinstance(value, Loss):
