@@ -24,19 +24,11 @@ from equipoise._batch import (
 )
 from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
-<<<<<<< HEAD
-from equipoise.kernels.gate import is_plain
-from equipoise.statistics import Rank, RowStatistics, Statistic
-from equipoise.statistics.reference import losses_of_logits, row_statistics
-from equipoise.statistics.row import RowFunction, applies_class_weight
-from equipoise.statistics.trace import statistics_of_call
-=======
 from equipoise.kernels.dense import Call
 from equipoise.kernels.log import log_backend
 from equipoise.losses.rows import backend_of, kernel_call, losses_in_torch, read, reduced_rows
 from equipoise.statistics import RowStatistics
 from equipoise.statistics.row import applies_class_weight
->>>>>>> h_fast
 
 
 class _LossClass(ABCMeta):
@@ -396,50 +388,6 @@ def _of_rows(loss: Loss) -> Any:
     return loss
 
 
-<<<<<<< HEAD
-def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
-    """Return the reduced loss of the terms of a loss that look at one row at a time."""
-    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
-    if batch.shard is None and batch.soft is None and is_plain(*inputs):
-        value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
-        if value is not None:
-            return value.reshape(batch.shape) if reduction == "none" else value
-    return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
-
-
-def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
-    if batch.shard is not None and batch.soft is None:
-        trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
-        read = statistics_of_call(loss, trace, batch.num_classes, batch.weight, batch.logits)
-        return loss.of(rows_of(batch, read))
-    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
-
-
-def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
-    """Return what a loss may ask of a batch against its class indices.
-
-    Args:
-        batch: Without target probabilities.
-        statistics: Those that are asked for; where ranks share the classes there are no others.
-    """
-    if batch.shard is None:
-        return row_statistics(batch.logits, batch.target, weight=batch.weight)
-    return sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, statistics)
-
-
-def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
-    """Return whether parts of the classes would not do where ranks share them."""
-    if batch.shard is None:
-        return False
-    if batch.soft is not None or not loss._is_row_loss():
-        return True
-    trace = dense.prepared(_of_rows(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
-    return trace.reads_full_logits or Rank() in trace.statistics
-
-
-=======
->>>>>>> h_fast
 def check_loss(name: str, value: object, rule: str) -> Loss:
     """Return a value if it is a loss; `rule` says what it must be."""
     if not isinstance(value, Loss):

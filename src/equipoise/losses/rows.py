@@ -13,7 +13,7 @@ from equipoise.kernels.gate import obstacle
 from equipoise.statistics import Rank, RowStatistics, Statistic
 from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
-from equipoise.statistics.trace import Trace
+from equipoise.statistics.trace import Trace, statistics_of_call
 
 OF_BATCH = "a penalty looks at the batch as a whole"
 
@@ -74,7 +74,9 @@ def reduced_rows(loss: Any, batch: Batch, reduction: str, call: Call | str) -> T
 def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
     """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.shard is not None and batch.soft is None:
-        return loss.of(rows_of(batch, _trace(loss, batch).statistics))
+        traced = _trace(loss, batch)
+        read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
+        return loss.of(rows_of(batch, read))
     return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
 
 
