@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend_records import recorded
 from equipoise import linear
-from equipoise.kernels import cpu, dense
+from equipoise.kernels import cpu
 from equipoise.losses import CrossEntropy, ExpectedCost, GammaCrossEntropy, Loss, RowLoss, explain
 from equipoise.penalties import Balance, Decisiveness, Entropy
 from equipoise.statistics import RowStatistics
@@ -233,14 +233,12 @@ def test_nothing_is_logged_under_a_compiler(records: list[Any]) -> None:
     assert len(records) == 1
 
 
-def test_without_kernels_the_log_says_so(monkeypatch: pytest.MonkeyPatch, records: list[Any]) -> None:
-    dense.forget()
-    monkeypatch.setattr(cpu, "available", lambda: False)
+@pytest.mark.usefixtures("_no_kernels")
+def test_without_kernels_the_log_says_so(records: list[Any]) -> None:
     LOSS(logits(), TARGET)
     LOSS.linear(HIDDEN, HEAD, TARGET)
     assert said(records) == [("loss", "torch", cpu.MISSING), ("loss.linear", "torch", cpu.MISSING)]
     assert "no kernel was compiled" in str(explain(LOSS, logits(), TARGET))
-    dense.forget()
 
 
 def test_nothing_is_logged_unless_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
