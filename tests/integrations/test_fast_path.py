@@ -71,7 +71,7 @@ def half_precision(loss: Any, folder: Path) -> None:
             objective.linear(model(inputs), head.weight, target, linear_bias=head.bias).backward()
 
 
-def own_loop(loss: Any, folder: Path) -> None:
+def training_loop(loss: Any, folder: Path) -> None:
     from equipoise.training import Alone, Options, Rows, train
 
     rows = Rows(torch.randn(70, 6), torch.randint(5, (70,)))
@@ -214,7 +214,7 @@ def fused_head_with_adapter(loss: Any, folder: Path) -> None:
 RUNS: dict[str, tuple[Callable[[Any, Path], None], set[str]]] = {
     "plain loop": (plain_loop, {"loss"}),
     "half precision": (half_precision, {"loss", "loss.linear"}),
-    "training": (own_loop, {"loss"}),
+    "training": (training_loop, {"loss"}),
     "compare": (with_compare, {"loss"}),
     "sklearn": (sklearn_estimator, {"loss"}),
     "skorch": (with_skorch, {"loss"}),
