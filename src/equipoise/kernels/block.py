@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
+from equipoise.kernels.gate import is_plain
 from equipoise.kernels.program import Compiled
 from equipoise.statistics.reference import partial
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums
@@ -384,7 +385,7 @@ def _pack(block: Block, table: Tensor | None) -> bytes:
 def fits(names: Sequence[StateName]) -> bool:
     """Return whether the compiled kernel can compute numbers of a state in one call."""
     soft = {name.parameter for name in names if isinstance(name.parameter, SoftTargets)}
-    return len(_scales(names)) <= cpu.SCALES and len(soft) <= 1
+    return len(_scales(names)) <= cpu.SCALES and len(soft) <= 1 and is_plain(*(one.table for one in soft))
 
 
 def _scales(names: Sequence[StateName]) -> list[float]:

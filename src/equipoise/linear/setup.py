@@ -102,7 +102,8 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
                 "that does; pass logits: loss(hidden @ linear_weight.T, target)"
             )
         reasons.append("a number in the loss or a class weight needs a gradient")
-    if full_logits or (name == "cpp" and not fits(trace.states)):
+    names = trace.states if full_logits else _names(loss, trace, inputs)
+    if full_logits or (name == "cpp" and not fits(names)):
         name, backend, why_torch = "torch", TorchBackend(), TOO_MUCH
     if soft is not None:
         why_torch = "target holds probabilities"
@@ -115,7 +116,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     plan = make_plan(inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch)
     return Setup(
         loss,
-        trace.states if full_logits else _names(loss, trace, inputs),
+        names,
         trace.separate,
         full_logits,
         compiled if plan.program else None,

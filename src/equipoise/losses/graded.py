@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.kernels.gate import is_traced
 from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
-from equipoise.losses.options import check_number, like, refuse_batch
+from equipoise.losses.options import Constant, check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.statistics import FullLogits, RowStatistics
 from equipoise.statistics.functions import softplus
@@ -192,27 +191,23 @@ class HierarchicalCrossEntropy(RowLoss):
         refuse_batch("tree", self.tree)
         tree = _tuples(self.tree)
         object.__setattr__(self, "tree", tree)
-        arrays = _levels(tree)
-        object.__setattr__(self, "_arrays", arrays)
-        object.__setattr__(self, "_held", tuple(torch.tensor(each, device="cpu") for each in arrays))
+        object.__setattr__(self, "_levels", tuple(map(Constant, _levels(tree))))
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        inside, depths = self.__dict__["_held"]
-        if is_traced(full.logits):  # which may not meet a tensor made before
-            inside, depths = map(torch.tensor, self.__dict__["_arrays"])
+        inside, depths = self.__dict__["_levels"]
+        inside, depths = inside.fit(full.logits, torch.bool), depths.fit(full.logits)
         if inside.shape[1] != row.num_classes:
             raise ValueError(
                 f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
             )
-        inside = inside.to(full.logits.device)
         losses = torch.zeros_like(full.target_logit[..., 0])
         alpha = like(self.alpha, losses)
         for level in range(len(depths)):
             part, union = full.rows(inside[level]), full.rows(inside[level + 1])
             odds = _log_sum(full, union & ~part) - _log_sum(full, part)
-            weight = torch.exp(-alpha * depths[level].to(losses))
+            weight = torch.exp(-alpha * depths[level])
             losses = losses + (weight if full.target is None else weight[full.target]) * softplus(odds)
         return losses
 
