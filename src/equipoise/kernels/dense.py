@@ -190,7 +190,7 @@ def compute(loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
         logits = logits.resolve_neg().contiguous()
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
-    return _forward(logits, call, None)[0]
+    return _forward(_read(logits, call), call, None)[0]
 
 
 _Pair = ctypes.c_double * 2
@@ -211,8 +211,20 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
     )
 
 
+def _read(logits: Tensor, call: Call) -> Tensor:
+    """Return the logits that the kernel reads: as they are, or plus the target's row of a matrix."""
+    added = call.loss.compiled.added  # pyright: ignore[reportOptionalMemberAccess]
+    if added is None:
+        return logits
+    assert call.target is not None
+    return logits + added.index_select(0, call.target.clamp(0, len(added) - 1))  # the kernel checks targets
+
+
 def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
-    """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
+    """Return the loss, and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs.
+
+    The logits are those that `_read` returns.
+    """
     target, weight, sample_weight, table, loss, ignore_index, reduction = call
     compiled = loss.compiled
     assert compiled is not None
@@ -255,10 +267,13 @@ class _Dense(torch.autograd.Function):
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
         kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
-        value, denominator = _forward(logits, call, kept)
+        read = _read(logits, call)
+        value, denominator = _forward(read, call, kept)
         ctx.call = call, loss, denominator
         # Saved as tensors so that a change in place between the passes is detected.
-        if weight is None and sample_weight is None and table is None:
+        if read is not logits:
+            ctx.save_for_backward(logits, kept, target, table, weight, sample_weight, read)
+        elif weight is None and sample_weight is None and table is None:
             ctx.save_for_backward(logits, kept, target)
         else:
             ctx.save_for_backward(logits, kept, target, table, weight, sample_weight)
@@ -275,15 +290,16 @@ class _Dense(torch.autograd.Function):
             return _gradient_in_torch(grad, loss, logits, call), None, None
         target, table = tensors[0], tensors[1] if len(tensors) > 1 else None
         compiled, reduction = call.loss.compiled, call.reduction
+        read = tensors[4] if len(tensors) > 4 else logits
         rows, scale = None, 1.0
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
             scale = grad.item() / denominator if denominator else grad.item() * torch.inf
-        out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
+        out = torch.empty(logits.shape, dtype=read.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
-            _block(logits, target, table),
+            _block(read, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -293,7 +309,7 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        return out, None, None
+        return out if read is logits else out.to(logits.dtype), None, None
 
 
 def _why_in_torch(grad: Tensor) -> str:

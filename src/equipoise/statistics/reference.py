@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic
-from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
+from equipoise.statistics.row import FullLogits, OfLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -186,23 +186,42 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=None if target is None else FullLogits(marked(logits), target),
+        full_logits=None if target is None else FullLogits(logits, target),
+        plus=lambda matrix: row_statistics_plus(logits, target, matrix),
     )
+
+
+def row_statistics_plus(logits: Tensor, target: Tensor | None, matrix: OfLogits) -> RowStatistics:
+    """Return what a loss may ask of logits plus the target's row of a matrix.
+
+    Args:
+        logits: (N, C).
+        target: (N,), or None to take every class in turn as the target.
+        matrix: Returns the (C, C) matrix in the dtype and on the device of the logits.
+    """
+    rows, classes = logits.shape
+    added = matrix(logits)
+    if target is not None:
+        return row_statistics(logits + added.index_select(0, target), target)
+    each = torch.arange(classes, device=logits.device).repeat(rows)
+    row = row_statistics((logits[:, None] + added).flatten(0, 1), each)
+    return RowStatistics(lambda statistic: row.compute(statistic).reshape(rows, classes), num_classes=classes)
 
 
 def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
     """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
-    logits = marked(logits)
+    full = FullLogits(logits, None)
 
     def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
         return row_statistics(logits, target).compute(statistic)
 
     return RowStatistics(
-        lambda statistic: statistic.for_each_class(logits, compute),
+        lambda statistic: statistic.for_each_class(full.logits, compute),
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=weight,
-        full_logits=FullLogits(logits, None),
+        full_logits=full,
+        plus=lambda matrix: row_statistics_plus(logits, None, matrix),
     )
 
 
@@ -229,15 +248,4 @@ def losses_of_logits(
     else:
         row = row_statistics_for_each_class(logits, weight=weight)
         losses = (soft * loss.of(row)).sum(1)
-    return losses * _scale(logits)[:, 0] if row.reads_full_logits else losses
-
-
-def marked(logits: Tensor) -> Tensor:
-    """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
-    return logits * _scale(logits)
-
-
-def _scale(logits: Tensor) -> Tensor:
-    """Return 1 (N, 1) for rows that have a class and neither nan nor plus infinity, else nan."""
-    usable = logits.detach().amax(1, keepdim=True).isfinite()
-    return torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    return losses * row.full_logits.valid if row.reads_full_logits else losses
