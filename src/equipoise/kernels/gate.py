@@ -5,6 +5,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _is_tracing, _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
 _TYPES = (Tensor, torch.nn.Parameter)
@@ -16,7 +17,7 @@ def obstacle(*tensors: Tensor | None) -> str:
 
     One may where they lie in the memory of a CPU, and only autograd follows the operations on them.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return "under a compiler"
     if _len_torch_dispatch_stack():
         return "under a dispatch mode"
@@ -47,7 +48,7 @@ def is_traced(tensor: Tensor) -> bool:
     the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode
     that only observes operations.
     """
-    return not torch.compiler.is_compiling() and (
+    return not is_compiling() and (
         type(tensor) not in _TYPES
         or tensor.is_meta
         or _are_functorch_transforms_active()

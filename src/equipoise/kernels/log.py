@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 LOG = logging.getLogger("equipoise.kernels")
 
@@ -30,7 +30,7 @@ def log_backend(
         why_torch: Why the loss, or a part of it, is computed in plain torch; empty if it is not.
         shape: Instead of that of the tensor.
     """
-    if torch.compiler.is_compiling() or not LOG.isEnabledFor(logging.DEBUG):
+    if is_compiling() or not LOG.isEnabledFor(logging.DEBUG):
         return
     said: dict[str, Any] = {
         "what": what,
