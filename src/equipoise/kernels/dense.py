@@ -3,6 +3,8 @@
 import ctypes
 import threading
 import weakref
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, final
 
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 from equipoise.kernels import cpu
 from equipoise.kernels.gate import is_batched, is_plain
 from equipoise.kernels.program import Compiled, fits
-from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.reference import statistic_in_torch
+from equipoise.statistics.row import RowFunction, RowStatistics, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
 
 
@@ -152,6 +156,43 @@ def reduced(
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
     return _forward(logits, call, None)[0]
+
+
+def statistic(which: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+    """Return a statistic (N,) of logits (N, C): by the kernel where it can be, else in plain torch."""
+    value = None
+    if is_plain(logits, target):
+        value = reduced(_of_statistic(which), logits, target, None, None, -1, "none")
+    return statistic_in_torch(which, logits, target) if value is None else value
+
+
+@final
+@dataclass(frozen=True)
+class _OfStatistic:
+    """A statistic as the loss of a row.
+
+    Args:
+        which: The statistic.
+    """
+
+    which: Statistic
+
+    def of(self, row: RowStatistics, /) -> Tensor:
+        """Return the statistic."""
+        return row.compute(self.which)
+
+    def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
+        """Return the pairs (coefficient, loss) it is the sum of."""
+        return ((1.0, self),)
+
+    def in_torch(self, logits: Tensor, target: Tensor | None, *_: Any) -> Tensor:
+        """Return the statistic in plain differentiable torch."""
+        return statistic_in_torch(self.which, logits, target)
+
+
+@lru_cache(maxsize=MOST)
+def _of_statistic(which: Statistic) -> _OfStatistic:
+    return _OfStatistic(which)  # the same each time, so that it is prepared once
 
 
 class Call(NamedTuple):

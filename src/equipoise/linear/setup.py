@@ -19,6 +19,7 @@ from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
+from equipoise.statistics.reference import statistic_in_torch
 from equipoise.statistics.row import FullLogits, RowFunction
 from equipoise.statistics.states import RowStates, SoftTargets, StateName
 from equipoise.statistics.trace import Trace, states_of
@@ -262,7 +263,9 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
                 num_classes=classes,
                 class_weight=weight,
                 weight=None if weight is None else weight[target[rows]],
-                full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
+                full_logits=None
+                if logits is None
+                else FullLogits(logits[rows], target[rows], statistic_in_torch),
             )
         )
 

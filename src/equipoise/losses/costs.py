@@ -311,7 +311,7 @@ class ExpectedCost(RowLoss):
         full = row.full_logits
         costs = self.costs.fit(full.logits, row.num_classes, "costs")
         probs = softmax(full.logits)
-        return probs @ costs.T if full.target is None else (costs[full.target] * probs).sum(1)
+        return probs @ costs.T if full.target is None else (full.rows(costs) * probs).sum(1)
 
 
 def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:

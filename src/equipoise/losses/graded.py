@@ -132,10 +132,7 @@ class SoftmaxMargin(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        costs = self.costs.fit(full.logits, row.num_classes, "costs")
-        gaps = full.classes - full.target_logit + full.rows(costs)
-        own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
-        return softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
+        return softplus(-full.plus(self.costs.fit(full.valid, row.num_classes, "costs")).log_odds())
 
 
 Tree = tuple[Any, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from equipoise.statistics.base import Statistic
+from equipoise.statistics.base import Compute, Statistic
 from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
@@ -149,8 +149,17 @@ class _Dense:
         return torch.where(equal, torch.exp(torch.where(equal, z - least[:, None], 0.0)), 0.0).sum(1)
 
 
+def statistic_in_torch(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+    """Return one statistic (N,) of logits in plain differentiable torch."""
+    return row_statistics(logits, target).compute(statistic)
+
+
 def row_statistics(
-    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    compute_any: Compute = statistic_in_torch,
 ) -> RowStatistics:
     """Return what a loss may ask of logits, in plain differentiable torch.
 
@@ -158,6 +167,7 @@ def row_statistics(
         logits: (N, C) floating; minus infinity masks a class.
         target: (N,) integer class, or None for losses that need none.
         weight: (C,) weight of each class.
+        compute_any: Returns a statistic of other logits, made of these.
     """
     held: dict[bool, RowStates] = {}
 
@@ -175,23 +185,21 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=None if target is None else FullLogits(marked(logits), target),
+        full_logits=None if target is None else FullLogits(logits, target, compute_any),
     )
 
 
-def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
+def row_statistics_for_each_class(
+    logits: Tensor, *, weight: Tensor | None = None, compute_any: Compute = statistic_in_torch
+) -> RowStatistics:
     """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
-    logits = marked(logits)
-
-    def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
-        return row_statistics(logits, target).compute(statistic)
-
+    full = FullLogits(logits, None, compute_any)
     return RowStatistics(
-        lambda statistic: statistic.for_each_class(logits, compute),
+        lambda statistic: statistic.for_each_class(full.logits, statistic_in_torch),
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=weight,
-        full_logits=FullLogits(logits, None),
+        full_logits=full,
     )
 
 
@@ -202,6 +210,7 @@ def losses_of_logits(
     soft: Tensor | None = None,
     *,
     weight: Tensor | None = None,
+    compute_any: Compute = statistic_in_torch,
 ) -> Tensor:
     """Return the losses (N,) of logits in plain differentiable torch.
 
@@ -211,22 +220,12 @@ def losses_of_logits(
         target: (N,) integer class, or None for losses that need none.
         soft: (N, C) probabilities of the target, over which the loss is expected, or None.
         weight: (C,) weight of each class.
+        compute_any: Returns a statistic of other logits, made of these.
     """
     if soft is None:
-        row = row_statistics(logits, target, weight=weight)
+        row = row_statistics(logits, target, weight=weight, compute_any=compute_any)
         losses = loss.of(row)
     else:
-        row = row_statistics_for_each_class(logits, weight=weight)
+        row = row_statistics_for_each_class(logits, weight=weight, compute_any=compute_any)
         losses = (soft * loss.of(row)).sum(1)
-    return losses * _scale(logits)[:, 0] if row.reads_full_logits else losses
-
-
-def marked(logits: Tensor) -> Tensor:
-    """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
-    return logits * _scale(logits)
-
-
-def _scale(logits: Tensor) -> Tensor:
-    """Return 1 (N, 1) for rows that have a class and neither nan nor plus infinity, else nan."""
-    usable = logits.detach().amax(1, keepdim=True).isfinite()
-    return torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    return losses * row.full_logits.valid if row.reads_full_logits else losses

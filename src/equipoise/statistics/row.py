@@ -1,12 +1,13 @@
 """What a loss may ask of a row of logits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, final
 
+import torch
 from torch import Tensor
 
-from equipoise.statistics.base import Statistic
+from equipoise.statistics.base import Compute, Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
 from equipoise.statistics.soft_target import ExpectedLogProb
@@ -132,33 +133,57 @@ class RowStatistics:
 
 
 @final
-@dataclass(frozen=True)
 class FullLogits:
     """The logits of complete rows beside their targets.
 
     Args:
         logits: (N, C).
         target: (N,), or None to take every class in turn as the target.
+        compute: Returns a statistic of any logits and targets.
     """
 
-    logits: Tensor
-    target: Tensor | None
+    def __init__(self, logits: Tensor, target: Tensor | None, compute: Compute) -> None:
+        self._logits, self._compute = logits, compute
+        self.target = target
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
+        usable = self._logits.detach().amax(1).isfinite()
+        return torch.where(usable, 1.0, torch.nan).to(self._logits.dtype)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Logits, (N, C), with nan in each entry of a bad row, so that its gradient is nan too."""
+        return self._logits * self.valid[:, None]
 
     @property
     def classes(self) -> Tensor:
-        """Logits, (N, C) or (N, 1, C) for every target; masked ones are finite but beyond reach."""
-        bounded = self.logits.clamp(min=-finite_limit(self.logits.dtype))
-        return bounded if self.target is not None else bounded[:, None]
+        """Logits, (N, C) or (N, 1, C) for every target."""
+        return self.logits if self.target is not None else self.logits[:, None]
 
     @property
     def target_logit(self) -> Tensor:
-        """The target's logit, (N, 1), or (N, C, 1) for every target."""
-        classes = self.classes
-        return classes.mT if self.target is None else classes.gather(1, self.target[:, None])
+        """The target's logit, (N, 1), or (N, C, 1) for every target; finite but beyond reach if masked."""
+        logit = self.classes.mT if self.target is None else self.classes.gather(1, self.target[:, None])
+        return logit.clamp(min=-finite_limit(logit.dtype))
 
     def rows(self, matrix: Tensor, /) -> Tensor:
         """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
-        return matrix[None] if self.target is None else matrix[self.target]
+        return matrix[None] if self.target is None else matrix.index_select(0, self.target)
+
+    def plus(self, matrix: Tensor, /) -> RowStatistics:
+        """Return what a loss may ask of the logits plus the target's row of a (C, C) matrix."""
+        num_classes = self._logits.shape[1]
+        if self.target is not None:
+            logits, target, shape = self._logits + self.rows(matrix), self.target, self.target.shape
+        else:
+            logits = (self._logits[:, None] + matrix).flatten(0, 1)
+            target = torch.arange(num_classes, device=logits.device).repeat(len(self._logits))
+            shape = self._logits.shape
+        return RowStatistics(
+            lambda statistic: self._compute(statistic, logits, target).reshape(shape), num_classes=num_classes
+        )
 
 
 class RowFunction(Protocol):
