@@ -3,8 +3,6 @@
 import ctypes
 import threading
 import weakref
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, final
 
 import torch
@@ -13,9 +11,7 @@ from torch import Tensor
 from equipoise.kernels import cpu
 from equipoise.kernels.gate import is_batched, is_plain
 from equipoise.kernels.program import Compiled, fits
-from equipoise.statistics.base import Statistic
-from equipoise.statistics.reference import statistic_in_torch
-from equipoise.statistics.row import RowFunction, RowStatistics, applies_class_weight
+from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
 
 
@@ -155,44 +151,7 @@ def reduced(
     call = Call(target, weight, sample_weight, table, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
-    return _forward(logits, call, None)[0]
-
-
-def statistic(which: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
-    """Return a statistic (N,) of logits (N, C): by the kernel where it can be, else in plain torch."""
-    value = None
-    if is_plain(logits, target):
-        value = reduced(_of_statistic(which), logits, target, None, None, -1, "none")
-    return statistic_in_torch(which, logits, target) if value is None else value
-
-
-@final
-@dataclass(frozen=True)
-class _OfStatistic:
-    """A statistic as the loss of a row.
-
-    Args:
-        which: The statistic.
-    """
-
-    which: Statistic
-
-    def of(self, row: RowStatistics, /) -> Tensor:
-        """Return the statistic."""
-        return row.compute(self.which)
-
-    def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
-        """Return the pairs (coefficient, loss) it is the sum of."""
-        return ((1.0, self),)
-
-    def in_torch(self, logits: Tensor, target: Tensor | None, *_: Any) -> Tensor:
-        """Return the statistic in plain differentiable torch."""
-        return statistic_in_torch(self.which, logits, target)
-
-
-@lru_cache(maxsize=MOST)
-def _of_statistic(which: Statistic) -> _OfStatistic:
-    return _OfStatistic(which)  # the same each time, so that it is prepared once
+    return _forward(_read(logits, call), call, None)[0]
 
 
 class Call(NamedTuple):
@@ -225,8 +184,20 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
     )
 
 
+def _read(logits: Tensor, call: Call) -> Tensor:
+    """Return the logits that the kernel reads: as they are, or plus the target's row of a matrix."""
+    added = call.loss.compiled.added  # pyright: ignore[reportOptionalMemberAccess]
+    if added is None:
+        return logits
+    assert call.target is not None
+    return logits + added.index_select(0, call.target.clamp(0, len(added) - 1))  # the kernel checks targets
+
+
 def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
-    """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
+    """Return the loss, and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs.
+
+    The logits are those that `_read` returns.
+    """
     target, weight, sample_weight, table, loss, ignore_index, reduction = call
     compiled = loss.compiled
     assert compiled is not None
@@ -269,10 +240,13 @@ class _Dense(torch.autograd.Function):
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
         kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
-        value, denominator = _forward(logits, call, kept)
+        read = _read(logits, call)
+        value, denominator = _forward(read, call, kept)
         ctx.call = call, loss, denominator
         # Saved as tensors so that a change in place between the passes is detected.
-        if weight is None and sample_weight is None and table is None:
+        if read is not logits:
+            ctx.save_for_backward(logits, kept, target, table, weight, sample_weight, read)
+        elif weight is None and sample_weight is None and table is None:
             ctx.save_for_backward(logits, kept, target)
         else:
             ctx.save_for_backward(logits, kept, target, table, weight, sample_weight)
@@ -287,15 +261,16 @@ class _Dense(torch.autograd.Function):
             return _gradient_in_torch(grad, loss, logits, call), None, None
         target, table = tensors[0], tensors[1] if len(tensors) > 1 else None
         compiled, reduction = call.loss.compiled, call.reduction
+        read = tensors[4] if len(tensors) > 4 else logits
         rows, scale = None, 1.0
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
             scale = grad.item() / denominator if denominator else grad.item() * torch.inf
-        out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
+        out = torch.empty(logits.shape, dtype=read.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
-            _block(logits, target, table),
+            _block(read, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -305,7 +280,7 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        return out, None, None
+        return out if read is logits else out.to(logits.dtype), None, None
 
 
 def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:

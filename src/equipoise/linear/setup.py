@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 from weakref import WeakSet
 
@@ -19,7 +20,7 @@ from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
-from equipoise.statistics.reference import statistic_in_torch
+from equipoise.statistics.reference import row_statistics_plus
 from equipoise.statistics.row import FullLogits, RowFunction
 from equipoise.statistics.states import RowStates, SoftTargets, StateName
 from equipoise.statistics.trace import Trace, states_of
@@ -263,9 +264,8 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
                 num_classes=classes,
                 class_weight=weight,
                 weight=None if weight is None else weight[target[rows]],
-                full_logits=None
-                if logits is None
-                else FullLogits(logits[rows], target[rows], statistic_in_torch),
+                full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
+                plus=None if logits is None else partial(row_statistics_plus, logits[rows], target[rows]),
             )
         )
 

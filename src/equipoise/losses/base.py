@@ -26,8 +26,7 @@ from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics import Rank, RowStatistics, Statistic
-from equipoise.statistics.base import Compute
-from equipoise.statistics.reference import losses_of_logits, row_statistics, statistic_in_torch
+from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
 
 
@@ -399,24 +398,15 @@ def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
         value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
         if value is not None:
             return value.reshape(batch.shape) if reduction == "none" else value
-    losses = _losses_in_torch(loss, batch, dense.statistic)
-    return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
+    return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
 
 
-def _losses_in_torch(loss: RowFunction, batch: Batch, compute_any: Compute = statistic_in_torch) -> Tensor:
-    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities.
-
-    Args:
-        loss: The loss.
-        batch: The logits and targets.
-        compute_any: Returns a statistic of other logits, made of these.
-    """
+def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
+    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
     if batch.shard is not None and batch.soft is None:
         trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
         return loss.of(rows_of(batch, trace.statistics))
-    return losses_of_logits(
-        loss, batch.logits, batch.target, batch.soft, weight=batch.weight, compute_any=compute_any
-    )
+    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
 
 
 def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:

@@ -15,7 +15,7 @@ from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, r
 from equipoise.losses.options import check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.statistics import FullLogits, RowStatistics
-from equipoise.statistics.functions import softplus
+from equipoise.statistics.functions import log_sigmoid, softplus
 from equipoise.statistics.states import finite_limit
 
 
@@ -110,8 +110,8 @@ class SoftmaxMargin(RowLoss):
             its size is not the number of classes.
 
     Numerics:
-        The softplus of the log-sum-exp of :math:`z_k - z_y + C_{yk}` over the wrong classes, so that a
-        confident right row keeps its digits. A masked class adds nothing.
+        Cross entropy of the logits plus the target's row of the costs, so that a confident right row keeps
+        its digits. A masked class adds nothing.
 
     Example:
         >>> loss = SoftmaxMargin([[0, 1, 5], [1, 0, 1], [1, 1, 0]])
@@ -131,8 +131,8 @@ class SoftmaxMargin(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        full = row.full_logits
-        return softplus(-full.plus(self.costs.fit(full.valid, row.num_classes, "costs")).log_odds())
+        shifted = row.plus(lambda logits: self.costs.fit(logits, row.num_classes, "costs"))
+        return -log_sigmoid(shifted.log_odds())
 
 
 Tree = tuple[Any, ...]

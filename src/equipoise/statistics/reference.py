@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from equipoise.statistics.base import Compute, Statistic
-from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
+from equipoise.statistics.base import Statistic
+from equipoise.statistics.row import FullLogits, OfLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -149,17 +149,8 @@ class _Dense:
         return torch.where(equal, torch.exp(torch.where(equal, z - least[:, None], 0.0)), 0.0).sum(1)
 
 
-def statistic_in_torch(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
-    """Return one statistic (N,) of logits in plain differentiable torch."""
-    return row_statistics(logits, target).compute(statistic)
-
-
 def row_statistics(
-    logits: Tensor,
-    target: Tensor | None = None,
-    *,
-    weight: Tensor | None = None,
-    compute_any: Compute = statistic_in_torch,
+    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None
 ) -> RowStatistics:
     """Return what a loss may ask of logits, in plain differentiable torch.
 
@@ -167,7 +158,6 @@ def row_statistics(
         logits: (N, C) floating; minus infinity masks a class.
         target: (N,) integer class, or None for losses that need none.
         weight: (C,) weight of each class.
-        compute_any: Returns a statistic of other logits, made of these.
     """
     held: dict[bool, RowStates] = {}
 
@@ -185,21 +175,42 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=None if target is None else FullLogits(logits, target, compute_any),
+        full_logits=None if target is None else FullLogits(logits, target),
+        plus=lambda matrix: row_statistics_plus(logits, target, matrix),
     )
 
 
-def row_statistics_for_each_class(
-    logits: Tensor, *, weight: Tensor | None = None, compute_any: Compute = statistic_in_torch
-) -> RowStatistics:
+def row_statistics_plus(logits: Tensor, target: Tensor | None, matrix: OfLogits) -> RowStatistics:
+    """Return what a loss may ask of logits plus the target's row of a matrix.
+
+    Args:
+        logits: (N, C).
+        target: (N,), or None to take every class in turn as the target.
+        matrix: Returns the (C, C) matrix in the dtype and on the device of the logits.
+    """
+    rows, classes = logits.shape
+    added = matrix(logits)
+    if target is not None:
+        return row_statistics(logits + added.index_select(0, target), target)
+    each = torch.arange(classes, device=logits.device).repeat(rows)
+    row = row_statistics((logits[:, None] + added).flatten(0, 1), each)
+    return RowStatistics(lambda statistic: row.compute(statistic).reshape(rows, classes), num_classes=classes)
+
+
+def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
     """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
-    full = FullLogits(logits, None, compute_any)
+    full = FullLogits(logits, None)
+
+    def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
+        return row_statistics(logits, target).compute(statistic)
+
     return RowStatistics(
-        lambda statistic: statistic.for_each_class(full.logits, statistic_in_torch),
+        lambda statistic: statistic.for_each_class(full.logits, compute),
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=weight,
         full_logits=full,
+        plus=lambda matrix: row_statistics_plus(logits, None, matrix),
     )
 
 
@@ -210,7 +221,6 @@ def losses_of_logits(
     soft: Tensor | None = None,
     *,
     weight: Tensor | None = None,
-    compute_any: Compute = statistic_in_torch,
 ) -> Tensor:
     """Return the losses (N,) of logits in plain differentiable torch.
 
@@ -220,12 +230,11 @@ def losses_of_logits(
         target: (N,) integer class, or None for losses that need none.
         soft: (N, C) probabilities of the target, over which the loss is expected, or None.
         weight: (C,) weight of each class.
-        compute_any: Returns a statistic of other logits, made of these.
     """
     if soft is None:
-        row = row_statistics(logits, target, weight=weight, compute_any=compute_any)
+        row = row_statistics(logits, target, weight=weight)
         losses = loss.of(row)
     else:
-        row = row_statistics_for_each_class(logits, weight=weight, compute_any=compute_any)
+        row = row_statistics_for_each_class(logits, weight=weight)
         losses = (soft * loss.of(row)).sum(1)
     return losses * row.full_logits.valid if row.reads_full_logits else losses

@@ -1,18 +1,19 @@
 """What a loss may ask of a row of logits."""
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from equipoise.statistics.base import Compute, Statistic
+from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
 from equipoise.statistics.soft_target import ExpectedLogProb
 from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
 from equipoise.statistics.states import finite_limit
+
+OfLogits = Callable[[Tensor], Tensor]  # what fits a tensor in dtype and device
 
 
 @final
@@ -30,6 +31,7 @@ class RowStatistics:
         weight: (N,) class weight of each target, or (C,) for every target; None without class weights.
         full_logits: The logits and the target, for the few losses that need every logit; None where they are
             never held at once.
+        plus: Returns what `plus` does; None where it cannot.
 
     Attributes:
         reads_full_logits: Whether `full_logits` was read.
@@ -43,8 +45,10 @@ class RowStatistics:
         class_weight: Tensor | None = None,
         weight: Tensor | None = None,
         full_logits: "FullLogits | None" = None,
+        plus: "Callable[[OfLogits], RowStatistics] | None" = None,
     ) -> None:
         self._compute = compute
+        self._plus = plus
         self._computed: dict[Statistic, Tensor] = {}
         self._full_logits = full_logits
         self._weight = weight
@@ -125,11 +129,26 @@ class RowStatistics:
     def full_logits(self) -> "FullLogits":
         """Every logit of the row and the target, for losses no statistic can serve."""
         self.reads_full_logits = True
-        if self._full_logits is None:
-            raise NotImplementedError(
-                "the logits of a row must be complete for this loss, got them in parts; pass logits"
-            )
-        return self._full_logits
+        return _complete(self._full_logits)
+
+    def plus(self, matrix: OfLogits, /) -> "RowStatistics":
+        """Return what a loss may ask of the logits plus the target's row of a matrix.
+
+        Args:
+            matrix: Returns the (C, C) matrix in the dtype and on the device of a tensor: always the same one.
+        """
+        return _complete(self._plus)(matrix)
+
+
+_Part = TypeVar("_Part")
+
+
+def _complete(part: _Part | None) -> _Part:
+    if part is None:
+        raise NotImplementedError(
+            "the logits of a row must be complete for this loss, got them in parts; pass logits"
+        )
+    return part
 
 
 @final
@@ -139,23 +158,28 @@ class FullLogits:
     Args:
         logits: (N, C).
         target: (N,), or None to take every class in turn as the target.
-        compute: Returns a statistic of any logits and targets.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor | None, compute: Compute) -> None:
-        self._logits, self._compute = logits, compute
+    def __init__(self, logits: Tensor, target: Tensor | None) -> None:
+        self._logits = logits
+        self._valid: Tensor | None = None
+        self._marked: Tensor | None = None
         self.target = target
 
-    @cached_property
+    @property
     def valid(self) -> Tensor:
         """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
-        usable = self._logits.detach().amax(1).isfinite()
-        return torch.where(usable, 1.0, torch.nan).to(self._logits.dtype)
+        if self._valid is None:
+            usable = self._logits.detach().amax(1).isfinite()
+            self._valid = torch.where(usable, 1.0, torch.nan).to(self._logits.dtype)
+        return self._valid
 
-    @cached_property
+    @property
     def logits(self) -> Tensor:
         """Logits, (N, C), with nan in each entry of a bad row, so that its gradient is nan too."""
-        return self._logits * self.valid[:, None]
+        if self._marked is None:
+            self._marked = self._logits * self.valid[:, None]
+        return self._marked
 
     @property
     def classes(self) -> Tensor:
@@ -171,19 +195,6 @@ class FullLogits:
     def rows(self, matrix: Tensor, /) -> Tensor:
         """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
         return matrix[None] if self.target is None else matrix.index_select(0, self.target)
-
-    def plus(self, matrix: Tensor, /) -> RowStatistics:
-        """Return what a loss may ask of the logits plus the target's row of a (C, C) matrix."""
-        num_classes = self._logits.shape[1]
-        if self.target is not None:
-            logits, target, shape = self._logits + self.rows(matrix), self.target, self.target.shape
-        else:
-            logits = (self._logits[:, None] + matrix).flatten(0, 1)
-            target = torch.arange(num_classes, device=logits.device).repeat(len(self._logits))
-            shape = self._logits.shape
-        return RowStatistics(
-            lambda statistic: self._compute(statistic, logits, target).reshape(shape), num_classes=num_classes
-        )
 
 
 class RowFunction(Protocol):
