@@ -136,6 +136,7 @@ class SoftmaxMargin(RowLoss):
 
 
 Tree = tuple[Any, ...]
+SUMS = 8  # a sum is made of so many, as an addition to a number waits for that before
 
 
 @final
@@ -196,27 +197,37 @@ class HierarchicalCrossEntropy(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        inside, depths = self.__dict__["_held"]
+        levels, depths = self.__dict__["_held"]
         if is_traced(full.logits):  # which may not meet a tensor made before
-            inside, depths = map(torch.tensor, self.__dict__["_arrays"])
-        if inside.shape[1] != row.num_classes:
+            levels, depths = map(torch.tensor, self.__dict__["_arrays"])
+        if len(levels) != row.num_classes:
             raise ValueError(
-                f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
+                f"tree must hold each of {row.num_classes} classes once, got {len(levels)} classes"
             )
-        inside = inside.to(full.logits.device)
-        losses = torch.zeros_like(full.target_logit[..., 0])
-        alpha = like(self.alpha, losses)
-        for level in range(len(depths)):
-            part, union = full.rows(inside[level]), full.rows(inside[level + 1])
-            odds = _log_sum(full, union & ~part) - _log_sum(full, part)
-            weight = torch.exp(-alpha * depths[level].to(losses))
-            losses = losses + (weight if full.target is None else weight[full.target]) * softplus(odds)
-        return losses
+        joining = _log_sums(full, levels.to(full.logits.device), depths.shape[1] + 1)
+        below = torch.ones(*joining.shape[-1:] * 2, dtype=torch.bool, device=joining.device).tril()[:-1]
+        limit = finite_limit(joining.dtype)
+        branch = torch.where(below, joining[..., None, :], -limit).logsumexp(-1)
+        weights = torch.exp(-like(self.alpha, joining) * full.rows(depths.to(joining)))
+        return (weights * softplus(joining[..., 1:] - branch)).sum(-1)
 
 
-def _log_sum(full: FullLogits, chosen: Tensor) -> Tensor:
-    """Log-sum-exp of the logits of some classes; of none it is finite but beyond reach."""
-    return torch.where(chosen, full.classes, -finite_limit(full.logits.dtype)).logsumexp(-1)
+def _log_sums(full: FullLogits, levels: Tensor, count: int) -> Tensor:
+    """Log-sum-exp of the logits at each level; of none it is finite but beyond reach.
+
+    Args:
+        full: The logits (N, C).
+        levels: (C, C) sum that each class is a part of, of `SUMS` for each level from the target's leaf up.
+        count: Number of levels.
+    """
+    classes, place = torch.broadcast_tensors(full.classes, full.rows(levels).long())
+    shape = (*classes.shape[:-1], count * SUMS)
+    least = classes.new_full(shape, -finite_limit(classes.dtype))
+    largest = least.scatter_reduce(-1, place, classes.detach(), "amax")
+    base = largest.unflatten(-1, (count, SUMS)).amax(-1, keepdim=True)
+    terms = torch.exp(classes - base.expand(*base.shape[:-1], SUMS).flatten(-2).gather(-1, place))
+    total = torch.zeros_like(least).scatter_add(-1, place, terms).unflatten(-1, (count, SUMS)).sum(-1)
+    return base[..., 0] + torch.where(total == 0, 1.0, total).log()
 
 
 def _tuples(tree: Any) -> Any:
@@ -232,9 +243,10 @@ def _tuples(tree: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes (L + 1, C, C) are under the l-th node above each, and how deep (L, C) that node is.
+    """Where each class (C, C) joins another on its way to the root, and how deep (C, L) it is at each level.
 
-    Above the root the node is the root again: the choice between it and itself costs nothing.
+    A class is at level 0 itself, and the classes that its l-th node has and the one before has not join it at
+    level l. Above the root no class joins. Each level has `SUMS` numbers, which its classes share.
     """
     paths: dict[int, list[list[int]]] = {}
 
@@ -253,14 +265,13 @@ def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(tree, int) or not leaves or sorted(leaves) != list(range(len(leaves))):
         raise ValueError(f"tree must hold the classes from 0 on, got {tree}; for example ((0, 1), (2, 3))")
     size, steps = len(leaves), max(map(len, paths.values())) - 1
-    inside = np.zeros((steps + 1, size, size), dtype=np.bool_)
-    depths = np.zeros((steps, size))
+    levels = np.zeros((size, size), dtype=np.int16)
+    depths = np.zeros((size, steps), dtype=np.int16)
     for leaf, path in paths.items():
-        for level in range(steps + 1):
-            inside[level, leaf, path[min(level, len(path) - 1)]] = True
-            if level < steps:
-                depths[level, leaf] = max(len(path) - 1 - level, 0)
-    return inside, depths
+        for level in reversed(range(len(path))):
+            levels[leaf, path[level]] = level
+        depths[leaf, : len(path) - 1] = range(len(path) - 1, 0, -1)
+    return levels * SUMS + np.arange(size, dtype=np.int16) % SUMS, depths
 
 
 def _below_and_above(loss: Any, e: Exact) -> Any:
