@@ -36,9 +36,9 @@ class SquaredCDF(RowLoss):
         See `Loss.__call__`.
 
     Numerics:
-        Below the target the sum is over :math:`F_k^2`, from it on over :math:`(1 - F_k)^2` with
-        :math:`1 - F_k` summed from the upper end: nothing is subtracted, in the gradient neither. A masked
-        class is as good as absent: the scale closes up over it.
+        :math:`F_k` is summed from the lower end below the likeliest class, and :math:`1 - F_k` from the upper
+        end from there on, so that neither has its probability in it; the other of both is 1 less that, and
+        not small. A masked class is as good as absent: the scale closes up over it.
 
     Example:
         >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
@@ -53,19 +53,23 @@ class SquaredCDF(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
-        present = full.logits != -torch.inf  # a nan is present
+        probs = full.logits.softmax(1)
+        places = torch.arange(row.num_classes, device=probs.device, dtype=probs.dtype)
+        late = _from_on(places, probs.detach().argmax(1, keepdim=True))
         up_to = probs.cumsum(1)  # F_k
         beyond = F.pad(_from_the_end(probs)[:, 1:], (0, 1))  # 1 - F_k
-        # F_k and 1 - F_k have opposite derivatives: both take that of the one without the likeliest class
-        before = torch.arange(row.num_classes, device=probs.device) < probs.detach().argmax(1, keepdim=True)
-        change = torch.where(before, up_to, -beyond)
-        change = change - change.detach()
-        below = torch.where(present, (up_to.detach() + change).square(), 0.0)  # for a target above k
-        above = torch.where(present, (beyond.detach() - change).square(), 0.0)  # for a target up to k
-        each = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
-        each = each + 0 * up_to[:, -1:]  # nan where a row is bad and has one class
-        return each if full.target is None else each.gather(1, full.target[:, None])[:, 0]
+        rest = up_to * (1 - late) - beyond * late  # F_k - late: the sum without the likeliest class
+        present = (full.logits != -torch.inf).to(probs.dtype)  # a nan is present
+        if full.target is not None:
+            return ((rest + (late - _from_on(places, full.target[:, None]))).square() * present).sum(1)
+        below = (rest + late).square() * present  # for a target above k
+        above = (rest + (late - 1)).square() * present  # for a target up to k
+        return F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
+
+
+def _from_on(places: Tensor, first: Tensor) -> Tensor:
+    """1 from a class on, 0 before it."""
+    return (places - first + 1).clamp(0, 1)
 
 
 def _from_the_end(values: Tensor) -> Tensor:
