@@ -178,7 +178,7 @@ def _record(
         states = RowStates.read(recorder.input, separate=separate)
 
         def plus(matrix: OfLogits) -> RowStatistics:
-            if matrix(recorder.input(StateName("base"))) is not added:
+            if added is None or matrix(added.new_empty(0)) is not added:
                 raise NotRecordableError(CHANGES)
             return RowStatistics(lambda statistic: statistic.finalize(states), num_classes=num_classes)
 
