@@ -176,7 +176,7 @@ def row_statistics(
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
         full_logits=None if target is None else FullLogits(logits, target),
-        plus=lambda matrix: row_statistics_plus(logits, target, matrix),
+        plus=None if target is None else lambda matrix: row_statistics_plus(logits, target, matrix),
     )
 
 
