@@ -68,10 +68,11 @@ def partial(
         table = soft.table.to(logits)
         return table[target] if table.ndim == 1 else table[target, target]
 
+    valid = None if start is not None else scale
+    if valid is not None and target_logit is not None:  # which has a gradient of nan too where a row is bad
+        valid = torch.where(usable, 1.0, target_logit)
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
-    return RowStates(
-        Sums(sums.read, sums.excess_exp), target_logit, target_soft, scale if start is None else None
-    )
+    return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, valid)
 
 
 class _Dense:
