@@ -71,13 +71,12 @@ class ClassMatrix:
             )
         if is_traced(like):  # what stands for a tensor must not be kept
             return torch.tensor(self.array).to(like)
+        if torch.compiler.is_compiling():  # a graph would be compiled anew once another tensor is kept
+            return self._tensor.to(like)
         key = like.dtype, like.device
-        held = self._held.get(key)
-        if held is None:
-            held = self._tensor.to(like)
-            if not torch.compiler.is_compiling():  # what a trace makes must not outlive it
-                self._held[key] = held
-        return held
+        if key not in self._held:
+            self._held[key] = self._tensor.to(like)
+        return self._held[key]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClassMatrix) and np.array_equal(self.array, other.array)

@@ -69,7 +69,9 @@ def partial(
         return table[target] if table.ndim == 1 else table[target, target]
 
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
-    return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, scale if start is None else None)
+    return RowStates(
+        Sums(sums.read, sums.excess_exp), target_logit, target_soft, scale if start is None else None
+    )
 
 
 class _Dense:
