@@ -1,4 +1,4 @@
-"""Losses under `torch.compile`: one graph for all sizes of a batch, with the values and gradients of eager."""
+"""Losses under `torch.compile`: one graph for all sizes of a batch; values and gradients of eager."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def compile_whole(function: Callable[..., Tensor], backend: str) -> tuple[Any, C
 
 def check(
     loss: Loss,
-    option: Option = Option(),  # noqa: B008
+    option: Option = Option(),
     backend: str = "aot_eager",
     dtype: torch.dtype = torch.float64,
     **tolerance: float,
