@@ -89,10 +89,10 @@ class Constant:
         key = answer.device, dtype or answer.dtype
         if is_traced(answer):
             return torch.tensor(self._array).to(*key)
+        if torch.compiler.is_compiling():  # a graph would be compiled anew once another tensor is held
+            return self._tensor.to(*key)
         held = self._held.get(key)
         if held is None:
-            if torch.compiler.is_compiling():
-                return self._tensor.to(*key)
             with torch.inference_mode(False):
                 held = self._held[key] = self._tensor.to(*key)
         return held
