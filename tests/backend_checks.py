@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.kernels.block import CONSTANTS, Backend, Block, capped
+from equipoise.kernels.block import CONSTANTS, Backend, Block
+from equipoise.kernels.differentiable import capped
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivative
 from equipoise.kernels import cpu, triton
-from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, fits
+from equipoise.kernels.differentiable import TorchBackend
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.row import RowStatistics

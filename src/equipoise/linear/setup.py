@@ -12,8 +12,9 @@ from torch import Tensor
 from equipoise._batch import Targets
 from equipoise.distributed import Run
 from equipoise.kernels import cpu
-from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.block import Backend, Block, CppBackend, fits
 from equipoise.kernels.dense import Prepared, prepared
+from equipoise.kernels.differentiable import TorchBackend
 from equipoise.kernels.gate import TRACED
 from equipoise.kernels.program import TOO_MUCH, Compiled
 from equipoise.linear.inputs import Inputs, learns, read_inputs
