@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.kernels.block import CONSTANTS, Backend, Block, capped
+from equipoise.kernels.block import CONSTANTS, Backend, Block
+from equipoise.kernels.differentiable import capped
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.extremes import Largest, Margin, Rank, Smallest
 from equipoise.statistics.mean import ClassCount, MeanLogit
@@ -232,8 +233,15 @@ class BackendTests:
         block = self.few_rows(separate)
         bases = [StateName("base"), StateName("min_base")]
         for name in block.names:
-            sums = [StateName("rest_soft", name.parameter)] if name.kind == "target_soft" else []
-            check(self.backend, replace(block, names=list(dict.fromkeys([*bases, *sums, name]))))
+            check(self.backend, replace(block, names=list(dict.fromkeys([*bases, name]))))
+
+    def test_targets_between_other_numbers(self) -> None:
+        """Targets of any stride, as a column of a matrix has."""
+        block = self.block()
+        assert block.target is not None
+        column = torch.stack([block.target, (block.target + 1) % CLASSES], 1)[:, 0]
+        assert not column.is_contiguous()
+        check(self.backend, replace(block, target=column))
 
     @pytest.mark.parametrize("separate", [True, False])
     @pytest.mark.parametrize("dtype", DTYPES)

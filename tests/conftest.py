@@ -44,3 +44,12 @@ def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(cpu, "available", lambda: False)
     yield
     dense.forget()
+
+
+@pytest.fixture
+def _no_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In plain torch alone."""
+    dense.forget()
+    monkeypatch.setattr(cpu, "available", lambda: False)
+    yield
+    dense.forget()

@@ -853,7 +853,7 @@ def test_every_error_is_raised_by_some_case() -> None:
 def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
     without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
     (missing,) = never_raised(SOURCE, without)
-    assert missing.startswith("losses/base.py:")
+    assert missing.startswith("losses/rows.py:")
     (tmp_path / "planted.py").write_text("def of(x):\n    if x:\n        raise ValueError(x)\n")
     assert never_raised(tmp_path, [case.call for case in CASES]) == {"planted.py:3"}
 

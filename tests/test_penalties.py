@@ -1,13 +1,15 @@
 """What the penalties do to a model, beyond their values."""
 
 import math
+from dataclasses import dataclass
+from typing import final
 
 import pytest
 import torch
 from torch import Tensor
 
-from equipoise.losses import CrossEntropy, Loss
-from equipoise.penalties import Balance, Decisiveness, Entropy, Gini, LogitRange, matched_weight
+from equipoise.losses import BatchLoss, CrossEntropy, Loss
+from equipoise.penalties import PENALTIES, Balance, Decisiveness, Entropy, Gini, LogitRange, matched_weight
 
 
 def descend(penalty: Loss, logits: Tensor, steps: int = 4000, rate: float = 5.0) -> Tensor:
@@ -65,6 +67,53 @@ def test_balance_spreads_a_batch_and_no_balance_lets_it_collapse() -> None:
     assert alone.max() > 0.9
     assert both.mean(0).max() < 0.35
     assert both.amax(1).mean() > 0.9
+
+
+@final
+@dataclass(frozen=True)
+class Focus(BatchLoss):
+    """A penalty of the mean log-probabilities, which have a gradient that no share of 0 makes 0."""
+
+    def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
+        return ((share[:, None] * logits.softmax(1)).sum(0) ** 0.5).sum()
+
+
+OF_BATCHES = [loss for entry in PENALTIES for loss in entry.at if isinstance(loss, BatchLoss)] + [Focus()]
+LEFT_OUT = {
+    "ignored": {"target": torch.full((6,), -100)},
+    "ignored, weighted": {"target": torch.full((6,), -100), "weight": torch.rand(4)},
+    "class weight 0": {"target": torch.arange(6) % 3, "weight": torch.tensor([0.0, 0, 0, 1])},
+    "sample weight 0": {"sample_weight": torch.zeros(6)},
+}
+
+
+@pytest.mark.parametrize("bad", [0.5, torch.nan, torch.inf])
+@pytest.mark.parametrize("how", LEFT_OUT)
+@pytest.mark.parametrize("penalty", OF_BATCHES, ids=repr)
+def test_where_no_row_counts_the_sum_is_0_and_the_mean_nan(penalty: Loss, how: str, bad: float) -> None:
+    options = {name: tensor.clone() for name, tensor in LEFT_OUT[how].items()}
+    logits = torch.randn(6, 4)
+    logits[2, 1] = bad
+    leaf = logits.requires_grad_()
+    rows = CrossEntropy()
+    for loss in (penalty, penalty - 0.5 * penalty) + ((rows + penalty,) if "target" in options else ()):
+        total = loss(leaf, reduction="sum", **options)
+        assert total == 0
+        assert (torch.autograd.grad(total, leaf)[0] == 0).all()
+        mean = loss(leaf, **options)
+        assert mean.isnan()
+        assert (torch.autograd.grad(mean, leaf)[0] == 0).all()
+    for name, tensor in options.items():  # the control: one row counts
+        tensor[0 if name != "weight" else 1] = 1
+    total = penalty(leaf, reduction="sum", **options)
+    assert total > 0
+    assert torch.autograd.grad(total, leaf)[0][0 if how != "class weight 0" else 1].any()
+
+
+@pytest.mark.parametrize("penalty", OF_BATCHES, ids=repr)
+def test_a_batch_without_rows(penalty: Loss) -> None:
+    assert penalty(torch.zeros(0, 4), reduction="sum") == 0
+    assert penalty(torch.zeros(0, 4)).isnan()
 
 
 @pytest.mark.parametrize(("floor", "classes"), [(0.01, 10), (0.05, 10), (1e-6, 50_000), (0.5, 2)])

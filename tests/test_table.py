@@ -6,7 +6,8 @@ from types import ModuleType
 import pytest
 
 import equipoise
-from equipoise import gamma, losses, penalties, reduction, schedules
+from equipoise import gamma, losses, penalties, schedules
+from equipoise._batch import REDUCTIONS
 from equipoise.losses import LOSSES, WEIGHTS, BatchLoss, Loss, RowLoss, Sum
 from equipoise.penalties import PENALTIES
 
@@ -84,4 +85,4 @@ def test_a_sum_prints_as_the_code_that_makes_it() -> None:
 
 
 def test_reductions_are_torchs() -> None:
-    assert set(reduction.REDUCTIONS) == {"none", "mean", "sum"}
+    assert set(REDUCTIONS) == {"none", "mean", "sum"}

@@ -1,9 +1,14 @@
 """Dispatch modes, tracers, transforms and subclasses of Tensor see the reference."""
 
+import pickle
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from equipoise import linear
-from equipoise.losses import LOSSES, CrossEntropy, HierarchicalCrossEntropy, Loss, RowLoss
-from equipoise.losses.costs import TEST_CLASSES
+from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss, options
+from equipoise.losses.costs import TEST_CLASSES, ClassMatrix
 from equipoise.penalties import PENALTIES
 
 pytestmark = [  # what torch says of itself
@@ -105,11 +110,95 @@ def test_tensors_of_the_device_meta_have_a_shape(loss: Loss, fused: bool) -> Non
     assert (value.shape, grad.shape, grad.device.type) == ((), z.shape, "meta")
 
 
-def test_a_loss_made_among_fake_tensors_leaves_none_to_others() -> None:
-    tree = ((0, 1), (2, 3))
+def in_fake_mode(call: Callable[[], object]) -> None:
     with FakeTensorMode():
-        HierarchicalCrossEntropy(tree, alpha=0.25)
-    assert HierarchicalCrossEntropy(tree, alpha=0.25)(torch.zeros(1, 4), torch.zeros(1).long()).isfinite()
+        call()
+
+
+def in_inference_mode(call: Callable[[], object]) -> None:
+    with torch.inference_mode():
+        call()
+
+
+def in_transform(transform: Any, call: Callable[[], object]) -> None:
+    def run(z: Tensor) -> Tensor:
+        call()
+        return z.sum()
+
+    transform(run)(torch.zeros(2, 3))
+
+
+MODES: dict[str, Callable[[Callable[[], object]], None]] = {
+    "fake": in_fake_mode,
+    "inference": in_inference_mode,
+    "functionalize": partial(in_transform, torch.func.functionalize),
+    "grad": partial(in_transform, torch.func.grad),
+    "vmap": partial(in_transform, torch.func.vmap),
+}
+WITH_TABLE = pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, id=f"{entry.name}-{index}")
+        for entry in LOSSES
+        for index, loss in enumerate(entry.at)
+        if any(isinstance(value, ClassMatrix | tuple) for value in vars(loss).values())
+    ],
+)
+
+
+def remade(loss: Any) -> Any:
+    """Return an equal loss that shares nothing with it."""
+    values = [getattr(loss, field.name) for field in fields(loss)]
+    return type(loss)(*(np.array(value) if isinstance(value, ClassMatrix) else value for value in values))
+
+
+def check_made_in_a_mode(loss: Any, mode: str, dtype: torch.dtype) -> None:
+    """A loss made or copied in a mode serves outside, and one made outside serves in it."""
+    at, target, weight = torch.randn(ROWS, TEST_CLASSES, dtype=dtype), TARGET, WEIGHT.to(dtype)
+
+    def run(loss: Any) -> list[Tensor]:
+        z, w = at.clone().requires_grad_(), weight.clone().requires_grad_()
+        dense, fused = loss(z, target), loss.linear(z, w, target, reduction="none")
+        return [dense, *torch.autograd.grad(dense, z), fused, *torch.autograd.grad(fused.sum(), (z, w))]
+
+    expected = run(loss)
+    made: list[Any] = []
+    MODES[mode](lambda: made.extend([remade(loss), deepcopy(loss), pickle.loads(pickle.dumps(loss))]))
+    outside = remade(loss)
+
+    def call() -> None:
+        outside(at, target)
+        outside.linear(at, weight, target)
+
+    if mode != "fake":
+        MODES[mode](call)
+    else:
+        with FakeTensorMode() as fake:
+            outside(*map(fake.from_tensor, (at, target)))
+            outside.linear(*map(fake.from_tensor, (at, weight, target)))
+    for one in (*made, outside):
+        for ours, theirs in zip(run(one), expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@WITH_TABLE
+def test_a_table_outlives_the_mode_it_was_made_in(loss: Loss, mode: str, dtype: torch.dtype) -> None:
+    check_made_in_a_mode(loss, mode, dtype)
+
+
+@WITH_TABLE
+def test_a_table_that_belongs_to_a_mode_is_found(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Here(ThreadPoolExecutor):  # makes the tensor among those of the mode
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            done: Future[Any] = Future()
+            done.set_result(fn(*args, **kwargs))
+            return done
+
+    monkeypatch.setattr(options, "ThreadPoolExecutor", Here)
+    with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors"):
+        check_made_in_a_mode(loss, "fake", torch.float64)
 
 
 @FUSED

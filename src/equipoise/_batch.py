@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from equipoise.distributed import Shard, full_tensor, is_dtensor, refuse_mask, shard_of
-from equipoise.kernels.gate import is_plain
+from equipoise.kernels.gate import is_plain, obstacle
 from equipoise.masking import apply_mask
 
 Reduction = Literal["none", "mean", "sum"]
@@ -151,7 +151,7 @@ def kernel_rows(
 
     None where the kernel cannot take them, or `read_batch` has more to check.
     """
-    if type(ignore_index) is not int or not is_plain(logits, target, weight, sample_weight):
+    if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
         return None
     shape, rows = logits.shape, logits
     if len(shape) == 2:
@@ -261,18 +261,16 @@ def left_out(
 
 
 def without(numbers: Tensor, out: Tensor, usable: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the rows (N, K), with zeros in those that are left out and could make others nan.
+    """Return the rows (N, K), with zeros in those that are left out if one of these could make others nan.
 
     Args:
         numbers: (N, K) logits or hidden states.
         out: (N,) which rows are left out: a factor of 0 on what they hold does not undo a nan.
         usable: Returns which rows are harmless.
     """
-    branch = is_plain(numbers)  # what is known of the rows at no cost saves a copy
-    if branch and not out.any():
-        return numbers
-    bad = out & ~usable(numbers.detach())
-    return numbers if branch and not bad.any() else numbers.masked_fill(bad[:, None], 0.0)
+    if is_plain(numbers) and not (out.any() and (out & ~usable(numbers.detach())).any()):
+        return numbers  # what is known of the rows at no cost saves a copy
+    return torch.where(out[:, None], 0.0, numbers)
 
 
 def reduce(

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from equipoise.distributed import Run, Shard, all_gather, refuse_second_derivative
 from equipoise.kernels import cpu, triton
-from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, fits
+from equipoise.kernels.differentiable import TorchBackend
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.row import RowStatistics
@@ -167,7 +168,7 @@ class _MergedStates(torch.autograd.Function):
         separate: bool,
         classes: Run,
     ) -> tuple[Tensor, ...]:
-        backend = ShardedBackend(_local_backend(logits, names), classes)
+        backend = ShardedBackend(local_backend(logits, names), classes)
         found = backend.states(Block(logits, names, separate, target))
         numbers = [found[name] for name in names]
         ctx.mark_non_differentiable(
@@ -194,7 +195,7 @@ class _MergedStates(torch.autograd.Function):
         return out, None, None, None, None
 
 
-def _local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
+def local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
     """Return what computes a rank's states of dense logits."""
     if logits.is_cuda and triton.available(logits.device):
         return triton.TritonBackend()

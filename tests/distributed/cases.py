@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Shard
 
-from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss, SquaredCDF
+from backend_records import recorded
+from equipoise.kernels import cpu
+from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss, SquaredCDF, explain
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Entropy, Gini, ZLoss
 
@@ -172,10 +174,29 @@ def fused_with_a_bad_row(loss: Loss, mesh: DeviceMesh, classes: int) -> None:
     assert grad.isnan().any(1).tolist() == [row == 4 for row in range(7)]
 
 
+def log_of_backends(mesh: DeviceMesh) -> None:
+    """The log and `explain` say what computes the parts of a rank, and why the program is in torch."""
+    logits, target = rows(11)
+    parts = share(logits, mesh, [Shard(1)])
+    sharded, backend = "the classes are sharded", "cpp" if cpu.available() else "torch"
+    reads_rows = SquaredCDF()  # whose logits are gathered
+    with recorded() as records:
+        for loss in (THREE, reads_rows):
+            loss(parts, target)
+    whys = [sharded, "it reads complete rows of logits"]
+    assert [(record.backend, record.why_torch) for record in records] == list(
+        zip((backend, "torch"), whys, strict=True)
+    )
+    for record in records:
+        plan = explain(record.loss, parts, target)
+        assert (plan.backend, plan.why_torch, plan.shape) == (record.backend, record.why_torch, (7, 11))
+
+
 def of_any_size(mesh: DeviceMesh, *sizes: int) -> dict[str, Callable[[], None]]:
     """Return the cases of the losses that take any number of classes."""
     taken = {classes: [loss for loss in TABLE if fits(loss, classes)] for classes in sizes}
-    return {name: case for classes, losses in taken.items() for name, case in _of(losses, mesh, classes)}
+    made = {name: case for classes, losses in taken.items() for name, case in _of(losses, mesh, classes)}
+    return made | {"log_of_backends": partial(log_of_backends, mesh)}
 
 
 def of_one_size(mesh: DeviceMesh) -> dict[str, Callable[[], None]]:

@@ -29,7 +29,6 @@ from equipoise.statistics.states import Sums
 
 SOURCES = [Path(str(module.__file__)) for module in (distributed, sharded)]
 MIX = GammaCrossEntropy(0.2) + 0.1 * Entropy()
-NUMBERS = 5  # of its state: base, max_exp, rest_exp, rest_gap and target_logit
 Call = Callable[[], Any]
 
 
@@ -233,37 +232,6 @@ def plans(mesh: DeviceMesh) -> None:
         assert linear.explain(matrix, head.hidden, head.weight, head.target, block_bytes=200).rows == 2
 
 
-def traffic(mesh: DeviceMesh) -> None:
-    """What travels: marks to compare, a few numbers per row, and the gradient of the hidden states once."""
-    logits, target, head = torch.randn(7, 11).double(), torch.randint(11, (7,)), Head.make(11).shared(mesh)
-    sent: list[tuple[int, ...]] = []
-
-    def noting(call: Call, which: int) -> Call:
-        def noted(*args: Any, **options: Any) -> Any:
-            sent.append(tuple(args[which].shape))
-            return call(*args, **options)
-
-        return noted
-
-    with (
-        patch.object(dist, "all_gather", noting(dist.all_gather, 1)),
-        patch.object(dist, "all_reduce", noting(dist.all_reduce, 0)),
-    ):
-        value = MIX(share(logits, mesh, [Shard(1)]).requires_grad_(), target)
-        assert sent[1:] == [(NUMBERS, 7)]
-        value.backward()
-        assert len(sent) == 2
-        for grad, blocks in (("forward", 4), ("recompute", 4), ("forward", 1)):
-            sent.clear()
-            block_bytes = 2 * 6 * 8 if blocks == 4 else None
-            value = MIX.linear(head.hidden, head.weight, target, grad=grad, block_bytes=block_bytes)
-            assert [shape[0] for shape in sent[1:]] == [NUMBERS] * blocks
-            assert sum(shape[1] for shape in sent[1:]) == 7
-            sent.clear()
-            value.backward()
-            assert sent == [(7, 5)]
-
-
 def messages(mesh: DeviceMesh) -> None:
     """Raised on each rank, with these words, so that none waits; and the next call is right."""
     rank, logits, head = mesh.get_local_rank(), torch.randn(7, 11).double(), Head.make(11)
@@ -407,7 +375,6 @@ def of(mesh: DeviceMesh) -> dict[str, Call]:
         statistics,
         objectives,
         plans,
-        traffic,
         messages,
         faults,
     )

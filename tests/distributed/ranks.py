@@ -17,6 +17,7 @@ import frameworks
 import options
 import torch
 import torch.distributed as dist
+import traffic
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 Case = Callable[[], None]
@@ -45,7 +46,7 @@ def cases_of(ranks: int) -> dict[str, Case]:
     made: dict[str, Case] = {"planted": planted}
     if ranks == 2:
         made |= cases.of_any_size(mesh, 11, 1) | cases.of_one_size(mesh)
-        return made | options.of(mesh) | frameworks.of(mesh)
+        return made | options.of(mesh) | traffic.of(mesh) | frameworks.of(mesh)
     grid = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "classes"))
     made |= cases.of_any_size(mesh, 13, 3) | options.on_a_grid(grid) | frameworks.on_a_grid(grid)
     uneven = DeviceMesh("cpu", [0, 1, 2])  # eight classes do not divide by three

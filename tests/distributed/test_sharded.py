@@ -17,9 +17,9 @@ SOURCE = Path(str(equipoise.__file__)).parents[1]
 
 def run(ranks: int, folder: Path) -> dict[str, str | None]:
     """Return what went wrong with each case on some rank, or None."""
-    paths = os.environ.get("PYTHONPATH")
+    paths = [str(SOURCE), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(SOURCE), *([paths] if paths else [])]),
+        "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
     }
     script = str(Path(__file__).with_name("ranks.py"))

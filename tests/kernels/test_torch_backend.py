@@ -6,7 +6,7 @@ from torch import Tensor
 
 import equipoise.kernels.block as module
 from backend_checks import BackendTests, check
-from equipoise.kernels.block import DifferentiableBlock, TorchBackend
+from equipoise.kernels.differentiable import DifferentiableBlock, TorchBackend
 from equipoise.statistics.states import StateName
 from fused_checks import FusedTests
 

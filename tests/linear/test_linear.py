@@ -463,19 +463,6 @@ def test_autocast_multiplies_in_half_precision() -> None:
         assert 1e-5 < error(ours, right.double()) < 1.5 * error(theirs, right.double())
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compile_breaks_the_graph_once_and_is_right() -> None:
-    c = case(16, 9, 4, dtype=torch.float32)
-
-    def step(hidden: Tensor, weight: Tensor) -> Tensor:
-        return 2 * THREE.linear(torch.tanh(hidden), weight, c.target)
-
-    compiled = torch.compile(step, backend="eager")
-    torch.testing.assert_close(compiled(c.hidden, c.weight), step(c.hidden, c.weight))
-    found = torch._dynamo.explain(step)(c.hidden, c.weight)
-    assert found.graph_break_count == 1
-
-
 def test_rows_for_any_use() -> None:
     c = case(9, 11, 5)
     c.target[2] = 3

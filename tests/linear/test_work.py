@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import linear
 from equipoise.kernels import cpu
-from equipoise.kernels.block import DifferentiableBlock
+from equipoise.kernels.differentiable import DifferentiableBlock
 from equipoise.linear import buffers, head, plan
 from equipoise.losses import CrossEntropy, Loss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES

@@ -302,3 +302,5 @@ class TestRow:
         with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
             _ = row.full_logits
         assert row.reads_full_logits
+        with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
+            row.plus(torch.zeros_like)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from equipoise import linear
 from equipoise._batch import no_autocast, read_batch
-from equipoise.losses.base import rows_of
+from equipoise.losses.rows import rows_of
 from equipoise.objective import Objective
 from equipoise.statistics import Entropy, LogOdds
 

@@ -83,6 +83,7 @@ STATES = {
 }
 DIFFERENTIABLE = 15  # states before this number have a derivative with respect to the logits
 SCALES = 4  # the most a program has
+MISSING = "no kernel was compiled with the package, or it does not load"
 REGISTERS = 192  # the most a program has
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from equipoise.kernels.gate import is_batched, is_plain
-from equipoise.kernels.program import Compiled, fits
+from equipoise.kernels.gate import is_batched, obstacle
+from equipoise.kernels.log import log_backend
+from equipoise.kernels.program import TOO_MUCH, Compiled, fits
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, trace
 
@@ -41,6 +42,11 @@ class Prepared:
         dtype: Of the statistics.
         weight: Class weights, or None.
         fixed: Whether the loss always computes the same; others have no program.
+
+    Attributes:
+        trace: What it asks of its rows.
+        compiled: Its program for the kernel, or None.
+        reason: Why there is none.
     """
 
     def __init__(
@@ -53,8 +59,19 @@ class Prepared:
         fixed: bool = True,
     ) -> None:
         self.trace: Trace = trace(loss, classes, dtype, weight)
-        program = self.trace.program if fixed else None
-        self.compiled = Compiled(program) if program and cpu.available() and fits(program) else None
+        program = self.trace.program
+        self.compiled: Compiled | None = None
+        self.reason = ""
+        if not fixed:
+            self.reason = "it has no hash, so it may change"
+        elif program is None:
+            self.reason = self.trace.reason
+        elif not cpu.available():
+            self.reason = cpu.MISSING
+        elif not fits(program):
+            self.reason = TOO_MUCH
+        else:
+            self.compiled = Compiled(program)
         self.skips_zero_weight = not applies_class_weight(loss)
         self.reads_target = self.trace.reads_target
 
@@ -101,7 +118,19 @@ def forget() -> None:
     _by_loss.clear()
 
 
-def reduced(
+class Call(NamedTuple):
+    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
+
+    target: Tensor | None
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    table: Tensor | None  # soft targets
+    loss: Prepared
+    ignore_index: int
+    reduction: str
+
+
+def kernel_call(
     loss: DenseLoss,
     logits: Tensor,
     target: Tensor | None,
@@ -109,12 +138,12 @@ def reduced(
     sample_weight: Tensor | None,
     ignore_index: int,
     reduction: str,
-) -> Tensor | None:
-    """Return the loss of logits (N, C) by the kernel, or None where it must be computed in plain torch.
+) -> Call | str:
+    """Return what the kernel takes to compute the loss of logits (N, C), or why it cannot.
 
     Args:
         loss: The loss.
-        logits: Any strides; `gate.is_plain`, as the other tensors.
+        logits: Any strides; none of the tensors has an `obstacle`.
         target: (N,) int64 classes; None where the loss needs none.
         weight: (C,) class weights.
         sample_weight: (N,) weights of rows.
@@ -129,41 +158,39 @@ def reduced(
         loss.in_torch(logits, target, weight, sample_weight, ignore_index, reduction)
         raise
     compiled = found.compiled
-    if compiled is None or (target is None and found.reads_target) or not cpu.available():
-        return None
+    if compiled is None:
+        return found.reason
+    if not cpu.available():
+        return cpu.MISSING
+    if target is None and found.reads_target:
+        return "target is None"
     if compiled.tensors:
-        if any(tensor.requires_grad or not is_plain(tensor) for tensor in compiled.tensors):
-            return None
+        if any(tensor.requires_grad for tensor in compiled.tensors):
+            return "a number in the loss needs a gradient"
+        if reason := obstacle(*compiled.tensors):
+            return reason
         compiled.read_options()
     if weight is not None:
         if weight.requires_grad:
-            return None
+            return "weight needs a gradient"
         weight = weight.to(work).contiguous()
     if sample_weight is not None:
         if sample_weight.requires_grad:
-            return None
+            return "sample_weight needs a gradient"
         sample_weight = sample_weight.to(work).contiguous()
     if target is not None and not target.is_contiguous():
         target = target.contiguous()
+    table = compiled.table(weight, work)
+    return Call(target, weight, sample_weight, table, found, ignore_index, reduction)
+
+
+def compute(loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
+    """Return the loss of logits (N, C) by the kernel."""
     if logits.is_neg() or (logits.stride(1) != 1 and logits.shape[1] > 1):
         logits = logits.resolve_neg().contiguous()
-    table = compiled.table(weight, work)
-    call = Call(target, weight, sample_weight, table, found, ignore_index, reduction)
     if logits.requires_grad and torch.is_grad_enabled():
         return _Dense.apply(logits, call, loss)  # pyright: ignore[reportReturnType]
-    return _forward(logits, call, None)[0]
-
-
-class Call(NamedTuple):
-    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
-
-    target: Tensor | None
-    weight: Tensor | None
-    sample_weight: Tensor | None
-    table: Tensor | None  # soft targets
-    loss: Prepared
-    ignore_index: int
-    reduction: str
+    return _forward(_read(logits, call), call, None)[0]
 
 
 _Pair = ctypes.c_double * 2
@@ -184,8 +211,20 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
     )
 
 
+def _read(logits: Tensor, call: Call) -> Tensor:
+    """Return the logits that the kernel reads: as they are, or plus the target's row of a matrix."""
+    added = call.loss.compiled.added  # pyright: ignore[reportOptionalMemberAccess]
+    if added is None:
+        return logits
+    assert call.target is not None
+    return logits + added.index_select(0, call.target.clamp(0, len(added) - 1))  # the kernel checks targets
+
+
 def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
-    """Return the loss and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs."""
+    """Return the loss, and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs.
+
+    The logits are those that `_read` returns.
+    """
     target, weight, sample_weight, table, loss, ignore_index, reduction = call
     compiled = loss.compiled
     assert compiled is not None
@@ -228,10 +267,13 @@ class _Dense(torch.autograd.Function):
         assert found.compiled is not None
         work = torch.float64 if logits.dtype == torch.float64 else torch.float32
         kept = torch.empty((logits.shape[0], found.compiled.kept), dtype=work, device=_CPU)
-        value, denominator = _forward(logits, call, kept)
+        read = _read(logits, call)
+        value, denominator = _forward(read, call, kept)
         ctx.call = call, loss, denominator
         # Saved as tensors so that a change in place between the passes is detected.
-        if weight is None and sample_weight is None and table is None:
+        if read is not logits:
+            ctx.save_for_backward(logits, kept, target, table, weight, sample_weight, read)
+        elif weight is None and sample_weight is None and table is None:
             ctx.save_for_backward(logits, kept, target)
         else:
             ctx.save_for_backward(logits, kept, target, table, weight, sample_weight)
@@ -242,19 +284,22 @@ class _Dense(torch.autograd.Function):
         """Return the gradient of the logits."""
         logits, kept, *tensors = ctx.saved_tensors
         call, loss, denominator = ctx.call
-        if torch.is_grad_enabled() or is_batched(grad) or not is_plain(grad):
+        reason = _why_in_torch(grad)
+        if reason:
+            log_backend("gradient", loss, logits, "torch", reason)
             return _gradient_in_torch(grad, loss, logits, call), None, None
         target, table = tensors[0], tensors[1] if len(tensors) > 1 else None
         compiled, reduction = call.loss.compiled, call.reduction
+        read = tensors[4] if len(tensors) > 4 else logits
         rows, scale = None, 1.0
         if reduction == "none":
             rows = grad.to(kept.dtype).contiguous()
         else:
             scale = grad.item() / denominator if denominator else grad.item() * torch.inf
-        out = torch.empty(logits.shape, dtype=logits.dtype, device=_CPU)
+        out = torch.empty(logits.shape, dtype=read.dtype, device=_CPU)
         cpu.library().equipoise_gradient(
             compiled.address,
-            _block(logits, target, table),
+            _block(read, target, table),
             kept.data_ptr(),
             compiled.kept,
             1,
@@ -264,7 +309,14 @@ class _Dense(torch.autograd.Function):
             logits.shape[1],
             False,
         )
-        return out, None, None
+        return out if read is logits else out.to(logits.dtype), None, None
+
+
+def _why_in_torch(grad: Tensor) -> str:
+    """Return why a gradient must be computed in plain torch; empty where the kernel can."""
+    if torch.is_grad_enabled():
+        return "create_graph is True"
+    return "is_grads_batched is True" if is_batched(grad) else obstacle(grad)
 
 
 def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:

@@ -2,32 +2,43 @@
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _is_tracing, _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
 _TYPES = (Tensor, torch.nn.Parameter)
 _TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAKE", "FUNCTIONAL", "PROXY"))
 
 
-def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether tensors lie in the memory of a CPU, and only autograd follows the operations on them.
+def obstacle(*tensors: Tensor | None) -> str:
+    """Return why no kernel may read the memory of tensors; empty where one may.
 
-    They do not under a compiler, a transform of `torch.func`, forward mode, a dispatch mode or a tracer, and
-    where one is of a subclass of Tensor.
+    One may where they lie in the memory of a CPU, and only autograd follows the operations on them.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._is_tracing()
-    ):
-        return False
-    for tensor in tensors:  # a loop, as a generator takes longer than the rest
-        if tensor is not None and (type(tensor) not in _TYPES or not tensor.is_cpu):
-            return False
-    return True
+    if is_compiling():
+        return "under a compiler"
+    if _len_torch_dispatch_stack():
+        return "under a dispatch mode"
+    if _are_functorch_transforms_active():
+        return "under a transform of torch.func"
+    if forward_ad._current_level >= 0:
+        return "in forward mode"
+    if _is_tracing():
+        return "under torch.jit.trace"
+    for tensor in tensors:  # a loop, as a generator takes longer than all else
+        if tensor is not None:
+            if type(tensor) not in _TYPES:
+                return "a tensor is of a subclass of Tensor"
+            if not tensor.is_cpu:
+                return "a tensor is not on a CPU"
+    return ""
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Return whether a kernel may read the memory of tensors, and code may branch on what they hold."""
+    return not obstacle(*tensors)
 
 
 def is_traced(tensor: Tensor) -> bool:
@@ -37,11 +48,11 @@ def is_traced(tensor: Tensor) -> bool:
     the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode
     that only observes operations.
     """
-    return not torch.compiler.is_compiling() and (
+    return not is_compiling() and (
         type(tensor) not in _TYPES
         or tensor.is_meta
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._is_tracing()
+        or _are_functorch_transforms_active()
+        or _is_tracing()
         or forward_ad._current_level >= 0
         or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACERS)
     )

@@ -10,6 +10,8 @@ from equipoise.kernels import cpu
 from equipoise.statistics.record import Operand, Program, uses
 from equipoise.statistics.states import SoftTargets, StateName
 
+TOO_MUCH = f"it reads more than {cpu.SCALES} scales or one table of soft targets"  # where `fits` is false
+
 
 @final
 class Compiled:
@@ -21,6 +23,7 @@ class Compiled:
     Attributes:
         address: Of the structure that the kernel reads.
         kept: How many numbers of each row the backward pass needs.
+        added: (C, C) whose row for the target is added to the logits, or None.
         tensors: Those that are read at each call, but for class weights.
     """
 
@@ -52,7 +55,8 @@ class Compiled:
         )
         self._weight = program.class_weight
         soft = [self._soft.table] if self._soft and self._soft.table is not self._weight else []
-        self.tensors = [*self._options, *soft]
+        self.added = program.added
+        self.tensors = [*self._options, *soft, *([] if self.added is None else [self.added])]
         self._structure = cpu.Program(
             program.separate,
             len(scales),

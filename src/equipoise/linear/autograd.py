@@ -9,6 +9,8 @@ from torch import Tensor
 
 from equipoise._batch import no_autocast
 from equipoise.kernels.block import BASE, CONSTANTS, MIN_BASE
+from equipoise.kernels.gate import obstacle
+from equipoise.kernels.log import log_backend
 from equipoise.linear.blocks import (
     BlockMemory,
     compute_blocks,
@@ -81,17 +83,21 @@ def reduced(
     )
     if inputs.traced:
         check_traced_backend(inputs)
-        targets = inputs.targets
+        targets, head = inputs.targets, inputs.head
+        shape = *head.hidden.shape, inputs.num_classes
+        log_backend("loss.linear", loss, hidden, "torch", obstacle(*head.parameters), shape)
         losses = losses_of_logits(
             loss, inputs.all_logits(), targets.target, targets.soft, weight=targets.weight
         )
         return inputs.reduce(losses)
     setup, head = setup_of_loss(loss, inputs), inputs.head
+    plan = setup.plan
+    log_backend("loss.linear", loss, hidden, plan.backend, plan.why_torch, plan.shape)
     with no_autocast(head.hidden.device):
-        if setup.plan.grad == "none":
+        if plan.grad == "none":
             nothing = [False] * len(head.parameters)
             return inputs.reduce(compute_blocks(setup, head, nothing, _rows(head, 1.0))[0])
-        if setup.plan.grad == "forward":
+        if plan.grad == "forward":
             ones = _rows(head, 1.0).requires_grad_()
             with torch.enable_grad():
                 (factor,) = torch.autograd.grad(inputs.reduce(ones), ones)

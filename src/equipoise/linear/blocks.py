@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from equipoise.kernels.block import CONSTANTS, Block, DifferentiableBlock, capped, losses_by_program
+from equipoise.kernels.block import CONSTANTS, Block, losses_by_program
+from equipoise.kernels.differentiable import DifferentiableBlock, capped
 from equipoise.linear.buffers import Buffers
 from equipoise.linear.head import Gradients, Head, row_stride
 from equipoise.linear.setup import Setup

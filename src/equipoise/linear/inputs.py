@@ -17,7 +17,7 @@ from equipoise._batch import (
     without,
 )
 from equipoise.distributed import Run, full_tensor, is_dtensor, refuse_traced, run_of_classes
-from equipoise.kernels.block import capped
+from equipoise.kernels.differentiable import capped
 from equipoise.kernels.gate import is_traced
 from equipoise.linear.head import HALF, Head
 from equipoise.statistics.row import RowFunction, applies_class_weight

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 from weakref import WeakSet
 
@@ -11,17 +12,19 @@ from torch import Tensor
 from equipoise._batch import Targets
 from equipoise.distributed import Run
 from equipoise.kernels import cpu
-from equipoise.kernels.block import Backend, Block, CppBackend, TorchBackend, fits
+from equipoise.kernels.block import Backend, Block, CppBackend, fits
 from equipoise.kernels.dense import Prepared, prepared
+from equipoise.kernels.differentiable import TorchBackend
 from equipoise.kernels.gate import TRACED
-from equipoise.kernels.program import Compiled
+from equipoise.kernels.program import TOO_MUCH, Compiled
 from equipoise.linear.inputs import Inputs, learns, read_inputs
 from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
+from equipoise.statistics.reference import row_statistics_plus
 from equipoise.statistics.row import FullLogits, RowFunction
-from equipoise.statistics.states import RowStates, SoftTargets, StateName
-from equipoise.statistics.trace import Trace, states_of
+from equipoise.statistics.states import RowStates, StateName
+from equipoise.statistics.trace import Trace, states_of, statistics_of_call
 
 BACKENDS = ("auto", "torch", "cpp", "triton")
 
@@ -81,7 +84,7 @@ class Setup:
 
 def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     """Return how a loss is computed."""
-    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    name, backend, why_torch = _open(inputs.backend, inputs.head.hidden.device)
     targets, soft = inputs.targets, inputs.targets.soft
     found = prepared(loss, inputs.num_classes, inputs.head.work_dtype, targets.weight)
     trace, compiled = found.trace, found.compiled
@@ -102,18 +105,21 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
                 "that does; pass logits: loss(hidden @ linear_weight.T, target)"
             )
         reasons.append("a number in the loss or a class weight needs a gradient")
-    if full_logits or (name == "cpp" and not fits(trace.states)):
-        name, backend = "torch", TorchBackend()
+    names = trace.states if full_logits else _names(loss, trace, inputs)
+    if full_logits or (name == "cpp" and not fits(names)):
+        name, backend, why_torch = "torch", TorchBackend(), TOO_MUCH
     if soft is not None:
         why_torch = "target holds probabilities"
-    elif compiled is None or name != "cpp":
-        why_torch = trace.reason or f"backend is {name}"
-    else:
-        why_torch = "" if inputs.classes is None else "the classes are sharded"
+    elif name != "cpp":
+        why_torch = trace.reason or why_torch
+    elif compiled is None:
+        why_torch = found.reason
+    elif inputs.classes is not None:
+        why_torch = "the classes are sharded"
     plan = make_plan(inputs, reasons=reasons, full_logits=full_logits, backend=name, why_torch=why_torch)
     return Setup(
         loss,
-        trace.states if full_logits else _names(loss, trace, inputs),
+        names,
         trace.separate,
         full_logits,
         compiled if plan.program else None,
@@ -128,24 +134,15 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
 
 def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
     """Return the numbers of the state that a loss reads, with the soft targets of this call."""
-    if not any(isinstance(name.parameter, SoftTargets) for name in trace.states):
-        return trace.states
-    asked: dict[Statistic, None] = {}
-    weight, ones = inputs.targets.weight, inputs.head.hidden.new_ones(1, dtype=inputs.head.work_dtype)
-
-    def compute(statistic: Statistic) -> Tensor:
-        asked[statistic] = None
-        return ones
-
-    with torch.no_grad():
-        of_row = None if weight is None else ones
-        loss.of(RowStatistics(compute, num_classes=inputs.num_classes, class_weight=weight, weight=of_row))
-    return states_of(tuple(asked), inputs.head.work_dtype)
+    head = inputs.head
+    like = head.hidden.new_empty(0, dtype=head.work_dtype)
+    read = statistics_of_call(loss, trace, inputs.num_classes, inputs.targets.weight, like)
+    return states_of(read, head.work_dtype)
 
 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
     """Return how statistics are computed."""
-    name, backend = _open(inputs.backend, inputs.head.hidden.device)
+    name, backend, _ = _open(inputs.backend, inputs.head.hidden.device)
     if inputs.targets.target is None and any(statistic.reads_target for statistic in statistics):
         raise ValueError("target must be given, got None; only penalties can do without one")
     names = states_of(statistics, inputs.head.work_dtype)
@@ -206,28 +203,31 @@ def check_traced_backend(inputs: Inputs) -> None:
         raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out")
 
 
-def _open(backend: str, device: torch.device) -> tuple[str, Backend]:
-    """Return the name of the backend that is used on a device, and the backend."""
+def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
+    """Return the name of the backend that is used on a device, the backend, and why it is not "cpp"."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    why_torch = f"there is no kernel for {device.type}" if backend == "auto" else f"backend is {backend}"
     if backend == "triton" or (backend == "auto" and device.type == "cuda"):
         from equipoise.kernels import triton
 
         if triton.available(device):
-            return "triton", triton.TritonBackend()
+            return "triton", triton.TritonBackend(), "backend is triton"
         if backend == "triton":
             raise ValueError(
                 f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
             )
+        why_torch = "Triton does not run here"
     if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
         if device.type == "cpu" and cpu.available():
-            return "cpp", CppBackend()
+            return "cpp", CppBackend(), ""
         if backend == "cpp":
             raise ValueError(
                 f"backend must be 'torch' or 'auto' here, got 'cpp', which is not there for {device.type}; "
                 "it is compiled with the package where there is g++ on Linux"
             )
-    return "torch", TorchBackend()
+        why_torch = cpu.MISSING
+    return "torch", TorchBackend(), why_torch
 
 
 _row_wise: WeakSet[Prepared] = (
@@ -263,6 +263,7 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
                 class_weight=weight,
                 weight=None if weight is None else weight[target[rows]],
                 full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
+                plus=None if logits is None else partial(row_statistics_plus, logits[rows], target[rows]),
             )
         )
 

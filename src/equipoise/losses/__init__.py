@@ -9,6 +9,7 @@ from equipoise.losses.base import BatchLoss, Loss, RowLoss, Sum
 from equipoise.losses.costs import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy
 from equipoise.losses.graded import HierarchicalCrossEntropy, SoftmaxMargin, SquaredCDF
 from equipoise.losses.likelihood import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
+from equipoise.losses.plan import DensePlan, explain
 from equipoise.losses.robust import (
     WEIGHTS,
     DFTWeight,
@@ -44,6 +45,8 @@ __all__ = [
     "RowLoss",
     "BatchLoss",
     "Sum",
+    "DensePlan",
+    "explain",
     "Entry",
     "LOSSES",
     "WEIGHTS",

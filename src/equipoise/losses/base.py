@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Never, NoReturn, final
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import linear, sharded
+from equipoise import linear
 from equipoise._batch import (
     IGNORE_INDEX,
     Batch,
@@ -24,10 +24,11 @@ from equipoise._batch import (
 )
 from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
-from equipoise.kernels.gate import is_plain
-from equipoise.statistics import Rank, RowStatistics, Statistic
-from equipoise.statistics.reference import losses_of_logits, row_statistics
-from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.kernels.dense import Call
+from equipoise.kernels.log import log_backend
+from equipoise.losses.rows import backend_of, kernel_call, losses_in_torch, read, reduced_rows
+from equipoise.statistics import RowStatistics
+from equipoise.statistics.row import applies_class_weight
 
 
 class _LossClass(ABCMeta):
@@ -96,9 +97,12 @@ class Loss(metaclass=_LossClass):
         check_reduction(reduction)
         if mask is None and self._is_row_loss():
             rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
-            value = None if rows is None else dense.reduced(_of_rows(self), *rows, ignore_index, reduction)
-            if value is not None:
-                return value.reshape(target_shape(logits)) if value.ndim else value
+            if rows is not None:
+                call = dense.kernel_call(_of_rows(self), *rows, ignore_index, reduction)
+                if isinstance(call, Call):
+                    log_backend("loss", self, logits, "cpp")
+                    value = dense.compute(_of_rows(self), rows[0], call)
+                    return value.reshape(target_shape(logits)) if value.ndim else value
         if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
             untraced: Any = torch.compiler.disable(self)
             return untraced(
@@ -110,23 +114,11 @@ class Loss(metaclass=_LossClass):
                 ignore_index=ignore_index,
                 reduction=reduction,
             )
-        batch = read_batch(
-            logits,
-            target,
-            weight,
-            ignore_index,
-            sample_weight,
-            mask,
-            applies_class_weight=applies_class_weight(self),
-        )
-        if reduction == "none" and not self._is_row_loss():
-            [mixing, *_] = [term for _, term in self.terms() if not isinstance(term, RowLoss)]
-            raise ValueError(
-                f"reduction must be 'mean' or 'sum' with {mixing!r}, got 'none'; "
-                "it looks at the batch as a whole"
-            )
+        batch = read(self, logits, target, weight, sample_weight, mask, ignore_index, reduction)
         with no_autocast(batch.logits.device):
-            return self._reduced(batch.gathered() if _needs_all_classes(self, batch) else batch, reduction)
+            call = kernel_call(self, batch, reduction)
+            log_backend("loss", self, logits, *backend_of(self, batch, call))
+            return self._reduced(batch, reduction, call)
 
     def in_torch(
         self,
@@ -140,7 +132,7 @@ class Loss(metaclass=_LossClass):
         """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
         applies = applies_class_weight(self)
         batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
-        losses = _losses_in_torch(_of_rows(self), batch)
+        losses = losses_in_torch(_of_rows(self), batch)
         return reduce(losses, batch, reduction, sample_weight=batch.sample_weight)
 
     def linear(
@@ -240,8 +232,8 @@ class Loss(metaclass=_LossClass):
         """Return whether each row has a loss of its own."""
 
     @abstractmethod
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        """Return the reduced loss of a batch."""
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
+        """Return the reduced loss of a batch, given the kernel's call for its rows, or why there is none."""
 
     def __add__(self, other: object) -> "Sum":
         if not isinstance(other, Loss):
@@ -304,15 +296,16 @@ class RowLoss(Loss):
     def _is_row_loss(self) -> bool:
         return True
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
-        return _reduced_rows(self, batch, reduction)
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
+        return reduced_rows(self, batch, reduction, call)
 
 
 class BatchLoss(Loss):
     """A penalty on the batch as a whole, such as how evenly its rows share the classes.
 
     A subclass is a frozen dataclass with one method, `of_batch`. Under reduction "mean" it counts once; under
-    "sum" as often as there are rows, so that the sum over a count is the mean.
+    "sum" as often as there are rows, so that the sum over a count is the mean. Where no row counts the sum is
+    0 and the mean nan, as those of a `RowLoss`.
     """
 
     @abstractmethod
@@ -322,15 +315,19 @@ class BatchLoss(Loss):
     def _is_row_loss(self) -> bool:
         return False
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
         weight = batch.mean_weight(batch.logits)
         if weight is None:
             weight = torch.ones_like(batch.logits[:, 0])
         if batch.sample_weight is not None:
             weight = weight * batch.sample_weight
         total = weight.sum()
-        value = self.of_batch(batch.logits, weight / total)
-        return value * total if reduction == "sum" else value
+        empty = (
+            total == 0
+        )  # then the shares are equal, so that the value is finite and its gradient times 0 is 0
+        share = torch.where(empty, 1.0, weight) / torch.where(empty, len(weight), total)
+        value = self.of_batch(batch.logits, share)
+        return value * total if reduction == "sum" else torch.where(empty, torch.nan, value)
 
 
 @final
@@ -357,14 +354,14 @@ class Sum(Loss):
     def _is_row_loss(self) -> bool:
         return all(term._is_row_loss() for _, term in self.parts)
 
-    def _reduced(self, batch: Batch, reduction: str) -> Tensor:
+    def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
         parts = [
-            coefficient * term._reduced(batch, reduction)
+            coefficient * term._reduced(batch, reduction, call)
             for coefficient, term in self.parts
             if not isinstance(term, RowLoss)
         ]
         if len(parts) < len(self.parts):
-            parts.append(_reduced_rows(self, batch, reduction))
+            parts.append(reduced_rows(self, batch, reduction, call))
         return _add(parts)
 
     def __repr__(self) -> str:
@@ -389,46 +386,6 @@ def _add(parts: Any) -> Tensor:
 def _of_rows(loss: Loss) -> Any:
     """Return a loss whose terms all look at one row at a time, and so has `of`."""
     return loss
-
-
-def _reduced_rows(loss: Any, batch: Batch, reduction: str) -> Tensor:
-    """Return the reduced loss of the terms of a loss that look at one row at a time."""
-    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
-    if batch.shard is None and batch.soft is None and is_plain(*inputs):
-        value = dense.reduced(loss, *inputs, batch.ignore_index, reduction)
-        if value is not None:
-            return value.reshape(batch.shape) if reduction == "none" else value
-    return reduce(_losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
-
-
-def _losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
-    if batch.shard is not None and batch.soft is None:
-        trace = dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
-        return loss.of(rows_of(batch, trace.statistics))
-    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
-
-
-def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
-    """Return what a loss may ask of a batch against its class indices.
-
-    Args:
-        batch: Without target probabilities.
-        statistics: Those that are asked for; where ranks share the classes there are no others.
-    """
-    if batch.shard is None:
-        return row_statistics(batch.logits, batch.target, weight=batch.weight)
-    return sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, statistics)
-
-
-def _needs_all_classes(loss: Loss, batch: Batch) -> bool:
-    """Return whether parts of the classes would not do where ranks share them."""
-    if batch.shard is None:
-        return False
-    if batch.soft is not None or not loss._is_row_loss():
-        return True
-    trace = dense.prepared(_of_rows(loss), batch.num_classes, batch.logits.dtype, batch.weight).trace
-    return trace.reads_full_logits or Rank() in trace.statistics
 
 
 def check_loss(name: str, value: object, rule: str) -> Loss:

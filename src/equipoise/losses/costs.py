@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from equipoise.kernels.gate import is_traced
 from equipoise.losses.base import Loss, RowLoss, Sum
+from equipoise.losses.options import Constant
 from equipoise.losses.table import Entry, Exact
 from equipoise.statistics import RowStatistics
 from equipoise.statistics.functions import softmax, softplus
@@ -48,9 +47,8 @@ class ClassMatrix:
         array.setflags(write=False)
         self.array = array
         self._kind: Kind = "similarity" if name == "similarity" else "costs"
-        self._tensor = torch.tensor(array, device="cpu")
         self._digest = hashlib.sha256(array.tobytes()).hexdigest()
-        self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._constant = Constant(array)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -69,15 +67,7 @@ class ClassMatrix:
             raise ValueError(
                 f"{name} must have a row and a column for each of {classes} classes, got {self.array.shape}"
             )
-        if is_traced(like):  # what stands for a tensor must not be kept
-            return torch.tensor(self.array).to(like)
-        key = like.dtype, like.device
-        held = self._held.get(key)
-        if held is None:
-            held = self._tensor.to(like)
-            if not torch.compiler.is_compiling():  # what a trace makes must not outlive it
-                self._held[key] = held
-        return held
+        return self._constant.fit(like)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ClassMatrix) and np.array_equal(self.array, other.array)
@@ -88,9 +78,6 @@ class ClassMatrix:
     def __repr__(self) -> str:
         values = repr(self.array.tolist())
         return values if self.classes is None else f"Matrix({values}, {self._kind!r}, {list(self.classes)!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_held": {}}
 
 
 def hold(loss: RowLoss, name: str, check: Callable[[np.ndarray], None]) -> None:
@@ -311,7 +298,7 @@ class ExpectedCost(RowLoss):
         full = row.full_logits
         costs = self.costs.fit(full.logits, row.num_classes, "costs")
         probs = softmax(full.logits)
-        return probs @ costs.T if full.target is None else (costs[full.target] * probs).sum(1)
+        return probs @ costs.T if full.target is None else (full.rows(costs) * probs).sum(1)
 
 
 def exact_row(matrix: ClassMatrix, e: Exact) -> list[Any]:

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.kernels.gate import is_traced
 from equipoise.losses.base import RowLoss
 from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
-from equipoise.losses.options import check_number, like, refuse_batch
+from equipoise.losses.options import Constant, check_number, like, refuse_batch
 from equipoise.losses.table import Entry, Exact
 from equipoise.statistics import FullLogits, RowStatistics
-from equipoise.statistics.functions import softplus
+from equipoise.statistics.functions import log_sigmoid, softplus
 from equipoise.statistics.states import finite_limit
 
 
@@ -36,9 +35,9 @@ class SquaredCDF(RowLoss):
         See `Loss.__call__`.
 
     Numerics:
-        Below the target the sum is over :math:`F_k^2`, from it on over :math:`(1 - F_k)^2` with
-        :math:`1 - F_k` summed from the upper end: nothing is subtracted, in the gradient neither. A masked
-        class is as good as absent: the scale closes up over it.
+        :math:`F_k` is summed from the lower end below the likeliest class, and :math:`1 - F_k` from the upper
+        end from there on, so that neither has its probability in it; the other of both is 1 less that, and
+        not small. A masked class is as good as absent: the scale closes up over it.
 
     Example:
         >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
@@ -53,19 +52,23 @@ class SquaredCDF(RowLoss):
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        probs = full.logits.clamp(min=-finite_limit(full.logits.dtype)).softmax(1)
-        present = full.logits != -torch.inf  # a nan is present
+        probs = full.logits.softmax(1)
+        places = torch.arange(row.num_classes, device=probs.device, dtype=probs.dtype)
+        late = _from_on(places, probs.detach().argmax(1, keepdim=True))
         up_to = probs.cumsum(1)  # F_k
         beyond = F.pad(_from_the_end(probs)[:, 1:], (0, 1))  # 1 - F_k
-        # F_k and 1 - F_k have opposite derivatives: both take that of the one without the likeliest class
-        before = torch.arange(row.num_classes, device=probs.device) < probs.detach().argmax(1, keepdim=True)
-        change = torch.where(before, up_to, -beyond)
-        change = change - change.detach()
-        below = torch.where(present, (up_to.detach() + change).square(), 0.0)  # for a target above k
-        above = torch.where(present, (beyond.detach() - change).square(), 0.0)  # for a target up to k
-        each = F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
-        each = each + 0 * up_to[:, -1:]  # nan where a row is bad and has one class
-        return each if full.target is None else each.gather(1, full.target[:, None])[:, 0]
+        rest = up_to * (1 - late) - beyond * late  # F_k - late: the sum without the likeliest class
+        present = (full.logits != -torch.inf).to(probs.dtype)  # a nan is present
+        if full.target is not None:
+            return ((rest + (late - _from_on(places, full.target[:, None]))).square() * present).sum(1)
+        below = (rest + late).square() * present  # for a target above k
+        above = (rest + (late - 1)).square() * present  # for a target up to k
+        return F.pad(below.cumsum(1)[:, :-1], (1, 0)) + _from_the_end(above)
+
+
+def _from_on(places: Tensor, first: Tensor) -> Tensor:
+    """1 from a class on, 0 before it."""
+    return (places - first + 1).clamp(0, 1)
 
 
 def _from_the_end(values: Tensor) -> Tensor:
@@ -110,8 +113,8 @@ class SoftmaxMargin(RowLoss):
             its size is not the number of classes.
 
     Numerics:
-        The softplus of the log-sum-exp of :math:`z_k - z_y + C_{yk}` over the wrong classes, so that a
-        confident right row keeps its digits. A masked class adds nothing.
+        Cross entropy of the logits plus the target's row of the costs, so that a confident right row keeps
+        its digits. A masked class adds nothing.
 
     Example:
         >>> loss = SoftmaxMargin([[0, 1, 5], [1, 0, 1], [1, 1, 0]])
@@ -131,14 +134,12 @@ class SoftmaxMargin(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
-        full = row.full_logits
-        costs = self.costs.fit(full.logits, row.num_classes, "costs")
-        gaps = full.classes - full.target_logit + full.rows(costs)
-        own = full.rows(torch.eye(row.num_classes, dtype=torch.bool, device=gaps.device))
-        return softplus(torch.where(own, -finite_limit(gaps.dtype), gaps).logsumexp(-1))
+        shifted = row.plus(lambda logits: self.costs.fit(logits, row.num_classes, "costs"))
+        return -log_sigmoid(shifted.log_odds())
 
 
 Tree = tuple[Any, ...]
+SUMS = 8  # a sum is made of so many, as an addition to a number waits for that before
 
 
 @final
@@ -192,34 +193,41 @@ class HierarchicalCrossEntropy(RowLoss):
         refuse_batch("tree", self.tree)
         tree = _tuples(self.tree)
         object.__setattr__(self, "tree", tree)
-        arrays = _levels(tree)
-        object.__setattr__(self, "_arrays", arrays)
-        object.__setattr__(self, "_held", tuple(torch.tensor(each, device="cpu") for each in arrays))
+        object.__setattr__(self, "_levels", tuple(map(Constant, _levels(tree))))
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
         full = row.full_logits
-        inside, depths = self.__dict__["_held"]
-        if is_traced(full.logits):  # which may not meet a tensor made before
-            inside, depths = map(torch.tensor, self.__dict__["_arrays"])
-        if inside.shape[1] != row.num_classes:
+        levels, depths = self.__dict__["_levels"]
+        levels, depths = levels.fit(full.logits, torch.int16), depths.fit(full.logits)
+        if len(levels) != row.num_classes:
             raise ValueError(
-                f"tree must hold each of {row.num_classes} classes once, got {inside.shape[1]} classes"
+                f"tree must hold each of {row.num_classes} classes once, got {len(levels)} classes"
             )
-        inside = inside.to(full.logits.device)
-        losses = torch.zeros_like(full.target_logit[..., 0])
-        alpha = like(self.alpha, losses)
-        for level in range(len(depths)):
-            part, union = full.rows(inside[level]), full.rows(inside[level + 1])
-            odds = _log_sum(full, union & ~part) - _log_sum(full, part)
-            weight = torch.exp(-alpha * depths[level].to(losses))
-            losses = losses + (weight if full.target is None else weight[full.target]) * softplus(odds)
-        return losses
+        joining = _log_sums(full, levels, depths.shape[1] + 1)
+        below = torch.ones(*joining.shape[-1:] * 2, dtype=torch.bool, device=joining.device).tril()[:-1]
+        limit = finite_limit(joining.dtype)
+        branch = torch.where(below, joining[..., None, :], -limit).logsumexp(-1)
+        weights = torch.exp(-like(self.alpha, joining) * full.rows(depths))
+        return (weights * softplus(joining[..., 1:] - branch)).sum(-1)
 
 
-def _log_sum(full: FullLogits, chosen: Tensor) -> Tensor:
-    """Log-sum-exp of the logits of some classes; of none it is finite but beyond reach."""
-    return torch.where(chosen, full.classes, -finite_limit(full.logits.dtype)).logsumexp(-1)
+def _log_sums(full: FullLogits, levels: Tensor, count: int) -> Tensor:
+    """Log-sum-exp of the logits at each level; of none it is finite but beyond reach.
+
+    Args:
+        full: The logits (N, C).
+        levels: (C, C) sum that each class is a part of, of `SUMS` for each level from the target's leaf up.
+        count: Number of levels.
+    """
+    classes, place = torch.broadcast_tensors(full.classes, full.rows(levels).long())
+    shape = (*classes.shape[:-1], count * SUMS)
+    least = classes.new_full(shape, -finite_limit(classes.dtype))
+    largest = least.scatter_reduce(-1, place, classes.detach(), "amax")
+    base = largest.unflatten(-1, (count, SUMS)).amax(-1, keepdim=True)
+    terms = torch.exp(classes - base.expand(*base.shape[:-1], SUMS).flatten(-2).gather(-1, place))
+    total = torch.zeros_like(least).scatter_add(-1, place, terms).unflatten(-1, (count, SUMS)).sum(-1)
+    return base[..., 0] + torch.where(total == 0, 1.0, total).log()
 
 
 def _tuples(tree: Any) -> Any:
@@ -235,9 +243,10 @@ def _tuples(tree: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes (L + 1, C, C) are under the l-th node above each, and how deep (L, C) that node is.
+    """Where each class (C, C) joins another on its way to the root, and how deep (C, L) it is at each level.
 
-    Above the root the node is the root again: the choice between it and itself costs nothing.
+    A class is at level 0 itself, and the classes that its l-th node has and the one before has not join it at
+    level l. Above the root no class joins. Each level has `SUMS` numbers, which its classes share.
     """
     paths: dict[int, list[list[int]]] = {}
 
@@ -256,14 +265,13 @@ def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(tree, int) or not leaves or sorted(leaves) != list(range(len(leaves))):
         raise ValueError(f"tree must hold the classes from 0 on, got {tree}; for example ((0, 1), (2, 3))")
     size, steps = len(leaves), max(map(len, paths.values())) - 1
-    inside = np.zeros((steps + 1, size, size), dtype=np.bool_)
-    depths = np.zeros((steps, size))
+    levels = np.zeros((size, size), dtype=np.int16)
+    depths = np.zeros((size, steps), dtype=np.int16)
     for leaf, path in paths.items():
-        for level in range(steps + 1):
-            inside[level, leaf, path[min(level, len(path) - 1)]] = True
-            if level < steps:
-                depths[level, leaf] = max(len(path) - 1 - level, 0)
-    return inside, depths
+        for level in reversed(range(len(path))):
+            levels[leaf, path[level]] = level
+        depths[leaf, : len(path) - 1] = range(len(path) - 1, 0, -1)
+    return levels * SUMS + np.arange(size, dtype=np.int16) % SUMS, depths
 
 
 def _below_and_above(loss: Any, e: Exact) -> Any:

@@ -28,10 +28,12 @@ def log_sigmoid(odds: Tensor) -> Tensor:
 
 
 def softplus(odds: Tensor) -> Tensor:
-    """Return log(1 + e^odds); `F.softplus` turns linear above 20 and loses digits."""
-    positive = odds > 0
-    small = torch.exp(torch.where(positive, -odds, odds))
-    return torch.where(positive, odds, 0.0) + torch.log1p(small)
+    """Return log(1 + e^odds) of finite odds, or of minus infinity.
+
+    `F.softplus` turns linear above 20 and loses digits.
+    """
+    positive = odds.relu()
+    return positive + torch.log1p(torch.exp(torch.sub(odds, positive, alpha=2)))
 
 
 def expm1(exponent: Tensor) -> Tensor:
@@ -75,8 +77,6 @@ def softmax(logits: Tensor) -> Tensor:
     of 0; where all have, both are nan.
     """
     probs = logits.softmax(-1)
-    classes = torch.arange(logits.shape[-1], device=logits.device)
-    likeliest = classes == probs.detach().argmax(-1, keepdim=True)
-    others = torch.where(likeliest, 0.0, probs)
-    rest = others.sum(-1, keepdim=True)
-    return torch.where(likeliest, probs.detach() - (rest - rest.detach()), others)
+    total = probs.sum(-1, keepdim=True)
+    likeliest = probs.detach().argmax(-1, keepdim=True)
+    return probs.scatter_add(-1, likeliest, total.detach() - total)  # 0, with minus the derivative of all

@@ -39,6 +39,7 @@ class Program:
         result: The loss.
         options: Tensors that are read at each call, such as scheduled values.
         class_weight: The class weights of the recording, which stand for those of a call; None without.
+        added: (C, C) whose row for the target is added to the logits before their state; None for no such.
     """
 
     separate: bool
@@ -46,6 +47,7 @@ class Program:
     result: Operand
     options: tuple[Tensor, ...]
     class_weight: Tensor | None
+    added: Tensor | None = None
 
     def operands(self) -> list[Operand]:
         """Return all operands, each once."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic
-from equipoise.statistics.row import FullLogits, RowFunction, RowStatistics
+from equipoise.statistics.row import FullLogits, OfLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -38,6 +38,8 @@ def partial(
         # As floats they are compared in the vectors of the logits; integers are too wide when compiled.
         number = logits.dtype if logits.shape[1] <= 2**24 else torch.int64
         columns = torch.arange(logits.shape[1], device=logits.device, dtype=number)
+        # `as_strided` has a compiler keep them in memory; it would count them anew beside each logit.
+        columns = columns.as_strided(columns.shape, (1,))
         here = columns == (target - (start or 0)).to(number)[:, None]
         others = torch.where(here, -torch.inf, logits)
         target_logit = torch.where(here, logits, 0.0).sum(1)
@@ -66,8 +68,11 @@ def partial(
         table = soft.table.to(logits)
         return table[target] if table.ndim == 1 else table[target, target]
 
+    valid = None if start is not None else scale
+    if valid is not None and target_logit is not None:  # which has a gradient of nan too where a row is bad
+        valid = torch.where(usable, 1.0, target_logit)
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
-    return RowStates(Sums(sums.read), target_logit, target_soft, scale if start is None else None)
+    return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, valid)
 
 
 class _Dense:
@@ -96,8 +101,8 @@ class _Dense:
         self._min_base = min_base
         self._base = base
         self._gap = logits - base[:, None]
-        self._first = self._gap == 0  # a comparison of the gap is made again in the backward pass, not kept
         self._exp: dict[float, Tensor] = {}
+        self._excess_exp: dict[float, Tensor] = {}
 
     def _power(self, scale: float) -> Tensor:
         if scale not in self._exp:
@@ -107,7 +112,14 @@ class _Dense:
     def _split(self, kind: str, terms: Tensor) -> Tensor:
         """Sum terms over the classes at the base, or over those below it."""
         first = kind.startswith("max")
-        return torch.where(self._first, terms if first else 0.0, 0.0 if first else terms).sum(1)
+        at_base = self._gap == 0  # of the gap, as that is compared again in the backward pass, not kept
+        return torch.where(at_base, terms if first else 0.0, 0.0 if first else terms).sum(1)
+
+    def excess_exp(self, scale: float) -> Tensor:
+        """Return the sum of e^(scale (z - base)) over all classes, less 1."""
+        if scale not in self._excess_exp:
+            self._excess_exp[scale] = self._power(scale).sum(1) - 1
+        return self._excess_exp[scale]
 
     def read(self, name: StateName) -> Tensor:
         """Return one number (N,) of the state."""
@@ -175,23 +187,42 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=None if target is None else FullLogits(marked(logits), target),
+        full_logits=None if target is None else FullLogits(logits, target),
+        plus=None if target is None else lambda matrix: row_statistics_plus(logits, target, matrix),
     )
+
+
+def row_statistics_plus(logits: Tensor, target: Tensor | None, matrix: OfLogits) -> RowStatistics:
+    """Return what a loss may ask of logits plus the target's row of a matrix.
+
+    Args:
+        logits: (N, C).
+        target: (N,), or None to take every class in turn as the target.
+        matrix: Returns the (C, C) matrix in the dtype and on the device of the logits.
+    """
+    rows, classes = logits.shape
+    added = matrix(logits)
+    if target is not None:
+        return row_statistics(logits + added.index_select(0, target), target)
+    each = torch.arange(classes, device=logits.device).repeat(rows)
+    row = row_statistics((logits[:, None] + added).flatten(0, 1), each)
+    return RowStatistics(lambda statistic: row.compute(statistic).reshape(rows, classes), num_classes=classes)
 
 
 def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
     """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
-    logits = marked(logits)
+    full = FullLogits(logits, None)
 
     def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
         return row_statistics(logits, target).compute(statistic)
 
     return RowStatistics(
-        lambda statistic: statistic.for_each_class(logits, compute),
+        lambda statistic: statistic.for_each_class(full.logits, compute),
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=weight,
-        full_logits=FullLogits(logits, None),
+        full_logits=full,
+        plus=lambda matrix: row_statistics_plus(logits, None, matrix),
     )
 
 
@@ -218,15 +249,4 @@ def losses_of_logits(
     else:
         row = row_statistics_for_each_class(logits, weight=weight)
         losses = (soft * loss.of(row)).sum(1)
-    return losses * _scale(logits)[:, 0] if row.reads_full_logits else losses
-
-
-def marked(logits: Tensor) -> Tensor:
-    """Return logits (N, C) with nan in each entry of a bad row, so that its gradient is nan too."""
-    return logits * _scale(logits)
-
-
-def _scale(logits: Tensor) -> Tensor:
-    """Return 1 (N, 1) for rows that have a class and neither nan nor plus infinity, else nan."""
-    usable = logits.detach().amax(1, keepdim=True).isfinite()
-    return torch.where(usable, 1.0, torch.nan).to(logits.dtype)
+    return losses * row.full_logits.valid if row.reads_full_logits else losses

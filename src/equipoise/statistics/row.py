@@ -1,9 +1,9 @@
 """What a loss may ask of a row of logits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
+import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic
@@ -12,6 +12,8 @@ from equipoise.statistics.mean import ClassCount, MeanLogit
 from equipoise.statistics.soft_target import ExpectedLogProb
 from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
 from equipoise.statistics.states import finite_limit
+
+OfLogits = Callable[[Tensor], Tensor]  # what fits a tensor in dtype and device
 
 
 @final
@@ -29,6 +31,7 @@ class RowStatistics:
         weight: (N,) class weight of each target, or (C,) for every target; None without class weights.
         full_logits: The logits and the target, for the few losses that need every logit; None where they are
             never held at once.
+        plus: Returns what `plus` does; None where it cannot.
 
     Attributes:
         reads_full_logits: Whether `full_logits` was read.
@@ -42,8 +45,10 @@ class RowStatistics:
         class_weight: Tensor | None = None,
         weight: Tensor | None = None,
         full_logits: "FullLogits | None" = None,
+        plus: "Callable[[OfLogits], RowStatistics] | None" = None,
     ) -> None:
         self._compute = compute
+        self._plus = plus
         self._computed: dict[Statistic, Tensor] = {}
         self._full_logits = full_logits
         self._weight = weight
@@ -124,15 +129,29 @@ class RowStatistics:
     def full_logits(self) -> "FullLogits":
         """Every logit of the row and the target, for losses no statistic can serve."""
         self.reads_full_logits = True
-        if self._full_logits is None:
-            raise NotImplementedError(
-                "the logits of a row must be complete for this loss, got them in parts; pass logits"
-            )
-        return self._full_logits
+        return _complete(self._full_logits)
+
+    def plus(self, matrix: OfLogits, /) -> "RowStatistics":
+        """Return what a loss may ask of the logits plus the target's row of a matrix.
+
+        Args:
+            matrix: Returns the (C, C) matrix in the dtype and on the device of a tensor: always the same one.
+        """
+        return _complete(self._plus)(matrix)
+
+
+_Part = TypeVar("_Part")
+
+
+def _complete(part: _Part | None) -> _Part:
+    if part is None:
+        raise NotImplementedError(
+            "the logits of a row must be complete for this loss, got them in parts; pass logits"
+        )
+    return part
 
 
 @final
-@dataclass(frozen=True)
 class FullLogits:
     """The logits of complete rows beside their targets.
 
@@ -141,24 +160,41 @@ class FullLogits:
         target: (N,), or None to take every class in turn as the target.
     """
 
-    logits: Tensor
-    target: Tensor | None
+    def __init__(self, logits: Tensor, target: Tensor | None) -> None:
+        self._logits = logits
+        self._valid: Tensor | None = None
+        self._marked: Tensor | None = None
+        self.target = target
+
+    @property
+    def valid(self) -> Tensor:
+        """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
+        if self._valid is None:
+            usable = self._logits.detach().amax(1).isfinite()
+            self._valid = torch.where(usable, 1.0, torch.nan).to(self._logits.dtype)
+        return self._valid
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits, (N, C), with nan in each entry of a bad row, so that its gradient is nan too."""
+        if self._marked is None:
+            self._marked = self._logits * self.valid[:, None]
+        return self._marked
 
     @property
     def classes(self) -> Tensor:
-        """Logits, (N, C) or (N, 1, C) for every target; masked ones are finite but beyond reach."""
-        bounded = self.logits.clamp(min=-finite_limit(self.logits.dtype))
-        return bounded if self.target is not None else bounded[:, None]
+        """Logits, (N, C) or (N, 1, C) for every target."""
+        return self.logits if self.target is not None else self.logits[:, None]
 
     @property
     def target_logit(self) -> Tensor:
-        """The target's logit, (N, 1), or (N, C, 1) for every target."""
-        classes = self.classes
-        return classes.mT if self.target is None else classes.gather(1, self.target[:, None])
+        """The target's logit, (N, 1), or (N, C, 1) for every target; finite but beyond reach if masked."""
+        logit = self.classes.mT if self.target is None else self.classes.gather(1, self.target[:, None])
+        return logit.clamp(min=-finite_limit(logit.dtype))
 
     def rows(self, matrix: Tensor, /) -> Tensor:
         """Row of a (C, C) matrix for the target, (N, C), or (1, C, C) for every target."""
-        return matrix[None] if self.target is None else matrix[self.target]
+        return matrix[None] if self.target is None else matrix.index_select(0, self.target)
 
 
 class RowFunction(Protocol):

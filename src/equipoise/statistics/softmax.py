@@ -12,7 +12,7 @@ from equipoise.statistics.states import RowStates, Sums, finite_limit
 
 def _log_total(sums: Sums, scale: float) -> Tensor:
     """Log of the sum of e^(scale (z - base)); 0 where there is no class."""
-    return torch.log1p(sums.rest_exp(scale) + (sums.max_exp(scale) - 1).clamp(min=0))
+    return torch.log1p(sums.excess_exp(scale).clamp(min=0))
 
 
 def _log_ratio(sums: Sums, scale: float) -> Tensor:
@@ -42,7 +42,7 @@ class LogOdds(Statistic):
         others, limit = states.others, finite_limit(states.target_logit.dtype)
         gap = states.target_logit - others.base
         gap = (gap if self.scale == 1 else self.scale * gap).clamp(-limit, limit)
-        alone = others.max_exp(self.scale) == 0
+        alone = others.excess_exp(self.scale) < 0
         return torch.where(alone, limit, gap - _log_total(others, self.scale))
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:

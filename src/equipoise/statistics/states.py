@@ -59,10 +59,13 @@ class Sums:
 
     Args:
         read: Returns the number (N,) of a name.
+        excess_exp: Returns what the method does, where it is not computed from two sums.
     """
 
-    def __init__(self, read: Callable[[StateName], Any]) -> None:
-        self._read = read
+    def __init__(
+        self, read: Callable[[StateName], Any], excess_exp: Callable[[float], Tensor] | None = None
+    ) -> None:
+        self._read, self._excess_exp = read, excess_exp
         self._computed: dict[StateName, Any] = {}
 
     def number(self, name: StateName) -> Any:
@@ -86,6 +89,15 @@ class Sums:
     def rest_exp(self, scale: float = 1.0) -> Any:
         """The same sum over the classes below the base."""
         return self._get("rest_exp", scale)
+
+    def excess_exp(self, scale: float = 1.0) -> Tensor:
+        """The sum over all classes, less 1: what there is beside the largest, and -1 where there is no class.
+
+        It loses digits below the rounding of 1, where `rest_exp` keeps them, but is a single sum.
+        """
+        if self._excess_exp is not None:
+            return self._excess_exp(scale)
+        return self.rest_exp(scale) + (self.max_exp(scale) - 1)
 
     @property
     def max_gap(self) -> Tensor:

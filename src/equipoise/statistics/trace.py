@@ -8,7 +8,7 @@ loss. A kernel runs the program without knowing any statistic or loss.
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 from equipoise.statistics.base import Statistic
 from equipoise.statistics.record import NotRecordableError, Program, Recorder
 from equipoise.statistics.reference import row_statistics
-from equipoise.statistics.row import RowFunction, RowStatistics
-from equipoise.statistics.states import RowStates, StateName
+from equipoise.statistics.row import OfLogits, RowFunction, RowStatistics
+from equipoise.statistics.states import RowStates, SoftTargets, StateName
 
+CHANGES = "it is not the same each time"
 ROWS = 3, 5  # made-up rows of two recordings, which differ where a loss depends on their number
 
 
@@ -33,7 +34,7 @@ class Trace:
         reads_full_logits: Whether it needs complete rows of logits.
         states: What `finalize` of the statistics reads.
         program: None where the loss cannot be recorded.
-        reason: Why there is none.
+        reason: Why there is none, or why blocks of classes have none.
     """
 
     statistics: tuple[Statistic, ...]
@@ -68,22 +69,56 @@ def trace(
     """
     class_weight = None if class_weight is None else class_weight.detach()
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _no_hooks():
-        statistics, full = _statistics(loss, num_classes, dtype, class_weight)
+        statistics, matrices, of_sums, full = _statistics(loss, num_classes, dtype, class_weight)
         read = states_of(statistics, dtype)
-        if full or not statistics:
-            reason = "it reads complete rows of logits" if full else "it reads no statistic"
-            return Trace(statistics, full, read, None, reason)
-        separate = any(statistic.separates_target for statistic in statistics)
+        complete = full or bool(matrices)
+        reason = "it reads complete rows of logits" if complete else ""
+        added = matrices[0] if matrices else None
+        if full or (added is not None and (statistics or any(matrix is not added for matrix in matrices))):
+            return Trace(statistics, complete, read, None, reason)
+        if not (statistics or of_sums):
+            return Trace(statistics, complete, read, None, reason or "it reads no statistic")
+        separate = any(statistic.separates_target for statistic in statistics or of_sums)
         try:
             drawn = _random_state()
             first, second = (
-                _record(loss, num_classes, Recorder(rows, dtype), class_weight, separate) for rows in ROWS
+                _record(loss, num_classes, Recorder(rows, dtype), class_weight, separate, added)
+                for rows in ROWS
             )
             if first != second or drawn != _random_state():
-                raise NotRecordableError("it is not the same each time")
+                raise NotRecordableError(CHANGES)
         except NotRecordableError as error:
-            return Trace(statistics, full, read, None, str(error))
-    return Trace(statistics, full, read, first)
+            return Trace(statistics, complete, read, None, reason or str(error))
+    return Trace(statistics, complete, read, replace(first, added=added), reason)
+
+
+def statistics_of_call(
+    loss: RowFunction, found: Trace, num_classes: int, class_weight: Tensor | None, like: Tensor
+) -> tuple[Statistic, ...]:
+    """Return the statistics that a loss reads in a call, each once.
+
+    Those of its trace have the class weights of another call as their soft targets.
+
+    Args:
+        loss: The loss.
+        found: Its trace.
+        num_classes: C.
+        class_weight: (C,) weights of the call, or None.
+        like: A tensor of the dtype and device of the statistics.
+    """
+    if not any(isinstance(name.parameter, SoftTargets) for name in found.states):
+        return found.statistics
+    read: dict[Statistic, None] = {}
+    ones = like.new_ones(1)
+
+    def compute(statistic: Statistic) -> Tensor:
+        read[statistic] = None
+        return ones
+
+    with torch.no_grad():
+        weight = None if class_weight is None else ones
+        loss.of(RowStatistics(compute, num_classes=num_classes, class_weight=class_weight, weight=weight))
+    return tuple(read)
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
@@ -120,9 +155,15 @@ def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[Stat
 
 def _statistics(
     loss: RowFunction, num_classes: int, dtype: torch.dtype, class_weight: Tensor | None
-) -> tuple[tuple[Statistic, ...], bool]:
-    """Return the statistics that a loss asks for, and whether it reads full logits."""
+) -> tuple[tuple[Statistic, ...], list[Tensor], list[Statistic], bool]:
+    """Return what a loss asks for.
+
+    Statistics of the logits, matrices that are added to them, statistics of these sums, and whether it reads
+    full logits.
+    """
     found: list[Statistic] = []
+    matrices: list[Tensor] = []
+    of_sums: list[Statistic] = []
     logits = torch.zeros(ROWS[0], num_classes, dtype=dtype, requires_grad=True)
     target = torch.zeros(ROWS[0], dtype=torch.long)
     weight = None if class_weight is None else torch.ones(num_classes, dtype=dtype)
@@ -132,15 +173,26 @@ def _statistics(
         found.append(statistic)
         return true.compute(statistic)
 
+    def plus(matrix: OfLogits) -> RowStatistics:
+        matrices.append(matrix(logits))
+        of_sum = true.plus(matrix)
+
+        def compute(statistic: Statistic) -> Tensor:
+            of_sums.append(statistic)
+            return of_sum.compute(statistic)
+
+        return RowStatistics(compute, num_classes=num_classes)
+
     row = RowStatistics(
         compute,
         num_classes=num_classes,
         class_weight=class_weight,
         weight=None if weight is None else true.weight,
         full_logits=true.full_logits,
+        plus=plus,
     )
     loss.of(row)
-    return tuple(found), row.reads_full_logits
+    return tuple(found), matrices, of_sums, row.reads_full_logits
 
 
 def _record(
@@ -149,14 +201,22 @@ def _record(
     recorder: Recorder,
     class_weight: Tensor | None,
     separate: bool,
+    added: Tensor | None,
 ) -> Program:
     with recorder:
         states = RowStates.read(recorder.input, separate=separate)
+
+        def plus(matrix: OfLogits) -> RowStatistics:
+            if added is None or matrix(added.new_empty(0)) is not added:
+                raise NotRecordableError(CHANGES)
+            return RowStatistics(lambda statistic: statistic.finalize(states), num_classes=num_classes)
+
         row = RowStatistics(
             lambda statistic: statistic.finalize(states),
             num_classes=num_classes,
             class_weight=class_weight,
             weight=None if class_weight is None else recorder.input(StateName("class_weight")),
+            plus=plus,
         )
         result = loss.of(row)
     return recorder.program(result, separate, class_weight)

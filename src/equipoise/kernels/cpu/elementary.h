@@ -108,10 +108,12 @@ INLINE W tanh_(W x) {
 
 // By way of double: the error of a logarithm grows by the exponent times it.
 INLINE float pow_(float x, float y) {
-  const double a = x, b = y, size = exp_(b * log_(std::fabs(a)));
+  const double a = x, b = y, finite = exp_(b * log_(std::fabs(a))), size = std::fabs(a) == 1 ? 1 : finite;
   const bool integer = std::floor(b) == b, odd = std::floor(b / 2) * 2 != b;
-  const double negative = integer ? odd ? -size : size : nan_of<double>;
-  return y == 0 ? 1 : static_cast<float>(x < 0 ? negative : size);
+  // A root of minus 0 or minus infinity is that of the number without its sign; of other numbers below 0 there is none.
+  const double root = ((a == 0) | (a == -infinity<double>)) ? size : nan_of<double>;
+  const double negative = integer ? odd ? -size : size : root;
+  return y == 0 ? 1 : static_cast<float>(float_to_bits(x) >> 31 ? negative : size);
 }
 inline double pow_(double x, double y) { return std::pow(x, y); }
 template <class W>

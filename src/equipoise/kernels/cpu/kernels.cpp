@@ -39,7 +39,7 @@ template <class T, class W>
 void states_of_group(
     const Program& p, const Plan& plan, const Logits& z, int64_t start, int64_t count, const bool* left_out,
     RowsOf<W>* s, bool* nan) {
-  if (is_tile(plan, z)) return tile_states<T>(p, plan, z, start, count, s, nan);
+  if (is_tile(z)) return tile_states<T>(p, plan, z, start, count, s, nan);
   const auto copied = [&](int state) { return uses(p, state) || state == BASE || state == MIN_BASE; };
   for (int64_t r = 0; r < count; ++r) {
     if (left_out[r]) continue;
@@ -101,7 +101,7 @@ void gradient_of_group(
     return Factors<W>(
         p, plan, places, scale[each ? r : 0], [&](int k) { return kept[r * row_step + k * column_step]; });
   };
-  if (is_tile(plan, z)) return tile_gradient<T, W>(p, plan, z, start, count, factors_of, out, out_stride);
+  if (is_tile(z)) return tile_gradient<T, W>(p, plan, z, start, count, factors_of, out, out_stride);
   for (int64_t r = 0; r < count; ++r) row_gradient<T>(p, plan, z, start + r, factors_of(r), out + r * out_stride);
 }
 

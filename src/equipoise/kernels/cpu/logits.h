@@ -51,7 +51,7 @@ struct Plan {
     sums = uses(p, SUM_LOGIT) || uses(p, COUNT);
     minimum = uses(p, MIN_BASE) || uses(p, MIN_EXP);
     greater = uses(p, GREATER);
-    soft = uses_any(p, MAX_SOFT_GAP, REST_SOFT_GAP) || uses_any(p, MAX_SOFT, REST_SOFT);
+    soft = uses_any(p, MAX_SOFT_GAP, REST_SOFT_GAP) || uses_any(p, MAX_SOFT, TARGET_SOFT);
   }
 };
 

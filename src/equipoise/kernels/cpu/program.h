@@ -118,16 +118,18 @@ void evaluate(const Program& p, int64_t rows, Registers<W>& all) {
       VALUE(DETACH, x);
       case CLAMP:
         EACH_ROW {
-          const W x = a[r], low = b[r], high = c[r], up = x < low ? low : x;
-          to[r] = up > high ? high : up;
+          const W x = a[r], low = b[r], high = c[r], up = ((x > low) | (x != x)) ? x : low;
+          to[r] = ((up < high) | (up != up)) ? up : high;
         }
         break;
-      case POW: {
+      case POW: {  // roots by a number have the signs of zero and minus infinity that torch gives them
         const bool constant = i.b >= p.inputs && i.b < first;
         if (constant && b[0] == 2) {
           EACH_ROW to[r] = a[r] * a[r];
         } else if (constant && b[0] == W(0.5)) {
           EACH_ROW to[r] = std::sqrt(a[r]);
+        } else if (constant && b[0] == W(-0.5)) {
+          EACH_ROW to[r] = 1 / std::sqrt(a[r]);
         } else {
           EACH_ROW to[r] = pow_(a[r], b[r]);
         }

@@ -10,6 +10,10 @@ namespace {
 template <class W>
 constexpr W logit_limit = std::numeric_limits<W>::max() / 8;
 
+// A soft target times this is finite.
+template <class W>
+INLINE W bounded_soft_gap(W gap) { return gap < -logit_limit<W> ? -logit_limit<W> : gap; }
+
 // Loops over a chunk that is padded with -inf; `count` is a multiple of LANES.
 #define EACH_CLASS for (int64_t c = 0; c < (count / LANES) * LANES; ++c)
 
@@ -146,7 +150,7 @@ bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, 
         const bool max = x[c] == mark;
         at_max += max ? t : 0;
         below += max ? 0 : t;
-        below_gap += max ? 0 : t * (gap < -logit_limit<W> ? -logit_limit<W> : gap);
+        below_gap += max ? 0 : t * bounded_soft_gap(gap);
       }
       soft[0] += at_max;
       soft[1] += below;

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t FEW = 32;  // classes, at most
 
 // Whether rows are worked on as a tile.
-inline bool is_tile(const Plan& plan, const Logits& z) { return z.classes <= FEW && !plan.soft && z.softcap == 0; }
+inline bool is_tile(const Logits& z) { return z.classes <= FEW && z.softcap == 0; }
 
 // Numbers of a class, or of anything else, for each row.
 template <class W>
@@ -24,6 +24,18 @@ void load_tile(const Logits& z, int64_t start, int64_t count, RowsOf<W>* x) {
   for (int64_t c = 0; c < z.classes; ++c) std::fill(x[c] + padded(count) - LANES, x[c] + padded(count), W(0));
   for (int64_t r = 0; r < count; ++r, row += z.stride)
     for (int64_t c = 0; c < z.classes; ++c) x[c][r] = wide<W>(row[c]);
+}
+
+// Read the soft targets of rows from `start` on; zeros follow the last.
+template <class W>
+void load_soft_tile(const Logits& z, int64_t start, int64_t count, RowsOf<W>* t) {
+  for (int64_t c = 0; c < z.classes; ++c) std::fill(t[c] + padded(count) - LANES, t[c] + padded(count), W(0));
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t column = column_of(z, start + r);
+    if (z.target && z.start < 0 && (column < 0 || column >= z.classes)) continue;
+    const W* const row = soft_of<W>(z, start + r);
+    for (int64_t c = 0; c < z.classes; ++c) t[c][r] = row[c];
+  }
 }
 
 template <bool unit, bool square, bool gap, class W>
@@ -120,6 +132,24 @@ void tile_states(
 #pragma omp simd
     EACH_ROW s[GREATER][r] += x[c][r] > target[r] ? 1 : 0;
   }
+  if (plan.soft) {
+    alignas(64) W t[FEW][ROWS];
+    load_soft_tile(z, start, count, t);
+    for (int64_t c = 0; c < classes; ++c) {
+#pragma omp simd
+      EACH_ROW {
+        const W one = x[c][r] == -infinity<W> ? 0 : t[c][r];
+        const bool max = x[c][r] == base[r];
+        s[MAX_SOFT][r] += max ? one : 0;
+        s[REST_SOFT][r] += max ? 0 : one;
+        s[REST_SOFT_GAP][r] += max ? 0 : one * bounded_soft_gap(x[c][r] - base[r]);
+      }
+    }
+    for (int64_t r = 0; z.target && r < count; ++r) {
+      const int64_t column = column_of(z, start + r);
+      if (z.start >= 0 || (column >= 0 && column < classes)) s[TARGET_SOFT][r] = soft_of<W>(z, start + r)[column];
+    }
+  }
   std::fill(s[CLASS_WEIGHT], s[CLASS_WEIGHT] + rows, W(1));
   for (int64_t r = 0; r < count; ++r) {
     masked[r] = s[MAX_EXP][r] == 0 && !(p.separate && target[r] > -infinity<W>);
@@ -133,6 +163,7 @@ void tile_states(
 template <class W>
 struct TileFactors {
   W base[ROWS], min_base[ROWS], target[ROWS], at_max[ROWS], at_min[ROWS], present[ROWS], gap[ROWS];
+  W soft_at_max[ROWS], soft_below[ROWS];
   W e[SCALES + 1][ROWS], square[SCALES + 1][ROWS];
 };
 
@@ -171,6 +202,8 @@ void tile_gradient(
     f.at_min[r] = one.at_min;
     f.present[r] = one.present;
     f.gap[r] = one.gap;
+    f.soft_at_max[r] = one.soft_at_max;
+    f.soft_below[r] = one.soft_below;
     for (int k = 0; k < plan.exponentials; ++k) {
       f.e[k][r] = one.e[k];
       f.square[k][r] = one.square[k];
@@ -198,6 +231,17 @@ void tile_gradient(
     EACH_ROW {
       y[c][r] += x[c][r] == f.min_base[r] ? f.at_min[r] : 0;
       y[c][r] += x[c][r] == -infinity<W> ? 0 : f.present[r];
+    }
+  }
+  if (plan.soft) {
+    alignas(64) W t[FEW][ROWS];
+    load_soft_tile(z, start, count, t);
+    for (int64_t c = 0; c < classes; ++c) {
+#pragma omp simd
+      EACH_ROW {
+        const W factor = x[c][r] == f.base[r] ? f.soft_at_max[r] : f.soft_below[r];
+        y[c][r] += x[c][r] == -infinity<W> || factor == 0 ? 0 : t[c][r] * factor;
+      }
     }
   }
   for (int64_t r = 0; r < count; ++r, out += out_stride) {

@@ -1,0 +1,107 @@
+"""Losses of dense logits, row by row: what is read, by what they are computed, and their reduction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from equipoise import sharded
+from equipoise._batch import Batch, read_batch, reduce
+from equipoise.kernels import dense
+from equipoise.kernels.dense import Call
+from equipoise.kernels.gate import obstacle
+from equipoise.statistics import Rank, RowStatistics, Statistic
+from equipoise.statistics.reference import losses_of_logits, row_statistics
+from equipoise.statistics.row import RowFunction, applies_class_weight
+from equipoise.statistics.trace import Trace, statistics_of_call
+
+OF_BATCH = "a penalty looks at the batch as a whole"
+
+
+def read(
+    loss: Any,
+    logits: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+) -> Batch:
+    """Return what a loss is computed from, checked; with all logits where a rank's part would not do."""
+    applies = applies_class_weight(loss)
+    batch = read_batch(
+        logits, target, weight, ignore_index, sample_weight, mask, applies_class_weight=applies
+    )
+    mixing = [term for _, term in loss.terms() if not term._is_row_loss()]
+    if reduction == "none" and mixing:
+        raise ValueError(
+            f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; "
+            "it looks at the batch as a whole"
+        )
+    return batch.gathered() if _needs_all_classes(loss, batch) else batch
+
+
+def kernel_call(loss: Any, batch: Batch, reduction: str) -> Call | str:
+    """Return what the kernel takes for the terms that look at one row at a time, or why it cannot."""
+    if not any(term._is_row_loss() for _, term in loss.terms()):
+        return OF_BATCH
+    if batch.shard is not None:
+        return "the classes are sharded"
+    if batch.soft is not None:
+        return "target holds probabilities"
+    inputs = batch.logits, batch.labels, batch.weight, batch.sample_weight
+    return obstacle(*inputs) or dense.kernel_call(loss, *inputs, batch.ignore_index, reduction)
+
+
+def backend_of(loss: Any, batch: Batch, call: Call | str) -> tuple[str, str]:
+    """Return the name of what computes a loss, and why a part of it is in plain torch, if any is."""
+    if isinstance(call, Call):
+        return "cpp", "" if loss._is_row_loss() else OF_BATCH
+    if batch.shard is None:
+        return "torch", call
+    return sharded.local_backend(batch.logits, _trace(loss, batch).states).name, call
+
+
+def reduced_rows(loss: Any, batch: Batch, reduction: str, call: Call | str) -> Tensor:
+    """Return the reduced loss of the terms of a loss that look at one row at a time."""
+    if isinstance(call, Call):
+        value = dense.compute(loss, batch.logits, call)
+        return value.reshape(batch.shape) if reduction == "none" else value
+    return reduce(losses_in_torch(loss, batch), batch, reduction, sample_weight=batch.sample_weight)
+
+
+def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
+    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
+    if batch.shard is not None and batch.soft is None:
+        traced = _trace(loss, batch)
+        read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
+        return loss.of(rows_of(batch, read))
+    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
+
+
+def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
+    """Return what a loss may ask of a batch against its class indices.
+
+    Args:
+        batch: Without target probabilities.
+        statistics: Those that are asked for; where ranks share the classes there are no others.
+    """
+    if batch.shard is None:
+        return row_statistics(batch.logits, batch.target, weight=batch.weight)
+    return sharded.row_statistics(batch.shard, batch.logits, batch.target, batch.weight, statistics)
+
+
+def _needs_all_classes(loss: Any, batch: Batch) -> bool:
+    """Return whether parts of the classes would not do where ranks share them."""
+    if batch.shard is None:
+        return False
+    if batch.soft is not None or not loss._is_row_loss():
+        return True
+    trace = _trace(loss, batch)
+    return trace.reads_full_logits or Rank() in trace.statistics
+
+
+def _trace(loss: RowFunction, batch: Batch) -> Trace:
+    """Return what a loss asks of the rows of a batch."""
+    return dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace
