@@ -24,7 +24,7 @@ PLANTED = """
 extern "C" float equipoise_read(const float* x, int64_t count) { return x[count]; }
 extern "C" int32_t equipoise_increment(int32_t x) { return x + 1; }
 """
-# What each planted fault is called with, and what the sanitizer says of it.
+# What each planted fault is called with, and what is said of it.
 FAULTS = {
     "read(numbers.data_ptr(), 64)": "AddressSanitizer: heap-buffer-overflow",
     "increment(2**31 - 1)": "runtime error: signed integer overflow",
@@ -42,7 +42,7 @@ library.equipoise_{}
 
 
 def compiled(folder: Path) -> dict[str, str]:
-    """Return the environment in which the package with sanitized kernels is imported."""
+    """Return the environment in which the package with these kernels is imported."""
     for name in ("src", "hatch_build.py"):
         source, copy = ROOT / name, folder / name
         if source.is_dir():
