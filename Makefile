@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c co
 # What a processor changes: kernels, the fused path and half precision.
 PROCESSORS := tests/linear tests/kernels $(addprefix tests/test_,losses.py gradients.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
 
-.PHONY: demo test check processors bench format clean
+.PHONY: demo test check processors sanitize bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
 $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
@@ -37,6 +37,10 @@ processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 $(PROCESSORS)
 	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
+
+# The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer, which must find two planted faults.
+sanitize: $(READY)
+	$(BIN)/python tests/sanitize.py
 
 # For example: make bench BENCH="--part cpu --shapes A --dtypes float32"
 bench: $(READY)

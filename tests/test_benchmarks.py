@@ -195,6 +195,26 @@ def test_memory_beyond_the_gradients_is_what_a_contender_holds() -> None:
     assert ours < logits / 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("name", ["ours", "ours, reduction none"])
+def test_memory_beyond_the_gradients_does_not_grow_with_the_rows(name: str) -> None:
+    memory, problems = _module("memory"), _module("problems")
+    row_of_logits = 512 * 4
+
+    def taken(name: str, rows: int) -> int:
+        shape = problems.Shape("rows", rows=rows, classes=512, features=64)
+        return memory.extra(name, shape, "float32", threads=1)
+
+    sizes = [2**13, 2**15, 2**17]
+    few, more, many = (taken(name, rows) for rows in sizes)
+    for held, rows in ((more, sizes[1]), (many, sizes[2])):
+        # Numbers of a row, such as its target and its weight, are held, but no part of its logits.
+        assert held - few < (rows - sizes[0]) * row_of_logits / 32 + 2**20
+    assert many < sizes[2] * row_of_logits / 8
+    growth = taken("eager", sizes[1]) - taken("eager", sizes[0])
+    assert growth > (sizes[1] - sizes[0]) * row_of_logits  # the control holds full logits
+
+
 def test_the_linear_part_runs_small(tmp_path: Path) -> None:
     done = _run("--part", "cpu", "--shapes", "C", "--dtypes", "float32", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -79,7 +79,7 @@ def test_a_wheel_has_the_kernels(project: Path) -> None:
     ]
     assert compiled
     assert not list(project.rglob("*.o"))
-    assert (files / "equipoise" / "kernels" / "cpu" / "kernels.cpp").exists()
+    assert (files / "equipoise/kernels/cpu/kernels.cpp").exists()
     assert "Root-Is-Purelib: false" in next(files.glob("*.dist-info/WHEEL")).read_text()
     assert built(project, "-c", LOSS, PYTHONPATH=str(files)) == (0, f"{not TOO_OLD} 1.3862943649291992\n")
 
@@ -99,10 +99,8 @@ def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_p
 def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
     status, said = built(project, *WHEEL, CXX="false")
     assert status != 0
-    assert (
-        "RuntimeError: false could not compile src/equipoise/kernels/cpu/kernels.cpp; see above, or set CXX"
-        in said
-    )
+    source = "src/equipoise/kernels/cpu/kernels.cpp"
+    assert f"RuntimeError: false could not compile {source}; see above, or set CXX" in said
     assert not list(project.rglob("*.whl"))
 
 
@@ -111,7 +109,29 @@ def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
 def test_the_kernels_that_are_tested_are_those_of_the_source() -> None:
     assert cpu.available(), "the kernels were not compiled: pip install -e ."
     made = Path(cpu.library()._name)
-    sources = list((made.parent / "cpu").iterdir())
-    assert made.parent / "cpu" / "kernels.cpp" in sources
+    sources = [path for path in made.with_name("cpu").iterdir() if path.suffix in (".cpp", ".h")]
+    assert len(sources) > 5
     for source in sources:
         assert made.stat().st_mtime >= source.stat().st_mtime, f"the kernels are older than {source}: install"
+
+
+STRICT = (
+    "-Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast -Wcast-qual -Wcast-align "
+    "-Wnull-dereference -Werror"
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernels are for Linux")
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_the_kernels_compile_without_warnings(project: Path, compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    status, said = built(project, "hatch_build.py", CXX=compiler, CXXFLAGS=STRICT)
+    assert status == 0, said
+    assert "warning" not in said
+    assert list((project / "src/equipoise/kernels").glob("kernels.*.so"))
+    with (project / "src/equipoise/kernels/cpu/kernels.cpp").open("a") as file:
+        file.write("int32_t planted(int64_t count) { return count; }\n")
+    status, said = built(project, "hatch_build.py", CXX=compiler, CXXFLAGS=STRICT)
+    assert status != 0
+    assert "conversion" in said

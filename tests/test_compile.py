@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from equipoise.losses import LOSSES, Brier, CrossEntropy, GammaCrossEntropy, Loss, RowLoss, SquaredCDF
+from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowLoss, SquaredCDF
 from equipoise.losses.costs import TEST_CLASSES
-from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
+from equipoise.penalties import PENALTIES, Entropy, LogitRange
 from equipoise.statistics import RowStatistics
 from linear_cases import THREE, case
 
@@ -45,12 +45,14 @@ class Option:
 
 OPTIONS = {
     "class weights": Option(lambda z: {"weight": torch.linspace(0, 2, z.shape[1], dtype=z.dtype)}),
-    "sample weights": Option(lambda z: {"sample_weight": torch.arange(len(z), dtype=z.dtype)}),
+    "sample weights, none": Option(
+        lambda z: {"sample_weight": torch.arange(len(z), dtype=z.dtype), "reduction": "none"}
+    ),
     "ignored rows": Option(lambda z: {"ignore_index": IGNORED}, spoilt=torch.nan),
-    "a mask of classes": Option(lambda z: {"mask": torch.arange(z.shape[1]) % 3 != 2}),
+    "a mask of classes, sum": Option(
+        lambda z: {"mask": torch.arange(z.shape[1]) % 3 != 2, "reduction": "sum"}
+    ),
     "a mask of rows": Option(lambda z: {"mask": torch.rand_like(z) < 0.8}),
-    "sum": Option(lambda z: {"reduction": "sum"}),
-    "none": Option(lambda z: {"reduction": "none"}),
     "soft targets": Option(target=lambda z, classes: torch.rand_like(z).softmax(1)),
     "all weights": Option(
         lambda z: {
@@ -121,21 +123,19 @@ def test_weights_masks_ignored_rows_and_reductions(loss: Loss, option: str) -> N
     [
         (CrossEntropy(), "ignored rows"),
         (GammaCrossEntropy(0.1) + 0.1 * Entropy() + LogitRange(width=2.0), "all weights"),
-        (Brier() + 0.1 * Balance(), "sum"),
     ],
 )
 def test_the_default_backend(loss: Loss, option: str) -> None:
     assert check(loss, OPTIONS[option], "inductor", torch.float32, rtol=1e-5, atol=1e-6) == 1
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_class_that_does_not_exist_is_an_error(backend: str) -> None:
-    run, _ = compile_whole(CrossEntropy(), backend)
+def test_a_class_that_does_not_exist_is_an_error() -> None:
+    run, _ = compile_whole(CrossEntropy(), "inductor")
     logits, target = torch.zeros(5, TEST_CLASSES), torch.arange(5)
     run(logits, target)
     for wrong in (TEST_CLASSES, -1):
         target[2] = wrong
-        with pytest.raises((IndexError, RuntimeError), match=r"index .*out of bounds"):
+        with pytest.raises(RuntimeError, match="index out of bounds"):
             run(logits, target)
 
 

@@ -575,13 +575,16 @@ def turned(values: Tensor) -> Tensor:
 def test_inputs_that_are_not_contiguous(lay: Any, how: dict[str, Any], soft: bool) -> None:
     given, bias = head(60, 8, 507), torch.randn(507, dtype=torch.float64)
     target = torch.randn(60, 507, dtype=torch.float64).softmax(1) if soft else given.target
-    parts = [part.detach() for part in (given.hidden, given.weight, bias, target)]
-    hidden, weight, shift, laid = [lay(part) for part in parts]
-    assert not any(part.is_contiguous() for part in (hidden, weight, shift, laid))
+    of_class = torch.rand(507, dtype=torch.float64)
+    parts = [part.detach() for part in (given.hidden, given.weight, bias, target, of_class)]
+    hidden, weight, shift, laid, weights = [lay(part) for part in parts]
+    assert not any(part.is_contiguous() for part in (hidden, weight, shift, laid, weights))
     leaves = [part.requires_grad_() for part in (hidden, weight, shift)]
-    mine = results(CrossEntropy().linear(hidden, weight, laid, linear_bias=shift, **how), leaves)
+    value = CrossEntropy().linear(hidden, weight, laid, linear_bias=shift, weight=weights, **how)
+    mine = results(value, leaves)
     others = [part.clone().requires_grad_() for part in parts[:3]]
-    theirs = results(F.cross_entropy(others[0] @ others[1].T + others[2], target), others)
+    logits = others[0] @ others[1].T + others[2]
+    theirs = results(F.cross_entropy(logits, target, weight=of_class), others)
     assert distance(mine, theirs) <= CLOSE
     assert distance(mine, [*theirs[:2], theirs[2].flip(0), theirs[3]]) > CLOSE
 

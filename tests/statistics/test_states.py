@@ -61,9 +61,7 @@ def close_gradients(ours: Tensor, expected: Tensor, logits: Tensor) -> None:
     """Agree to 64 units of the norm; where largest logits are equal, gradients cancel and are held to 1."""
     best = logits.detach().amax(1, keepdim=True)
     tied = (logits.detach() >= best - 1e-3 * (1 + best.abs())).sum(1) > 1
-    norm = torch.where(tied, 1.0, 0.0).maximum(
-        expected.abs().amax(1)
-    )  # of the largest entry: squares underflow
+    norm = torch.where(tied, 1.0, 0.0).maximum(expected.abs().amax(1))  # as squares underflow
     least = 64 * units(logits) * norm + torch.finfo(torch.float64).tiny
     good = ((ours - expected).abs() <= least[:, None]) | (ours.isnan() & expected.isnan())
     assert good.all(), f"{ours} is not {expected}"
@@ -317,6 +315,7 @@ def added(one: Sums, two: Sums, name: StateName) -> Any:
     return one.number(name) + two.number(name)
 
 
+ONES = torch.ones(7, dtype=torch.float64)
 FAULTY_MERGES = {
     "it forgets the factor": (LogSumExp(), changed("rest_exp", added)),
     "it forgets the factor of gaps": (Entropy(), changed("rest_gap", added)),
@@ -325,9 +324,10 @@ FAULTY_MERGES = {
     "it takes the second smallest": (Smallest(), changed("min_base", second)),
     "it adds those that are not the smallest": (Smallest(), changed("min_exp", added)),
     "it forgets a sum": (MeanLogit(), changed("sum_logit", second)),
-    "it forgets the shift of soft targets": (
-        ExpectedLogProb(torch.ones(7, dtype=torch.float64)),
-        changed("rest_soft_gap", added),
+    "it forgets the shift of soft targets": (ExpectedLogProb(ONES), changed("rest_soft_gap", added)),
+    "it adds what exceeds 1": (
+        LogSumExp(),
+        lambda one, two: Sums(merge(one, two).number, lambda c: one.excess_exp(c) + two.excess_exp(c)),
     ),
 }
 

@@ -301,7 +301,14 @@ def merge(one: Sums, two: Sums) -> Sums:
         first, second = (_moved(sums, kind, parameter, shift, leads) for sums, shift, leads in shifts())
         return first + second
 
-    return Sums(read)
+    def excess_exp(scale: float) -> Tensor:
+        (_, first_shift, first_leads), (_, second_shift, _) = shifts()
+        first, second = one.excess_exp(scale), two.excess_exp(scale)
+        from_first = torch.exp(scale * first_shift.clamp(min=-FAR)) * (1 + first)
+        from_second = torch.exp(scale * second_shift.clamp(min=-FAR)) * (1 + second)
+        return torch.where(first_leads, first + from_second, from_first + second)
+
+    return Sums(read, excess_exp)
 
 
 def _moved(sums: Sums, kind: str, parameter: Any, shift: Tensor, leads: Tensor) -> Any:

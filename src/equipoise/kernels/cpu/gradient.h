@@ -95,41 +95,38 @@ void row_gradient(const Program& p, const Plan& plan, const Logits& z, int64_t r
     std::fill(out, out + classes, value);
     return;
   }
-  for (int64_t at = 0, count; at < classes; at += count) {
-    count = std::min(CHUNK, classes - at);
-    if (count > LANES) count = count / LANES * LANES;  // what is left over is a chunk of its own, padded
-    const bool in_place = count % LANES == 0;
+  for (int64_t at = 0, width; at < classes; at += width) {
+    width = std::min(CHUNK, classes - at);
+    if (width > LANES) width = width / LANES * LANES;  // what is left over is a chunk of its own, padded
+    const int64_t count = padded(width);
+    const bool in_place = count == width;
     const W* x = copy;
     if constexpr (std::is_same_v<T, W>) {
       if (in_place && cap == 0 && plan.exponentials < 2 && !more) x = row + at;
     }
-    if (x == copy) load<T, W>(row + at, count, cap, copy, chain);
+    if (x == copy) load<T, W>(row + at, width, cap, copy, chain);
     W* to = computed;
     if constexpr (std::is_same_v<Out, W>) {
       if (in_place) to = out + at;
     }
-    const int64_t width = count;
     const bool here = column >= at && column < at + width;
     const W target = here ? x[column - at] : 0;
-    {
-      const int64_t count = padded(width);
-      bool written = false;
-      for (int k = 0; k < plan.exponentials; ++k) {
-        if (f.e[k] == 0 && f.square[k] == 0 && (!plan.exponential[k].gap || f.gap == 0)) continue;
-        if (written)
-          write_exponentials<false>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, W(0), to);
-        else
-          write_exponentials<true>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, at_max, to);
-        written = true;
-      }
-      if (!written) {
+    bool written = false;
+    for (int k = 0; k < plan.exponentials; ++k) {
+      if (f.e[k] == 0 && f.square[k] == 0 && (!plan.exponential[k].gap || f.gap == 0)) continue;
+      if (written)
+        write_exponentials<false>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, W(0), to);
+      else
+        write_exponentials<true>(plan.exponential[k], x, count, base, f.e[k], f.square[k], f.gap, at_max, to);
+      written = true;
+    }
+    if (!written) {
 #pragma omp simd
-        EACH_CLASS to[c] = x[c] == base ? at_max : 0;
-      }
-      if (at_min != 0 || present != 0) {
+      EACH_CLASS to[c] = x[c] == base ? at_max : 0;
+    }
+    if (at_min != 0 || present != 0) {
 #pragma omp simd
-        EACH_CLASS to[c] += (x[c] == min_base ? at_min : 0) + (x[c] == -infinity<W> ? 0 : present);
-      }
+      EACH_CLASS to[c] += (x[c] == min_base ? at_min : 0) + (x[c] == -infinity<W> ? 0 : present);
     }
     if (soft_at_max != 0 || soft_below != 0) {
       const W* const table = soft_of<W>(z, r) + at;

@@ -91,15 +91,19 @@ struct RunningMax {
   }
 };
 
-// Return the largest of logits; `count` is a multiple of LANES.
-template <class W>
-inline W max_of_padded(const W* x, int64_t count) {
+// Return the largest of logits, mapped by vectors; `count` is a multiple of LANES.
+template <class W, class Map>
+inline W max_of_padded(const W* x, int64_t count, Map map) {
   RunningMax<W> max;
   int64_t c = 0;
   for (; c + 4 * VECTOR<W> <= count; c += 4 * VECTOR<W>)
-    for (int k = 0; k < 4; ++k) max.update(k, vector_at(x + c + k * VECTOR<W>));
-  for (; c < count; c += VECTOR<W>) max.update(0, vector_at(x + c));
+    for (int k = 0; k < 4; ++k) max.update(k, map(vector_at(x + c + k * VECTOR<W>)));
+  for (; c < count; c += VECTOR<W>) max.update(0, map(vector_at(x + c)));
   return max.value();
+}
+template <class W>
+inline W max_of_padded(const W* x, int64_t count) {
+  return max_of_padded(x, count, [](Vector<W> z) { return z; });
 }
 
 // Read `count` logits and follow them by -inf up to a multiple of LANES. Return the largest.
@@ -135,13 +139,25 @@ inline W load(const T* from, int64_t count, W cap, W* x, W* chain) {
 // Return the largest number; nan is passed over.
 template <class W, class T>
 inline W max_of(const T* x, int64_t count) {
-  W highest = -infinity<W>;
-#pragma omp simd reduction(max : highest)
-  for (int64_t c = 0; c < count; ++c) {
-    const W one = wide<W>(x[c]);
-    highest = one > highest ? one : highest;
+  constexpr int64_t STEP = 4 * VECTOR<W>;
+  RunningMax<W> max;
+  const auto update = [&](const W* from) {
+    for (int k = 0; k < 4; ++k) max.update(k, vector_at(from + k * VECTOR<W>));
+  };
+  W copy[static_cast<size_t>(STEP)];
+  int64_t c = 0;
+  for (; c + STEP <= count; c += STEP) {
+    if constexpr (std::is_same_v<T, W>) {
+      update(x + c);
+    } else {
+#pragma omp simd
+      for (int64_t k = 0; k < STEP; ++k) copy[k] = wide<W>(x[c + k]);
+      update(copy);
+    }
   }
-  return highest;
+  for (int64_t k = 0; k < STEP; ++k) copy[k] = c + k < count ? wide<W>(x[c + k]) : -infinity<W>;
+  update(copy);
+  return max.value();
 }
 
 }  // namespace

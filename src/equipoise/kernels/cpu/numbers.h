@@ -114,8 +114,8 @@ using Vector = typename VectorOf<W>::type;
 template <class W>
 constexpr int64_t VECTOR = VECTOR_BYTES / static_cast<int64_t>(sizeof(W));
 
-INLINE Floats exponent(Floats shifted) { return (Floats)((FloatBits)shifted << 23); }
-INLINE Doubles exponent(Doubles shifted) { return (Doubles)((DoubleBits)shifted << 52); }
+INLINE Floats exponent(Floats shifted) { return reinterpret_cast<Floats>(reinterpret_cast<FloatBits>(shifted) << 23); }
+INLINE Doubles exponent(Doubles shifted) { return reinterpret_cast<Doubles>(reinterpret_cast<DoubleBits>(shifted) << 52); }
 
 template <class W>
 INLINE Vector<W> vector_at(const W* from) {

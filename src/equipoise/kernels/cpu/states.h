@@ -62,15 +62,10 @@ inline W count_of(const W* x, int64_t count, W value, bool& nan) {
   return found;
 }
 
+// Return the smallest logit that is not masked.
 template <class W>
 inline W min_of(const W* x, int64_t count) {
-  W lowest = infinity<W>;
-#pragma omp simd reduction(min : lowest)
-  EACH_CLASS {
-    const W one = x[c] == -infinity<W> ? infinity<W> : x[c];
-    lowest = one < lowest ? one : lowest;
-  }
-  return lowest;
+  return -max_of_padded(x, count, [](Vector<W> z) { return z == -infinity<W> ? z : -z; });
 }
 
 // Compute the states of a row; all are nan if any logit is nan or +inf. Return whether the
