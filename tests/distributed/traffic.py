@@ -12,7 +12,7 @@ from cases import TABLE, Head, fits, share
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard
 
-from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, SimilarityCrossEntropy, base
+from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, SimilarityCrossEntropy, rows
 from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import Entropy
 
@@ -82,7 +82,7 @@ def another_gather_is_found(mesh: DeviceMesh) -> None:
     def of_another_call(loss: Any, found: Any, *args: Any) -> Any:
         return found.statistics
 
-    with patch.object(base, "statistics_of_call", of_another_call):
+    with patch.object(rows, "statistics_of_call", of_another_call):
         try:
             check_two(CrossEntropy(label_smoothing=0.3), mesh, 11)
         except AssertionError:
