@@ -251,7 +251,7 @@ def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = N
         if kind == "base":
             return base
         if kind == "max_exp":
-            assert isinstance(parameter, float)
+            assert isinstance(parameter, float | int)
             return torch.exp(gap if parameter == 1 else parameter * gap)
         if kind == "max_gap":
             return gap * torch.exp(gap)
