@@ -118,7 +118,7 @@ class Reference:
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
         states = _partial(block, block.logits)
-        return {name: _number(states, name) for name in block.names}
+        return {name: states.number(name) for name in block.names}
 
     def write_gradient(
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
@@ -126,7 +126,7 @@ class Reference:
         leaf = block.logits.detach().clone().requires_grad_()
         base, min_base = (states.get(StateName(kind)) for kind in ("base", "min_base"))
         found = _partial(block, leaf, base=base, min_base=min_base)
-        pairs = [(_number(found, name), grad) for name, grad in grads.items()]
+        pairs = [(found.number(name), grad) for name, grad in grads.items()]
         pairs = [(number, grad) for number, grad in pairs if number.requires_grad]
         numbers, upstream = zip(*pairs, strict=True) if pairs else ([leaf.sum()], [torch.zeros(())])
         out.copy_(torch.autograd.grad(numbers, leaf, [g.to(leaf.dtype) for g in upstream])[0])
@@ -135,15 +135,6 @@ class Reference:
 def _partial(block: Block, logits: Tensor, **bases: Tensor | None) -> RowStates:
     z = capped(logits.to(block.dtype), block.softcap)
     return partial(z, block.target, separate=block.separate, start=block.start, **bases)
-
-
-def _number(states: RowStates, name: StateName) -> Tensor:
-    if name.kind == "target_logit":
-        return states.target_logit
-    if name.kind == "target_soft":
-        assert isinstance(name.parameter, SoftTargets)
-        return states.target_soft(name.parameter)
-    return (states.others if states.separate else states.all).number(name)
 
 
 def check(backend: Backend, block: Block) -> None:

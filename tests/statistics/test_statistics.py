@@ -304,3 +304,14 @@ class TestRow:
         assert row.reads_full_logits
         with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
             row.plus(torch.zeros_like)
+
+
+@pytest.mark.parametrize("target", [None, torch.arange(4)], ids=["no target", "target"])
+def test_a_scale_may_be_an_integer(target: Tensor | None) -> None:
+    logits = torch.randn(4, 5, dtype=torch.float64)
+    row = row_statistics(logits, target)
+    if target is not None:
+        torch.testing.assert_close(row.log_odds(2), row_statistics(logits, target).log_odds(2.0))
+    torch.testing.assert_close(row.lse(2), (2 * logits).logsumexp(1))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(row.lse(2), (3 * logits).logsumexp(1))

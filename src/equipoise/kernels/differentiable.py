@@ -21,7 +21,7 @@ class TorchBackend:
         """Return the numbers (N,) of the state."""
         with torch.no_grad():
             found = [DifferentiableBlock(block.rows(rows)).states() for rows in block.pieces()]
-            return {name: torch.cat([_number(states, name) for states in found]) for name in block.names}
+            return {name: torch.cat([states.number(name) for states in found]) for name in block.names}
 
     def write_gradient(
         self, block: Block, states: Mapping[StateName, Tensor], grads: Mapping[StateName, Tensor], out: Tensor
@@ -32,7 +32,7 @@ class TorchBackend:
             with torch.enable_grad():
                 piece = DifferentiableBlock(block.rows(rows), bases.get(BASE), bases.get(MIN_BASE))
                 of_rows = piece.states()
-                pairs = [(_number(of_rows, name), grad[rows]) for name, grad in grads.items()]
+                pairs = [(of_rows.number(name), grad[rows]) for name, grad in grads.items()]
             piece.write_gradient(pairs, out[rows])
         if grads:
             bad = torch.stack([grad.isnan() for grad in grads.values()]).any(0)
@@ -188,12 +188,3 @@ class DifferentiableBlock:
 def capped(logits: Tensor, softcap: float | None) -> Tensor:
     """Return s tanh(z / s) of logits z, or z if there is no cap s."""
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def _number(states: RowStates, name: StateName) -> Tensor:
-    if name.kind == "target_logit":
-        return states.target_logit
-    if name.kind == "target_soft":
-        assert isinstance(name.parameter, SoftTargets)
-        return states.target_soft(name.parameter)
-    return (states.others if states.separate else states.all).number(name)

@@ -227,6 +227,15 @@ class RowStates:
         assert self._target_logit is not None, "the target was not kept separate"
         return self._target_logit
 
+    def number(self, name: StateName) -> Tensor:
+        """Return the number (N,) of a name; see `read`."""
+        if name.kind == "target_logit":
+            return self.target_logit
+        if name.kind == "target_soft":
+            assert isinstance(name.parameter, SoftTargets)
+            return self.target_soft(name.parameter)
+        return self._sums.number(name)
+
     def target_soft(self, soft: SoftTargets) -> Tensor:
         """Return the soft targets' entry (N,) at the target."""
         assert self._target_soft is not None
