@@ -21,7 +21,7 @@ import cloudpickle
 import numpy as np
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import TerminatedWorkerError, _ExecutorManagerThread
 from joblib.parallel import BACKENDS, get_active_backend
 from numpy.typing import NDArray
 
@@ -66,7 +66,8 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
     if watch is not None:
         watch(done, total)
     if left:
-        store.prepare()
+        with _interrupt_delayed():
+            store.prepare()
     losses, fewest = 0, 1
     while left:
         waiting = len(left)
@@ -76,7 +77,8 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
                     if trace:
                         outcome.__cause__ = RuntimeError(trace)
                     raise outcome
-                store.write(key, *outcome)
+                with _interrupt_delayed():
+                    store.write(key, *outcome)
                 task = left.pop(key)
                 done += task.trainings
                 if watch is not None and task.trainings:
@@ -115,7 +117,7 @@ def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[Outcome]:
     # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "mmap_mode": "c"}
     workers = Parallel(jobs, **options)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _loky_stops_quietly():
         warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of what is left undone
         outcomes: Any = (each for each in ())
         try:
@@ -126,6 +128,25 @@ def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[Outcome]:
             return
         finally:
             outcomes.close()
+
+
+@contextmanager
+def _loky_stops_quietly() -> Iterator[None]:
+    """Do not report the KeyError of loky's thread for a task that was submitted while the workers are killed.
+
+    The thread removes all tasks, kills the workers and then looks for the task, so nothing is left behind.
+    """
+    report = threading.excepthook
+
+    def report_others(error: threading.ExceptHookArgs) -> None:
+        if not (error.exc_type is KeyError and isinstance(error.thread, _ExecutorManagerThread)):
+            report(error)
+
+    threading.excepthook = report_others
+    try:
+        yield
+    finally:
+        threading.excepthook = report
 
 
 def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
@@ -256,24 +277,33 @@ def _end_with(parent: int) -> None:
 
 
 @contextmanager
+def _interrupt_delayed() -> Iterator[None]:
+    """Raise a KeyboardInterrupt of the main thread at the end of the block, not inside it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        yield
+        return
+    received = []
+    signal.signal(signal.SIGINT, lambda *ignored: received.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start processes that never see Ctrl-C: they inherit that it is blocked. Here it comes at the end."""
+    """Start workers with SIGINT blocked, so that only this process handles Ctrl-C, after the block."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     for tracker in (resource_tracker, loky_resource_tracker):
         tracker.ensure_running()  # now, as starting one ends the blocking
-    held = []
-    handler = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread() and handler is not None
-    if main:  # blocking is not enough: another thread, of a library, may take the signal
-        signal.signal(signal.SIGINT, lambda *ignored: held.append(True))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if main:
-            signal.signal(signal.SIGINT, handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)
+    with _interrupt_delayed():  # blocking is not enough: another thread, of a library, may take the signal
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
