@@ -231,6 +231,14 @@ READING = [
         "target must be given, got None; only penalties can do without one",
     ),
     value(
+        lambda: PairwiseCrossEntropy(COSTS)(logits[:, :3]),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(
+        lambda: SoftmaxMargin(COSTS)(logits[:, :3]),
+        "target must be given, got None; only penalties can do without one",
+    ),
+    value(
         lambda: Balance()(logits, reduction="none"),
         "reduction must be 'mean' or 'sum' with Balance(), got 'none'; it looks at the batch as a whole",
     ),

@@ -19,7 +19,7 @@ from equipoise.kernels.block import CONSTANTS, Backend, Block, CppBackend, fits
 from equipoise.kernels.differentiable import TorchBackend
 from equipoise.kernels.gate import is_plain
 from equipoise.statistics.base import Statistic
-from equipoise.statistics.row import RowStatistics
+from equipoise.statistics.row import RowStatistics, require_target
 from equipoise.statistics.states import RowStates, StateName, Sums, merge
 from equipoise.statistics.trace import states_of
 
@@ -143,8 +143,8 @@ def statistics_of(
         logits: Its rows and classes.
         target: (N,) classes of all rows; None where no statistic reads them.
     """
-    if target is None and any(statistic.reads_target for statistic in statistics):
-        raise ValueError("target must be given, got None; only penalties can do without one")
+    if any(statistic.reads_target for statistic in statistics):
+        require_target(target)
     separate = any(statistic.separates_target for statistic in statistics)
     names = states_of(statistics, torch.float64 if logits.dtype == torch.float64 else torch.float32)
     rows = None if target is None else shard.rows.narrow(target)

@@ -22,7 +22,7 @@ from equipoise.linear.plan import Plan, make_plan
 from equipoise.sharded import ShardedBackend
 from equipoise.statistics import RowStatistics, Statistic
 from equipoise.statistics.reference import row_statistics_plus
-from equipoise.statistics.row import FullLogits, RowFunction
+from equipoise.statistics.row import FullLogits, RowFunction, require_target
 from equipoise.statistics.states import RowStates, StateName
 from equipoise.statistics.trace import Trace, states_of, statistics_of_call
 
@@ -89,8 +89,8 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     found = prepared(loss, inputs.num_classes, inputs.head.work_dtype, targets.weight)
     trace, compiled = found.trace, found.compiled
     full_logits = trace.reads_full_logits or soft is not None
-    if targets.target is None and soft is None and trace.reads_target:
-        raise ValueError("target must be given, got None; only penalties can do without one")
+    if soft is None and trace.reads_target:
+        require_target(targets.target)
     _check_row_wise(loss, found, inputs)
     if soft is not None and soft.requires_grad:
         raise ValueError(
@@ -143,8 +143,8 @@ def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
     """Return how statistics are computed."""
     name, backend, _ = _open(inputs.backend, inputs.head.hidden.device)
-    if inputs.targets.target is None and any(statistic.reads_target for statistic in statistics):
-        raise ValueError("target must be given, got None; only penalties can do without one")
+    if any(statistic.reads_target for statistic in statistics):
+        require_target(inputs.targets.target)
     names = states_of(statistics, inputs.head.work_dtype)
     if name == "cpp" and not fits(names):
         name, backend = "torch", TorchBackend()
@@ -262,7 +262,7 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
                 num_classes=classes,
                 class_weight=weight,
                 weight=None if weight is None else weight[target[rows]],
-                full_logits=None if logits is None else FullLogits(logits[rows], target[rows]),
+                full_logits=None if logits is None else partial(FullLogits, logits[rows], target[rows]),
                 plus=None if logits is None else partial(row_statistics_plus, logits[rows], target[rows]),
             )
         )

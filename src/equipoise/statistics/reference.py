@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equipoise.statistics.base import Statistic
-from equipoise.statistics.row import FullLogits, OfLogits, RowFunction, RowStatistics
+from equipoise.statistics.row import FullLogits, OfLogits, RowFunction, RowStatistics, require_target
 from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, Sums, finite_limit
 
 
@@ -174,8 +174,8 @@ def row_statistics(
     held: dict[bool, RowStates] = {}
 
     def compute(statistic: Statistic) -> Tensor:
-        if target is None and statistic.reads_target:
-            raise ValueError("target must be given, got None; only penalties can do without one")
+        if statistic.reads_target:
+            require_target(target)
         separate = statistic.separates_target
         if True not in held and (separate or False not in held):
             held[separate] = partial(logits, target, separate=separate)
@@ -187,8 +187,8 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=None if target is None else FullLogits(logits, target),
-        plus=None if target is None else lambda matrix: row_statistics_plus(logits, target, matrix),
+        full_logits=lambda: FullLogits(logits, require_target(target)),
+        plus=lambda matrix: row_statistics_plus(logits, require_target(target), matrix),
     )
 
 
@@ -221,7 +221,7 @@ def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = Non
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=weight,
-        full_logits=full,
+        full_logits=lambda: full,
         plus=lambda matrix: row_statistics_plus(logits, None, matrix),
     )
 

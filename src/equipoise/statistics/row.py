@@ -1,6 +1,7 @@
 """What a loss may ask of a row of logits."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, final
 
 import torch
@@ -29,8 +30,8 @@ class RowStatistics:
         num_classes: C, the masked ones included.
         class_weight: (C,) weight of each class, or None.
         weight: (N,) class weight of each target, or (C,) for every target; None without class weights.
-        full_logits: The logits and the target, for the few losses that need every logit; None where they are
-            never held at once.
+        full_logits: Returns the logits and the target, for the few losses that need every logit; None where
+            they are never held at once.
         plus: Returns what `plus` does; None where it cannot.
 
     Attributes:
@@ -44,13 +45,13 @@ class RowStatistics:
         num_classes: int,
         class_weight: Tensor | None = None,
         weight: Tensor | None = None,
-        full_logits: "FullLogits | None" = None,
+        full_logits: "Callable[[], FullLogits] | None" = None,
         plus: "Callable[[OfLogits], RowStatistics] | None" = None,
     ) -> None:
         self._compute = compute
         self._plus = plus
         self._computed: dict[Statistic, Tensor] = {}
-        self._full_logits = full_logits
+        self._make_full_logits = full_logits
         self._weight = weight
         self.reads_full_logits = False
         self.num_classes = num_classes
@@ -129,7 +130,11 @@ class RowStatistics:
     def full_logits(self) -> "FullLogits":
         """Every logit of the row and the target, for losses no statistic can serve."""
         self.reads_full_logits = True
-        return _complete(self._full_logits)
+        return self._full_logits
+
+    @cached_property
+    def _full_logits(self) -> "FullLogits":
+        return _complete(self._make_full_logits)()
 
     def plus(self, matrix: OfLogits, /) -> "RowStatistics":
         """Return what a loss may ask of the logits plus the target's row of a matrix.
@@ -149,6 +154,13 @@ def _complete(part: _Part | None) -> _Part:
             "the logits of a row must be complete for this loss, got them in parts; pass logits"
         )
     return part
+
+
+def require_target(target: Tensor | None) -> Tensor:
+    """Return the target that a loss or a statistic reads."""
+    if target is None:
+        raise ValueError("target must be given, got None; only penalties can do without one")
+    return target
 
 
 @final

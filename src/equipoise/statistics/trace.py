@@ -188,7 +188,7 @@ def _statistics(
         num_classes=num_classes,
         class_weight=class_weight,
         weight=None if weight is None else true.weight,
-        full_logits=true.full_logits,
+        full_logits=lambda: true.full_logits,
         plus=plus,
     )
     loss.of(row)
