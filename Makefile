@@ -19,7 +19,7 @@ $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/
 	touch $@
 
 $(READY): $(DEMO)
-	$(PIP) -e '.[compare,dask,entmax,lightning,parquet,rl,sklearn,targets,transformers,triton,tune,dev]'
+	$(PIP) -e '.[compare,dask,entmax,lightning,parquet,rl,sklearn,transformers,triton,tune,dev]'
 	touch $@
 
 demo: $(DEMO)

@@ -95,7 +95,7 @@ def brier(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.softmax(1) - F.one_hot(target, logits.shape[1])).square().sum(1).mean()
 
 
-def squared_cdf(logits: Tensor, target: Tensor) -> Tensor:
+def ranked_probability_score(logits: Tensor, target: Tensor) -> Tensor:
     """Return the sum of (F_k - [k >= y])^2, F the cumulative probabilities."""
     reached = torch.arange(logits.shape[1], device=logits.device) >= target[:, None]
     return (logits.softmax(1).cumsum(1) - reached.to(logits.dtype)).square().sum(1).mean()

@@ -17,9 +17,9 @@ def maps_table() -> str:
 
 
 def _line(entry: MapEntry) -> tuple[str, ...]:
-    example = entry.at[0]
-    smallest = example.smallest(8)
-    words = (inspect.getdoc(entry.make.smallest) or "").removeprefix("Return ").split(":")[0].rstrip(".")  # pyright: ignore[reportFunctionMemberAccess]
+    example = entry.example
+    smallest = example.min_prob(8)
+    words = (inspect.getdoc(entry.make.min_prob) or "").removeprefix("Return ").split(":")[0].rstrip(".")  # pyright: ignore[reportFunctionMemberAccess]
     promised = "-" if not smallest else words.removeprefix("the ")
     if not smallest:
         held = "nothing is guaranteed"

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from equipoise.compare.statistics import compare_paired
-from equipoise.decisions import decide
+from equipoise.costs import ClassMatrix, decide, from_groups, index_tree, unmix
 from equipoise.losses import (
     CrossEntropy,
     ExpectedCost,
@@ -27,8 +27,7 @@ from equipoise.losses import (
     SimilarityCrossEntropy,
     SoftmaxMargin,
 )
-from equipoise.metrics import expected_cost, severity
-from equipoise.targets import Matrix, from_groups, nested, unmix
+from equipoise.metrics import mean_cost, severity
 
 ROWS, TRAIN, NOISE, DEAR = 1797, 300, 0.35, (1, 8)
 OVERLAP = (ROWS - TRAIN) / TRAIN  # test rows over training rows
@@ -38,7 +37,7 @@ NAMES = [str(digit) for digit in range(10)]
 costs = np.ones((10, 10))
 costs[list(DEAR)] = 20
 np.fill_diagonal(costs, 0)
-COSTS = Matrix(costs, "costs", NAMES)
+COSTS = ClassMatrix(costs, NAMES, kind="costs")
 ALIKE = from_groups(GROUPS, within=0.3).ordered(NAMES)
 
 METHODS = {
@@ -47,7 +46,7 @@ METHODS = {
     "pairwise": PairwiseCrossEntropy(COSTS),
     "expected cost": CrossEntropy() + ExpectedCost(COSTS),
     "softmax margin": SoftmaxMargin(np.log1p(COSTS.array)),
-    "hierarchical": HierarchicalCrossEntropy(nested(GROUPS, NAMES), alpha=0.5),
+    "hierarchical": HierarchicalCrossEntropy(index_tree(GROUPS, NAMES), alpha=0.5),
 }
 
 
@@ -84,7 +83,7 @@ def measured(seed: int, epochs: int) -> dict[tuple[str, str], dict[str, float]]:
             found[name, read] = {
                 "accuracy": float((taken == target).mean()),
                 "severity": severity(target, taken, COSTS.array),
-                "cost": expected_cost(target, taken, COSTS.array),
+                "cost": mean_cost(target, taken, COSTS.array),
             }
     return found
 

@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 
 from equipoise.compare.statistics import compare_paired
-from equipoise.distributions import Categorical
+from equipoise.distributions import MapCategorical
 from equipoise.integrations.stable_baselines3 import MapActorCriticPolicy
 from equipoise.maps import Clipped, ClippedLogits, Floored, Softmax
 from equipoise.penalties import Entropy, LogitRange
@@ -55,7 +55,7 @@ def bandit(name: str, runs: int, steps: int, hinge: float) -> tuple[pd.DataFrame
     for step in range(steps):
         if step == steps // 2:
             means.scatter_(1, worst, 1.0)
-        policy = Categorical(logits, shape, validate_args=False)
+        policy = MapCategorical(shape, logits=logits, validate_args=False)
         arm = policy.sample()
         mean, probs = means.gather(1, arm[:, None])[:, 0], policy.probs.detach()
         log[:2, step] = torch.stack((mean, probs.amin(1)))

@@ -16,7 +16,7 @@ import torch
 from paired import interval, shown
 from torch import Tensor
 
-from equipoise.distributions import Categorical
+from equipoise.distributions import MapCategorical
 from equipoise.losses.base import Loss
 from equipoise.maps import Clipped, ClippedLogits, Floored, Map, Projected, Softmax
 from equipoise.penalties import Entropy, LogitRange
@@ -107,7 +107,7 @@ def trained(task: Task, name: str, runs: int, updates: int) -> pd.DataFrame:
         with torch.no_grad():
             for _ in range(LENGTH):
                 state = lanes.state
-                policy = Categorical(logits[each, state], shape, validate_args=False)
+                policy = MapCategorical(shape, logits=logits[each, state], validate_args=False)
                 action = policy.sample()
                 steps.append((state, action, *lanes.act(action)))
                 probs.append(policy.probs)
@@ -128,7 +128,7 @@ def trained(task: Task, name: str, runs: int, updates: int) -> pd.DataFrame:
                 advantage.std((0, 2), keepdim=True) + 1e-6
             )
         seen = logits[each, state]
-        policy = Categorical(seen, shape, validate_args=False)
+        policy = MapCategorical(shape, logits=seen, validate_args=False)
         loss = -(advantage * policy.log_prob(action)).sum()
         if penalty is not None:
             loss = loss + penalty(seen.flatten(0, 2), reduction="sum")

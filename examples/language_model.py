@@ -38,8 +38,8 @@ from transformers import (
 
 from equipoise import Objective, linear
 from equipoise.compare.statistics import compare_paired
-from equipoise.gamma import gamma_from_noise
 from equipoise.integrations.transformers import ObjectiveCallback, fuse_lm_head
+from equipoise.label_noise import convert
 from equipoise.losses import CrossEntropy, DFTWeight, GammaCrossEntropy, Loss, Reweighted
 from equipoise.schedules import Linear
 from equipoise.statistics import LogOdds, LogSumExpGap, Margin
@@ -190,7 +190,7 @@ def pretraining(given: argparse.Namespace) -> dict[str, Objective]:
 
 def fine_tuning(given: argparse.Namespace) -> dict[str, Objective]:
     """Return what the plain model is fine-tuned with, the plain loss first."""
-    matched = gamma_from_noise(given.noise, given.vocabulary)
+    matched = convert(given.vocabulary, noise=given.noise).gamma
     losses = {
         "gamma 0": GammaCrossEntropy(0.0),
         f"gamma {matched:.1e}": GammaCrossEntropy(matched),

@@ -1,4 +1,4 @@
-"""Classes on a scale: cross entropy and SquaredCDF, each read by its likeliest class and decided by costs.
+"""Classes on a scale: cross entropy and the ranked probability score, by likeliest class and by costs.
 
 python examples/ordinal.py    party identification (anes96, 7 classes) and rating of a marriage (fair, 5)
 
@@ -19,13 +19,16 @@ from sklearn.model_selection import train_test_split
 from statsmodels.datasets import anes96, fair
 from torch import Tensor, nn
 
-from equipoise.decisions import decide
-from equipoise.losses import CrossEntropy, SquaredCDF
-from equipoise.metrics import expected_cost
-from equipoise.targets import ordinal
+from equipoise.costs import decide, ordinal
+from equipoise.losses import CrossEntropy, RankedProbabilityScore
+from equipoise.metrics import mean_cost
 
 DATA: dict[str, Any] = {"anes96": anes96, "fair": fair}
-LOSSES = {"cross entropy": CrossEntropy(), "SquaredCDF": SquaredCDF(), "both": CrossEntropy() + SquaredCDF()}
+LOSSES = {
+    "cross entropy": CrossEntropy(),
+    "RankedProbabilityScore": RankedProbabilityScore(),
+    "both": CrossEntropy() + RankedProbabilityScore(),
+}
 POWERS = {"absolute": 1, "squared": 2}
 TEMPERATURES = np.geomspace(0.25, 4, 41)
 OVERLAP = 0.2 / 0.6  # test rows over training rows
@@ -75,7 +78,7 @@ def measured(name: str, seed: int, epochs: int) -> list[dict[str, Any]]:
         for cost_name, power in POWERS.items():
             costs = ordinal(probs.shape[1], power=power)
             for way, taken in ((LIKELIEST, probs.argmax(1)), (DECIDED, decide(probs, costs))):
-                cost = expected_cost(y[test], taken, costs.array)
+                cost = mean_cost(y[test], taken, costs.array)
                 found.append(
                     {"costs": cost_name, "loss": loss_name, "taken": way, "seed": seed, "cost": cost}
                 )

@@ -15,9 +15,9 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from equipoise.decisions import decide
+from equipoise.costs import decide
 from equipoise.integrations.sklearn import ObjectiveClassifier
-from equipoise.metrics import expected_cost
+from equipoise.metrics import mean_cost
 
 GRID: list[dict[str, Any]] = [
     {"model__objective__gamma": [0.0, 0.1, 0.3, 0.5, 0.7]},
@@ -67,7 +67,7 @@ def measured(noise: float, epochs: int, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"chosen": search.best_params_}
     for name, given in probs.items():
         for way, taken in (("likeliest", given.argmax(1)), ("cheapest", decide(given, COSTS))):
-            found[f"{name}, {way}"] = (taken == target).mean(), expected_cost(target, taken, COSTS)
+            found[f"{name}, {way}"] = (taken == target).mean(), mean_cost(target, taken, COSTS)
     return found
 
 

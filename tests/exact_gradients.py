@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from equipoise.losses import LOSSES, BatchLoss, Loss
-from equipoise.losses.costs import TEST_CLASSES
-from equipoise.losses.table import Entry, Exact
+from equipoise.losses.table import Entry
 from equipoise.penalties import PENALTIES
+from support.definitions import TEST_CLASSES, Exact, definition_of, settings_of
 
 LIMIT = 64  # of eps (1 + max|z|), relative to the norm of the exact gradient of the row
 SPREADS = (0.1, 1.0, 10.0, 40.0)
@@ -24,7 +24,7 @@ DTYPES = (torch.float32, torch.float64)
 SETTINGS = {
     f"{entry.name}-{index}": (entry, loss)
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
 }
 
 
@@ -148,7 +148,7 @@ def _gradient(entry: Entry, loss: Loss, logits: list[float], y: int, digits: int
         z, p = record(logits, [])
         row = Exact(mp=MP, z=z, p=p, y=kept.index(y), kept=kept, num_classes=len(logits))
         exact = {name: mpmath.mpf(v) if isinstance(v, (int, float)) else v for name, v in vars(loss).items()}
-        value = entry.definition(SimpleNamespace(**exact), row)
+        value = definition_of(entry)(SimpleNamespace(**exact), row)
         if entry.reweighted:  # the gradient of cross entropy, times a weight that has none
             cross_entropy = -_log(p[row.y])
             weight = plain(value) / cross_entropy.value if cross_entropy.value else mpmath.mpf(0)
@@ -170,7 +170,7 @@ def exact_batch_gradient(entry: Entry, loss: Loss, logits: list[list[float]]) ->
             for k, prob in zip(kept, p, strict=True):
                 parts[k].append(prob)
         mean = [_fsum(part) / len(logits) for part in parts]
-        value = entry.definition(loss, Exact(mp=MP, z=[], p=mean, y=0, kept=[], num_classes=classes))
+        value = definition_of(entry)(loss, Exact(mp=MP, z=[], p=mean, y=0, kept=[], num_classes=classes))
         found = [[mpmath.mpf(0)] * classes for _ in logits]
         for (i, k, _), gradient in zip(leaves, backward(value, [x for *_, x in leaves]), strict=True):
             found[i][k] = gradient * len(logits)

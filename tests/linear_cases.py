@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import LOSSES, GammaCrossEntropy, RowLoss
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Entropy, ZLoss
+from support.definitions import TEST_CLASSES, settings_of
 
 EPS = torch.finfo(torch.float64).eps
 THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() + 0.01 * ZLoss()
 ROW_LOSSES = [
     pytest.param(loss, id=f"{entry.name}-{index}")
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
     if isinstance(loss, RowLoss)
 ] + [pytest.param(THREE, id="sum of three")]
 BOTH_WAYS = pytest.mark.usefixtures("_both_ways")

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from equipoise.maps import MAPS, ClippedLogits, GumbelSoftmax, Projected, Sparsemax, StraightThrough
+from support.map_definitions import settings_of
 
 CLASSES = 6
 EVERY = [
-    *(map for entry in MAPS for map in entry.at),
+    *(map for entry in MAPS for map in settings_of(entry)),
     *(
         StraightThrough(each)
         for each in (Projected(0.02), Sparsemax(), ClippedLogits(-2.0, 2.0), GumbelSoftmax())

@@ -9,7 +9,8 @@ from typing import Any
 import mpmath
 
 from equipoise.losses import Loss
-from equipoise.losses.table import Entry, Exact
+from equipoise.losses.table import Entry
+from support.definitions import Exact, definition_of
 
 
 def truth(entry: Entry, loss: Loss, logits: list[float], y: int) -> Any:
@@ -36,4 +37,4 @@ def _evaluate(entry: Entry, loss: Loss, logits: list[float], y: int, digits: int
             num_classes=len(logits),
         )
         exact = {name: mpmath.mpf(v) if isinstance(v, (int, float)) else v for name, v in vars(loss).items()}
-        return entry.definition(SimpleNamespace(**exact), row)
+        return definition_of(entry)(SimpleNamespace(**exact), row)

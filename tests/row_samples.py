@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.losses import LOSSES, Brier, CrossEntropy, GammaCrossEntropy, RowLoss
 from equipoise.penalties import PENALTIES, Entropy, LogitRange, ZLoss
 from equipoise.statistics import RowStatistics
+from support.definitions import settings_of
 
 SUMS = [
     GammaCrossEntropy(0.1) + 0.1 * Entropy() + LogitRange(width=2.0),
@@ -23,7 +24,7 @@ NAMED_ROW_LOSSES = pytest.mark.parametrize(
     [
         pytest.param(loss, id=f"{entry.name}-{index}")
         for entry in LOSSES + PENALTIES
-        for index, loss in enumerate(entry.at)
+        for index, loss in enumerate(settings_of(entry))
         if isinstance(loss, RowLoss)
     ]
     + [pytest.param(loss, id=f"sum-{index}") for index, loss in enumerate(SUMS)],

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise import Objective, gamma, linear
+from equipoise import Objective, label_noise, linear
 from equipoise.losses import (
     LOSSES,
     Brier,
@@ -17,12 +17,12 @@ from equipoise.losses import (
     GammaCrossEntropy,
     GeneralizedCrossEntropy,
     Loss,
+    RankedProbabilityScore,
     RowLoss,
-    SquaredCDF,
 )
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from linear_cases import BOTH_WAYS
+from support.definitions import TEST_CLASSES, settings_of
 
 INF, NAN = torch.inf, torch.nan
 ROWS, BAD, TARGET = 4, 1, 2  # which row is bad, and its class
@@ -40,7 +40,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 TABLE = [
     pytest.param(loss, id=f"{entry.name}-{index}")
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
 ]
 ROW_TABLE = [case for case in TABLE if isinstance(case.values[0], RowLoss)]
 EVERY_LOSS = pytest.mark.parametrize("loss", TABLE)
@@ -123,7 +123,7 @@ def test_a_bad_row_is_shown_through_a_transform(loss: Loss) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("loss", [CrossEntropy(), LogitRange(width=1.0), SquaredCDF()])
+@pytest.mark.parametrize("loss", [CrossEntropy(), LogitRange(width=1.0), RankedProbabilityScore()])
 def test_a_bad_row_is_shown_through_a_compiler(loss: Loss, soft: bool) -> None:
     compiled = torch.compile(lambda z, y: loss(z, y, reduction="none"), backend="aot_eager", dynamic=False)
     logits, target, good = together()
@@ -334,6 +334,6 @@ def test_a_run_that_diverges_logs_nan_at_the_same_steps() -> None:
 def test_a_bad_row_is_shown_in_probabilities_read_out(level: float, dtype: torch.dtype) -> None:
     for kind in SPOILT:
         logits, _ = spoilt(kind, dtype)
-        for probs in (gamma.read_out(logits, level), gamma.log_read_out(logits, level)):
+        for probs in (label_noise.floored_probs(logits, level), label_noise.floored_log_probs(logits, level)):
             assert probs[BAD].isnan().all()
             assert not probs[[0, 2, 3]].isnan().any()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from equipoise.calibration import Calibration, Prior, fit
 from equipoise.calibration.likelihood import Channel, Symmetric
 from equipoise.calibration.solve import crossfit_nll_batch, fit_batch
+from equipoise.costs import ClassMatrix
 from equipoise.maps import Softmax
-from equipoise.targets import Matrix
 
 Floats = NDArray[np.float64]
 SETS = 200
@@ -233,7 +233,7 @@ def test_a_matrix_of_symmetric_noise_is_the_rate() -> None:
     assert by_matrix.nll(logits, target) == pytest.approx(by_rate.nll(logits, target), rel=1e-12)
     none = fit(logits, target, noise=np.eye(4))
     assert none.temperature == pytest.approx(fit(logits, target, noise=0, prior=Prior()).temperature)
-    assert hash(by_matrix) == hash(replace(by_matrix, transition=Matrix(matrix, "similarity")))
+    assert hash(by_matrix) == hash(replace(by_matrix, transition=ClassMatrix(matrix, kind="similarity")))
 
 
 def test_a_matrix_serves_where_noise_goes_one_way() -> None:

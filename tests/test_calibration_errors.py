@@ -37,7 +37,7 @@ CASES: list[tuple[Any, type[Exception], str]] = [
         ValueError,
         r"noise must .*\[true, observed\].* got 3",
     ),
-    (lambda: fit(LOGITS, TARGET, noise=np.eye(2)), ValueError, "matrix .* of 3 classes, got Matrix"),
+    (lambda: fit(LOGITS, TARGET, noise=np.eye(2)), ValueError, "matrix .* of 3 classes, got one of kind"),
     (lambda: fit(LOGITS, TARGET, prior=1.0), TypeError, "prior must be 'auto', None or a Prior, got 1.0"),  # pyright: ignore[reportArgumentType]
     (lambda: Calibration(0.0, 0.1, None, 3), ValueError, "temperature must be finite and above 0, got 0.0"),
     (

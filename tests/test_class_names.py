@@ -9,9 +9,20 @@ import pandas
 import pytest
 import torch
 
-from equipoise import decisions, metrics
+from equipoise import metrics
+from equipoise.costs import (
+    ClassMatrix,
+    conditional_risk,
+    decide,
+    from_embeddings,
+    from_groups,
+    from_tree,
+    index_tree,
+    mix,
+    read,
+    unmix,
+)
 from equipoise.losses import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy, SoftmaxMargin
-from equipoise.targets import Matrix, from_embeddings, from_groups, from_tree, mix, nested, read, unmix
 
 ALIKE = [[0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.0, 0.3, 0.7]]
 DEAR = [[0.0, 1.0, 5.0], [2.0, 0.0, 1.0], [9.0, 4.0, 0.0]]
@@ -24,18 +35,18 @@ class TestMatricesOfALoss:
         probs: Any = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
         probs = torch.from_numpy(probs) if kind == "tensor" else probs
         alike, dear = (
-            Matrix(each, name, "abc") if named else each
+            ClassMatrix(each, "abc", kind=name) if named else each
             for each, name in ((ALIKE, "similarity"), (DEAR, "costs"))
         )
         loss = SimilarityCrossEntropy(alike)
         for convert in (mix, unmix):
             assert np.array_equal(convert(probs, loss.similarity), convert(probs, ALIKE))
         for made in (ExpectedCost(dear), SoftmaxMargin(dear)):
-            assert np.array_equal(decisions.decide(probs, made.costs), decisions.decide(probs, DEAR))
-            cost = decisions.expected_cost(probs, made.costs)
-            assert np.array_equal(cost, decisions.expected_cost(probs, DEAR))
+            assert np.array_equal(decide(probs, made.costs), decide(probs, DEAR))
+            cost = conditional_risk(probs, made.costs)
+            assert np.array_equal(cost, conditional_risk(probs, DEAR))
             assert np.array_equal(np.asarray(made.costs), DEAR)
-            assert Matrix(made.costs, "costs") == Matrix(dear, "costs")
+            assert ClassMatrix(made.costs, kind="costs") == ClassMatrix(dear, kind="costs")
             assert type(made)(made.costs) == made
             assert metrics.severity([0, 2], [1, 0], made.costs) == 5.0
         assert unmix(mix(probs, loss.similarity), loss.similarity) == pytest.approx(
@@ -49,13 +60,13 @@ TREE = {"land": ["horse", "zebra"], "sea": ["whale", "shark"]}
 VECTORS = {"horse": [1.0, 0.1], "zebra": [1.0, 0.2], "whale": [0.0, 1.0], "shark": [0.1, 1.0]}
 
 
-def of_file(folder: Path, **options: Any) -> Matrix:
+def of_file(folder: Path, **options: Any) -> ClassMatrix:
     path = folder / "costs.toml"
     path.write_text(f'groups = "{GROUPS}"\nwithin = 8\nbetween = 10\n')
     return read(path, "costs", **options)
 
 
-BUILDERS: list[Callable[..., Matrix]] = [
+BUILDERS: list[Callable[..., ClassMatrix]] = [
     lambda folder, **options: from_groups(GROUPS, "costs", within=8, between=10, **options),
     lambda folder, **options: from_groups(GROUPS, **options),
     lambda folder, **options: from_groups([["horse", "zebra"], ["whale", "shark"]], **options),
@@ -70,7 +81,7 @@ BUILDERS: list[Callable[..., Matrix]] = [
 class TestOrderOfTheClasses:
     @pytest.mark.parametrize("build", BUILDERS)
     def test_a_builder_takes_the_order_of_the_labels(
-        self, build: Callable[..., Matrix], tmp_path: Path
+        self, build: Callable[..., ClassMatrix], tmp_path: Path
     ) -> None:
         named, ordered = build(tmp_path), build(tmp_path, classes=LABELS)
         assert named.classes != ordered.classes == tuple(LABELS)
@@ -88,38 +99,40 @@ class TestOrderOfTheClasses:
         sure = torch.full((1, 4), -500.0)
         sure[0, zebra] = 500.0
         assert ExpectedCost(costs)(sure, torch.tensor([horse])).item() == 8
-        assert nested(GROUPS, LABELS) == ((0, 3), (2, 1))
+        assert index_tree(GROUPS, LABELS) == ((0, 3), (2, 1))
 
     @pytest.mark.parametrize("make", [ExpectedCost, SoftmaxMargin, PairwiseCrossEntropy])
     def test_a_loss_shows_the_names(self, make: Any) -> None:
         frame = pandas.DataFrame(DEAR, index=list("abc"), columns=list("abc"))
-        for named in (Matrix(DEAR, "costs", "abc"), frame, frame[["c", "a", "b"]]):
-            loss = make(named)
+        named = make(ClassMatrix(DEAR, "abc", kind="costs"))
+        for given in (frame, frame[["c", "a", "b"]]):
+            loss = make(given)
             assert "['a', 'b', 'c']" in repr(loss)
-            assert loss == make(DEAR)
-            assert hash(loss) == hash(make(DEAR))
-        assert "Matrix" not in repr(make(DEAR)) + repr(make(Matrix(DEAR, "costs")))
+            assert loss == named != make(DEAR)
+            assert hash(loss) == hash(named)
 
     def test_names_of_a_frame_or_of_a_matrix_are_kept_and_matched(self) -> None:
         frame = pandas.DataFrame(DEAR, index=list("abc"), columns=list("abc"))
-        matrix = Matrix(DEAR, "costs", "abc")
+        matrix = ClassMatrix(DEAR, "abc", kind="costs")
         assert (
-            Matrix(frame, "costs")
-            == Matrix(matrix, "costs")
-            == Matrix(frame[["c", "a", "b"]], "costs")
+            ClassMatrix(frame, kind="costs")
+            == ClassMatrix(matrix, kind="costs")
+            == ClassMatrix(frame[["c", "a", "b"]], kind="costs")
             == matrix
         )
-        assert Matrix(frame, "costs", "cab") == matrix.ordered("cab")
-        assert Matrix(frame.to_numpy(), "costs", "cab")["c", "a"] == 1  # numbers without names are given some
-        assert Matrix(pandas.DataFrame(DEAR), "costs", "cab")["c", "a"] == 1
+        assert ClassMatrix(frame, "cab", kind="costs") == matrix.ordered("cab")
+        assert (
+            ClassMatrix(frame.to_numpy(), "cab", kind="costs")["c", "a"] == 1
+        )  # numbers without names are given some
+        assert ClassMatrix(pandas.DataFrame(DEAR), "cab", kind="costs")["c", "a"] == 1
         for wrong in (frame.rename(columns={"a": "x"}), pandas.DataFrame(DEAR, columns=list("abc"))):
             with pytest.raises(ValueError, match="costs must have the same names across and down, got "):
                 ExpectedCost(wrong)
         with pytest.raises(ValueError, match="costs must name the classes asked for, got 'c'"):
-            Matrix(frame, "costs", "abx")
+            ClassMatrix(frame, "abx", kind="costs")
 
     def test_a_part_of_the_classes(self) -> None:
-        matrix = Matrix(DEAR, "costs", "abc")
+        matrix = ClassMatrix(DEAR, "abc", kind="costs")
         assert np.array_equal(matrix.part("ca"), [[0, 9], [5, 0]])
         assert matrix.part("bca") == matrix.ordered("bca")
         with pytest.raises(
@@ -127,4 +140,4 @@ class TestOrderOfTheClasses:
         ):
             matrix.part("ad")
         with pytest.raises(ValueError, match=r"got 0\.3 for true class 'c'; keep all classes"):
-            Matrix(ALIKE, "similarity", "abc").part("ac")
+            ClassMatrix(ALIKE, "abc", kind="similarity").part("ac")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowLoss, SquaredCDF
-from equipoise.losses.costs import TEST_CLASSES
+from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore, RowLoss
 from equipoise.penalties import PENALTIES, Entropy, LogitRange
 from equipoise.statistics import RowStatistics
 from linear_cases import THREE, case
+from support.definitions import TEST_CLASSES, settings_of
 
 pytestmark = [  # what torch says of itself
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
@@ -22,7 +22,7 @@ pytestmark = [  # what torch says of itself
 
 SIZES = 5, 11  # of batches; none is the number of classes
 # One setting of each entry, as a compilation takes a second and the settings differ in numbers.
-TABLE = [pytest.param(entry.at[-1], id=entry.name) for entry in LOSSES + PENALTIES]
+TABLE = [pytest.param(settings_of(entry)[-1], id=entry.name) for entry in LOSSES + PENALTIES]
 IGNORED = 1
 SMOOTHED = CrossEntropy(label_smoothing=0.1)
 
@@ -112,7 +112,7 @@ def test_a_loss_is_one_graph_for_batches_of_any_size(loss: Loss) -> None:
 @pytest.mark.parametrize(
     ("loss", "option"),
     [(SMOOTHED, option) for option in OPTIONS]
-    + [(SquaredCDF(), option) for option in ("ignored rows", "a mask of rows", "all weights")],
+    + [(RankedProbabilityScore(), option) for option in ("ignored rows", "a mask of rows", "all weights")],
 )
 def test_weights_masks_ignored_rows_and_reductions(loss: Loss, option: str) -> None:
     assert check(loss, OPTIONS[option], rtol=1e-11, atol=1e-13) == 1

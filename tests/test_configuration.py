@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from equipoise import Objective
+from equipoise.costs import ClassMatrix
 from equipoise.losses import (
     LOSSES,
     CrossEntropy,
@@ -24,15 +25,15 @@ from equipoise.losses import (
     RowLoss,
     TaiLrWeight,
 )
+from equipoise.parsing import from_text, names, normalize, schedule_from_text, to_text
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
-from equipoise.spelling import names, normalise, parse, parse_schedule, spell
+from equipoise.schedules import SCHEDULES, Cosine, Linear, Schedule
 from equipoise.statistics import RowStatistics
-from equipoise.targets import Matrix
+from support.definitions import settings_of
 
 COSTS = np.array([[0.0, 2.0], [1.0, 0.0]])
-ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
-TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
+ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in settings_of(entry)]
+TIMES = [Linear(0.25, 0.25, 1), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
         ("CrossEntropy() / 2", CrossEntropy() / 2),
         ("Focal(gamma=1 / 4)", Focal(gamma=0.25)),
         (
-            "ExpectedCost(Matrix([[0, 2], [1, 0]], 'costs', ['ill', 'well']))",
-            ExpectedCost(Matrix(COSTS, "costs", ["ill", "well"])),
+            "ExpectedCost(ClassMatrix([[0, 2], [1, 0]], ['ill', 'well'], kind='costs'))",
+            ExpectedCost(ClassMatrix(COSTS, ["ill", "well"], kind="costs")),
         ),
         ("2 * (CrossEntropy() + Entropy())", 2 * CrossEntropy() + 2 * Entropy()),
         ("Reweighted(TaiLrWeight(gamma=0.1))", Reweighted(TaiLrWeight(gamma=0.1))),
@@ -62,57 +63,57 @@ TIMES = [Constant(0.25), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
     ],
 )
 def test_a_text_makes_the_loss_it_spells(text: str, loss: Loss) -> None:
-    assert parse(text, {"costs": COSTS}) == loss
+    assert from_text(text, {"costs": COSTS}) == loss
 
 
 def test_numbers_that_torch_cannot_take_as_integers_are_floats() -> None:
-    made: Any = parse("SymmetricCrossEntropy(alpha=10000000000000000000, beta=9007199254740992)")
+    made: Any = from_text("SymmetricCrossEntropy(alpha=10000000000000000000, beta=9007199254740992)")
     assert (type(made.alpha), type(made.beta)) == (float, int)
     assert made.alpha == 1e19
     assert made(torch.zeros(2, 3), torch.tensor([0, 1])).isfinite()
-    product: Any = parse("Focal(gamma=9007199254740992 * 9007199254740992)")
+    product: Any = from_text("Focal(gamma=9007199254740992 * 9007199254740992)")
     assert type(product.gamma) is float
 
 
 def test_a_text_may_be_as_deep_as_python_takes() -> None:
     def on_top_of(frames: int, text: str) -> Loss:
-        return on_top_of(frames - 1, text) if frames else parse(text)
+        return on_top_of(frames - 1, text) if frames else from_text(text)
 
     for text in ("CrossEntropy()" + " + CrossEntropy()" * 97, "-" * 97 + "CrossEntropy()"):
         assert len(on_top_of(300, text).terms()) in (98, 1)
-        assert on_top_of(300, text) == parse(normalise(text))
+        assert on_top_of(300, text) == from_text(normalize(text))
 
 
 def test_a_long_list_is_read() -> None:
     costs = 1 - np.eye(300)
-    assert parse(f"ExpectedCost({costs.tolist()})") == ExpectedCost(costs)
+    assert from_text(f"ExpectedCost({costs.tolist()})") == ExpectedCost(costs)
 
 
 def test_a_sum_of_one_is_spelled_as_its_term() -> None:
-    assert spell(1 * Focal()) == "Focal(gamma=2.0)"
+    assert to_text(1 * Focal()) == "Focal(gamma=2.0)"
     with pytest.raises(ValueError, match="keep the code that makes it"):
-        spell(Pretender())
+        to_text(Pretender())
 
 
 def test_a_text_calls_further_makers() -> None:
-    assert parse("Focal(gamma=half(3))", makers={"half": lambda number: number / 2}) == Focal(1.5)
+    assert from_text("Focal(gamma=half(3))", makers={"half": lambda number: number / 2}) == Focal(1.5)
     with pytest.raises(ValueError, match=r"must use a known name, got 'hlaf'; did you mean half\?"):
-        parse("Focal(gamma=hlaf(3))", makers={"half": lambda number: number / 2})
+        from_text("Focal(gamma=hlaf(3))", makers={"half": lambda number: number / 2})
 
 
 def test_a_matrix_that_cannot_be_written_to_goes_by_its_name() -> None:
     fixed = COSTS.copy()
     fixed.setflags(write=False)
-    assert parse("ExpectedCost(costs)", {"costs": fixed}) == ExpectedCost(COSTS)
+    assert from_text("ExpectedCost(costs)", {"costs": fixed}) == ExpectedCost(COSTS)
 
 
 def test_another_text_makes_another_loss() -> None:
-    assert parse("Focal(gamma=2.0)") != parse("Focal(gamma=3.0)")
-    assert parse_schedule("Linear(0, 1, 9)") != parse_schedule("Linear(0, 1, 8)")
+    assert from_text("Focal(gamma=2.0)") != from_text("Focal(gamma=3.0)")
+    assert schedule_from_text("Linear(0, 1, 9)") != schedule_from_text("Linear(0, 1, 8)")
 
 
 def test_one_spelling_and_the_names_in_it() -> None:
-    assert normalise("CrossEntropy( )+.1*Entropy()") == "CrossEntropy() + 0.1 * Entropy()"
+    assert normalize("CrossEntropy( )+.1*Entropy()") == "CrossEntropy() + 0.1 * Entropy()"
     assert set(names("CrossEntropy() + ExpectedCost(costs)")) == {"CrossEntropy", "ExpectedCost", "costs"}
 
 
@@ -143,7 +144,7 @@ def test_one_spelling_and_the_names_in_it() -> None:
         ("1e999 * CrossEntropy()", "must have finite numbers, got '1e309 * CrossEntropy()'; a coefficient"),
         ("CrossEntropy() ** 2", "must use only names, options, numbers, texts, lists, +, -, * and /"),
         ("'CrossEntropy()'", "must be a loss, got "),
-        ("Matrix([[0, 1], [1, 0]], 'costs')", "must be a loss, got "),
+        ("ClassMatrix([[0, 1], [1, 0]], kind='costs')", "must be a loss, got "),
         ("[1] + CrossEntropy()", "must combine losses and numbers, got '[1]' beside a sign"),
         ("-TaiLrWeight()", "must combine losses and numbers, got 'TaiLrWeight()' beside a sign"),
         ("ExpectedCost(costs)", "must use a known name, got 'costs'; write numbers out, [[0, 1], [1, 0]]"),
@@ -190,7 +191,7 @@ def test_one_spelling_and_the_names_in_it() -> None:
 )
 def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        parse(text)
+        from_text(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -205,13 +206,13 @@ def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None
         ("Linear(0, 1, 0)", "Linear: steps must be an integer of at least 1, got 0"),
         ("0.5", "schedule must be a schedule, got '0.5'; write for example Linear(0.0, 0.5, steps=1000)"),
         ("2 * Linear(0, 1, 9)", "schedule must combine numbers alone, got 'Linear(0, 1, 9)' beside a sign"),
-        ("CrossEntropy()", "schedule must use a known name, got 'CrossEntropy'; did you mean"),
+        ("CrossEntropy()", "schedule must use a known name, got 'CrossEntropy'; there is Linear, Cosine"),
         ("Linear(", "schedule must be Python such as Linear(0.0, 0.5, steps=1000), got 'Linear('"),
     ],
 )
 def test_a_bad_text_of_a_schedule_is_refused_with_the_way_out(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        parse_schedule(text)
+        schedule_from_text(text)
 
 
 ATTACKS = [
@@ -287,7 +288,7 @@ def test_what_has_changed_in_training_is_left_to_the_state_dict() -> None:
 
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
     loss = np.float64(0.5) * GammaCrossEntropy(gamma=np.float64(0.1))
-    assert spell(loss) == "0.5 * GammaCrossEntropy(gamma=0.1, min_weight=0.0)"
+    assert to_text(loss) == "0.5 * GammaCrossEntropy(gamma=0.1, min_weight=0.0)"
     assert "np.float64" in repr(loss)  # the control: what print shows is not read
 
 
@@ -334,13 +335,13 @@ reduction = "sum"
 
 [schedules]
 gamma = "Linear(0.0, 0.5, steps=1000)"
-"LogitRange" = "Constant(0.5)"
+"LogitRange" = "Linear(0.5, 0.5, 1)"
 """
 MADE = Objective(
     GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8),
     weight=torch.tensor([1.0, 2.0, 0.5]),
     reduction="sum",
-    schedules={"gamma": Linear(0.0, 0.5, steps=1000), "LogitRange": Constant(0.5)},
+    schedules={"gamma": Linear(0.0, 0.5, steps=1000), "LogitRange": Linear(0.5, 0.5, 1)},
 )
 
 

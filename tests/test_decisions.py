@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.decisions import ABSTAIN, decide, expected_cost, top_k
+from equipoise.costs import ABSTAIN, ClassMatrix, conditional_risk, decide, ordinal, top_k
 from equipoise.losses import ExpectedCost, PairwiseCrossEntropy, SoftmaxMargin
-from equipoise.targets import Matrix, ordinal
 
 COSTS = np.array([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 ILL = [[0.0, 1.0], [20.0, 0.0]]  # well, ill
@@ -23,25 +22,25 @@ def dirichlet(*shape: int, classes: int = 3) -> np.ndarray[Any, Any]:
 def test_the_published_question_has_its_right_answer() -> None:
     """Discuss.pytorch.org/t/110051: 35 % faulty, 65 % not; missing a faulty one costs 10, a false alarm 1."""
     costs, probs = np.array([[0.0, 10.0], [1.0, 0.0]]), np.array([0.35, 0.65])
-    np.testing.assert_allclose(expected_cost(probs, costs), [0.65, 3.5], rtol=1e-15)
+    np.testing.assert_allclose(conditional_risk(probs, costs), [0.65, 3.5], rtol=1e-15)
     assert decide(probs, costs) == 0
     # what was posted multiplies each column of costs by the probability of the decision, not of the truth
     posted = (costs * probs).sum(0)
     np.testing.assert_allclose(posted, [0.35, 6.5], rtol=1e-15)
-    assert not np.allclose(expected_cost(probs, costs), posted)
-    np.testing.assert_allclose(expected_cost(probs, costs.T), [6.5, 0.35], rtol=1e-15)
+    assert not np.allclose(conditional_risk(probs, costs), posted)
+    np.testing.assert_allclose(conditional_risk(probs, costs.T), [6.5, 0.35], rtol=1e-15)
     assert decide(probs, costs.T) == 1
 
 
 def test_expected_cost_by_the_sum_that_defines_it() -> None:
     probs = dirichlet(4, 5)
     costs = np.random.default_rng(1).random((3, 6))
-    found = expected_cost(probs, costs)
+    found = conditional_risk(probs, costs)
     assert found.shape == (4, 5, 6)
     for place in np.ndindex(4, 5, 6):
         by_hand = sum(probs[(*place[:2], y)] * costs[y, place[2]] for y in range(3))
         assert found[place] == pytest.approx(by_hand, rel=1e-14)
-    assert not np.allclose(expected_cost(probs, COSTS), expected_cost(probs, COSTS.T))
+    assert not np.allclose(conditional_risk(probs, COSTS), conditional_risk(probs, COSTS.T))
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
@@ -49,7 +48,7 @@ def test_expected_cost_by_the_sum_that_defines_it() -> None:
 def test_arrays_and_tensors_decide_alike(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     probs = torch.from_numpy(np.asarray(dirichlet(*shape))).to(dtype)
     wide = probs.double().numpy()
-    risk = expected_cost(probs, COSTS)
+    risk = conditional_risk(probs, COSTS)
     assert isinstance(risk, torch.Tensor)
     assert risk.dtype == (dtype if dtype == torch.float64 else torch.float32)
     np.testing.assert_allclose(risk.numpy(), wide @ COSTS, rtol=1e-6)
@@ -83,7 +82,7 @@ def test_decisions_other_than_the_classes() -> None:
 
 def test_abstention_has_its_own_cost_and_only_a_dearer_decision_gives_way_to_it() -> None:
     probs = np.array([[0.99, 0.01], [0.9, 0.1], [0.5, 0.5]])
-    best = expected_cost(probs, ILL).min(1)
+    best = conditional_risk(probs, ILL).min(1)
     np.testing.assert_array_equal(decide(probs, ILL), [0, 1, 1])
     np.testing.assert_array_equal(decide(probs, ILL, abstain=float(best[2])), [0, ABSTAIN, 1])
     assert (decide(probs, ILL, abstain=-1) == ABSTAIN).all()
@@ -94,7 +93,7 @@ def test_abstention_has_its_own_cost_and_only_a_dearer_decision_gives_way_to_it(
 def test_top_k_is_in_order_and_ties_keep_theirs() -> None:
     probs = dirichlet(50)
     order = top_k(probs, COSTS, 3)
-    risk = np.take_along_axis(expected_cost(probs, COSTS), order, 1)
+    risk = np.take_along_axis(conditional_risk(probs, COSTS), order, 1)
     assert (np.diff(risk) >= 0).all()
     np.testing.assert_array_equal(order[:, 0], decide(probs, COSTS))
     np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(3), (50, 1)))
@@ -112,7 +111,7 @@ def as_tensor(probs: np.ndarray[Any, Any]) -> torch.Tensor:
 def test_a_nan_makes_its_row_nan_and_no_decision(kind: Any, bad: list[float], shape: tuple[int, ...]) -> None:
     probs, last = dirichlet(*shape), tuple(size - 1 for size in shape)
     probs[last] = bad
-    risk = torch.as_tensor(expected_cost(kind(probs), COSTS)).detach().numpy()
+    risk = torch.as_tensor(conditional_risk(kind(probs), COSTS)).detach().numpy()
     assert np.isnan(risk[last]).all()
     risk[last] = probs[last] = 1 / 3
     right = probs @ COSTS
@@ -133,7 +132,7 @@ def test_the_other_rows_are_checked_beside_a_nan() -> None:
         with pytest.raises(
             ValueError, match="probs must be 0 or more and sum to one in each row, got a row off"
         ):
-            expected_cost(probs, ILL)
+            conditional_risk(probs, ILL)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_the_other_rows_are_checked_beside_a_nan() -> None:
         ExpectedCost(COSTS).costs,
         SoftmaxMargin(COSTS).costs,
         PairwiseCrossEntropy(COSTS).weights,
-        Matrix(COSTS, "costs"),
+        ClassMatrix(COSTS, kind="costs"),
         torch.from_numpy(COSTS),
         COSTS.tolist(),
     ],
@@ -151,21 +150,21 @@ def test_the_other_rows_are_checked_beside_a_nan() -> None:
 def test_the_costs_that_a_loss_holds_decide(held: Any) -> None:
     probs = dirichlet(20)
     np.testing.assert_array_equal(decide(probs, held), (probs @ COSTS).argmin(1))
-    np.testing.assert_array_equal(expected_cost(probs, held), probs @ COSTS)
+    np.testing.assert_array_equal(conditional_risk(probs, held), probs @ COSTS)
     np.testing.assert_array_equal(top_k(probs, held, 3), np.argsort(probs @ COSTS, 1))
 
 
 def test_gradients_flow_through_the_expected_cost() -> None:
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: expected_cost(z.softmax(-1), COSTS), (logits,))
+    assert torch.autograd.gradcheck(lambda z: conditional_risk(z.softmax(-1), COSTS), (logits,))
 
 
 def test_a_matrix_and_a_tensor_of_costs_are_taken() -> None:
     probs = dirichlet(6)
     steps = ordinal(3)
-    np.testing.assert_array_equal(expected_cost(probs, steps), probs @ steps.array)
-    np.testing.assert_array_equal(expected_cost(probs, torch.from_numpy(COSTS)), probs @ COSTS)
-    assert expected_cost(np.zeros((0, 3)), COSTS).shape == (0, 3)
+    np.testing.assert_array_equal(conditional_risk(probs, steps), probs @ steps.array)
+    np.testing.assert_array_equal(conditional_risk(probs, torch.from_numpy(COSTS)), probs @ COSTS)
+    assert conditional_risk(np.zeros((0, 3)), COSTS).shape == (0, 3)
 
 
 PROBS = np.array([[0.5, 0.25, 0.25]])
@@ -231,12 +230,17 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
         ValueError,
         lambda: decide(PROBS, np.ones((2, 3))),
         "costs[true, decision] must have 3 rows, one per class, got (2, 3); it looks transposed: "
-        "pass costs.T",
+        "exchange rows and columns",
     ),
     (
         ValueError,
         lambda: decide(PROBS, [["a"], ["b"], ["c"]]),
         "costs must be a (C, A) matrix of numbers, got [['a'], ['b'], ['c']]; give a row per true class",
+    ),
+    (
+        ValueError,
+        lambda: decide(PROBS, [1.0, 2.0, 3.0]),
+        "costs must be (C, A), got (3,); give a row per true class, a column per decision",
     ),
     (
         ValueError,
@@ -246,8 +250,7 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
     (
         ValueError,
         lambda: decide(PROBS, ordinal(3, "similarity")),
-        "costs must be of kind 'costs', got Matrix(similarity of 3 classes: 0, 1, 2); build it with "
-        "kind='costs'",
+        "costs must be of kind 'costs', got a ClassMatrix of kind 'similarity'; make it with kind='costs'",
     ),
     (
         TypeError,
@@ -282,4 +285,4 @@ def test_rounding_is_not_taken_for_logits() -> None:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         probs = (torch.randn(200, 1000) * 5).softmax(-1).to(dtype)
         assert decide(probs, np.ones((1000, 2))).shape == (200,)
-    assert isinstance(Matrix(COSTS, "costs"), Matrix)
+    assert isinstance(ClassMatrix(COSTS, kind="costs"), ClassMatrix)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import kl_divergence
 
-from equipoise.distributions import Categorical
+from equipoise.distributions import MapCategorical
 from equipoise.maps import (
     Clipped,
     Entmax,
@@ -46,7 +46,7 @@ def scores(*batch: int, masked: bool = False) -> Tensor:
 @pytest.mark.parametrize("masked", [False, True])
 def test_probabilities_are_the_maps(map: Map, masked: bool) -> None:
     logits = scores(4, 3, masked=masked)
-    ours = Categorical(logits, map)
+    ours = MapCategorical(map, logits=logits)
     assert torch.equal(ours.probs, map.probs(logits))
     torch.testing.assert_close(ours.logits.softmax(-1), ours.probs, rtol=1e-12, atol=1e-14)
     every = torch.stack([ours.log_prob(torch.full((4, 3), k)) for k in range(6)], -1)
@@ -59,13 +59,13 @@ def test_probabilities_are_the_maps(map: Map, masked: bool) -> None:
 @maps
 def test_shapes_and_expand_are_torchs(map: Map) -> None:
     logits = scores(3)
-    ours, torchs = Categorical(logits, map), distributions.Categorical(logits=logits)
+    ours, torchs = MapCategorical(map, logits=logits), distributions.Categorical(logits=logits)
     for shape in ((), (5,), (5, 2)):
         assert ours.sample(torch.Size(shape)).shape == torchs.sample(torch.Size(shape)).shape
     assert ours.batch_shape == torchs.batch_shape
     assert ours.event_shape == torchs.event_shape
     for wide in (ours.expand((4, 3)), ours.expand(torch.Size([4, 3])), ours.expand([4, 3])):
-        assert isinstance(wide, Categorical)
+        assert isinstance(wide, MapCategorical)
         assert wide.batch_shape == (4, 3)
         assert wide.sample().shape == (4, 3)
         assert wide.raw_logits.shape == (4, 3, 6)
@@ -82,7 +82,7 @@ def test_shapes_and_expand_are_torchs(map: Map) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_entropy_is_exact_and_finite_with_its_gradient(map: Map, masked: bool) -> None:
     logits = scores(7, masked=masked).requires_grad_()
-    ours = Categorical(logits, map)
+    ours = MapCategorical(map, logits=logits)
     probs = ours.probs.detach()
     exact = -torch.special.xlogy(probs, probs).sum(-1)
     torch.testing.assert_close(ours.entropy(), exact, rtol=1e-12, atol=1e-14)
@@ -93,27 +93,27 @@ def test_entropy_is_exact_and_finite_with_its_gradient(map: Map, masked: bool) -
 
 @maps
 def test_samples_come_from_the_probabilities(map: Map) -> None:
-    ours = Categorical(scores(), map)
+    ours = MapCategorical(map, logits=scores())
     counts = torch.bincount(ours.sample(torch.Size([40000])), minlength=6) / 40000
     error = (ours.probs * (1 - ours.probs) / 40000).sqrt()
     assert ((counts - ours.probs).abs() <= 5 * error + 1e-12).all()
-    other = Categorical(scores(), map)
+    other = MapCategorical(map, logits=scores())
     assert not ((counts - other.probs).abs() <= 5 * error + 1e-12).all()
 
 
 @pytest.mark.parametrize(
-    "map", [each for each in MAPS if each.smallest(6) > 0 or isinstance(each, Softmax)], ids=repr
+    "map", [each for each in MAPS if each.min_prob(6) > 0 or isinstance(each, Softmax)], ids=repr
 )
 def test_divergence_is_that_of_the_probabilities(map: Map) -> None:
     one, two = scores(5), scores(5)
-    ours, plain = Categorical(one, map), distributions.Categorical(logits=two)
-    for p, q in ((ours, Categorical(two, map)), (ours, plain), (plain, ours)):
+    ours, plain = MapCategorical(map, logits=one), distributions.Categorical(logits=two)
+    for p, q in ((ours, MapCategorical(map, logits=two)), (ours, plain), (plain, ours)):
         exact = (p.probs * (p.probs.log() - q.probs.log())).sum(-1)
         torch.testing.assert_close(kl_divergence(p, q), exact, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(
-        kl_divergence(ours, Categorical(one, map)), torch.zeros(5, dtype=torch.float64)
+        kl_divergence(ours, MapCategorical(map, logits=one)), torch.zeros(5, dtype=torch.float64)
     )
-    hidden = Categorical(scores(5, masked=True), map)
+    hidden = MapCategorical(map, logits=scores(5, masked=True))
     assert kl_divergence(hidden, ours).isfinite().all()
     assert (kl_divergence(ours, hidden) == torch.inf).all()
 
@@ -124,8 +124,8 @@ def test_divergence_has_a_gradient_where_classes_are_masked(map: Map) -> None:
         leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
         return list(torch.autograd.grad(kl_divergence(p(leaves[0]), q(leaves[1])).sum(), leaves))
 
-    def ours(logits: Tensor) -> Categorical:
-        return Categorical(logits, map)
+    def ours(logits: Tensor) -> MapCategorical:
+        return MapCategorical(map, logits=logits)
 
     def plain(logits: Tensor) -> distributions.Categorical:
         return distributions.Categorical(logits=logits)
@@ -144,27 +144,30 @@ def test_divergence_has_a_gradient_where_classes_are_masked(map: Map) -> None:
 @maps
 def test_gradient_of_the_log_probability(map: Map) -> None:
     logits = (0.3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
-    action = Categorical(logits, map).probs.argmax(-1)
-    assert torch.autograd.gradcheck(lambda z: Categorical(z, map).log_prob(action), (logits,))
+    action = MapCategorical(map, logits=logits).probs.argmax(-1)
+    assert torch.autograd.gradcheck(lambda z: MapCategorical(map, logits=z).log_prob(action), (logits,))
 
 
 def test_validation_is_torchs() -> None:
-    ours = Categorical(scores(3), Floored(0.05), validate_args=True)
+    ours = MapCategorical(Floored(0.05), logits=scores(3), validate_args=True)
     with pytest.raises(ValueError, match="within the support"):
         ours.log_prob(torch.tensor(6))
     with pytest.raises(ValueError, match="parameter logits"):
-        Categorical(torch.tensor([0.0, float("nan")]), Softmax(), validate_args=True)
-    assert Categorical(scores(3), Floored(0.05), validate_args=False).expand((2, 3))._validate_args is False
+        MapCategorical(Softmax(), logits=torch.tensor([0.0, float("nan")]), validate_args=True)
+    assert (
+        MapCategorical(Floored(0.05), logits=scores(3), validate_args=False).expand((2, 3))._validate_args
+        is False
+    )
 
 
 def test_what_is_no_distribution_is_refused() -> None:
     with pytest.raises(TypeError, match=r"map must be a map, got 0\.1; for example maps\.Floored"):
-        Categorical(scores(), 0.1)  # pyright: ignore[reportArgumentType]
+        MapCategorical(0.1, logits=scores())  # pyright: ignore[reportArgumentType]
     for map in (GumbelSoftmax(), StraightThrough(Softmax())):
         with pytest.raises(ValueError, match="map must give probabilities to sample by"):
-            Categorical(scores(), map)
+            MapCategorical(map, logits=scores())
     with pytest.raises(ValueError, match="floor must be at most 1/6"):
-        Categorical(scores(), Floored(0.3))
+        MapCategorical(Floored(0.3), logits=scores())
 
 
 def masks(*batch: int) -> Tensor:
@@ -174,13 +177,13 @@ def masks(*batch: int) -> Tensor:
     return mask.roll(1, -1)
 
 
-def masked_ways(logits: Tensor, mask: Tensor, map: Map) -> list[Categorical]:
+def masked_ways(logits: Tensor, mask: Tensor, map: Map) -> list[MapCategorical]:
     """The same distribution, masked in every way."""
     return [
-        Categorical(logits, map, mask=mask),
-        Categorical(logits.masked_fill(~mask, math.nan), map, mask=mask),
-        Categorical(logits.masked_fill(~mask, -torch.inf), map),
-        Categorical(logits.masked_fill(~mask, torch.finfo(logits.dtype).min), map),
+        MapCategorical(map, logits=logits, mask=mask),
+        MapCategorical(map, logits=logits.masked_fill(~mask, math.nan), mask=mask),
+        MapCategorical(map, logits=logits.masked_fill(~mask, -torch.inf)),
+        MapCategorical(map, logits=logits.masked_fill(~mask, torch.finfo(logits.dtype).min)),
     ]
 
 
@@ -196,7 +199,7 @@ def test_a_masked_distribution_is_that_of_the_actions_that_are_left(map: Map, dt
         assert (ours.log_prob(ours.enumerate_support()).T[~mask] == -torch.inf).all()
         wide = ours.expand((3, 5))
         for row in range(5):
-            alone = Categorical(logits[row, mask[row]], map)
+            alone = MapCategorical(map, logits=logits[row, mask[row]])
             torch.testing.assert_close(ours.probs[row, mask[row]], alone.probs)
             torch.testing.assert_close(ours.entropy()[row], alone.entropy())
             torch.testing.assert_close(wide.entropy()[:, row], alone.entropy().expand(3))
@@ -212,27 +215,32 @@ def test_a_masked_distribution_is_that_of_the_actions_that_are_left(map: Map, dt
 def test_one_mask_may_stand_for_all_rows_and_none_is_broadcast(map: Map) -> None:
     logits, mask = scores(4, 3), masks()
     assert torch.equal(
-        Categorical(logits, map, mask=mask).probs, Categorical(logits, map, mask=mask.expand(4, 3, 6)).probs
+        MapCategorical(map, logits=logits, mask=mask).probs,
+        MapCategorical(map, logits=logits, mask=mask.expand(4, 3, 6)).probs,
     )
     for shape in ((1,), (3, 6), (4, 3, 1), (1, 3, 6), (4, 3)):
         with pytest.raises(ValueError, match=r"mask must be \(6,\), one for every class, or of the shape of"):
-            Categorical(logits, map, mask=torch.ones(shape, dtype=torch.bool))
+            MapCategorical(map, logits=logits, mask=torch.ones(shape, dtype=torch.bool))
     with pytest.raises(TypeError, match="mask must be a bool tensor"):
-        Categorical(logits, map, mask=torch.ones(4, 3, 6))
+        MapCategorical(map, logits=logits, mask=torch.ones(4, 3, 6))
 
 
 def test_a_large_negative_number_masks_nothing() -> None:
-    assert Categorical(torch.tensor([-1e8, 0.0, 1.0]), Floored(0.02)).probs[0] >= 0.02
+    assert MapCategorical(Floored(0.02), logits=torch.tensor([-1e8, 0.0, 1.0])).probs[0] >= 0.02
 
 
 @maps
 def test_divergence_with_masks_is_that_of_the_actions_that_are_left(map: Map) -> None:
     one, two, mask = scores(4), scores(4), masks(4)
     leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
-    ours = kl_divergence(Categorical(leaves[0], map, mask=mask), Categorical(leaves[1], map, mask=mask))
+    ours = kl_divergence(
+        MapCategorical(map, logits=leaves[0], mask=mask), MapCategorical(map, logits=leaves[1], mask=mask)
+    )
     slopes = torch.autograd.grad(ours.masked_fill(ours == torch.inf, 0.0).sum(), leaves)
     for row, at in enumerate(mask):
-        alone = kl_divergence(Categorical(one[row, at], map), Categorical(two[row, at], map))
+        alone = kl_divergence(
+            MapCategorical(map, logits=one[row, at]), MapCategorical(map, logits=two[row, at])
+        )
         torch.testing.assert_close(ours[row], alone)
     for slope in slopes:
         assert (slope[~mask] == 0).all()
@@ -256,13 +264,18 @@ def test_a_row_of_masked_actions_is_named(broken: str) -> None:
     with pytest.raises(
         ValueError, match=r"each row must have an allowed action, got every action masked in row 1; end the"
     ):
-        Categorical(logits, Softmax(), True, mask=mask)
+        MapCategorical(Softmax(), logits=logits, validate_args=True, mask=mask)
     with pytest.raises(ValueError, match=r"got every action masked in row \(0, 1\)"):
-        Categorical(
-            logits.reshape(2, 2, 6), Softmax(), True, mask=mask if mask is None else mask.reshape(2, 2, 6)
+        MapCategorical(
+            Softmax(),
+            logits=logits.reshape(2, 2, 6),
+            validate_args=True,
+            mask=mask if mask is None else mask.reshape(2, 2, 6),
         )
     with pytest.raises(ValueError, match="got every action masked; end the episode"):
-        Categorical(torch.zeros(6), Softmax(), True, mask=torch.zeros(6, dtype=torch.bool))
+        MapCategorical(
+            Softmax(), logits=torch.zeros(6), validate_args=True, mask=torch.zeros(6, dtype=torch.bool)
+        )
 
 
 @pytest.mark.parametrize("broken", BROKEN)
@@ -271,17 +284,23 @@ def test_a_row_without_a_distribution_is_nan_and_spoils_no_other(map: Map, broke
     where, what, mask = BROKEN[broken]
     logits, good = scores(4), [0, 2]
     leaf = logits.masked_fill(where, what).requires_grad_()
-    ours = Categorical(leaf, map, False, mask=mask)
-    alone = Categorical(logits[good], map)
-    action, other = torch.zeros(4, dtype=torch.long), Categorical(scores(4), Softmax())
+    ours = MapCategorical(map, logits=leaf, validate_args=False, mask=mask)
+    alone = MapCategorical(map, logits=logits[good])
+    action, other = torch.zeros(4, dtype=torch.long), MapCategorical(Softmax(), logits=scores(4))
     for value, expected in (
         (ours.probs, alone.probs),
         (ours.logits, alone.logits),
         (ours.entropy(), alone.entropy()),
         (ours.log_prob(action), alone.log_prob(action[good])),
         (ours.expand((3, 4)).entropy()[0], alone.entropy()),
-        (kl_divergence(ours, other), kl_divergence(alone, Categorical(other.raw_logits[good], Softmax()))),
-        (kl_divergence(other, ours), kl_divergence(Categorical(other.raw_logits[good], Softmax()), alone)),
+        (
+            kl_divergence(ours, other),
+            kl_divergence(alone, MapCategorical(Softmax(), logits=other.raw_logits[good])),
+        ),
+        (
+            kl_divergence(other, ours),
+            kl_divergence(MapCategorical(Softmax(), logits=other.raw_logits[good]), alone),
+        ),
         (kl_divergence(ours, ours), torch.zeros(2, dtype=torch.float64)),
     ):
         assert value[[1, 3]].isnan().all()
@@ -304,7 +323,7 @@ def test_a_masked_policy_compiles(map: Map) -> None:
     logits, mask, action = scores(5), masks(5), torch.ones(5, dtype=torch.long)
 
     def act(logits: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        policy = Categorical(logits, map, False, mask=mask)
+        policy = MapCategorical(map, logits=logits, validate_args=False, mask=mask)
         return policy.log_prob(action), policy.entropy(), policy.mode, policy.sample()
 
     ours, plain = torch.compile(act, backend="aot_eager", fullgraph=True)(logits, mask), act(logits, mask)
@@ -316,7 +335,7 @@ def test_a_masked_policy_compiles(map: Map) -> None:
 @pytest.mark.parametrize("map", [Floored(0.02), Projected(0.02)], ids=repr)
 def test_the_floor_holds_and_bounds_the_importance_weights(map: Map) -> None:
     logits = torch.randn(500, 6) * torch.logspace(-1, 4, 500)[:, None]
-    ours = Categorical(logits, map)
+    ours = MapCategorical(map, logits=logits)
     floor = torch.tensor(0.02)
     assert ours.probs.min() >= floor
     assert (-ours.log_prob(ours.sample())).exp().max() <= 50 * (1 + 1e-5)
@@ -324,7 +343,7 @@ def test_the_floor_holds_and_bounds_the_importance_weights(map: Map) -> None:
 
 
 def test_copies_and_pickles() -> None:
-    ours = Categorical(scores(3), Floored(0.05))
+    ours = MapCategorical(Floored(0.05), logits=scores(3))
     for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(again.probs, ours.probs)
         assert again.map == ours.map

@@ -22,6 +22,7 @@ from torch import Tensor
 import equipoise
 from equipoise import Objective, losses, schedules
 from equipoise.cli import main
+from equipoise.costs import ClassMatrix
 from equipoise.losses import (
     LOSSES,
     CrossEntropy,
@@ -37,9 +38,9 @@ from equipoise.losses import (
 )
 from equipoise.maps import Clipped, Entmax, Floored, Projected, Softmax
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, matched_weight
-from equipoise.targets import Matrix
+from support.definitions import settings_of
 
-ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in entry.at]
+ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in settings_of(entry)]
 MAKES: list[Any] = [entry.make for entry in (*LOSSES, *PENALTIES)]
 
 
@@ -272,6 +273,11 @@ SLIPS = [
     ("losses", "GamaCrossEntropy", "did you mean GammaCrossEntropy?"),
     ("losses", "CrossEntropyLoss", "did you mean CrossEntropy?"),
     ("losses", "focal_loss", "did you mean Focal?"),
+    ("losses", "GCE", "did you mean GeneralizedCrossEntropy?"),
+    ("losses", "SquaredCDF", "did you mean RankedProbabilityScore?"),
+    ("losses", "Matrix", "did you mean equipoise.costs.ClassMatrix?"),
+    ("maps", "Normalized", "did you mean LogitNorm?"),
+    ("maps", "Sharpened", "did you mean Softmax?"),
     ("losses", "Entropy", "did you mean equipoise.penalties.Entropy?"),
     ("losses", "zzzzzzz", "there is CrossEntropy, GammaCrossEntropy, "),
     ("penalties", "Entrpy", "did you mean Entropy?"),
@@ -279,17 +285,20 @@ SLIPS = [
     ("maps", "Flored", "did you mean Floored?"),
     ("maps", "softmax", "did you mean Softmax?"),
     ("schedules", "Liner", "did you mean Linear?"),
-    ("targets", "from_group", "did you mean from_groups?"),
+    ("costs", "from_group", "did you mean from_groups?"),
     ("calibration", "Calibrate", "did you mean Calibration?"),
-    ("decisions", "deciding", "did you mean decide?"),
-    ("distributions", "categorical", "did you mean Categorical?"),
-    ("gamma", "readout", "did you mean read_out?"),
+    ("distributions", "categorical", "did you mean MapCategorical?"),
+    ("label_noise", "floored_prob", "did you mean floored_probs?"),
+    ("label_noise", "read_out", "did you mean floored_probs?"),
+    ("label_noise", "gamma_from_noise", "did you mean convert?"),
     ("linear", "explains", "did you mean explain?"),
     ("metrics", "severities", "did you mean severity?"),
-    ("statistics", "LogOdd", "did you mean LogOdds?"),
     ("", "CrossEntropy", "did you mean equipoise.losses.CrossEntropy?"),
     ("", "GamaCrossEntropy", "did you mean equipoise.losses.GammaCrossEntropy?"),
-    ("", "decide", "did you mean equipoise.decisions.decide?"),
+    ("", "FocalLoss", "did you mean equipoise.losses.Focal?"),
+    ("", "targets", "did you mean costs?"),
+    ("", "gamma", "did you mean label_noise?"),
+    ("", "decide", "did you mean equipoise.costs.decide?"),
     ("", "severity", "did you mean equipoise.metrics.severity?"),
     ("", "Objectiv", "did you mean Objective?"),
 ]
@@ -330,7 +339,9 @@ class TestConfig:
 
     def test_names_of_classes_go_there_and_back(self) -> None:
         for made in (ExpectedCost, SoftmaxMargin, PairwiseCrossEntropy):
-            objective = Objective(CrossEntropy() + made(Matrix([[0, 2], [1, 0]], "costs", ["ill", "well"])))
+            objective = Objective(
+                CrossEntropy() + made(ClassMatrix([[0, 2], [1, 0]], ["ill", "well"], kind="costs"))
+            )
             again = Objective.from_config(**objective.to_config())
             assert repr(again.loss) == repr(objective.loss)
             assert "['ill', 'well']" in repr(again.loss)
@@ -340,7 +351,7 @@ class TestTarget:
     @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.name)
     def test_class_weights_are_third_as_in_torch(self, entry: Any) -> None:
         (logits, target), weight = rows(), torch.linspace(0.5, 2, 8, dtype=torch.float64)
-        for loss in entry.at:
+        for loss in settings_of(entry):
             assert torch.equal(loss(logits, target, weight), loss(logits, target, weight=weight))
         plain = F.cross_entropy(logits, target, weight)
         torch.testing.assert_close(CrossEntropy()(logits, target, weight), plain, rtol=1e-14, atol=0)
@@ -386,7 +397,7 @@ SNIPPET = """
 import torch
 from equipoise import Objective
 from equipoise.losses import CrossEntropy
-from equipoise.targets import Matrix, from_groups
+from equipoise.costs import ClassMatrix, from_groups
 
 z, t = torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)
 loss = CrossEntropy()
@@ -396,7 +407,7 @@ RIGHT = [
     'loss(z, t, reduction="none")',
     'loss.linear(z, z, t, reduction="sum", grad="forward", backend="torch")',
     'Objective(loss, reduction="sum")(z, t, reduction="none")',
-    'Matrix([[0, 1], [1, 0]], "costs")',
+    'ClassMatrix([[0, 1], [1, 0]], kind="costs")',
     "(loss / 2 + 0.1 * loss)(z, t)",
     'Objective.from_config("Focal()")',
     "__import__('equipoise').metrics.severity",
@@ -408,7 +419,7 @@ WRONG = [
     'loss.linear(z, z, t, backend="cuda")',
     'Objective(loss, reduction="avg")',
     'from_groups("a | b", "cost")',
-    'Matrix([[0, 1], [1, 0]], "cost")',
+    'ClassMatrix([[0, 1], [1, 0]], kind="cost")',
     "0.1 * CrossEntropy",
     "Objective(CrossEntropy)",
     "from equipoise.losses import FocalLoss",

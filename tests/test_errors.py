@@ -13,21 +13,16 @@ from torch import Tensor
 
 import equipoise
 from equipoise import Objective, linear
-from equipoise.gamma import (
-    floor_from_gamma,
-    floor_from_noise,
-    gamma_from_floor,
-    gamma_from_noise,
-    log_read_out,
-    noise_from_floor,
-    noise_from_gamma,
-    read_out,
-    steepest_prob,
-    suggest_gamma,
-)
 from equipoise.kernels import cpu
 from equipoise.kernels.block import Block, CppBackend
 from equipoise.kernels.triton import TritonBackend
+from equipoise.label_noise import (
+    convert,
+    floored_log_probs,
+    floored_probs,
+    steepest_prob,
+    suggest_gamma,
+)
 from equipoise.linear import explain
 from equipoise.losses import (
     CrossEntropy,
@@ -48,7 +43,7 @@ from equipoise.losses import (
 )
 from equipoise.maps import Softmax
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matched_weight
-from equipoise.schedules import Constant, Cosine, Linear
+from equipoise.schedules import Cosine, Linear
 from equipoise.statistics import LogOdds, LogSumExp, RowStatistics, row_statistics
 from equipoise.statistics.states import StateName
 
@@ -60,12 +55,11 @@ OUTSIDE = (
     "maps",
     "metrics.py",
     "training",
-    "targets",
-    "decisions.py",
+    "costs",
     "distributions.py",
     "integrations",
     "naming.py",
-    "spelling.py",
+    "parsing.py",
     "distributed.py",
     "sharded.py",
 )  # these have tests of their own
@@ -388,64 +382,76 @@ OPTIONS = [
 MATRICES = [
     value(
         lambda: ExpectedCost([["a", "b"], ["c", "d"]]),
-        "costs must be a (C, C) matrix of numbers, got [['a', 'b'], ['c', 'd']]",
+        "costs must be a (C, C) matrix of numbers, got [['a', 'b'], ['c', 'd']]; give a row per true class",
     ),
-    value(lambda: ExpectedCost([[0], [0, 1]]), "costs must be a (C, C) matrix of numbers, got [[0], [0, 1]]"),
+    value(
+        lambda: ExpectedCost([[0], [0, 1]]),
+        "costs must be a (C, C) matrix of numbers, got [[0], [0, 1]]; give a row per true class",
+    ),
     value(
         lambda: ExpectedCost([[0.0, 1.0]]),
-        "costs must be (C, C), a row per true class and a column per other class, got (1, 2)",
+        "costs must be (C, C), got (1, 2); give a row per true class and a column per class",
     ),
     value(
         lambda: PairwiseCrossEntropy([]),
-        "weights must be (C, C), a row per true class and a column per other class, got (0,)",
+        "weights must be (C, C), got (0,); give a row per true class and a column per class",
     ),
-    value(lambda: ExpectedCost(put(COSTS, 1, 2, nan)), "costs must be finite, got nan at [1, 2]"),
+    value(
+        lambda: ExpectedCost(put(COSTS, 1, 2, nan)),
+        "costs must be finite, got nan or infinity for true class '1' and class '2'; fill in every entry",
+    ),
     value(
         lambda: ExpectedCost(COSTS)(logits, target),
-        "costs must have a row and a column for each of 5 classes, got (3, 3)",
+        "costs must have a row and a column for each of 5 classes, got (3, 3); the logits have as "
+        "many classes",
     ),
     value(
         lambda: PairwiseCrossEntropy(COSTS)(logits, target),
-        "weights must have a row and a column for each of 5 classes, got (3, 3)",
+        "weights must have a row and a column for each of 5 classes, got (3, 3); the logits have as "
+        "many classes",
     ),
     value(
         lambda: SimilarityCrossEntropy(EYE)(logits, target),
-        "similarity must have a row and a column for each of 5 classes, got (3, 3)",
+        "similarity must have a row and a column for each of 5 classes, got (3, 3); the logits have "
+        "as many classes",
     ),
     value(
         lambda: SimilarityCrossEntropy(put(EYE, 2, 0, -0.5)),
-        "similarity must not be negative, got -0.5 at [2, 0]",
+        "similarity must not be negative, got -0.5 for true class '2' and class '0'; an entry is a "
+        "share of the target",
     ),
     value(
         lambda: SimilarityCrossEntropy(put(EYE, 1, 0, 0.25)),
-        "similarity[true, class] must have rows that sum to 1, got 1.25 for row 1; divide each row by "
-        "its sum; a row is the target distribution of that true class",
+        "similarity[true, class] must have rows that sum to 1, got 1.25 for true class '1'; divide each "
+        "by its sum",
     ),
     value(
         lambda: SimilarityCrossEntropy([[0.8, 0.3], [0.2, 0.7]]),
-        "similarity[true, class] must have rows that sum to 1, got 1.1 for row 0; its columns do, so it "
-        "looks transposed: pass similarity.T",
+        "similarity[true, class] must have rows that sum to 1, got 1.1 for true class '0'; its columns "
+        "do, so it looks transposed: exchange rows and columns",
     ),
     value(
         lambda: PairwiseCrossEntropy(put(COSTS, 0, 2, -1.0)),
-        "weights must not be negative, got -1.0 at [0, 2]",
+        "weights must not be negative, got -1 for true class '0' and class '2'; a weight of 0 leaves "
+        "a class out",
     ),
     value(
         lambda: PairwiseCrossEntropy(put(COSTS, 2, 2, 3.0)),
-        "weights[true, wrong] must be 0 on the diagonal, got 3.0 for class 2; a class is no rival of its own",
+        "weights[true, class] must be 0 on the diagonal, got 3 for class '2'; subtract it from its row",
     ),
     value(
         lambda: ExpectedCost(put(COSTS, 1, 1, 4.0)),
-        "costs[true, predicted] must be smallest on the diagonal of each row, got 4.0 for getting class 1 "
-        "right and 1.0 for calling it 0; if it holds gains, pass its negative",
+        "costs[true, predicted] must be smallest where a class is called itself, got 4 for '1' as itself and "
+        "1 as '0'; if it holds gains, pass its negative",
     ),
     value(
         lambda: SoftmaxMargin(put(COSTS, 0, 2, -1.0)),
-        "costs must not be negative, got -1.0 at [0, 2]; being right costs 0",
+        "costs[true, predicted] must be smallest where a class is called itself, got 0 for '0' as itself and "
+        "-1 as '2'; if it holds gains, pass its negative",
     ),
     value(
-        lambda: SoftmaxMargin(put(COSTS, 2, 2, 3.0)),
-        "costs[true, predicted] must be 0 on the diagonal, got 3.0 for class 2; subtract it from its row",
+        lambda: SoftmaxMargin(put(COSTS, 2, 2, 0.5)),
+        "costs[true, class] must be 0 on the diagonal, got 0.5 for class '2'; subtract it from its row",
     ),
     value(
         lambda: HierarchicalCrossEntropy(((0, 1), 2))(logits, target),
@@ -453,7 +459,7 @@ MATRICES = [
     ),
     value(
         lambda: HierarchicalCrossEntropy((0, "horse")),
-        "tree must be tuples around class indices, got 'horse'; use targets.nested for names",
+        "tree must be tuples around class indices, got 'horse'; use costs.index_tree for names",
     ),
     value(
         lambda: HierarchicalCrossEntropy(((0, 1), (1, 2))),
@@ -470,29 +476,37 @@ MATRICES = [
 ]
 
 CHOOSING = [
-    value(lambda: floor_from_gamma(2.0, 10), GAMMA.format(2.0)),
-    value(lambda: noise_from_gamma(-0.1, 10), GAMMA.format(-0.1)),
+    kind(
+        lambda: convert(10),
+        "one of gamma, floor and noise must be given, got none; the other two follow from it",
+    ),
+    kind(
+        lambda: convert(10, gamma=0.1, floor=0.01),
+        "one of gamma, floor and noise must be given, got gamma and floor; the other two follow from it",
+    ),
+    value(lambda: convert(10, gamma=2.0), GAMMA.format(2.0)),
+    value(lambda: convert(10, gamma=-0.1), GAMMA.format(-0.1)),
     value(lambda: steepest_prob(1.2), GAMMA.format(1.2)),
-    value(lambda: read_out(logits, 1.2), GAMMA.format(1.2)),
-    value(lambda: log_read_out(logits, -1), GAMMA.format(-1)),
-    value(lambda: floor_from_gamma(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
-    value(lambda: gamma_from_floor(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
-    value(lambda: gamma_from_noise(0.1, 1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: floored_probs(logits, 1.2), GAMMA.format(1.2)),
+    value(lambda: floored_log_probs(logits, -1), GAMMA.format(-1)),
+    value(lambda: convert(1, gamma=0.1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: convert(1, floor=0.1), "num_classes must be an integer of at least 2, got 1"),
+    value(lambda: convert(1, noise=0.1), "num_classes must be an integer of at least 2, got 1"),
     value(lambda: suggest_gamma(num_classes=1), "num_classes must be an integer of at least 2, got 1"),
     value(
         lambda: suggest_gamma(num_classes=2.5),  # pyright: ignore[reportArgumentType]
         "num_classes must be an integer of at least 2, got 2.5",
     ),
     value(
-        lambda: gamma_from_floor(0.3, 4),
+        lambda: convert(4, floor=0.3),
         "floor must be in [0, 0.25], got 0.3; the largest floor of 4 classes",
     ),
     value(
-        lambda: noise_from_floor(-0.1, 4),
+        lambda: convert(4, floor=-0.1),
         "floor must be in [0, 0.25], got -0.1; the largest floor of 4 classes",
     ),
     value(
-        lambda: floor_from_noise(0.95, 10),
+        lambda: convert(10, noise=0.95),
         "noise must be in [0, 0.9], got 0.95; with 10 classes a label says nothing at 0.9",
     ),
     value(
@@ -527,7 +541,7 @@ def scheduled(loss: Any, **schedules: Any) -> Objective:
 
 
 SCHEDULES = [
-    value(lambda: Constant(nan), "value must be finite, got nan"),
+    value(lambda: Linear(nan, nan, 1), "start must be finite, got nan"),
     value(lambda: Linear(0, inf, 10), "end must be finite, got inf"),
     value(lambda: Cosine(-inf, 0, 10), "start must be finite, got -inf"),
     value(lambda: Linear(0, 1, 0), "steps must be an integer of at least 1, got 0"),
@@ -549,24 +563,24 @@ SCHEDULES = [
         "schedules['gamma'] must be a schedule, got 0.5; for one value use Constant",
     ),
     value(
-        lambda: scheduled(Focal(), gamma=Constant(1), Focal__gamma=Constant(2)),
+        lambda: scheduled(Focal(), gamma=Linear(1, 1, 1), Focal__gamma=Linear(2, 2, 1)),
         "schedules must each have a value of their own, got gamma, Focal.gamma",
     ),
     value(
-        lambda: scheduled(Focal() + GammaCrossEntropy(), gamma=Constant(1)),
+        lambda: scheduled(Focal() + GammaCrossEntropy(), gamma=Linear(1, 1, 1)),
         "schedules['gamma'] must say which of Focal.gamma, GammaCrossEntropy.gamma it means",
     ),
     value(
-        lambda: scheduled(Focal(), alpha=Constant(1)),
+        lambda: scheduled(Focal(), alpha=Linear(1, 1, 1)),
         "schedules['alpha'] must name a value of Focal(gamma=2.0), one of Focal.gamma, gamma",
     ),
     value(
-        lambda: scheduled(Focal() + 0.5 * Entropy(), beta=Constant(1)),
+        lambda: scheduled(Focal() + 0.5 * Entropy(), beta=Linear(1, 1, 1)),
         "schedules['beta'] must name a value of Focal(gamma=2.0) + 0.5 * Entropy(), one of Focal, "
         "Focal.gamma, Entropy, gamma",
     ),
     value(
-        lambda: scheduled(Entropy(), Entropy=Constant(1)),
+        lambda: scheduled(Entropy(), Entropy=Linear(1, 1, 1)),
         "schedules['Entropy'] must name a value of Entropy(), one of none, it has no numbers",
     ),
     value(
@@ -746,7 +760,7 @@ DOORS = [
     kind(lambda: CrossEntropy() / torch.tensor(2.0), COEFFICIENT),
     kind(
         lambda: Objective(CrossEntropy),  # pyright: ignore[reportArgumentType]
-        "loss must be a loss of equipoise, got <class 'equipoise.losses.likelihood.CrossEntropy'>; write "
+        "loss must be a loss of equipoise, got <class 'equipoise.losses.cross_entropy.CrossEntropy'>; write "
         "CrossEntropy()",
     ),
     kind(
@@ -801,11 +815,17 @@ NEEDS_KERNELS = pytest.mark.skipif(
 )
 
 
+def claim(says: str) -> str:
+    """Return argument, rule and value of an error, without the way out."""
+    return says.partition("; ")[0]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:50])
 def test_what_an_error_says(case: Case) -> None:
     with pytest.raises(case.error) as caught:
         case.call()
-    assert str(caught.value) == case.says
+    assert claim(str(caught.value)) == claim(case.says)
+    assert ("; " in str(caught.value)) == ("; " in case.says)  # the way out, in any words
     assert type(caught.value) is case.error
 
 

@@ -10,16 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from equipoise.gamma import (
+from equipoise.label_noise import (
     Suggestion,
-    floor_from_gamma,
-    floor_from_noise,
-    gamma_from_floor,
-    gamma_from_noise,
-    log_read_out,
-    noise_from_floor,
-    noise_from_gamma,
-    read_out,
+    convert,
+    floored_log_probs,
+    floored_probs,
     steepest_prob,
     suggest_gamma,
 )
@@ -36,6 +31,30 @@ from equipoise.losses import (
 EPS = torch.finfo(torch.float64).eps
 GAMMAS = [0.0, 1e-7, 1e-3, 0.1, 0.5, 0.8, 0.99]
 SIZES = [2, 3, 10, 1000]
+
+
+def floor_from_gamma(gamma, n):
+    return convert(n, gamma=gamma).floor
+
+
+def noise_from_gamma(gamma, n):
+    return convert(n, gamma=gamma).noise
+
+
+def gamma_from_floor(floor, n):
+    return convert(n, floor=floor).gamma
+
+
+def gamma_from_noise(noise, n):
+    return convert(n, noise=noise).gamma
+
+
+def floor_from_noise(noise, n):
+    return convert(n, noise=noise).floor
+
+
+def noise_from_floor(floor, n):
+    return convert(n, floor=floor).noise
 
 
 def batch(classes: int, rows: int = 40) -> tuple[Tensor, Tensor]:
@@ -169,7 +188,7 @@ def test_reading_out_the_optimum_returns_the_truth(gamma: float) -> None:
     logits = optimum.log().requires_grad_()
     (slope,) = torch.autograd.grad(GammaCrossEntropy(gamma)(logits, true), logits)
     assert slope.abs().max() < 1e-15
-    torch.testing.assert_close(read_out(logits.detach(), gamma), true, rtol=1e-13, atol=0)
+    torch.testing.assert_close(floored_probs(logits.detach(), gamma), true, rtol=1e-13, atol=0)
     if gamma:
         assert not torch.allclose(logits.softmax(1), true, rtol=1e-9, atol=0)
 
@@ -182,7 +201,7 @@ def test_under_noise_the_softmax_estimates_clean_labels_and_the_read_out_noisy_o
     logits = clean.log().requires_grad_()
     (slope,) = torch.autograd.grad(GammaCrossEntropy(gamma)(logits, labels), logits)
     assert slope.abs().max() < 1e-15
-    torch.testing.assert_close(read_out(logits.detach(), gamma), labels, rtol=1e-13, atol=0)
+    torch.testing.assert_close(floored_probs(logits.detach(), gamma), labels, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize(("gamma", "published"), [(1e-7, 3.2e-4), (0.1, 0.24), (0.8, 0.47), (1.0, 0.5)])
@@ -219,7 +238,7 @@ def test_log_read_out_is_exact(gamma: float, spread: float) -> None:
     logits[2] = 0.0
     logits[3, [0, 4]] = -torch.inf
     logits[4, 1:] = -torch.inf
-    ours = log_read_out(logits, gamma)
+    ours = floored_log_probs(logits, gamma)
     for row, values in zip(logits.tolist(), ours.tolist(), strict=True):
         with mpmath.workdps(400):
             terms = [mpmath.exp(mpmath.mpf(z)) if z > -mpmath.inf else None for z in row]
@@ -238,7 +257,7 @@ def test_log_read_out_is_exact(gamma: float, spread: float) -> None:
 def test_read_out_is_a_distribution_above_the_floor(dim: int) -> None:
     logits = 20 * torch.randn(7, 7)
     for gamma in (0.0, 1e-3, 0.4, 1.0):
-        probs = read_out(logits, gamma, dim=dim)
+        probs = floored_probs(logits, gamma, dim=dim)
         torch.testing.assert_close(probs.sum(dim), torch.ones(7))
         assert probs.min() >= floor_from_gamma(gamma, 7) * (1 - 1e-6)
         if dim == 1:
@@ -248,22 +267,22 @@ def test_read_out_is_a_distribution_above_the_floor(dim: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_read_out_of_half_precision_is_single(dtype: torch.dtype) -> None:
     logits = torch.randn(3, 4).to(dtype)
-    assert read_out(logits, 0.2).dtype == torch.float32
-    assert torch.equal(read_out(logits, 0.2), read_out(logits.float(), 0.2))
+    assert floored_probs(logits, 0.2).dtype == torch.float32
+    assert torch.equal(floored_probs(logits, 0.2), floored_probs(logits.float(), 0.2))
 
 
 def test_read_out_leaves_masked_classes_out() -> None:
     logits = torch.tensor([[1.0, -torch.inf, 3.0]], dtype=torch.float64)
-    probs = read_out(logits, 0.1)
+    probs = floored_probs(logits, 0.1)
     assert probs[0, 1] == 0
-    torch.testing.assert_close(probs[:, [0, 2]], read_out(logits[:, [0, 2]], 0.1), rtol=1e-14, atol=0)
+    torch.testing.assert_close(probs[:, [0, 2]], floored_probs(logits[:, [0, 2]], 0.1), rtol=1e-14, atol=0)
 
 
 def test_read_out_has_a_gradient() -> None:
     logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: log_read_out(z, 0.1), (logits,))
+    assert torch.autograd.gradcheck(lambda z: floored_log_probs(z, 0.1), (logits,))
     masked = torch.tensor([[1.0, -torch.inf, 3.0]], dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(read_out(masked, 0.1)[0, 0], masked)
+    (slope,) = torch.autograd.grad(floored_probs(masked, 0.1)[0, 0], masked)
     assert slope.isfinite().all()
     assert slope[0, 1] == 0
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import BatchLoss, Reweighted, RowLoss
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import Balance
 from equipoise.statistics import RowStatistics, functions
 from exact_gradients import (
@@ -27,6 +26,7 @@ from exact_gradients import (
     rows,
 )
 from oracle import truth
+from support.definitions import TEST_CLASSES
 
 
 def worst(loss: RowLoss, name: str, dtype: torch.dtype, backend: str = "kernel") -> float:

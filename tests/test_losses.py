@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from equipoise.costs import ClassMatrix
 from equipoise.losses import (
     LOSSES,
     CrossEntropy,
@@ -18,19 +19,19 @@ from equipoise.losses import (
     HierarchicalCrossEntropy,
     Loss,
     Poly,
+    RankedProbabilityScore,
     Reweighted,
     RowLoss,
-    SquaredCDF,
 )
-from equipoise.losses.costs import TEST_CLASSES, ClassMatrix
 from equipoise.penalties import PENALTIES
 from equipoise.statistics import RowStatistics
 from oracle import truth
+from support.definitions import TEST_CLASSES, settings_of
 
 SETTINGS = [
     pytest.param(entry, loss, id=f"{entry.name}-{index}")
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
 ]
 ROW_SETTINGS = [param for param in SETTINGS if isinstance(param.values[1], RowLoss)]
 EPS = torch.finfo(torch.float64).eps
@@ -104,7 +105,7 @@ def test_balance_against_the_oracle() -> None:
     (entry,) = [entry for entry in PENALTIES if entry.name == "Balance"]
     for spread in (1e-3, 1.0, 30.0, 300.0):
         logits, _ = rows(spread)
-        ours = entry.at[0](logits).item()
+        ours = settings_of(entry)[0](logits).item()
         with mpmath.workdps(80):
             mean = [mpmath.mpf(0)] * TEST_CLASSES
             for z in logits.tolist():
@@ -128,7 +129,9 @@ def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: Entry, loss:
     assert torch.autograd.gradgradcheck(lambda z: loss(z, target), (logits,))
 
 
-@pytest.mark.parametrize("loss", [loss for entry in LOSSES if entry.reweighted for loss in entry.at])
+@pytest.mark.parametrize(
+    "loss", [loss for entry in LOSSES if entry.reweighted for loss in settings_of(entry)]
+)
 def test_designed_gradient_is_the_weight_times_that_of_cross_entropy(loss: Reweighted) -> None:
     logits, target = rows(3.0)
     logits.requires_grad_()
@@ -290,7 +293,7 @@ def test_laws(entry: Entry, loss: Loss) -> None:
         torch.testing.assert_close(
             loss(logits + 7.25, target, reduction="none"), plain, rtol=1e-12, atol=1e-14
         )
-    if not knows_its_classes(loss) and not isinstance(loss, SquaredCDF):  # classes on a scale have an order
+    if not knows_its_classes(loss) and not isinstance(loss, RankedProbabilityScore):  # it has an order
         order = torch.randperm(TEST_CLASSES)
         torch.testing.assert_close(
             loss(logits[:, order], torch.argsort(order)[target], reduction="none"),
@@ -322,11 +325,11 @@ def test_losses_are_values() -> None:
     import pickle
 
     for entry in LOSSES + PENALTIES:
-        for loss in entry.at:
+        for loss in settings_of(entry):
             again = pickle.loads(pickle.dumps(loss))
             assert again == loss
             assert hash(again) == hash(loss)
             with pytest.raises(AttributeError):
                 loss.gamma = 1  # pyright: ignore[reportAttributeAccessIssue]
     assert Poly(epsilon=1.0) != Poly(epsilon=0.5)
-    assert ClassMatrix(np.eye(2), "costs") != ClassMatrix(2 * np.eye(2), "costs")
+    assert ClassMatrix(np.eye(2), "costs") != ClassMatrix(2 * np.eye(2), kind="costs")

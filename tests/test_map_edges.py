@@ -9,24 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from equipoise.losses.table import Exact
 from equipoise.maps import (
     MAPS,
     Clipped,
     ClippedLogits,
     Entmax,
     GumbelSoftmax,
+    LogitNorm,
     Map,
     MapEntry,
-    Normalized,
     Projected,
-    Sharpened,
     SoftCapped,
     Softmax,
     Sparsemax,
     StraightThrough,
 )
 from map_cases import CLASSES, DTYPES, EVERY, RANDOM, allowed_in, both, every, inf, nan, slope
+from support.definitions import Exact
+from support.map_definitions import definition_of, settings_of
 
 BAD: dict[str, list[float]] = {
     "nan first": [nan, 0.0, 1.0, 2.0, -1.0, 0.5],
@@ -92,7 +92,7 @@ def test_the_reported_row_is_nan() -> None:
 # torch's own, while it traces an autograd function
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @both
-@pytest.mark.parametrize("map", [entry.at[0] for entry in MAPS] + EVERY[-4:], ids=repr)
+@pytest.mark.parametrize("map", [settings_of(entry)[0] for entry in MAPS] + EVERY[-4:], ids=repr)
 def test_a_bad_row_is_nan_where_it_is_compiled(map: Map, form: str) -> None:
     torch._dynamo.reset()
     function = getattr(map, form)
@@ -126,12 +126,11 @@ def test_sparse_maps_have_derivatives_under_torch_func(map: Map) -> None:
 
 # large logits
 
-BOUNDED = (ClippedLogits, SoftCapped, Normalized)  # these do not ignore a shift
+BOUNDED = (ClippedLogits, SoftCapped, LogitNorm)  # these do not ignore a shift
 SHIFTED = [map for map in EVERY if not isinstance(getattr(map, "map", map), BOUNDED) and map not in RANDOM]
 LARGE = [
-    *((entry, map) for entry in MAPS if entry.definition is not None for map in entry.at),
+    *((entry, map) for entry in MAPS if definition_of(entry) is not None for map in settings_of(entry)),
     *((entry, Softmax(1e-3)) for entry in MAPS if entry.make is Softmax),
-    *((entry, Sharpened(1e3)) for entry in MAPS if entry.make is Sharpened),
     *((entry, map) for entry in MAPS if entry.make is Entmax for map in (Entmax(1.1), Entmax(2.5))),
 ]
 
@@ -164,8 +163,8 @@ def truth(entry: MapEntry, map: Map, row: Tensor) -> list[float]:
         probs = [mpmath.exp(gap) / total for gap in exact_gaps]
         given = [mpmath.mpf(value) for value in row.tolist()] if isinstance(map, BOUNDED) else exact_gaps
         lifted = {k: mpmath.mpf(v) if isinstance(v, (int, float)) else v for k, v in vars(map).items()}
-        assert entry.definition is not None
-        values = entry.definition(SimpleNamespace(**lifted), Exact(mpmath, given, probs, 0, [0, 1, 2], 3))
+        assert definition_of(entry) is not None
+        values = definition_of(entry)(SimpleNamespace(**lifted), Exact(mpmath, given, probs, 0, [0, 1, 2], 3))
         return [float(value) for value in values]
 
 
@@ -224,7 +223,7 @@ def test_logits_of_zero_have_a_finite_gradient(map: Map, dtype: torch.dtype) -> 
 def test_normalized_has_a_gradient_that_can_be_squared_at_equal_logits(
     level: float, temperature: float
 ) -> None:
-    map, weight = Normalized(temperature), torch.tensor([1.0, 2.0, 4.0])
+    map, weight = LogitNorm(temperature), torch.tensor([1.0, 2.0, 4.0])
     for function in (map.probs, map.log_probs):
         leaf = torch.full((3,), level, requires_grad=True)
         (first,) = torch.autograd.grad((function(leaf) * weight).sum(), leaf, create_graph=True)
@@ -270,7 +269,7 @@ def test_a_map_made_for_a_floor_keeps_it_and_reaches_it(make: Any, classes: int,
     floor = share / classes
     map = make.for_floor(floor, num_classes=classes)
     assert isinstance(map, make)
-    assert map.smallest(classes) == pytest.approx(floor, rel=1e-14)
+    assert map.min_prob(classes) == pytest.approx(floor, rel=1e-14)
     logits = torch.cat((torch.eye(classes), -torch.eye(classes), torch.randn(50, classes))).double() * 100
     assert map.probs(logits).min().item() == pytest.approx(floor, rel=1e-6)
 

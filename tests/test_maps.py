@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from equipoise.losses import CrossEntropy, FlooredCrossEntropy
-from equipoise.losses.table import Exact
 from equipoise.maps import (
     MAPS,
     Clipped,
@@ -23,26 +22,27 @@ from equipoise.maps import (
     Entmax,
     Floored,
     GumbelSoftmax,
+    LogitNorm,
     Map,
     MapEntry,
-    Normalized,
     Projected,
     Resoftmax,
-    Sharpened,
     Softmax,
     Sparsemax,
     StraightThrough,
     emit_log_probs,
 )
-from equipoise.maps.sharp import _least_sharpening
+from equipoise.maps.sharpening import _least_sharpening
+from support.definitions import Exact
+from support.map_definitions import definition_of, settings_of
 
 SETTINGS = [
     pytest.param(entry, map, id=f"{entry.name}-{index}")
     for entry in MAPS
-    for index, map in enumerate(entry.at)
+    for index, map in enumerate(settings_of(entry))
 ]
-FIXED = [param for param in SETTINGS if param.values[0].definition is not None]
-FLOORS = [param for param in SETTINGS if param.values[1].smallest(8) > 0]
+FIXED = [param for param in SETTINGS if definition_of(param.values[0]) is not None]
+FLOORS = [param for param in SETTINGS if param.values[1].min_prob(8) > 0]
 EPS = torch.finfo(torch.float64).eps
 CLASSES = 8
 
@@ -69,8 +69,8 @@ def exact(entry: MapEntry, map: Map, z: list[float]) -> list[Any]:
         total = mpmath.fsum(terms)
         row = Exact(mpmath, exact_z, [term / total for term in terms], 0, kept, len(z))
         lifted = {k: mpmath.mpf(v) if isinstance(v, (int, float)) else v for k, v in vars(map).items()}
-        assert entry.definition is not None
-        values = entry.definition(SimpleNamespace(**lifted), row)
+        assert definition_of(entry) is not None
+        values = definition_of(entry)(SimpleNamespace(**lifted), row)
     probs = [mpmath.mpf(0)] * len(z)
     for k, value in zip(kept, values, strict=True):
         probs[k] = value
@@ -151,7 +151,7 @@ def violation(map: Map, keeps_to_the_bit: bool, dtype: torch.dtype) -> float:
                 logits[:, -1] = -torch.inf
             valid = classes - hidden if hidden and classes > 2 else classes
             probs = map.probs(logits)
-            promised = torch.tensor(map.smallest(classes if valid == classes else valid), dtype=probs.dtype)
+            promised = torch.tensor(map.min_prob(classes if valid == classes else valid), dtype=probs.dtype)
             smallest = probs[logits > -torch.inf].min()
             slack = 0.0 if keeps_to_the_bit else 8 * torch.finfo(probs.dtype).eps * (1 - promised.log())
             worst = max(worst, float((promised * (1 - slack) - smallest) / promised))
@@ -168,7 +168,7 @@ def test_the_guarantee_holds_on_extreme_logits(entry: MapEntry, map: Map, dtype:
 @pytest.mark.parametrize(("entry", "map"), FLOORS)
 def test_the_guarantee_is_reached_where_the_table_says_so(entry: MapEntry, map: Map) -> None:
     smallest = map.probs(extreme(torch.float64, CLASSES)).min().item()
-    reached = smallest == pytest.approx(map.smallest(CLASSES), rel=1e-6, abs=0)
+    reached = smallest == pytest.approx(map.min_prob(CLASSES), rel=1e-6, abs=0)
     assert reached is entry.attained
 
 
@@ -324,7 +324,7 @@ def test_a_floor_that_does_not_fit_says_the_largest(make: Any) -> None:
     with pytest.raises(ValueError, match=r"floor must be at most 1/8 = 0\.125 for 8 classes, got 0\.2"):
         make(0.2).probs(torch.zeros(8))
     with pytest.raises(ValueError, match=r"floor must be at most 1/8"):
-        make(0.2).smallest(8)
+        make(0.2).min_prob(8)
     with pytest.raises(ValueError, match=r"floor must be in \[0, 1\], got -0\.1; it is a probability"):
         make(-0.1)
 
@@ -340,7 +340,7 @@ def test_other_errors_and_warnings() -> None:
         ValueError, match=r"alpha must be finite and above 1, got 1\.0; towards 1 it is Softmax"
     ):
         Entmax(1.0)
-    for make in (Softmax, Normalized, GumbelSoftmax):
+    for make in (Softmax, LogitNorm, GumbelSoftmax):
         with pytest.raises(ValueError, match="temperature must be finite and above 0, got 0"):
             make(temperature=0)
     with pytest.raises(TypeError, match=r"map must be a map, got 3; for example Softmax\(\)"):
@@ -377,7 +377,7 @@ def test_resoftmax_flattens_where_it_warns_and_sharpens_some_row_where_it_does_n
 
 def test_sharpened_reaches_one_hot() -> None:
     near = torch.tensor([0.2, *[0.8 / 9] * 9])
-    assert Sharpened(100.0).probs(near.log()).amax() > 0.999
+    assert Softmax(1 / 100).probs(near.log()).amax() > 0.999
 
 
 def test_gumbel_softmax_draws_from_the_softmax_and_anew_each_time() -> None:
@@ -411,6 +411,6 @@ def test_maps_are_values_in_the_table() -> None:
     assert len(names) == len(MAPS) == 13
     for entry in MAPS:
         assert entry.gradient
-        for map in entry.at:
+        for map in settings_of(entry):
             assert eval(repr(map), {"__builtins__": {}}, names) == map
             assert hash(map) == hash(eval(repr(map), {"__builtins__": {}}, names))

@@ -26,7 +26,7 @@ from equipoise.losses import (
     Sum,
 )
 from equipoise.penalties import Balance, Entropy, LogitRange
-from equipoise.schedules import Constant, Cosine, Linear, Schedule
+from equipoise.schedules import Cosine, Linear, Schedule
 from equipoise.statistics import RowStatistics
 
 STEPS = 20
@@ -107,7 +107,7 @@ def test_it_prints_what_it_is() -> None:
 
 
 SCHEDULES = {
-    "constant": Constant(0.3),
+    "constant": Linear(0.3, 0.3, 1),
     "linear": Linear(0, 1, STEPS),
     "cosine": Cosine(1.0, 0.05, STEPS - 4),
 }
@@ -128,14 +128,14 @@ def test_values_are_those_of_the_schedule_and_the_loss_has_them(schedule: Schedu
 
 @pytest.mark.parametrize("value", [1e-7, 1.25e-7, 3e-12, 123456.0])
 def test_small_values_are_shown_too(value: float) -> None:
-    objective = Objective(Entropy() + Balance(), schedules={"Entropy": Constant(value)})
+    objective = Objective(Entropy() + Balance(), schedules={"Entropy": Linear(value, value, 1)})
     assert objective.scheduled()["Entropy"] == pytest.approx(value, rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_scheduled_value_is_the_option_rounded_to_single_precision(dtype: torch.dtype) -> None:
     logits, target = batch(0, dtype)
-    ours = Objective(GammaCrossEntropy(), schedules={"gamma": Constant(0.1)})(logits, target)
+    ours = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0.1, 0.1, 1)})(logits, target)
     assert torch.equal(ours, GammaCrossEntropy(in_buffer(0.1))(logits, target))
 
 
@@ -144,7 +144,7 @@ def test_addresses() -> None:
     logits, target = batch()
 
     def at(**values: float) -> Tensor:
-        schedules = {name: Constant(value) for name, value in values.items()}
+        schedules = {name: Linear(value, value, 1) for name, value in values.items()}
         return Objective(loss, schedules=schedules)(logits, target)
 
     focal, gamma, entropy = Focal(gamma=3.0), GammaCrossEntropy(gamma=0.7), Entropy()
@@ -159,14 +159,16 @@ def test_addresses() -> None:
         ({"Entropy[0]": 0.9, "Entropy[1]": 0.5}, Sum(parts[:2]) + 0.9 * entropy + 0.5 * entropy),
     ):
         torch.testing.assert_close(at(**values), expected(logits, target), rtol=1e-6, atol=0)
-    alone = Objective(Focal(), schedules={"gamma": Constant(3.0)})(logits, target)
+    alone = Objective(Focal(), schedules={"gamma": Linear(3.0, 3.0, 1)})(logits, target)
     assert torch.equal(alone, focal(logits, target))
-    assert torch.equal(alone, Objective(Focal(), schedules={"Focal.gamma": Constant(3.0)})(logits, target))
+    assert torch.equal(
+        alone, Objective(Focal(), schedules={"Focal.gamma": Linear(3.0, 3.0, 1)})(logits, target)
+    )
 
 
 def test_the_loss_itself_is_left_alone() -> None:
     loss = GammaCrossEntropy(gamma=0.2) + 0.5 * Entropy()
-    objective = Objective(loss, schedules={"gamma": Constant(0.9), "Entropy": Constant(2.0)})
+    objective = Objective(loss, schedules={"gamma": Linear(0.9, 0.9, 1), "Entropy": Linear(2.0, 2.0, 1)})
     objective(*batch())
     assert objective.loss is loss
     assert loss == GammaCrossEntropy(gamma=0.2) + 0.5 * Entropy()
@@ -174,7 +176,7 @@ def test_the_loss_itself_is_left_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_scheduled_values_keep_their_precision_when_the_model_does_not(dtype: torch.dtype) -> None:
-    schedules = {"gamma": Constant(1e-7), "Entropy[1]": Linear(0.1, 0.2, STEPS)}
+    schedules = {"gamma": Linear(1e-7, 1e-7, 1), "Entropy[1]": Linear(0.1, 0.2, STEPS)}
     loss = GammaCrossEntropy() + Entropy() + Entropy()
     objective = Objective(loss, weight=torch.ones(5), schedules=schedules)
     advance(objective, 0, 3)

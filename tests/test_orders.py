@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from equipoise.costs import ClassMatrix
 from equipoise.losses import LOSSES, Entry, HierarchicalCrossEntropy, Loss, RowLoss
-from equipoise.losses.costs import ClassMatrix
 from equipoise.penalties import PENALTIES
 from equipoise.statistics import RowStatistics
+from support.definitions import settings_of
 
 CLASSES = 5
 SETTINGS = [
     pytest.param(entry, loss, id=f"{entry.name}-{index}")
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
 ]
 pytestmark = [  # torch's own: of its first use of forward mode, and of linearize for any function
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
@@ -111,12 +112,12 @@ def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bo
         with pytest.raises(GradcheckError):
             check_numerically(function, logits)
     else:
-        check_numerically(function, logits, fast=masked or loss is not entry.at[0])
+        check_numerically(function, logits, fast=masked or loss is not settings_of(entry)[0])
 
 
 @pytest.mark.parametrize("entry", LOSSES + PENALTIES, ids=lambda entry: entry.name)
 def test_linearize_gives_the_value_and_the_derivative_along_a_direction(entry: Entry) -> None:
-    function, logits = case(entry.at[0], masked=False)
+    function, logits = case(settings_of(entry)[0], masked=False)
     direction = torch.randn_like(logits)
     out, push = torch.func.linearize(function, logits)
     close(out, function(logits))

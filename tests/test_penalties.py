@@ -10,6 +10,7 @@ from torch import Tensor
 
 from equipoise.losses import BatchLoss, CrossEntropy, Loss
 from equipoise.penalties import PENALTIES, Balance, Decisiveness, Entropy, Gini, LogitRange, matched_weight
+from support.definitions import settings_of
 
 
 def descend(penalty: Loss, logits: Tensor, steps: int = 4000, rate: float = 5.0) -> Tensor:
@@ -78,7 +79,9 @@ class Focus(BatchLoss):
         return ((share[:, None] * logits.softmax(1)).sum(0) ** 0.5).sum()
 
 
-OF_BATCHES = [loss for entry in PENALTIES for loss in entry.at if isinstance(loss, BatchLoss)] + [Focus()]
+OF_BATCHES = [loss for entry in PENALTIES for loss in settings_of(entry) if isinstance(loss, BatchLoss)] + [
+    Focus()
+]
 LEFT_OUT = {
     "ignored": {"target": torch.full((6,), -100)},
     "ignored, weighted": {"target": torch.full((6,), -100), "weight": torch.rand(4)},

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from equipoise._batch import REDUCTIONS, read_batch, reduce
 from equipoise.losses import LOSSES, BatchLoss, CrossEntropy, GammaCrossEntropy, Loss, RowLoss
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, ZLoss
 from equipoise.statistics import RowStatistics, row_statistics
+from support.definitions import TEST_CLASSES, settings_of
 
 EPS = torch.finfo(torch.float64).eps
 SHAPES = [(5,), (6, 5), (3, 5, 4), (2, 5, 3, 2), (0, 5), (0, 5, 3)]
 REDUCED = ["mean", "sum"]
-TARGETED = [loss for entry in LOSSES for loss in entry.at]
-ROW_LOSSES = [loss for entry in LOSSES + PENALTIES for loss in entry.at if isinstance(loss, RowLoss)]
-UNTARGETED = [loss for entry in PENALTIES for loss in entry.at]
+TARGETED = [loss for entry in LOSSES for loss in settings_of(entry)]
+ROW_LOSSES = [
+    loss for entry in LOSSES + PENALTIES for loss in settings_of(entry) if isinstance(loss, RowLoss)
+]
+UNTARGETED = [loss for entry in PENALTIES for loss in settings_of(entry)]
 WEIGHT = torch.tensor([0.5, 2.0, 0.25, 1.0, 3.0], dtype=torch.float64)
 
 

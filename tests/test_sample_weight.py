@@ -6,8 +6,9 @@ from torch import Tensor
 
 from equipoise.losses import LOSSES, CrossEntropy, Loss
 from equipoise.penalties import PENALTIES, Balance
+from support.definitions import settings_of
 
-ALL = [entry.at[0] for entry in (*LOSSES, *PENALTIES)]
+ALL = [settings_of(entry)[0] for entry in (*LOSSES, *PENALTIES)]
 C, EPS = 8, torch.finfo(torch.float64).eps
 
 

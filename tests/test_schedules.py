@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from equipoise import Objective
 from equipoise.losses import GammaCrossEntropy
-from equipoise.schedules import Constant, Cosine, Linear, Schedule
+from equipoise.schedules import Cosine, Linear, Schedule
 
 VALUE = st.floats(-1e6, 1e6)
 STEPS = st.integers(1, 10_000)
 SCHEDULES = st.one_of(
-    st.builds(Constant, VALUE),
     st.builds(Linear, VALUE, VALUE, STEPS),
     st.builds(Cosine, VALUE, VALUE, STEPS),
 )
@@ -63,7 +62,7 @@ def test_the_way_between_the_ends() -> None:
     for step in range(11):
         assert Linear(2.0, 7.0, steps=10)(step) == pytest.approx(2 + step / 2, rel=1e-15)
         assert Cosine(2.0, 7.0, steps=10)(step) == pytest.approx(4.5 - 2.5 * cos(pi * step / 10), rel=1e-15)
-        assert Constant(0.3)(step) == 0.3
+        assert Linear(0.3, 0.3, 1)(step) == 0.3
 
 
 def test_cosine_is_slow_at_both_ends() -> None:
@@ -73,7 +72,7 @@ def test_cosine_is_slow_at_both_ends() -> None:
     assert moves.index(max(moves)) in (49, 50)
 
 
-@pytest.mark.parametrize("schedule", [Constant(0.5), Linear(0, 1, 7), Cosine(0, 1, 7)], ids=repr)
+@pytest.mark.parametrize("schedule", [Linear(0.5, 0.5, 1), Linear(0, 1, 7), Cosine(0, 1, 7)], ids=repr)
 def test_a_schedule_has_no_state(schedule: Schedule) -> None:
     grid = [0, 3, 7, 1, 0.5, 100, 0.2, 0]
     first = [schedule(point) for point in grid]
@@ -106,7 +105,6 @@ def test_a_schedule_of_the_users_own_can_be_used() -> None:
 @pytest.mark.parametrize("value", [inf, -inf, float("nan")])
 def test_values_must_be_finite(value: float) -> None:
     for make in (
-        Constant,
         lambda x: Linear(x, 1, 10),
         lambda x: Linear(0, x, 10),
         lambda x: Cosine(x, 1, 10),

@@ -240,7 +240,7 @@ with torch.device("meta"):
     table = equipoise.losses.LOSSES
 logits, target = torch.randn(2, 8), torch.tensor([0, 1])
 for entry in table:
-    for loss in entry.at:
+    for loss in settings_of(entry):
         assert loss(logits, target).isfinite(), loss
 """
         assert first(program) == []

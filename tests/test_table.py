@@ -6,10 +6,12 @@ from types import ModuleType
 import pytest
 
 import equipoise
-from equipoise import gamma, losses, penalties, schedules
+from equipoise import label_noise, losses, penalties, schedules
 from equipoise._batch import REDUCTIONS
+from equipoise.costs import ClassMatrix
 from equipoise.losses import LOSSES, WEIGHTS, BatchLoss, Loss, RowLoss, Sum
 from equipoise.penalties import PENALTIES
+from support.definitions import settings_of
 
 TABLES = LOSSES + PENALTIES
 
@@ -37,7 +39,9 @@ def test_a_loss_missing_from_the_table_is_found() -> None:
     assert public_losses(module) != {entry.make for entry in LOSSES}
 
 
-@pytest.mark.parametrize("module", [equipoise, losses, penalties, schedules, gamma], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [equipoise, losses, penalties, schedules, label_noise], ids=lambda m: m.__name__
+)
 def test_all_lists_every_public_name(module: ModuleType) -> None:
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
@@ -55,9 +59,9 @@ def test_all_lists_every_public_name(module: ModuleType) -> None:
 @pytest.mark.parametrize("entry", TABLES, ids=lambda entry: entry.name)
 def test_entry_is_complete(entry: losses.Entry) -> None:
     assert entry.source
-    assert entry.at
-    assert all(type(loss) is entry.make for loss in entry.at)
-    assert len(set(entry.at)) == len(entry.at)
+    assert settings_of(entry)
+    assert all(type(loss) is entry.make for loss in settings_of(entry))
+    assert len(set(settings_of(entry))) == len(settings_of(entry))
     doc = inspect.getdoc(entry.make) or ""
     parts = ["Shapes:", "Example:", "Source:", ".. math::"]
     if inspect.signature(entry.make).parameters:
@@ -67,10 +71,12 @@ def test_entry_is_complete(entry: losses.Entry) -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [loss for entry in TABLES for loss in entry.at], ids=lambda loss: repr(loss)[:50]
+    "loss", [loss for entry in TABLES for loss in settings_of(entry)], ids=lambda loss: repr(loss)[:50]
 )
 def test_a_loss_prints_as_the_code_that_makes_it(loss: Loss) -> None:
-    names = {entry.name: entry.make for entry in TABLES} | {weight.__name__: weight for weight in WEIGHTS}
+    names = {entry.name: entry.make for entry in TABLES} | {
+        made.__name__: made for made in (*WEIGHTS, ClassMatrix)
+    }
     assert eval(repr(loss), {"__builtins__": {}}, names) == loss
 
 

@@ -5,19 +5,30 @@ import copy
 import inspect
 import pickle
 import re
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import pandas
 import pytest
 import torch
 
-from equipoise import decisions, targets
+from equipoise import costs
+from equipoise.costs import (
+    ClassMatrix,
+    from_confusion,
+    from_embeddings,
+    from_groups,
+    from_tree,
+    index_tree,
+    mix,
+    ordinal,
+    read,
+    unmix,
+)
+from equipoise.costs.soft_targets import check_probs
 from equipoise.losses import (
     CrossEntropy,
     ExpectedCost,
@@ -25,43 +36,31 @@ from equipoise.losses import (
     PairwiseCrossEntropy,
     SimilarityCrossEntropy,
 )
-from equipoise.targets import (
-    Matrix,
-    check_probs,
-    from_confusion,
-    from_embeddings,
-    from_groups,
-    from_tree,
-    mix,
-    nested,
-    ordinal,
-    read,
-    unmix,
-)
 
 ANIMALS = "horse, zebra | whale, shark"
 TREE = {"land": ["horse", "zebra"], "sea": ["whale", "shark"]}
-EDGES = [
-    ("root", "land"),
-    ("root", "sea"),
-    ("land", "horse"),
-    ("land", "zebra"),
-    ("sea", "whale"),
-    ("sea", "shark"),
-]
+LISTS = [["horse", "zebra"], ["whale", "shark"]]
 ALIKE = np.array([[0.8, 0.2, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0.1, 0.9]])
 COSTS = np.array([[0, 1, 9], [2, 0, 9], [3, 4, 0.0]])
 
 
 class TestMatrix:
     def test_it_is_what_the_losses_and_the_decisions_take(self) -> None:
-        alike = Matrix(ALIKE, "similarity", "abcd")
-        assert SimilarityCrossEntropy(alike) == SimilarityCrossEntropy(alike.array.tolist())
-        dear = Matrix(COSTS, "costs")
+        alike = ClassMatrix(ALIKE, "abcd", kind="similarity")
+        assert SimilarityCrossEntropy(alike).similarity is alike
+        assert SimilarityCrossEntropy(alike) != SimilarityCrossEntropy(ALIKE)  # it has names
+        dear = ClassMatrix(COSTS, kind="costs")
         assert ExpectedCost(dear) == ExpectedCost(COSTS)
         assert PairwiseCrossEntropy(dear) == PairwiseCrossEntropy(COSTS)
-        with pytest.raises(ValueError, match="similarity"):
-            SimilarityCrossEntropy(dear)
+        for make, given in (
+            (SimilarityCrossEntropy, dear),
+            (ExpectedCost, alike),
+            (PairwiseCrossEntropy, alike),
+        ):
+            with pytest.raises(
+                ValueError, match=r"must be of kind '(similarity|costs|weights)', got a ClassM"
+            ):
+                make(given)
         np.testing.assert_array_equal(np.asarray(dear), COSTS)
         tensor = torch.as_tensor(dear)  # pyright: ignore[reportArgumentType]
         assert tensor.dtype == torch.float64
@@ -70,12 +69,12 @@ class TestMatrix:
         assert dear["0", "1"] == 1
 
     def test_it_is_a_value(self) -> None:
-        one, two = (Matrix(COSTS, "costs", "abc") for _ in range(2))
+        one, two = (ClassMatrix(COSTS, "abc", kind="costs") for _ in range(2))
         assert one == two == pickle.loads(pickle.dumps(one)) == copy.deepcopy(one)
         assert len({one, two}) == 1
         for other in (
-            Matrix(COSTS + np.eye(3) * -1, "costs", "abc"),
-            Matrix(COSTS, "costs", "abe"),
+            ClassMatrix(COSTS + np.eye(3) * -1, "abc", kind="costs"),
+            ClassMatrix(COSTS, "abe", kind="costs"),
             COSTS.tolist(),
         ):
             assert one != other
@@ -85,15 +84,15 @@ class TestMatrix:
             one.kind = "similarity"
 
     def test_it_prints_as_a_table_with_names(self) -> None:
-        lines = str(Matrix(COSTS, "costs", ["a", "long name", "c"])).splitlines()
+        lines = str(ClassMatrix(COSTS, ["a", "long name", "c"], kind="costs")).splitlines()
         assert lines[0] == "costs[true, predicted]"
         assert lines[1].split() == ["a", "long", "name", "c"]
         assert lines[3].split() == ["long", "name", "2", "0", "9"]
         assert len({len(line) for line in lines[1:]}) == 1
-        assert len(repr(ordinal(1000))) < 80
+        assert eval(repr(alike := ClassMatrix(ALIKE, "abcd", kind="similarity"))) == alike
 
     def test_transposing_and_ordering(self) -> None:
-        dear = Matrix(COSTS, "costs", "abc")
+        dear = ClassMatrix(COSTS, "abc", kind="costs")
         assert dear.T["a", "b"] == dear["b", "a"] == 2
         assert dear != dear.T
         assert dear == dear.T.T
@@ -101,11 +100,11 @@ class TestMatrix:
         assert turned.classes == ("c", "a", "b")
         assert all(turned[i, j] == dear[i, j] for i in "abc" for j in "abc")
         with pytest.raises(ValueError, match="rows that sum to 1"):
-            _ = Matrix(ALIKE, "similarity").T
+            _ = ClassMatrix(ALIKE, kind="similarity").T
 
     def test_rows_are_divided_by_their_sum(self) -> None:
         thirds = np.full((3, 3), 0.3333333)
-        np.testing.assert_allclose(Matrix(thirds, "similarity").array.sum(1), 1, rtol=1e-15)
+        np.testing.assert_allclose(ClassMatrix(thirds, kind="similarity").array.sum(1), 1, rtol=1e-15)
 
 
 def test_groups_as_a_similarity_and_as_costs() -> None:
@@ -125,8 +124,7 @@ def test_groups_as_a_similarity_and_as_costs() -> None:
 def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -> None:
     expected = from_groups(ANIMALS, "costs", within=1, between=2)
     assert from_tree(TREE) == expected
-    assert from_tree(EDGES) == expected
-    assert from_tree(nx.DiGraph(EDGES)) == expected
+    assert from_tree(LISTS) == expected
     assert from_tree({"land": "horse", "sea": {"whales": ["whale"], "fish": ["shark"]}}) != expected
     uneven = from_tree({"a": ["p", "q"], "b": {"c": {"d": ["r", "s"]}}})
     assert uneven["p", "q"] == 1
@@ -141,14 +139,16 @@ def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -
 
 def test_a_tree_as_the_hierarchical_loss_takes_it() -> None:
     order = ["whale", "horse", "shark", "zebra"]
-    assert nested(TREE, order) == nested(EDGES, order) == nested(ANIMALS, order) == ((1, 3), (0, 2))
-    assert nested({"all": ["a", "b"]}) == ((0, 1),)
+    assert (
+        index_tree(TREE, order) == index_tree(LISTS, order) == index_tree(ANIMALS, order) == ((1, 3), (0, 2))
+    )
+    assert index_tree({"all": ["a", "b"]}) == ((0, 1),)
     logits, target = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
-    flat = HierarchicalCrossEntropy(nested(TREE, order), alpha=0)
+    flat = HierarchicalCrossEntropy(index_tree(TREE, order), alpha=0)
     torch.testing.assert_close(flat(logits, target), CrossEntropy()(logits, target), rtol=1e-14, atol=0)
     # across branches every choice counts e^-1 or e^-2: the coarse one is worth e times the fine one
     wrong_branch, wrong_leaf = torch.tensor([[0.0, 9, 0, 0]]), torch.tensor([[0.0, 0, 9, 0]])
-    steep = HierarchicalCrossEntropy(nested(TREE, order), alpha=1.0)
+    steep = HierarchicalCrossEntropy(index_tree(TREE, order), alpha=1.0)
     assert steep(wrong_branch, target[:1]) > 2 * steep(wrong_leaf, target[:1])
     assert CrossEntropy()(wrong_branch, target[:1]) == CrossEntropy()(wrong_leaf, target[:1])
 
@@ -182,7 +182,7 @@ def test_confusion_by_hand_from_classes_probabilities_and_names() -> None:
     np.testing.assert_array_equal(from_confusion(true, np.eye(3)[guess], smoothing=0.5).array, found.array)
     names = np.array(["x", "y", "z"])
     named = from_confusion(names[true], names[guess], smoothing=0.5, classes=names)
-    assert named == Matrix(found.array, "similarity", names)
+    assert named == ClassMatrix(found.array, names, kind="similarity")
     assert from_confusion(torch.from_numpy(true), torch.from_numpy(guess), smoothing=0.5) == found
     assert from_confusion(guess, true, smoothing=0.5) != found
 
@@ -232,11 +232,13 @@ FILES = {
 
 
 def test_files_say_the_same_in_every_form(folder: Path) -> None:
-    expected = Matrix([[0, 1], [6, 0]], "costs", ["well", "ill"])
+    expected = ClassMatrix([[0, 1], [6, 0]], ["well", "ill"], kind="costs")
     for name in ("costs.csv", "turned.csv", "tabs.tsv", "semicolons.csv", "bars.csv", "costs.toml"):
         assert read(folder / name, "costs") == expected, name
     assert read("groups.toml", "similarity") == from_groups(ANIMALS, within=0.2)
-    assert read("alike.toml", "similarity") == Matrix([[0.75, 0.25], [0.5, 0.5]], "similarity", "ab")
+    assert read("alike.toml", "similarity") == ClassMatrix(
+        [[0.75, 0.25], [0.5, 0.5]], "ab", kind="similarity"
+    )
     assert read("costs.csv", "costs") != expected.T
 
 
@@ -288,57 +290,57 @@ def value(call: Callable[[], Any], says: str) -> tuple[type[Exception], Callable
 HALF = np.array([0.5, 0.5])
 MESSAGES = [
     value(
-        lambda: Matrix(COSTS, "cost"),
-        "kind must be 'similarity' or 'costs', got 'cost'; costs are what to avoid",
+        lambda: ClassMatrix(COSTS, kind="cost"),
+        "kind must be one of similarity, costs, weights, got 'cost'; see ClassMatrix",
     ),
     value(
-        lambda: Matrix([["a"]], "costs"),
+        lambda: ClassMatrix([["a"]], kind="costs"),
         "costs must be a (C, C) matrix of numbers, got [['a']]; give a row per true class",
     ),
     value(
-        lambda: Matrix([[0, 1]], "costs"),
+        lambda: ClassMatrix([[0, 1]], kind="costs"),
         "costs must be (C, C), got (1, 2); give a row per true class and a column per class",
     ),
     value(
-        lambda: Matrix(COSTS, "costs", "ab"),
+        lambda: ClassMatrix(COSTS, "ab", kind="costs"),
         "classes must name each of 3 classes, got 2 names; leave them out for numbers",
     ),
     value(
-        lambda: Matrix(COSTS, "costs", "aba"),
+        lambda: ClassMatrix(COSTS, "aba", kind="costs"),
         "classes must have different names, got 'a' twice; rename one",
     ),
     value(
-        lambda: Matrix([[0, np.inf], [1, 0]], "costs", "ab"),
+        lambda: ClassMatrix([[0, np.inf], [1, 0]], "ab", kind="costs"),
         "costs must be finite, got nan or infinity for true class 'a' and class 'b'; fill in every entry",
     ),
     value(
-        lambda: Matrix([[1.5, -0.5], [0, 1]], "similarity", "ab"),
+        lambda: ClassMatrix([[1.5, -0.5], [0, 1]], "ab", kind="similarity"),
         "similarity must not be negative, got -0.5 for true class 'a' and class 'b'; an entry is a "
         "share of the target",
     ),
     value(
-        lambda: Matrix([[0.8, 0.3], [0.2, 0.7]], "similarity", "ab"),
+        lambda: ClassMatrix([[0.8, 0.3], [0.2, 0.7]], "ab", kind="similarity"),
         "similarity[true, class] must have rows that sum to 1, got 1.1 for true class 'a'; its "
         "columns do, so it looks transposed: exchange rows and columns",
     ),
     value(
-        lambda: Matrix([[0.8, 0.3], [0.3, 0.7]], "similarity", "ab"),
+        lambda: ClassMatrix([[0.8, 0.3], [0.3, 0.7]], "ab", kind="similarity"),
         "similarity[true, class] must have rows that sum to 1, got 1.1 for true class 'a'; divide "
         "each by its sum",
     ),
     value(
-        lambda: Matrix([[2, 1], [1, 0]], "costs", "ab"),
+        lambda: ClassMatrix([[2, 1], [1, 0]], "ab", kind="costs"),
         "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'a' as "
         "itself and 1 as 'b'; if it holds gains, pass its negative",
     ),
     value(
-        lambda: Matrix([[2, 1], [5, 1]], "costs", "ab"),
+        lambda: ClassMatrix([[2, 1], [5, 1]], "ab", kind="costs"),
         "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'a' as "
         "itself and 1 as 'b'; each is smallest in its column, so it looks transposed: exchange "
         "rows and columns",
     ),
     value(
-        lambda: Matrix(COSTS, "costs", "abc").ordered("abe"),
+        lambda: ClassMatrix(COSTS, "abc", kind="costs").ordered("abe"),
         "costs must name the classes asked for, got 'c'; there is a, b, e",
     ),
     value(
@@ -346,16 +348,16 @@ MESSAGES = [
         "similarity must name the classes asked for, got 'shark'; did you mean sharc?",
     ),
     value(
-        lambda: Matrix(COSTS, "costs", "abc").ordered("abcd"),
+        lambda: ClassMatrix(COSTS, "abc", kind="costs").ordered("abcd"),
         "costs must name every class once, got none for 'd'; there is a, b, c",
     ),
     value(
-        lambda: Matrix(ALIKE, "similarity", "abcd").part("ac"),
+        lambda: ClassMatrix(ALIKE, "abcd", kind="similarity").part("ac"),
         "similarity must give no share to a class that is left out, got 0.2 for true class 'a'; keep all "
         "classes",
     ),
     value(
-        lambda: Matrix(pandas.DataFrame(COSTS, index=list("abc"), columns=list("abx")), "costs"),
+        lambda: ClassMatrix(pandas.DataFrame(COSTS, index=list("abc"), columns=list("abx")), kind="costs"),
         "costs must have the same names across and down, got 'c' in one only; name each class in both",
     ),
     value(
@@ -456,37 +458,33 @@ MESSAGES = [
         "beta must be finite and at least 0, got -1; 0 makes all classes alike",
     ),
     value(
-        lambda: from_tree(3),
-        "tree must be a DiGraph, pairs (parent, child) or a nested mapping, got int; 'int' object is "
-        "not iterable",
+        lambda: from_tree(3.5),
+        "tree must be nested mappings and sequences around class names, got float; for example "
+        "{'land': ['horse', 'zebra'], 'sea': ['whale', 'shark']}",
     ),
     value(
-        lambda: from_tree("a, b"),
-        "tree must be a DiGraph, pairs (parent, child) or a nested mapping, got str; groups are for "
-        "from_groups",
+        lambda: PairwiseCrossEntropy([[0, 1], [1, 2]]),
+        "weights[true, class] must be 0 on the diagonal, got 2 for class '1'; subtract it from its row",
     ),
     value(
-        lambda: from_tree([]),
-        "tree must have edges from parent to child, got []; name its classes",
+        lambda: ExpectedCost(COSTS)(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long)),
+        "costs must have a row and a column for each of 4 classes, got (3, 3); the logits have as "
+        "many classes",
     ),
     value(
-        lambda: from_tree([*EDGES, ("sea", "horse")]),
-        "tree must give each node one parent, got more for 'horse'; edges are (parent, child)",
+        lambda: from_tree({"land": []}),
+        "tree must have a class below every node, got an empty one; leave it out",
     ),
     value(
-        lambda: from_tree([("a", "b"), ("c", "d")]),
-        "tree must have one root and no circle, got 2 roots (a, c); join them under one parent",
-    ),
-    value(
-        lambda: from_tree([("a", "b"), ("b", "a")]),
-        "tree must have one root and no circle, got 0 roots (); join them under one parent",
+        lambda: from_tree([["horse"], ["whale", "horse"]]),
+        "classes must have different names, got 'horse' twice; rename one",
     ),
     value(
         lambda: from_tree(TREE, classes=["horse"]),
-        "classes must be the leaves of the tree, got 'shark', which is not asked for; give each leaf once",
+        "classes must be the leaves of the tree, got 'shark', which is left out; give each leaf once",
     ),
     value(
-        lambda: nested(EDGES, ["horse", "zebra", "whale", "shark", "sea"]),
+        lambda: index_tree(TREE, ["horse", "zebra", "whale", "shark", "sea"]),
         "classes must be the leaves of the tree, got 'sea', which is no leaf; give each leaf once",
     ),
     value(
@@ -568,8 +566,9 @@ MESSAGES = [
         "first column only",
     ),
     value(
-        lambda: mix(HALF, Matrix([[0, 1], [1, 0]], "costs")),
-        "similarity must be of kind 'similarity', got Matrix(costs of 2 classes: 0, 1); costs do not mix",
+        lambda: mix(HALF, ClassMatrix([[0, 1], [1, 0]], kind="costs")),
+        "similarity must be of kind 'similarity', got a ClassMatrix of kind 'costs'; make it with "
+        "kind='similarity'",
     ),
     value(
         lambda: mix(HALF, ALIKE),
@@ -616,14 +615,6 @@ def test_what_an_error_says(folder: Path, kind: type[Exception], call: Callable[
     assert "got " in rest
 
 
-def test_a_tree_without_networkx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "networkx", None)
-    with pytest.raises(
-        ImportError, match=re.escape("targets from a tree need networkx; pip install 'equipoise[targets]'")
-    ):
-        from_tree(TREE)
-
-
 def unsaid(folder: Path, calls: list[Callable[[], Any]]) -> set[str]:
     """Return where an error can be raised but by none of the calls."""
     left = {
@@ -647,32 +638,15 @@ def unsaid(folder: Path, calls: list[Callable[[], Any]]) -> set[str]:
     return {f"{name}:{first}" for name, first, _ in left}
 
 
-def test_every_error_of_targets_has_a_case(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_of_targets_has_a_case(folder: Path) -> None:
     assert folder
-
-    def without_networkx() -> None:
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, "networkx", None)
-            from_tree(TREE)
 
     def changed() -> None:
         ordinal(2).kind = "similarity"
 
-    calls = [*(call for _, call, _ in MESSAGES), without_networkx, changed]
-    source = Path(inspect.getfile(targets)).parent
+    from test_decisions import MESSAGES as OF_DECISIONS
+
+    calls = [*(call for _, call, _ in (*MESSAGES, *OF_DECISIONS)), changed]
+    source = Path(inspect.getfile(costs)).parent
     assert unsaid(source, calls) == set()
     assert len(unsaid(source, calls[1:])) == 1
-
-
-def test_every_error_of_decisions_has_a_case() -> None:
-    from test_decisions import MESSAGES as SAID
-
-    source = Path(inspect.getfile(decisions))
-    raised = {node.lineno for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Raise)}
-    for _, call, _ in SAID:
-        with pytest.raises((TypeError, ValueError)) as caught:
-            call()
-        frame = traceback.extract_tb(caught.value.__traceback__)[-1]
-        if Path(frame.filename) == source:
-            raised -= {frame.lineno}
-    assert raised == set()

@@ -18,9 +18,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from equipoise import linear
+from equipoise.costs import ClassMatrix
 from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss, options
-from equipoise.losses.costs import TEST_CLASSES, ClassMatrix
 from equipoise.penalties import PENALTIES
+from support.definitions import TEST_CLASSES, settings_of
 
 pytestmark = [  # what torch says of itself
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
@@ -31,7 +32,7 @@ ROWS = 5
 TABLE = [
     pytest.param(loss, id=f"{entry.name}-{index}")
     for entry in LOSSES + PENALTIES
-    for index, loss in enumerate(entry.at)
+    for index, loss in enumerate(settings_of(entry))
 ]
 EVERY_LOSS = pytest.mark.parametrize("loss", TABLE)
 FUSED = pytest.mark.parametrize("fused", [False, True], ids=["dense", "fused"])
@@ -140,7 +141,7 @@ WITH_TABLE = pytest.mark.parametrize(
     [
         pytest.param(loss, id=f"{entry.name}-{index}")
         for entry in LOSSES
-        for index, loss in enumerate(entry.at)
+        for index, loss in enumerate(settings_of(entry))
         if any(isinstance(value, ClassMatrix | tuple) for value in vars(loss).values())
     ],
 )

@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name is first used
-    from equipoise import addresses as addresses
     from equipoise import calibration as calibration
-    from equipoise import decisions as decisions
+    from equipoise import costs as costs
     from equipoise import distributed as distributed
     from equipoise import distributions as distributions
-    from equipoise import gamma as gamma
     from equipoise import kernels as kernels
+    from equipoise import label_noise as label_noise
     from equipoise import linear as linear
     from equipoise import losses as losses
     from equipoise import maps as maps
@@ -17,12 +16,12 @@ if TYPE_CHECKING:  # `__getattr__` below does the same at run time, when a name 
     from equipoise import metrics as metrics
     from equipoise import naming as naming
     from equipoise import objective as objective
+    from equipoise import parameters as parameters
+    from equipoise import parsing as parsing
     from equipoise import penalties as penalties
     from equipoise import schedules as schedules
     from equipoise import sharded as sharded
-    from equipoise import spelling as spelling
     from equipoise import statistics as statistics
-    from equipoise import targets as targets
     from equipoise.objective import Objective as Objective
 
 __version__ = "0.1.0"
@@ -31,30 +30,29 @@ __all__ = [
     "Objective",
     "__version__",
     "calibration",
-    "decisions",
+    "costs",
     "distributions",
-    "gamma",
+    "label_noise",
     "linear",
     "losses",
     "maps",
     "metrics",
     "penalties",
     "schedules",
-    "statistics",
-    "targets",
 ]
 
 # Modules that are imported when they are first used, so that the command starts without torch.
 _PUBLIC = tuple(name for name in __all__ if name not in ("Objective", "__version__"))
 _INTERNAL = (
-    "addresses",
     "distributed",
     "kernels",
     "masking",
     "naming",
     "objective",
+    "parameters",
+    "parsing",
     "sharded",
-    "spelling",
+    "statistics",
 )
 
 if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name
@@ -72,4 +70,4 @@ if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

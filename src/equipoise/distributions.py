@@ -12,7 +12,7 @@ from equipoise.maps import GumbelSoftmax, Map, StraightThrough
 from equipoise.maps.base import mask_logits
 
 
-class Categorical(distributions.Categorical):
+class MapCategorical(distributions.Categorical):
     """A `torch.distributions.Categorical` whose probabilities are those of a map of the logits.
 
     A policy acts by it and is scored by it: `log_prob`, `entropy`, `sample` and the Kullback-Leibler
@@ -20,13 +20,13 @@ class Categorical(distributions.Categorical):
     logits gives a biased gradient.
 
     Args:
+        map: Such as `Floored(0.01)`. `GumbelSoftmax` and `StraightThrough` are refused: they have no
+            probabilities to sample from.
         logits: The scores; minus infinity masks an action.
-        map: Such as `Floored(0.01)`. Not one that draws at random or chooses: it has no probabilities to
-            sample by.
-        validate_args: As in torch. Without it a row whose actions are all masked, or that holds a nan or plus
-            infinity, has probabilities of nan.
         mask: Bool, True where an action is allowed, of shape (C,) or that of the logits; None allows all.
             See `Map` for what else is masked.
+        validate_args: As in torch. Without it, a row whose actions are all masked, or with a nan or plus
+            infinity, has probabilities of nan.
 
     Attributes:
         map: The map.
@@ -46,7 +46,7 @@ class Categorical(distributions.Categorical):
 
     Example:
         >>> from equipoise.maps import Floored
-        >>> policy = Categorical(torch.tensor([50.0, 0.0, 0.0]), Floored(floor=0.1))
+        >>> policy = MapCategorical(Floored(floor=0.1), logits=torch.tensor([50.0, 0.0, 0.0]))
         >>> policy.probs
         tensor([0.8000, 0.1000, 0.1000])
         >>> policy.log_prob(torch.tensor(2))
@@ -54,7 +54,7 @@ class Categorical(distributions.Categorical):
     """
 
     def __init__(
-        self, logits: Tensor, map: Map, validate_args: bool | None = None, *, mask: Tensor | None = None
+        self, map: Map, *, logits: Tensor, mask: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
         if not isinstance(map, Map):
             raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
@@ -96,9 +96,9 @@ class Categorical(distributions.Categorical):
                 "either every action is masked there, or a logit is nan or infinite"
             )
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Categorical":  # pyright: ignore[reportIncompatibleMethodOverride]
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "MapCategorical":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the distribution with another batch shape, as `torch.distributions` does."""
-        new: Any = self._get_checked_instance(Categorical, _instance)
+        new: Any = self._get_checked_instance(MapCategorical, _instance)
         super().expand(torch.Size(batch_shape), _instance=new)
         new.map = self.map
         new.raw_logits = self.raw_logits.expand(*batch_shape, self.raw_logits.shape[-1])
@@ -111,9 +111,9 @@ def _first(rows: Tensor) -> str:
     return f" in row {where[0] if len(where) == 1 else tuple(where)}" if where else ""
 
 
-@register_kl(Categorical, Categorical)
-@register_kl(Categorical, distributions.Categorical)
-@register_kl(distributions.Categorical, Categorical)
+@register_kl(MapCategorical, MapCategorical)
+@register_kl(MapCategorical, distributions.Categorical)
+@register_kl(distributions.Categorical, MapCategorical)
 def _divergence(one: distributions.Categorical, two: distributions.Categorical) -> Tensor:
     """Return the divergence of two categoricals, infinite where the second has none of what the first has.
 
@@ -126,6 +126,6 @@ def _divergence(one: distributions.Categorical, two: distributions.Categorical) 
     return (one.probs * (ours - theirs)).masked_fill(missing, torch.inf).sum(-1)
 
 
-__all__ = ["Categorical"]
+__all__ = ["MapCategorical"]
 
 naming.answer_names(__name__)

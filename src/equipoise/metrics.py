@@ -8,28 +8,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from equipoise import naming
-from equipoise.decisions import ABSTAIN
+from equipoise.costs.decisions import ABSTAIN
+from equipoise.costs.matrix import cost_array
 
 __all__ = [
     "area_under_risk_coverage",
     "boundary_mass",
     "choices_used",
     "effective_choices",
-    "expected_cost",
+    "mean_cost",
     "mean_target_probability",
     "severity",
     "smallest_probability",
 ]
 
 
-def expected_cost(
+def mean_cost(
     target: ArrayLike, predicted: ArrayLike, costs: ArrayLike, *, abstain: float | None = None
 ) -> float:
     """Mean cost of the predictions, right ones included.
 
     Args:
         target: True classes.
-        predicted: Predicted classes, or decisions of `decisions.decide`, `ABSTAIN` (-1) among them.
+        predicted: Predicted classes, or decisions of `costs.decide`, `ABSTAIN` (-1) among them.
         costs: What it costs to predict a class when another is true, indexed [true, predicted].
         abstain: What it costs to take no decision; None if every row has one.
 
@@ -41,9 +42,9 @@ def expected_cost(
             `ABSTAIN` without a cost of it.
 
     Example:
-        >>> expected_cost([0, 1, 1], [0, 0, 1], [[0, 1], [6, 0]])
+        >>> mean_cost([0, 1, 1], [0, 0, 1], [[0, 1], [6, 0]])
         2.0
-        >>> expected_cost([0, 1, 1], [0, -1, 1], [[0, 1], [6, 0]], abstain=0.75)
+        >>> mean_cost([0, 1, 1], [0, -1, 1], [[0, 1], [6, 0]], abstain=0.75)
         0.25
     """
     return float(np.mean(_cost_per_row(target, predicted, costs, abstain)))
@@ -52,7 +53,7 @@ def expected_cost(
 def severity(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float:
     """Mean cost of the mistakes alone; nan when there is none.
 
-    Severity can fall while the expected cost rises: more, milder mistakes. Read it beside `expected_cost`.
+    Severity can fall while the expected cost rises: more, milder mistakes. Read it beside `mean_cost`.
 
     Args:
         target: True classes.
@@ -261,7 +262,7 @@ def _cost_per_row(
     target: ArrayLike, predicted: ArrayLike, costs: ArrayLike, abstain: float | None = None
 ) -> NDArray[np.floating]:
     """Cost of each row's prediction, (N,)."""
-    true, guess, matrix = np.asarray(target), np.asarray(predicted), np.asarray(costs, dtype=np.float64)
+    true, guess, matrix = np.asarray(target), np.asarray(predicted), cost_array(costs)
     if true.ndim != 1 or true.shape != guess.shape or true.size == 0:
         raise ValueError(
             f"target and predicted must be (N,) and (N,), got {true.shape} and {guess.shape}; "
@@ -272,7 +273,7 @@ def _cost_per_row(
     decided = guess != ABSTAIN
     if abstain is None and not decided.all():
         raise ValueError(
-            f"predicted must be classes, got {ABSTAIN}, which is no decision; give expected_cost abstain=, "
+            f"predicted must be classes, got {ABSTAIN}, which is no decision; give mean_cost abstain=, "
             "what it costs, or leave these rows out"
         )
     for name, places in (("target", true), ("predicted", guess[decided])):

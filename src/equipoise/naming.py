@@ -8,6 +8,43 @@ from typing import NoReturn
 
 MOST_NAMES = 40  # in a list of what there is
 _NONE: Mapping[str, str] = MappingProxyType({})
+ALIASES: Mapping[str, str] = MappingProxyType(  # in lower case without underscores
+    {
+        "boundedlogits": "ClippedLogits",
+        "categorical": "MapCategorical",
+        "confidencepenalty": "Entropy",
+        "constant": "Linear",
+        "costmatrix": "ClassMatrix",
+        "crossentropyloss": "CrossEntropy",
+        "decisions": "costs",
+        "earthmoversdistance": "RankedProbabilityScore",
+        "emd": "RankedProbabilityScore",
+        "expectedrisk": "conditional_risk",
+        "floorfromgamma": "convert",
+        "floorfromnoise": "convert",
+        "focalloss": "Focal",
+        "gamma": "label_noise",
+        "gammace": "GammaCrossEntropy",
+        "gammafromfloor": "convert",
+        "gammafromnoise": "convert",
+        "gce": "GeneralizedCrossEntropy",
+        "labelsmoothing": "CrossEntropy",
+        "logreadout": "floored_log_probs",
+        "matrix": "ClassMatrix",
+        "nested": "index_tree",
+        "noisefromfloor": "convert",
+        "noisefromgamma": "convert",
+        "normalized": "LogitNorm",
+        "polyloss": "Poly",
+        "readout": "floored_probs",
+        "rps": "RankedProbabilityScore",
+        "sce": "SymmetricCrossEntropy",
+        "sharpened": "Softmax",
+        "squaredcdf": "RankedProbabilityScore",
+        "tailr": "GammaCrossEntropy",
+        "targets": "costs",
+    }
+)
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NONE) -> str:
@@ -24,6 +61,7 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     """
     import difflib
 
+    name = ALIASES.get(name.lower().replace("_", ""), name)
     listed = [each if each.isprintable() else repr(each) for each in known]
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
@@ -55,9 +93,10 @@ def refuse(path: str, name: str) -> NoReturn:
     if path == root and find_spec(f"{root}.{name}"):
         raise AttributeError(f"{said}; import {root}.{name} first")
     elsewhere: dict[str, str] = {}
+    meant = ALIASES.get(name.lower().replace("_", ""), name)
     for module in [getattr(package, each) for each in package.__all__]:
         for each in module.__all__ if isinstance(module, ModuleType) else ():
-            if path == root or each.lower() == name.lower():
+            if path == root or each.lower() == meant.lower():
                 elsewhere.setdefault(each, f"{module.__name__}.{each}")
     raise AttributeError(f"{said}; {nearest(name, sys.modules[path].__all__, elsewhere)}")
 

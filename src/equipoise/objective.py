@@ -6,11 +6,11 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor, nn
 
-from equipoise import addresses
+from equipoise import parameters
 from equipoise._batch import IGNORE_INDEX, Reduction, check_reduction
 from equipoise.losses.base import Loss, check_loss
+from equipoise.parsing import from_text, nearest, schedule_from_text, to_text
 from equipoise.schedules import Schedule
-from equipoise.spelling import nearest, parse, parse_schedule, spell
 
 KEYS = ("loss", "weight", "ignore_index", "reduction", "schedules")
 
@@ -23,8 +23,8 @@ class Objective(nn.Module):
     buffers, float32 whatever the model's dtype: it follows `.to()`, is saved in the `state_dict` (which
     resumes in the middle of a schedule exactly), and changes without recompiling.
 
-    A schedule is addressed by the option's name, `"gamma"`; by the loss and the option, `"Focal.gamma"`,
-    where several terms of a sum have that option; or by the loss alone, `"Entropy"`, for the coefficient of a
+    The path of a schedule is the option's name, `"gamma"`; the loss and the option, `"Focal.gamma"`,
+    where several terms of a sum have that option; or the loss alone, `"Entropy"`, for the coefficient of a
     term. Where a sum has a loss twice, its terms are `"Entropy[0]"` and `"Entropy[1]"`.
 
     It is plain data too: see `from_config` and `to_config`.
@@ -34,14 +34,14 @@ class Objective(nn.Module):
         weight: (C,) class weights.
         ignore_index: As in `Loss.__call__`.
         reduction: "mean", "sum" or "none".
-        schedules: Addresses and schedules of the values that change.
+        schedules: Paths and schedules of the values that change.
 
     Shapes:
         See `Loss.__call__`.
 
     Raises:
         TypeError: If loss is not a loss or a schedule not a schedule.
-        ValueError: If an address fits nothing or several things, or a schedule leaves the range of its
+        ValueError: If a path fits nothing or several things, or a schedule leaves the range of its
             option; for a range that depends on the number of classes, at the first call.
 
     Example:
@@ -75,14 +75,16 @@ class Objective(nn.Module):
         self.steps: float = 0
         self._sizes: set[int] = set()
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight))
-        self._places = {name: addresses.find(loss, name, f"schedules[{name!r}]") for name in self.schedules}
+        self._places = {
+            name: parameters.resolve(loss, name, f"schedules[{name!r}]") for name in self.schedules
+        }
         if len(set(self._places.values())) < len(self._places):
             raise ValueError(
                 f"schedules must each have a value of their own, got {', '.join(self.schedules)}"
             )
         for name, schedule in self.schedules.items():
             if not isinstance(schedule, Schedule):
-                way = "for one value use Constant"
+                way = "write a number that does not change in the loss"
                 if isinstance(schedule, str | type):
                     way = (
                         "Objective.from_config takes a text"
@@ -91,7 +93,7 @@ class Objective(nn.Module):
                     )
                 raise TypeError(f"schedules[{name!r}] must be a schedule, got {schedule!r}; {way}")
             for bound in schedule.bounds():
-                addresses.put(loss, {self._places[name]: bound})  # raises where the option would not take it
+                parameters.replace(loss, {self._places[name]: bound})  # raises outside its range
             self.register_buffer(_buffer(name), torch.tensor(schedule(0), dtype=torch.float32))
 
     @classmethod
@@ -127,7 +129,7 @@ class Objective(nn.Module):
                 f"loss must be a loss of equipoise or its text, got {loss!r}; write from_config(**config)"
             )
         given: dict[str, Any] = dict(config)
-        given["loss"] = parse(loss, name="loss") if isinstance(loss, str) else loss
+        given["loss"] = from_text(loss, name="loss") if isinstance(loss, str) else loss
         schedules = {} if given.get("schedules") is None else given["schedules"]
         if not isinstance(schedules, Mapping):
             raise TypeError(
@@ -135,7 +137,7 @@ class Objective(nn.Module):
                 "for example {'gamma': 'Linear(0.0, 0.5, 1000)'}"
             )
         given["schedules"] = {
-            key: parse_schedule(each, name=f"schedules[{key!r}]") if isinstance(each, str) else each
+            key: schedule_from_text(each, name=f"schedules[{key!r}]") if isinstance(each, str) else each
             for key, each in schedules.items()
         }
         if given.get("weight") is not None:
@@ -163,7 +165,7 @@ class Objective(nn.Module):
             {'loss': 'Brier()', 'ignore_index': -100, 'reduction': 'mean', 'weight': [1.0, 2.0]}
         """
         config: dict[str, Any] = {
-            "loss": spell(self.loss, name="loss"),
+            "loss": to_text(self.loss, name="loss"),
             "ignore_index": self.ignore_index,
             "reduction": self.reduction,
         }
@@ -171,7 +173,7 @@ class Objective(nn.Module):
             config["weight"] = self.weight.tolist()
         if self.schedules:
             config["schedules"] = {
-                name: spell(schedule, name=f"schedules[{name!r}]")
+                name: to_text(schedule, name=f"schedules[{name!r}]")
                 for name, schedule in self.schedules.items()
             }
         return config
@@ -237,9 +239,9 @@ class Objective(nn.Module):
 
     def step(self) -> None:
         """Advance every schedule by one step; call it after the optimiser's."""
-        self.seek(self.steps + 1)
+        self.set_step(self.steps + 1)
 
-    def seek(self, step: float) -> None:
+    def set_step(self, step: float) -> None:
         """Set every schedule to a step, which may lie between two."""
         self.steps = step
         for name, schedule in self.schedules.items():
@@ -274,7 +276,7 @@ class Objective(nn.Module):
     def _in_force(self) -> Loss:
         """Return the loss with the scheduled values in their places."""
         values = {place: self.get_buffer(_buffer(name)) for name, place in self._places.items()}
-        return addresses.put(self.loss, values)
+        return parameters.replace(self.loss, values)
 
     def _check(self, classes: int) -> None:
         """Raise, once per number of classes, where a schedule leaves a range that depends on that number."""
@@ -283,7 +285,7 @@ class Objective(nn.Module):
         row, target = torch.zeros(1, classes), torch.zeros(1, dtype=torch.long)
         for name, schedule in self.schedules.items():
             for bound in schedule.bounds():
-                addresses.put(self.loss, {self._places[name]: bound})(row, target)
+                parameters.replace(self.loss, {self._places[name]: bound})(row, target)
         if not torch.compiler.is_compiling():  # a trace would be guarded by what it changes, and made again
             self._sizes.add(classes)
 

@@ -10,7 +10,7 @@ from math import cos, pi
 from typing import final
 
 from equipoise import naming
-from equipoise.losses.options import check_number
+from equipoise._checks import check_number
 
 
 class Schedule(ABC):
@@ -26,34 +26,6 @@ class Schedule(ABC):
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
         """Return two numbers that all values lie between, so that they can be checked once."""
-
-
-@final
-@dataclass(frozen=True)
-class Constant(Schedule):
-    """The same value throughout, kept where a later run may schedule it.
-
-    Args:
-        value: Any number.
-
-    Example:
-        >>> Constant(0.5)(7)
-        0.5
-    """
-
-    value: float
-
-    def __post_init__(self) -> None:
-        check_number("value", self.value)
-
-    def __call__(self, step: float, /) -> float:
-        """Return the value."""
-        del step
-        return float(self.value)
-
-    def bounds(self) -> tuple[float, float]:
-        """Return the value twice."""
-        return float(self.value), float(self.value)
 
 
 @final
@@ -138,8 +110,8 @@ def _check_line(schedule: Linear | Cosine) -> None:
         raise ValueError(f"steps must be an integer of at least 1, got {schedule.steps}")
 
 
-SCHEDULES: tuple[type[Schedule], ...] = (Constant, Linear, Cosine)
+SCHEDULES: tuple[type[Schedule], ...] = (Linear, Cosine)
 
-__all__ = ["Constant", "Cosine", "Linear", "Schedule", "SCHEDULES"]
+__all__ = ["Cosine", "Linear", "Schedule", "SCHEDULES"]
 
 naming.answer_names(__name__)

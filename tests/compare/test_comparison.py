@@ -14,9 +14,9 @@ from torch import nn
 from equipoise import Objective
 from equipoise.compare import compare, read, refit
 from equipoise.compare.context import COMMONEST, TREES
+from equipoise.costs import ClassMatrix
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.schedules import Linear
-from equipoise.targets import Matrix
 
 FAST = {"folds": 3, "epochs": 4, "width": 8, "batch_size": 32, "jobs": 1, "progress": False}
 PAIR = [GammaCrossEntropy(0.5), "Focal(gamma=2)"]
@@ -189,7 +189,12 @@ def test_matrices_are_arrays_frames_or_named(arrays):
     names = ["2", "0", "1"]
     matrix = np.array([[0, 1, 5], [1, 0, 1], [1, 1, 0]], dtype=float)
     turned = matrix[np.ix_([2, 0, 1], [2, 0, 1])]
-    given = [matrix, torch.tensor(matrix), pd.DataFrame(turned, names, names), Matrix(turned, "costs", names)]
+    given = [
+        matrix,
+        torch.tensor(matrix),
+        pd.DataFrame(turned, names, names),
+        ClassMatrix(turned, names, kind="costs"),
+    ]
     said = [compare(["ExpectedCost(costs)"], *arrays, costs=each, **FAST) for each in given]
     assert len({json.dumps(each.to_dict()["objectives"]) for each in said}) == 1
     assert said[0].result.plan.deciding == ("decided_cost",)
@@ -370,7 +375,7 @@ def test_a_scheduled_winner_says_so_and_makes_an_objective(arrays):
     won = replace(comparison, judged=replace(comparison.judged, winner=comparison.result.outcomes[1]))
     assert repr(won.winner) == "GammaCrossEntropy(gamma=Linear(0, 0.5), min_weight=0.0)"
     objective = won.objective(10)
-    objective.seek(5)
+    objective.set_step(5)
     assert objective.scheduled()["gamma"] == pytest.approx(0.25)
     assert comparison.winner == CrossEntropy()
     assert comparison.objective(3).schedules == {}

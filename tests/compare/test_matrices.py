@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from equipoise.compare.matrices import as_costs, as_noise, as_similarity, lost_similarity
-from equipoise.targets import Matrix, from_groups
+from equipoise.compare.matrices import as_costs, as_noise, as_similarity, costs_from_similarity
+from equipoise.costs import ClassMatrix, from_groups
 
 CLASSES = ("horse", "shark", "whale", "zebra")
 SIMILARITY = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
@@ -59,10 +59,10 @@ def test_classes_that_are_numbers_are_told_from_numbers_by_size(tmp_path):
 
 
 def test_costs_made_from_a_similarity_are_zero_for_being_right():
-    costs = lost_similarity(SIMILARITY)
+    costs = costs_from_similarity(SIMILARITY)
     np.testing.assert_array_equal(costs.diagonal(), 0)
     assert costs[0, 3] == pytest.approx(0.6)
-    np.testing.assert_array_equal(lost_similarity(np.eye(3)), 1 - np.eye(3))
+    np.testing.assert_array_equal(costs_from_similarity(np.eye(3)), 1 - np.eye(3))
 
 
 def test_noise_of_a_rate_is_symmetric_and_its_rows_are_shares():
@@ -167,8 +167,10 @@ FORMS = {
     "sparse tensor": lambda matrix: torch.tensor(matrix).to_sparse(),
     "table": lambda matrix: framed(matrix, (2, 0, 3, 1), (0, 1, 3, 2)),
     "table without names": pd.DataFrame,
-    "named matrix": lambda matrix: Matrix(matrix, "similarity", CLASSES).ordered(sorted(CLASSES)[::-1]),
-    "matrix without names": lambda matrix: Matrix(matrix, "similarity"),
+    "named matrix": lambda matrix: ClassMatrix(matrix, CLASSES, kind="similarity").ordered(
+        sorted(CLASSES)[::-1]
+    ),
+    "matrix without names": lambda matrix: ClassMatrix(matrix, kind="similarity"),
 }
 
 
@@ -202,7 +204,7 @@ def test_labels_that_are_integers_are_matched_by_their_text():
     costs = np.array([[0, 1, 2], [3, 0, 4], [5, 6, 0.0]])
     table = pd.DataFrame(costs, [1, 2, 10], [1, 2, 10]).loc[[10, 1, 2], [2, 10, 1]]
     np.testing.assert_array_equal(as_costs(table, classes), costs)
-    np.testing.assert_array_equal(as_costs(Matrix(costs, "costs", [1, 2, 10]), classes), costs)
+    np.testing.assert_array_equal(as_costs(ClassMatrix(costs, [1, 2, 10], kind="costs"), classes), costs)
     with pytest.raises(ValueError, match="costs must name the classes asked for, got '11'"):
         as_costs(pd.DataFrame(costs, [1, 2, 11], [1, 2, 11]), classes)
 
@@ -211,7 +213,7 @@ def test_numbers_of_classes_are_no_names_unless_classes_are_called_so():
     costs = np.arange(121.0).reshape(11, 11) * (1 - np.eye(11))
     words = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ...
     order = [int(word) for word in words]
-    for given in (pd.DataFrame(costs), Matrix(costs, "costs")):
+    for given in (pd.DataFrame(costs), ClassMatrix(costs, kind="costs")):
         np.testing.assert_array_equal(as_costs(given, words), costs[np.ix_(order, order)])
         np.testing.assert_array_equal(as_costs(given, tuple("abcdefghijk")), costs)
     np.testing.assert_array_equal(as_costs(costs, words), costs)
@@ -235,7 +237,7 @@ def test_the_argument_of_an_error_is_the_one_given():
     with pytest.raises(ValueError, match=r"^worst must be 4 x 4, .* got 2 x 2; class names around it"):
         as_costs([[0, 1], [1, 0]], CLASSES, "worst")
     with pytest.raises(
-        ValueError, match=r"^alike must be of kind 'similarity', got 'costs'; build the Matrix"
+        ValueError, match=r"^alike must be of kind 'similarity', got 'costs'; make it with kind"
     ):
         as_similarity(from_groups("horse, zebra | whale, shark", "costs"), CLASSES, "alike")
     with pytest.raises(ValueError, match=r"^noise must be 4 x 4, .* got one value"):
@@ -301,7 +303,7 @@ def test_odd_names_are_only_names(form, tmp_path):
     names = [ODD[k] for k in order]
     given = pd.DataFrame(costs[np.ix_(order, order)], names, names)
     if form == "matrix":
-        given = Matrix(given, "costs")
+        given = ClassMatrix(given, kind="costs")
     elif form == "file":
         given.to_csv(tmp_path / "c.csv")
         given = tmp_path / "c.csv"

@@ -22,7 +22,7 @@ from equipoise.compare.measures import (
     confusion,
     recall_per_class,
 )
-from equipoise.decisions import ABSTAIN, decide
+from equipoise.costs import ABSTAIN, decide
 
 PROBS = np.array([[0.7, 0.2, 0.1], [0.3, 0.1, 0.6], [0.05, 0.05, 0.9], [0.5, 0.4, 0.1]])
 CALIBRATED = np.array([[0.6, 0.2, 0.2], [0.3, 0.2, 0.5], [0.1, 0.1, 0.8], [0.45, 0.4, 0.15]])
@@ -96,7 +96,7 @@ def test_the_cheapest_decision_costs_least_among_all_decisions_when_probabilitie
     right = measured(COSTS, probs, target)
     decided_by_transposed = Predictions(probs, probs, target, COSTS.T).cheapest
     assert right["decided_cost"] < right["cost"]
-    assert metrics.expected_cost(target, decided_by_transposed, COSTS) > right["cost"]
+    assert metrics.mean_cost(target, decided_by_transposed, COSTS) > right["cost"]
 
 
 ROWS = {"accuracy", "calibrated_nll", "nll", "brier", "cost", "decided_cost"}
@@ -204,19 +204,19 @@ def test_two_classes_are_measured():
 
 def test_severity_without_mistakes_is_nan():
     assert np.isnan(metrics.severity([0, 1], [0, 1], COSTS))
-    assert metrics.expected_cost([0, 1], [0, 1], COSTS) == 0
+    assert metrics.mean_cost([0, 1], [0, 1], COSTS) == 0
 
 
 def test_a_decision_not_taken_is_no_class():
     costs = np.array([[0.0, 1.0], [20.0, 0.0]])
     chosen = decide(np.array([[0.99, 0.01], [0.9, 0.1], [0.2, 0.8]]), costs, abstain=0.5)
     assert chosen.tolist() == [0, ABSTAIN, 1]
-    assert metrics.expected_cost([1, 0, 0], chosen, costs, abstain=0.25) == (20 + 0.25 + 1) / 3
-    for measure in (metrics.expected_cost, metrics.severity):
+    assert metrics.mean_cost([1, 0, 0], chosen, costs, abstain=0.25) == (20 + 0.25 + 1) / 3
+    for measure in (metrics.mean_cost, metrics.severity):
         with pytest.raises(ValueError, match="predicted must be classes, got -1, which is no decision"):
             measure([1, 0, 0], chosen, costs)  # was read as the last class
-    same = metrics.expected_cost([1, 0, 0], [0, 0, 1], costs, abstain=0.25)
-    assert same == metrics.expected_cost([1, 0, 0], [0, 0, 1], costs)
+    same = metrics.mean_cost([1, 0, 0], [0, 0, 1], costs, abstain=0.25)
+    assert same == metrics.mean_cost([1, 0, 0], [0, 0, 1], costs)
 
 
 def test_risk_coverage_reads_the_order_alone_and_shares_ties():
@@ -287,12 +287,12 @@ def test_better_is_where_the_true_probabilities_are(name):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: metrics.expected_cost([0, 1], [0], COSTS), "target and predicted must be (N,) and (N,),"),
+        (lambda: metrics.mean_cost([0, 1], [0], COSTS), "target and predicted must be (N,) and (N,),"),
         (lambda: metrics.severity([], [], COSTS), "target and predicted must be (N,) and (N,), got (0,)"),
-        (lambda: metrics.expected_cost([0], [0], COSTS[:2]), "costs must be (C, C) indexed [true,"),
-        (lambda: metrics.expected_cost([0, -1], [0, 1], COSTS), "target must be in [0, 3) beside costs of 3"),
-        (lambda: metrics.expected_cost([0], [3], COSTS), "predicted must be in [0, 3) beside costs of 3"),
-        (lambda: metrics.expected_cost([0], [3], COSTS, abstain=1), "predicted must be in [0, 3) beside"),
+        (lambda: metrics.mean_cost([0], [0], COSTS[:2]), "costs must be (C, C) indexed [true,"),
+        (lambda: metrics.mean_cost([0, -1], [0, 1], COSTS), "target must be in [0, 3) beside costs of 3"),
+        (lambda: metrics.mean_cost([0], [3], COSTS), "predicted must be in [0, 3) beside costs of 3"),
+        (lambda: metrics.mean_cost([0], [3], COSTS, abstain=1), "predicted must be in [0, 3) beside"),
         (lambda: metrics.severity([0], [-2], COSTS), "classes, got -2; give the place of each class"),
         (lambda: metrics.smallest_probability([0.5, 0.5]), "probabilities must be (N, C), got (2,)"),
         (lambda: metrics.mean_target_probability(PROBS, [0]), "target must be (4,) beside"),

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise import spelling
+from equipoise import parsing
 from equipoise.compare.objectives import Candidate, read_objective
+from equipoise.costs import ClassMatrix
 from equipoise.losses import LOSSES, WEIGHTS
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES
-from equipoise.targets import Matrix
+from support.definitions import settings_of
 
 COUNT = 5000
 
@@ -32,20 +33,20 @@ OPTIONS = words("""
     gamma label_smoothing width low high q alpha beta min_weight epsilon floor costs tree weight steps start
     end num_classes log_zero gama
 """)
-RIGHT = [spelling.spell(loss) for entry in (*LOSSES, *PENALTIES) for loss in entry.at] + [
+RIGHT = [parsing.to_text(loss) for entry in (*LOSSES, *PENALTIES) for loss in settings_of(entry)] + [
     "ExpectedCost(costs) + 0.5 * SimilarityCrossEntropy(similarity)",
     "GammaCrossEntropy(gamma=Linear(0, 0.5))",
     "CrossEntropy() - Cosine(0, 0.1, steps=0.5) * Entropy() / 3",
     "2 * (CrossEntropy() + Linear(0.1, 0.2, 9) * Gini())",
     "Reweighted(TaiLrWeight(gamma=0.1))",
-    "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['ill', 'well']))",
+    "ExpectedCost(ClassMatrix([[0, 1], [1, 0]], ['ill', 'well'], kind='costs'))",
     "HierarchicalCrossEntropy(((0, 1), (2, 3)), alpha=0.5)",
     "Focal(gamma=1) - 1 * CrossEntropy() + 0 * Entropy()",
 ]
 SPACE = {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)} | {
     each.__name__: each for each in WEIGHTS
 }
-SPACE |= {"Matrix": Matrix, "__builtins__": {}}
+SPACE |= {"ClassMatrix": ClassMatrix, "__builtins__": {}}
 LITERALS = words(r"""
     0 1 -1 0.5 .1 2 3 1e-300 1e308 1e400 -1e400 1_000 0x10 0b1 0o7 1j True False None ... '' b'a' 'costs'
     f'{1}' f'{planted(1)}' '\ud800' '\d' 'a\nb' '\x00' [] () {} costs similarity nan inf planted Focal {1}
@@ -141,7 +142,7 @@ def by_python(text: str) -> object:
 
 def fault(text: str) -> str | None:
     """What is wrong with how a text is read; None if nothing is."""
-    for reader in (read, spelling.parse, spelling.parse_schedule):
+    for reader in (read, parsing.from_text, parsing.schedule_from_text):
         try:
             made = reader(text)
         except ValueError as error:
@@ -155,11 +156,11 @@ def fault(text: str) -> str | None:
         try:
             if isinstance(made, Candidate):
                 same = "<" in made.text or read(again := made.text).same(made)
-            elif isinstance(made, spelling.Loss):
-                same = spelling.parse(again := spelling.spell(made)).terms() == made.terms()
+            elif isinstance(made, parsing.Loss):
+                same = parsing.from_text(again := parsing.to_text(made)).terms() == made.terms()
                 same = same and by_python(text) in (made.terms(), None)
             else:
-                same = spelling.parse_schedule(again := spelling.spell(made)) == made
+                same = parsing.schedule_from_text(again := parsing.to_text(made)) == made
         except Exception as error:
             return f"{text[:200]!r} is written as {again}, which raises {error!r:.500}"
         if not same:
@@ -196,11 +197,11 @@ def test_many_of_the_texts_are_right_and_many_are_wrong():
         ("_is_too_large", lambda value: False),
         ("_reason", lambda error: f"no\n{error}"),
         ("_WRONG", {"+": (), "-": (), "*": (), "/": ()}),
-        ("_OPERATORS", spelling._OPERATORS | {ast.Sub: ("-", operator.add)}),
+        ("_OPERATORS", parsing._OPERATORS | {ast.Sub: ("-", operator.add)}),
     ],
 )
 def test_control_a_planted_fault_is_found(monkeypatch, name, value):
-    monkeypatch.setattr(spelling, name, value)
+    monkeypatch.setattr(parsing, name, value)
     assert any(fault(text) is not None for text in texts(1, 600))
 
 

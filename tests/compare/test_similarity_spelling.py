@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from equipoise.compare.matrices import as_costs, as_similarity, looks_transposed
-from equipoise.targets import Matrix
+from equipoise.costs import ClassMatrix
 
 CLASSES = ("horse", "shark", "whale", "zebra")
 GROUPS = "horse, zebra | whale, shark"
@@ -138,13 +138,13 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         ),
         (
             "--objective",
-            "ExpectedCost(Matrix([[0, 1, 2, 2], [1, 0, 2, 2], [2, 2, 0, 1], [2, 2, 1, 0]], 'costs', "
-            "['horse', 'zebra', 'whale', 'shark']))",
+            "ExpectedCost(ClassMatrix([[0, 1, 2, 2], [1, 0, 2, 2], [2, 2, 0, 1], [2, 2, 1, 0]], "
+            "['horse', 'zebra', 'whale', 'shark'], kind='costs'))",
             'objective must have the classes in their order, horse, shark, whale, zebra, got "ExpectedCost(',
         ),
         (
             "--objective",
-            "ExpectedCost(Matrix([[0, 1], [1, 0]], 'costs', ['horse', 'zebra']))",
+            "ExpectedCost(ClassMatrix([[0, 1], [1, 0]], ['horse', 'zebra'], kind='costs'))",
             "costs must name every class once, got none for 'shark'; there is horse, zebra",
         ),
     ],
@@ -198,7 +198,7 @@ def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
         table.to_csv(tmp_path / "c.csv")
         found = looks_transposed("costs", tmp_path / "c.csv", COSTS, CLASSES, counts)
         assert [str(tmp_path / "c.csv") in each for each in found] == [True] * warned
-    for given in (COSTS, COSTS.tolist(), Matrix(COSTS, "costs", CLASSES), GROUPS, "not there"):
+    for given in (COSTS, COSTS.tolist(), ClassMatrix(COSTS, CLASSES, kind="costs"), GROUPS, "not there"):
         assert looks_transposed("costs", given, COSTS, CLASSES, counts) == ()
 
 

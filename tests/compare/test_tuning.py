@@ -11,13 +11,14 @@ import pytest
 from torch import Tensor
 
 from equipoise import Objective
-from equipoise.addresses import get, places
 from equipoise.compare.objectives import Scheduled, read_objective
 from equipoise.compare.tuning import LR, OPTIONS, WEIGHT_DECAY, WIDTHS, choose, draw
 from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, RowLoss
+from equipoise.parameters import parameter_paths, value_at
 from equipoise.penalties import PENALTIES, Entropy
 from equipoise.schedules import Linear, Schedule
 from equipoise.statistics import RowStatistics
+from support.definitions import settings_of
 
 CANDIDATES = (
     "CrossEntropy()",
@@ -56,9 +57,9 @@ def lost(candidate, count=COUNT, classes=10):
     return [made.loss for made, _ in tried(candidate, count, classes)[1:]]
 
 
-def numbers(candidate, address, classes=10, count=COUNT):
-    """The numbers at an address that were drawn, without the first."""
-    return np.array([get(loss, places(loss)[address]) for loss in lost(candidate, count, classes)])
+def numbers(candidate, path, classes=10, count=COUNT):
+    """The numbers at a path that were drawn, without the first."""
+    return np.array([value_at(loss, parameter_paths(loss)[path]) for loss in lost(candidate, count, classes)])
 
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
@@ -125,9 +126,9 @@ OWN = (
 )
 
 
-@pytest.mark.parametrize(("candidate", "address", "low", "high", "log"), OWN)
-def test_a_losss_own_numbers_are_used_from_end_to_end(candidate, address, low, high, log):
-    values = numbers(candidate, address)
+@pytest.mark.parametrize(("candidate", "path", "low", "high", "log"), OWN)
+def test_a_losss_own_numbers_are_used_from_end_to_end(candidate, path, low, high, log):
+    values = numbers(candidate, path)
     scale = (lambda x: np.log(np.abs(x))) if log else np.asarray
     unit = (scale(values) - scale(low)) / (scale(high) - scale(low))
     assert np.sign(values).min() >= np.sign(low) if low < 0 and not log else (values * low > 0).all()
@@ -208,7 +209,7 @@ def test_matrices_stay_the_names_that_they_are():
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
 def test_every_loss_of_the_tables_is_drawn(entry):
-    for loss in entry.at:
+    for loss in settings_of(entry):
         settings = tried(loss, 4)
         assert settings[0][0].loss == loss
         for made, setting in settings:

@@ -15,19 +15,21 @@ from torch.distributed.tensor import DTensor, Placement, Shard
 
 from backend_records import recorded
 from equipoise.kernels import cpu
-from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss, SquaredCDF, explain
-from equipoise.losses.costs import TEST_CLASSES
+from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RankedProbabilityScore, RowLoss, explain
 from equipoise.penalties import PENALTIES, Entropy, Gini, ZLoss
+from support.definitions import TEST_CLASSES, settings_of
 
 EPS = torch.finfo(torch.float64).eps
 THREE = GammaCrossEntropy(0.1) + 0.1 * Entropy() - 0.01 * ZLoss()
-TABLE = [loss for entry in LOSSES + PENALTIES for loss in entry.at] + [THREE]
-ENTRIES = [entry.at[0] for entry in LOSSES + PENALTIES if isinstance(entry.at[0], RowLoss)]
+TABLE = [loss for entry in LOSSES + PENALTIES for loss in settings_of(entry)] + [THREE]
+ENTRIES = [
+    settings_of(entry)[0] for entry in LOSSES + PENALTIES if isinstance(settings_of(entry)[0], RowLoss)
+]
 PAIRS = Random(0).sample(list(permutations(ENTRIES, 2)), 12)
 TRIPLES = Random(0).sample(list(permutations(ENTRIES, 3)), 8)
 SUMS: list[Loss] = [
-    SquaredCDF() + 0.3 * Gini(),
-    Gini() + 0.3 * SquaredCDF(),
+    RankedProbabilityScore() + 0.3 * Gini(),
+    Gini() + 0.3 * RankedProbabilityScore(),
     *(one + 0.3 * two for one, two in PAIRS),
     *(0.5 * one - 0.25 * two + three for one, two, three in TRIPLES),
 ]
@@ -179,7 +181,7 @@ def log_of_backends(mesh: DeviceMesh) -> None:
     logits, target = rows(11)
     parts = share(logits, mesh, [Shard(1)])
     sharded, backend = "the classes are sharded", "cpp" if cpu.available() else "torch"
-    reads_rows = SquaredCDF()  # whose logits are gathered
+    reads_rows = RankedProbabilityScore()  # whose logits are gathered
     with recorded() as records:
         for loss in (THREE, reads_rows):
             loss(parts, target)

@@ -21,11 +21,11 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from equipoise import Objective, distributed, linear, sharded
 from equipoise.distributed import full_tensor, is_dtensor
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, PairwiseCrossEntropy, RowLoss
-from equipoise.losses.costs import ring
 from equipoise.penalties import Balance, Entropy, Gini
 from equipoise.schedules import Linear
 from equipoise.statistics import Rank, RowStatistics
 from equipoise.statistics.states import Sums
+from support.definitions import ring
 
 SOURCES = [Path(str(module.__file__)) for module in (distributed, sharded)]
 MIX = GammaCrossEntropy(0.2) + 0.1 * Entropy()

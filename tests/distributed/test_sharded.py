@@ -11,6 +11,7 @@ import pytest
 import equipoise
 from equipoise.losses import LOSSES, GammaCrossEntropy, RowLoss
 from equipoise.penalties import PENALTIES
+from support.definitions import settings_of
 
 SOURCE = Path(str(equipoise.__file__)).parents[1]
 
@@ -50,7 +51,9 @@ def test_all_cases_on_all_ranks(ranks: int, tmp_path: Path) -> None:
     found = run(ranks, tmp_path)
     for entry in LOSSES + PENALTIES:
         cases = {name.partition(",")[0] for name in found if f": {entry.name}(" in name}
-        assert cases == ({"dense", "fused"} if isinstance(entry.at[0], RowLoss) else {"dense"}), entry.name
+        assert cases == ({"dense", "fused"} if isinstance(settings_of(entry)[0], RowLoss) else {"dense"}), (
+            entry.name
+        )
     assert "planted" in str(found.pop("planted"))  # a case that fails is found
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 

@@ -13,8 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard
 
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, SimilarityCrossEntropy, rows
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import Entropy
+from support.definitions import TEST_CLASSES
 
 MIX = GammaCrossEntropy(0.2) + 0.1 * Entropy()
 NUMBERS = 5  # of its state: base, max_exp, rest_exp, rest_gap and target_logit

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
-pytest.importorskip("networkx", reason="networkx is not installed")
 
 
 def test_the_table_and_the_picture(

@@ -66,7 +66,7 @@ def test_what_is_guaranteed_holds_in_every_step(exploration: ModuleType) -> None
     reached = {name: exploration.bandit(name, 5, 900, 0.1)[0] for name in names}
     smallest, largest = exploration.EXTREMES
     for name in names[:3]:
-        least = exploration.POLICIES[name][0].smallest(exploration.ARMS)
+        least = exploration.POLICIES[name][0].min_prob(exploration.ARMS)
         assert reached[name][smallest].min() >= least * (1 - 1e-6)
         assert reached[name][largest].max() <= 1 / least * (1 + 1e-6)
     assert reached["floor"][smallest].min() >= np.float32(exploration.FLOOR)

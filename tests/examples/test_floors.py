@@ -43,8 +43,8 @@ def test_the_maps_say_what_they_guarantee(floors: ModuleType) -> None:
         for name in GUARANTEED:
             shape, penalty = made[name]
             assert penalty is None
-            assert shape.smallest(actions) == pytest.approx(floors.FLOOR)
-        assert made["Clipped, at f"][0].smallest(actions) < floors.FLOOR  # the control
+            assert shape.min_prob(actions) == pytest.approx(floors.FLOOR)
+        assert made["Clipped, at f"][0].min_prob(actions) < floors.FLOOR  # the control
 
 
 def test_a_task_goes_where_gymnasium_goes(floors: ModuleType) -> None:

@@ -24,7 +24,10 @@ def test_deciding_by_costs_saves_more_than_the_loss(
             decided, likeliest = mean[costs, loss, ordinal.DECIDED], mean[costs, loss, ordinal.LIKELIEST]
             assert decided < at_most * likeliest
         # the likeliest class of the ordinal loss is no substitute
-        assert mean[costs, "SquaredCDF", ordinal.LIKELIEST] > mean[costs, "cross entropy", ordinal.DECIDED]
+        assert (
+            mean[costs, "RankedProbabilityScore", ordinal.LIKELIEST]
+            > mean[costs, "cross entropy", ordinal.DECIDED]
+        )
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 2 * len(ordinal.LOSSES) * 2
     assert {line.count("|") for line in lines} == {7}
@@ -33,7 +36,11 @@ def test_deciding_by_costs_saves_more_than_the_loss(
 
 def test_the_right_costs_are_decided_by(ordinal: ModuleType) -> None:
     found = ordinal.measured("anes96", 0, 3)
-    cost = {(line["costs"], line["taken"]): line["cost"] for line in found if line["loss"] == "SquaredCDF"}
+    cost = {
+        (line["costs"], line["taken"]): line["cost"]
+        for line in found
+        if line["loss"] == "RankedProbabilityScore"
+    }
     assert cost["absolute", ordinal.DECIDED] <= cost["squared", ordinal.DECIDED]  # a square is no smaller
     assert found == ordinal.measured("anes96", 0, 3) != ordinal.measured("anes96", 1, 3)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
 pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
-from equipoise.distributions import Categorical
+from equipoise.distributions import MapCategorical
 from equipoise.integrations.stable_baselines3 import MapActorCriticPolicy, MapMultiInputActorCriticPolicy
 from equipoise.maps import Clipped, ClippedLogits, Floored, Map, Projected, Softmax
 from masked_actions import (
@@ -246,5 +246,7 @@ def test_masks_of_any_dtype_and_form(dtype: Any) -> None:
 
 def test_a_large_negative_number_is_no_mask() -> None:
     logits = torch.tensor([[0.0, 1.0, -1e8]])
-    assert Categorical(logits, Floored(FLOOR)).probs[0, 2] >= FLOOR * (1 - 1e-6)
-    assert Categorical(logits.masked_fill(logits < -1e7, -torch.inf), Floored(FLOOR)).probs[0, 2] == 0
+    assert MapCategorical(Floored(FLOOR), logits=logits).probs[0, 2] >= FLOOR * (1 - 1e-6)
+    assert (
+        MapCategorical(Floored(FLOOR), logits=logits.masked_fill(logits < -1e7, -torch.inf)).probs[0, 2] == 0
+    )

@@ -23,8 +23,8 @@ from sklearn.utils.estimator_checks import (
 )
 
 from equipoise.calibration import fit
+from equipoise.costs import ClassMatrix
 from equipoise.integrations.sklearn import NoisyCalibratedClassifier
-from equipoise.targets import Matrix
 
 NAMES = np.array(["cat", "dog", "eel"])
 
@@ -108,7 +108,7 @@ def test_noise_may_be_given(data: Any) -> None:
     shares = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
     plain = NoisyCalibratedClassifier(noise=shares).fit(rows, labels)
     turned = [2, 0, 1]
-    named = Matrix(shares[np.ix_(turned, turned)], "similarity", NAMES[turned].tolist())
+    named = ClassMatrix(shares[np.ix_(turned, turned)], NAMES[turned].tolist(), kind="similarity")
     by_name = NoisyCalibratedClassifier(noise=named).fit(rows, labels)
     np.testing.assert_allclose(by_name.predict_proba(rows), plain.predict_proba(rows), rtol=1e-12)
     wrong = NoisyCalibratedClassifier(noise=shares[np.ix_(turned, turned)]).fit(rows, labels)

@@ -21,6 +21,7 @@ from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowL
 from equipoise.penalties import PENALTIES, Entropy
 from equipoise.schedules import Linear
 from equipoise.statistics import RowStatistics
+from support.definitions import settings_of
 
 LOSS = GammaCrossEntropy(0.1) - 0.05 * Entropy()
 RANKS, MICRO = 2, 2
@@ -237,7 +238,11 @@ def test_autocast_changes_no_loss(dtype: torch.dtype, monkeypatch: pytest.Monkey
     def same(loss: Loss) -> bool:
         return all(map(torch.equal, in_autocast(loss, dtype, True), in_autocast(loss, dtype, False)))
 
-    settings = [loss for entry in LOSSES + PENALTIES for loss in (*entry.at, entry.at[0] + Entropy())]
+    settings = [
+        loss
+        for entry in LOSSES + PENALTIES
+        for loss in (*settings_of(entry), settings_of(entry)[0] + Entropy())
+    ]
     settings.append(Multiplied())
     assert [loss for loss in settings if not same(loss)] == []
     monkeypatch.setattr("equipoise.losses.base.no_autocast", lambda device: nullcontext())

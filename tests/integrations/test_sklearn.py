@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from support.definitions import settings_of
+
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -21,7 +23,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from equipoise import Objective
-from equipoise.decisions import decide
+from equipoise.costs import ClassMatrix, decide
 from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import (
     LOSSES,
@@ -32,7 +34,6 @@ from equipoise.losses import (
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import Linear
-from equipoise.targets import Matrix
 from sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
@@ -63,7 +64,7 @@ def test_the_checks_can_fail() -> None:
 def test_any_objective_trains(entry: Any, data: Any) -> None:
     rows, labels = data
     labels = np.arange(len(labels)) % 8  # as many classes as the matrices of the tables have
-    loss = entry.at[0]
+    loss = settings_of(entry)[0]
     model = quick(CrossEntropy() + 0.1 * loss, max_iter=2).fit(rows, labels)
     probs = model.predict_proba(rows)
     np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-12)
@@ -221,7 +222,7 @@ def test_weights_count_with_schedules_and_penalties_on_the_batch(data: Any) -> N
 
 
 def test_a_schedule_steps_with_the_batches(data: Any) -> None:
-    schedules = {"gamma": Linear(0.0, 0.5, steps=60), "Entropy": "Constant(-0.1)"}
+    schedules = {"gamma": Linear(0.0, 0.5, steps=60), "Entropy": "Linear(-0.1, -0.1, 1)"}
     model = quick("GammaCrossEntropy() + Entropy()", schedules=schedules, batch_size=30).fit(*data)
     assert model.objective_.steps == 15 * 3
     assert model.objective_.scheduled() == {"gamma": 0.375, "Entropy": -0.1}
@@ -238,7 +239,7 @@ def test_a_linear_model_and_two_classes(data: Any) -> None:
 
 
 FLAT = [[0, 1], [1, 0]]
-ALIKE = Matrix(np.eye(3), "similarity", NAMES)
+ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
 
 
 @pytest.mark.parametrize(
@@ -275,9 +276,9 @@ ALIKE = Matrix(np.eye(3), "similarity", NAMES)
         ),
         ({"costs": -COSTS}, ValueError, "if it holds gains, pass its negative"),
         ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
-        ({"costs": ALIKE}, ValueError, "costs must be of kind 'costs', got Matrix(similarity of 3"),
+        ({"costs": ALIKE}, ValueError, "costs must be of kind 'costs', got ClassMatrix(similarity of 3"),
         (
-            {"costs": Matrix(FLAT, "costs")},
+            {"costs": ClassMatrix(FLAT, kind="costs")},
             ValueError,
             "costs must name every class once, got none for 'cat'",
         ),
@@ -334,7 +335,7 @@ def test_a_similarity_is_read_as_it_is(data: Any) -> None:
         quick(loss, max_iter=100).fit(rows, labels).predict_proba(rows)[labels == "cat"][:, 1].mean()
         for loss in (None, SimilarityCrossEntropy(alike))
     )
-    assert soft > 0.25 > 0.1 > plain  # the mixture that was learnt: `targets.unmix` is left to the user
+    assert soft > 0.25 > 0.1 > plain  # the mixture that was learnt: `costs.unmix` is left to the user
 
 
 def test_a_model_that_has_diverged_predicts_no_class(data: Any) -> None:

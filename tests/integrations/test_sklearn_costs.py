@@ -9,12 +9,12 @@ import torch
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.model_selection import KFold, cross_val_predict
 
+from equipoise.costs import ClassMatrix
 from equipoise.losses import (
     CrossEntropy,
     ExpectedCost,
     SimilarityCrossEntropy,
 )
-from equipoise.targets import Matrix
 from sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
@@ -39,7 +39,7 @@ def test_costs_decide(data: Any) -> None:
     turned = [2, 0, 1]
     there = COSTS[np.ix_(turned, turned)]
     frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
-    for named in (Matrix(there, "costs", NAMES[turned]), frame, frame[["dog", "eel", "cat"]]):
+    for named in (ClassMatrix(there, NAMES[turned], kind="costs"), frame, frame[["dog", "eel", "cat"]]):
         assert np.array_equal(quick(costs=named).fit(rows, labels).predict(rows), found)
 
 
@@ -48,7 +48,7 @@ def named_costs() -> list[Any]:
     turned = [2, 0, 1]
     there = COSTS[np.ix_(turned, turned)]
     frame = pandas.DataFrame(there, index=NAMES[turned], columns=NAMES[turned])
-    matrix = Matrix(there, "costs", NAMES[turned])
+    matrix = ClassMatrix(there, NAMES[turned], kind="costs")
     return [matrix, frame, frame[["dog", "eel", "cat"]], ExpectedCost(matrix).costs]
 
 
@@ -81,9 +81,9 @@ def test_folds_by_class_cross_validate(names: str, data: Any) -> None:
     rows, labels = data
     order = np.argsort(labels, kind="stable")  # the middle fold holds every dog
     rows, labels = rows[order], labels[order]
-    named: Any = Matrix(COSTS, "costs", NAMES)
+    named: Any = ClassMatrix(COSTS, NAMES, kind="costs")
     if names == "integers":
-        labels, named = np.searchsorted(NAMES, labels), Matrix(COSTS, "costs")
+        labels, named = np.searchsorted(NAMES, labels), ClassMatrix(COSTS, kind="costs")
     for model in (quick(costs=named), quick(CrossEntropy() + ExpectedCost(named))):
         if names == "integers" and model.costs is None:
             continue  # a matrix with numbers for names says nothing in a loss
@@ -100,16 +100,20 @@ def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(da
         assert np.array_equal(model.predict_proba(rows), by_number)
         text = quick(repr(model.objective)).fit(rows, labels)
         assert np.array_equal(text.predict_proba(rows), by_number)
-        wrong = quick(CrossEntropy() + ExpectedCost(np.asarray(Matrix(named, "costs")))).fit(rows, labels)
+        wrong = quick(CrossEntropy() + ExpectedCost(np.asarray(ClassMatrix(named, kind="costs")))).fit(
+            rows, labels
+        )
         assert not np.array_equal(wrong.predict_proba(rows), by_number)  # the control: without names
-    others = ExpectedCost(Matrix(COSTS, "costs", ["cat", "dog", "fish"]))
+    others = ExpectedCost(ClassMatrix(COSTS, ["cat", "dog", "fish"], kind="costs"))
     with pytest.raises(
         ValueError, match="costs must name every class once, got none for 'eel'; there is cat, dog"
     ):
         quick(others).fit(rows, labels)
     with pytest.raises(ValueError, match="costs must name every class once, got none for '0'"):
-        quick(ExpectedCost(Matrix(COSTS, "costs", NAMES))).fit(rows, np.searchsorted(NAMES, labels))
-    alike = SimilarityCrossEntropy(Matrix([[0.9, 0.1, 0], [0.1, 0.9, 0], [0, 0, 1]], "similarity", NAMES))
+        quick(ExpectedCost(ClassMatrix(COSTS, NAMES, kind="costs"))).fit(rows, np.searchsorted(NAMES, labels))
+    alike = SimilarityCrossEntropy(
+        ClassMatrix([[0.9, 0.1, 0], [0.1, 0.9, 0], [0, 0, 1]], NAMES, kind="similarity")
+    )
     quick(alike).fit(rows[labels != "eel"], labels[labels != "eel"])
     with pytest.raises(
         ValueError, match=r"similarity must give no share to a class that is left out, got 0\.1"

@@ -40,7 +40,7 @@ CHANGES: list[dict[str, Any]] = [
     {"objective__gamma": 0.9},
     {"objective": "Focal()"},
     {"objective": Focal() + 0.1 * Balance()},
-    {"schedules": {"gamma": "Constant(0.9)"}},
+    {"schedules": {"gamma": "Linear(0.9, 0.9, 1)"}},
     {"schedules": {"gamma": Linear(0.0, 0.9, steps=5)}},
     {"learning_rate_init": 0.1},
     {"batch_size": 30},
@@ -68,7 +68,7 @@ def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, da
     for given in ({}, change):
         now = quick(**plain).set_params(**given)
         loss = Objective.from_config(now.objective, schedules=now.schedules)
-        loss.seek(objective.steps)
+        loss.set_step(objective.steps)
         objective = loss
         for group in optimizer.param_groups:
             group["lr"] = now.learning_rate_init
@@ -92,7 +92,7 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
     for _ in range(3):
         model.partial_fit(rows, labels, classes=NAMES)
     model.set_params(
-        costs=COSTS, schedules={"gamma": Linear(0, 1.0, steps=10), "min_weight": "Constant(0.1)"}
+        costs=COSTS, schedules={"gamma": Linear(0, 1.0, steps=10), "min_weight": "Linear(0.1, 0.1, 1)"}
     )
     model.partial_fit(rows, labels)
     assert model.objective_.steps == 4
@@ -133,7 +133,7 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
         ({"objective": Focal}, TypeError, "objective must be a loss of equipoise or its text, got <class"),
-        ({"schedules": {"q": "Constant(1)"}}, ValueError, "schedules['q'] must name a value of"),
+        ({"schedules": {"q": "Linear(1, 1, 1)"}}, ValueError, "schedules['q'] must name a value of"),
         ({"costs": [[0, 1], [1, 0]]}, ValueError, "costs[true, predicted] must have a row and a column for"),
         ({"class_weight": "balanced"}, ValueError, "class_weight must be a dict or None in partial_fit"),
     ],

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 
-from equipoise import Objective, decisions, maps
+from equipoise import Objective, costs, maps
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Balance, Entropy
 from equipoise.schedules import Linear
@@ -86,8 +86,8 @@ def test_a_map_makes_the_probabilities(made: maps.Map, data: Any) -> None:
     probs = net.predict_proba(rows)
     np.testing.assert_array_equal(probs, made.probs(logits(net, rows)).numpy())
     np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
-    assert probs.min() >= made.smallest(3) * (1 - 1e-6)
-    assert decisions.decide(probs, COSTS).shape == (90,)
+    assert probs.min() >= made.min_prob(3) * (1 - 1e-6)
+    assert costs.decide(probs, COSTS).shape == (90,)
     for again in (pickle.loads(pickle.dumps(net)), clone(net).fit(rows, labels)):
         assert abs(again.predict_proba(rows).sum(1) - 1).max() < 1e-5
     assert np.array_equal(pickle.loads(pickle.dumps(net)).predict_proba(rows), probs)

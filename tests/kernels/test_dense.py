@@ -11,9 +11,9 @@ from torch import Tensor
 
 from equipoise.kernels import cpu, dense
 from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowLoss, SimilarityCrossEntropy
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from row_samples import NAMED_ROW_LOSSES, SUMS, hard_rows
+from support.definitions import TEST_CLASSES, settings_of
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 
@@ -168,7 +168,7 @@ def test_the_kernel_ran() -> None:
     missing = [
         loss
         for entry in LOSSES + PENALTIES
-        for loss in entry.at
+        for loss in settings_of(entry)
         if isinstance(loss, RowLoss) and dense.prepared(loss, C, F64).compiled is None
     ]
     assert all(dense.prepared(loss, C, F64).trace.reads_full_logits for loss in missing)

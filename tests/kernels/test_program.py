@@ -57,7 +57,7 @@ class TestOptions:
         logits, target = torch.randn(6, 5) * 3, torch.arange(6) % 5
         dense.forget()
         for step in (0, 3, 7, 10):
-            objective.seek(step)
+            objective.set_step(step)
             value = objective.scheduled()[name]
             expected = at(value) if at else CrossEntropy() + 0.5 * LogitRange(width=value)
             torch.testing.assert_close(objective(logits, target), expected(logits, target))

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, SquaredCDF
+from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange
 from linear_cases import BOTH_WAYS
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.bmm}
 
-LOSSES = GammaCrossEntropy(1e-3), CrossEntropy(0.1), LogitRange(width=1.0), SquaredCDF()
+LOSSES = GammaCrossEntropy(1e-3), CrossEntropy(0.1), LogitRange(width=1.0), RankedProbabilityScore()
 
 
 class Beside(TorchDispatchMode):

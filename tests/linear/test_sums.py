@@ -6,11 +6,14 @@ import random
 import pytest
 import torch
 
-from equipoise.losses import LOSSES, Brier, Loss, RowLoss, SquaredCDF
+from equipoise.losses import LOSSES, Brier, Loss, RankedProbabilityScore, RowLoss
 from equipoise.penalties import PENALTIES, Gini
 from linear_cases import BOTH_WAYS, case, same
+from support.definitions import settings_of
 
-ENTRIES = [entry.at[0] for entry in LOSSES + PENALTIES if isinstance(entry.at[0], RowLoss)]
+ENTRIES = [
+    settings_of(entry)[0] for entry in LOSSES + PENALTIES if isinstance(settings_of(entry)[0], RowLoss)
+]
 
 
 def check(loss: Loss, *, soft: bool) -> None:
@@ -41,12 +44,12 @@ def test_sums_of_three_and_soft_targets() -> None:
 
 
 def test_the_page_of_sums() -> None:
-    check(SquaredCDF() + 0.3 * Gini(), soft=False)
-    check(Gini() + 0.3 * SquaredCDF() + Brier(), soft=False)
+    check(RankedProbabilityScore() + 0.3 * Gini(), soft=False)
+    check(Gini() + 0.3 * RankedProbabilityScore() + Brier(), soft=False)
 
 
 def test_a_sum_that_is_another_is_found() -> None:
     c = case(5)
-    ours = (SquaredCDF() + 0.3 * Gini()).linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    ours = (RankedProbabilityScore() + 0.3 * Gini()).linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
     with pytest.raises(AssertionError):
-        same(c, ours, (SquaredCDF() + 0.301 * Gini())(c.logits(), c.target), rounds=4096)
+        same(c, ours, (RankedProbabilityScore() + 0.301 * Gini())(c.logits(), c.target), rounds=4096)

@@ -14,10 +14,10 @@ from equipoise import linear
 from equipoise.kernels import cpu
 from equipoise.kernels.differentiable import DifferentiableBlock
 from equipoise.linear import buffers, head, plan
-from equipoise.losses import CrossEntropy, Loss, SquaredCDF
-from equipoise.losses.costs import TEST_CLASSES
+from equipoise.losses import CrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange, ZLoss
 from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
+from support.definitions import TEST_CLASSES
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
         ).sum()
     )
     assert held <= max(256 * 20, 8 * v) < n * v / 8
-    of_rows = SquaredCDF()
+    of_rows = RankedProbabilityScore()
     held = largest(
         lambda: of_rows.linear(
             c.hidden,
@@ -173,7 +173,7 @@ def test_a_plan_says_what_will_be_done() -> None:
 
 def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     c = case()
-    of_rows, options = SquaredCDF(), (c.hidden, c.weight, c.target)
+    of_rows, options = RankedProbabilityScore(), (c.hidden, c.weight, c.target)
     monkeypatch.setattr(cpu, "available", lambda: True)
     for backend, taken in (("auto", "cpp"), ("cpp", "cpp"), ("torch", "torch")):
         plan = linear.explain(THREE, *options, backend=backend)
@@ -280,7 +280,11 @@ def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
-    for loss, dtype in ((THREE, torch.float64), (THREE, torch.bfloat16), (SquaredCDF(), torch.float64)):
+    for loss, dtype in (
+        (THREE, torch.float64),
+        (THREE, torch.bfloat16),
+        (RankedProbabilityScore(), torch.float64),
+    ):
         for reduction in ("mean", "none"):
             c = case(40, dtype=dtype)
             options: dict[str, Any] = {"reduction": reduction, "block_bytes": 8 * 8 * TEST_CLASSES}
@@ -338,7 +342,7 @@ def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("_shared")
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
-@pytest.mark.parametrize("loss", [THREE, SquaredCDF()])
+@pytest.mark.parametrize("loss", [THREE, RankedProbabilityScore()])
 @pytest.mark.parametrize("bias", [True, False])
 def test_shared_out_classes_change_nothing(
     loss: Loss, reduction: str, grad: str, bias: bool, monkeypatch: pytest.MonkeyPatch

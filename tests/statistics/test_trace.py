@@ -19,7 +19,6 @@ from equipoise.losses import (
     Loss,
     RowLoss,
 )
-from equipoise.losses.costs import TEST_CLASSES
 from equipoise.penalties import PENALTIES, Entropy, ZLoss
 from equipoise.statistics import LogOdds, Rank, RowStatistics
 from equipoise.statistics.record import Operand, Program
@@ -27,6 +26,7 @@ from equipoise.statistics.reference import partial, row_statistics
 from equipoise.statistics.states import SoftTargets, StateName
 from equipoise.statistics.trace import trace
 from row_samples import NAMED_ROW_LOSSES, Written, hard_rows, odds_with
+from support.definitions import TEST_CLASSES, settings_of
 
 F64 = torch.float64
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -108,7 +108,7 @@ def test_a_program_computes_what_the_loss_does(loss: Loss, weighted: bool) -> No
 
 
 def test_nearly_all_of_the_table_is_recorded() -> None:
-    named = [loss for entry in LOSSES + PENALTIES for loss in entry.at if isinstance(loss, RowLoss)]
+    named = [loss for entry in LOSSES + PENALTIES for loss in settings_of(entry) if isinstance(loss, RowLoss)]
     missing = [loss for loss in named if trace(loss, TEST_CLASSES, F64).program is None]
     assert all(trace(loss, TEST_CLASSES, F64).reads_full_logits for loss in missing)
     assert len(missing) < len(named) / 5

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise._checks import check_number
 from equipoise.calibration.interval import share_interval
 from equipoise.calibration.likelihood import Array, Channel, Floats, Symmetric
 from equipoise.calibration.solve import FLAT, LOG_TEMPERATURE, Prior, arrays, as_array, share, shares, solve
-from equipoise.losses.options import check_number
+from equipoise.costs import ClassMatrix
 from equipoise.maps import Softmax
 from equipoise.maps.base import Map
-from equipoise.targets import Matrix
 
 Values = TypeVar("Values", Tensor, Array)
 FEW = 100  # rows below which the notes say how little is known
@@ -61,7 +61,7 @@ class Calibration:
     noise: float
     noise_interval: tuple[float, float] | None
     num_classes: int
-    transition: Matrix | None = None
+    transition: ClassMatrix | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -282,7 +282,7 @@ def _likelihood(logits: Floats, target: Array, weight: Floats, matrix: Floats | 
     return Symmetric(*part) if matrix is None else Channel(*part, matrix)
 
 
-def _noise(noise: Any, classes: int) -> tuple[float | None, Matrix | None]:
+def _noise(noise: Any, classes: int) -> tuple[float | None, ClassMatrix | None]:
     """Return a known rate or a transition matrix."""
     if isinstance(noise, str):
         if noise != "fit":
@@ -293,12 +293,13 @@ def _noise(noise: Any, classes: int) -> tuple[float | None, Matrix | None]:
     if noise is None or isinstance(noise, bool):
         raise TypeError(f"noise must be 'fit', a rate or a matrix, got {noise!r}; 0 is no noise")
     try:
-        matrix = noise if isinstance(noise, Matrix) else Matrix(noise, "similarity")
+        matrix = noise if isinstance(noise, ClassMatrix) else ClassMatrix(noise, kind="similarity")
     except ValueError as error:
         raise ValueError(f"noise must be a transition matrix [true, observed]: {error}") from error
     if matrix.kind != "similarity" or len(matrix) != classes:
         raise ValueError(
-            f"noise must be a transition matrix [true, observed] of {classes} classes, got {matrix!r}; "
+            f"noise must be a transition matrix [true, observed] of {classes} classes, got one of "
+            f"kind {matrix.kind!r} for {len(matrix)} classes; "
             "its rows sum to 1"
         )
     return None, matrix

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pandas.util import hash_pandas_object
 
 from equipoise.compare.store import digest
-from equipoise.targets.files import NUMBER
+from equipoise.costs.io import NUMBER
 
 __all__ = ["Dataset", "UNKNOWN", "decimal"]
 

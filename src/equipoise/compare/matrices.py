@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equipoise.compare.early import flip_share, require_matrix, suffix_of
-from equipoise.targets import Matrix, from_groups, read
-from equipoise.targets.files import corner_is_predicted, matrix_cells, number
-from equipoise.targets.matrix import Kind, labelled
+from equipoise.costs import ClassMatrix, from_groups, read
+from equipoise.costs.io import corner_is_predicted, matrix_cells, number
+from equipoise.costs.matrix import Kind, labelled
 
-__all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "lost_similarity"]
+__all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "costs_from_similarity"]
 
 Floats = NDArray[np.float64]
 # Of the largest cost: differences below 1e-12 count as rounding, and squares overflow in float32
@@ -48,7 +48,7 @@ def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
     return as_similarity(np.where(np.eye(len(classes)), 1 - rate, others), classes, "noise")
 
 
-def lost_similarity(similarity: Floats) -> Floats:
+def costs_from_similarity(similarity: Floats) -> Floats:
     """Return the costs of a similarity: how much less alike the predicted class is than the true one."""
     return similarity.diagonal()[:, None] - similarity
 
@@ -96,10 +96,10 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
         text = str(given)
         at = f" in {text}" if suffix_of(given) and text.isprintable() else f" in {text!r}"
         given = _from_text(os.fspath(given), kind, name, count)
-    if isinstance(given, Matrix) and given.kind != kind:
-        raise ValueError(f"{name} must be of kind {kind!r}, got {given.kind!r}; build the Matrix as {kind}")
+    if isinstance(given, ClassMatrix) and given.kind != kind:
+        raise ValueError(f"{name} must be of kind {kind!r}, got {given.kind!r}; make it with kind={kind!r}")
     try:
-        named = isinstance(given, Matrix | pd.DataFrame)
+        named = isinstance(given, ClassMatrix | pd.DataFrame)
         values, names = labelled(given, kind) if named else (given, None)
         values = _numbers(values, kind)
         if names is None:
@@ -113,7 +113,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
                     "names around it are allowed"
                 )
         with np.errstate(over="ignore"):
-            return np.array(Matrix(values, kind, names).ordered(classes)), at
+            return np.array(ClassMatrix(values, names, kind=kind).ordered(classes)), at
     except ValueError as error:
         rule, _, way = " ".join(str(error).split()).partition("; ")
         rule = rule.replace(kind, name, 1) if rule.startswith(kind) else f"{name}: {rule}"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from equipoise.decisions import decide
+from equipoise.costs import decide
 from equipoise.metrics import area_under_risk_coverage, severity
 
 __all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error", "confusion"]

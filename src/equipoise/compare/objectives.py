@@ -10,12 +10,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise import addresses, losses, penalties, schedules, spelling, targets
+from equipoise import costs, losses, parameters, parsing, penalties, schedules
 from equipoise.losses import LOSSES, WEIGHTS, Loss, Reweighted, Sum
-from equipoise.losses.costs import ClassMatrix
+from equipoise.losses.cost_sensitive import ClassMatrix
 from equipoise.objective import Objective
 from equipoise.penalties import PENALTIES
-from equipoise.schedules import SCHEDULES, Constant, Cosine, Linear, Schedule
+from equipoise.schedules import SCHEDULES, Cosine, Linear, Schedule
 
 __all__ = ["Candidate", "Scheduled", "candidate_of", "read_objective"]
 
@@ -110,11 +110,13 @@ class Candidate:
     @property
     def loss(self) -> Loss:
         """The loss, its scheduled numbers at their start."""
-        return addresses.put(self.marked, {place: float(each) for place, each in self._scheduled().values()})
+        return parameters.replace(
+            self.marked, {place: float(each) for place, each in self._scheduled().values()}
+        )
 
     @property
     def schedules(self) -> dict[str, Scheduled]:
-        """The scheduled numbers by their addresses."""
+        """The scheduled numbers by their paths."""
         return {key: each for key, (_, each) in self._scheduled().items()}
 
     @property
@@ -155,11 +157,11 @@ class Candidate:
         times, own = self.schedules, self._own_classes()
         text = _written(self.loss, self.matrices, longest=None)
         words = {type(each.schedule).__name__ for each in times.values()}
-        words |= set() if own else set(spelling.names(text))
+        words |= set() if own else set(parsing.names(text))
         used = [name for name in self.matrices if name in words]
         lines = ["import numpy as np", "import torch", ""] if used else []
         lines += ["from equipoise import Objective"] if times else []
-        for module in (losses, penalties, schedules, targets):
+        for module in (losses, penalties, schedules, costs):
             if imported := sorted(words.intersection(module.__all__)):
                 lines.append(f"from {module.__name__} import {', '.join(imported)}")
         lines += ["", *(f"{name} = torch.from_numpy(np.load({matrices[name]!r}))" for name in used)]
@@ -172,10 +174,10 @@ class Candidate:
         lines += ["})", "objective(logits, target)", "objective.step()  # after each step of the optimiser"]
         return "\n".join(lines)
 
-    def _scheduled(self) -> dict[str, tuple[addresses.Place, Scheduled]]:
-        """The place of each scheduled number, by its shortest address."""
-        shortest = {place: key for key, place in addresses.places(self.marked).items()}
-        found = {key: (place, addresses.get(self.marked, place)) for place, key in shortest.items()}
+    def _scheduled(self) -> dict[str, tuple[parameters.Place, Scheduled]]:
+        """The place of each scheduled number, by its shortest path."""
+        shortest = {place: key for key, place in parameters.parameter_paths(self.marked).items()}
+        found = {key: (place, parameters.value_at(self.marked, place)) for place, key in shortest.items()}
         return {key: each for key, each in found.items() if isinstance(each[1], Scheduled)}
 
     def _own_classes(self) -> set[type]:
@@ -202,7 +204,7 @@ def read_objective(
     """
     made: list[Scheduled] = []
     if isinstance(given, str):
-        text = spelling.normalise(given)
+        text = parsing.normalize(given)
         name = name or (text if len(text) <= _LONGEST_NAME else None)
         marked = _parsed(given, matrices, made)
     elif isinstance(given, Objective):
@@ -218,13 +220,13 @@ def read_objective(
         if sum(each is other for other in found) != 1:
             raise ValueError(
                 "a schedule must be one number of the objective but for a factor, got "
-                f"{spelling.short(repr(each))} in {spelling.short(str(given))}; give that number a schedule "
+                f"{parsing.short(repr(each))} in {parsing.short(str(given))}; give that number a schedule "
                 "with its own values at start and end"
             )
     try:
         candidate.objective(1)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{spelling.short(candidate.name)}: {error}") from error
+        raise ValueError(f"{parsing.short(candidate.name)}: {error}") from error
     return candidate
 
 
@@ -253,13 +255,12 @@ def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Schedule
             )
         return note(kind(start, end, steps))
 
-    lacking = [each for each in spelling.names(text) if each in MATRICES and each not in matrices]
+    lacking = [each for each in parsing.names(text) if each in MATRICES and each not in matrices]
     if lacking:
-        said = spelling.short(text)
+        said = parsing.short(text)
         raise ValueError(f"objectives must name matrices that are given, got {said}; give {lacking[0]}")
     makers = {kind.__name__: partial(line, kind) for kind in (Linear, Cosine)}
-    constant: dict[str, Any] = {"Constant": lambda value: note(Constant(value))}
-    return spelling.parse(text, {**dict.fromkeys(MATRICES), **matrices}, makers=makers | constant)
+    return parsing.from_text(text, {**dict.fromkeys(MATRICES), **matrices}, makers=makers)
 
 
 def _marked(given: Objective) -> Loss:
@@ -273,7 +274,9 @@ def _marked(given: Objective) -> Loss:
                 "class_weight and sample_weight weigh classes and rows for all objectives alike"
             )
     times = {key: Scheduled(each, None) for key, each in given.schedules.items()}
-    return addresses.put(given.loss, {addresses.find(given.loss, key, key): times[key] for key in times})
+    return parameters.replace(
+        given.loss, {parameters.resolve(given.loss, key, key): times[key] for key in times}
+    )
 
 
 def _no_objective(given: object) -> str:
@@ -304,11 +307,11 @@ def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | Non
                 nested = isinstance(value, ClassMatrix) or is_dataclass(value)
                 given.append(write(value) if nested else f"{field.name}={write(value)}")
         return f"{type(made).__name__}({', '.join(given)})"
-    if isinstance(made, ClassMatrix) and made.classes is None:
+    if isinstance(made, ClassMatrix) and not made.is_named:
         for name, each in matrices.items():
             if np.array_equal(each, made.array):
                 return name
-    said = _one_line(made)
+    said = _one_line(made.array.tolist() if isinstance(made, ClassMatrix) and not made.is_named else made)
     if longest is None or len(said) <= longest or not isinstance(made, ClassMatrix | tuple):
         return said
     return f"<{len(made)} rows, {hashlib.sha256(said.encode()).hexdigest()[:12]}>"

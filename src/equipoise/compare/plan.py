@@ -15,7 +15,13 @@ import equipoise
 from equipoise.compare.checks import warn_of_parts
 from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.dataset import Dataset
-from equipoise.compare.matrices import as_costs, as_noise, as_similarity, looks_transposed, lost_similarity
+from equipoise.compare.matrices import (
+    as_costs,
+    as_noise,
+    as_similarity,
+    costs_from_similarity,
+    looks_transposed,
+)
 from equipoise.compare.measures import MEASURES, Measure
 from equipoise.compare.networks import require_memory, try_network
 from equipoise.compare.objectives import Candidate, read_objective
@@ -25,7 +31,7 @@ from equipoise.compare.splits import splits
 from equipoise.compare.store import Store, digest
 from equipoise.compare.trial import Conditions, Unit, for_trees, run_beside, run_unit
 from equipoise.compare.tuning import draw
-from equipoise.losses.costs import in_order
+from equipoise.losses.cost_sensitive import in_order
 from equipoise.training import separable
 
 __all__ = ["BASELINE", "Plan", "prepare", "shared_key", "units_of"]
@@ -140,7 +146,9 @@ def prepare(
     costs_from = next(iter(matrices), None)
     weighed = None
     if costs_from is not None:
-        weighed = matrices["costs"] if costs_from == "costs" else lost_similarity(matrices["similarity"])
+        weighed = (
+            matrices["costs"] if costs_from == "costs" else costs_from_similarity(matrices["similarity"])
+        )
     parts = splits(dataset, settings.folds, settings.repeats, settings.random_state)
     conditions = Conditions(dataset, parts, settings, as_noise(noise, classes), weighed)
     try_network(settings, dataset, parts[0].train)

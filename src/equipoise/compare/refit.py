@@ -18,7 +18,7 @@ from equipoise.compare.results import Result
 from equipoise.compare.splits import splits
 from equipoise.compare.trial import options, row_weight
 from equipoise.compare.verdict import Verdict
-from equipoise.decisions import decide
+from equipoise.costs import decide
 from equipoise.training import Alone, Rows, predict, train
 
 __all__ = ["Refitted", "refit"]

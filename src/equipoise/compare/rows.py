@@ -17,8 +17,8 @@ from pandas.api.types import infer_dtype
 from equipoise.compare.checks import alike, warn_of_columns, warn_of_dates
 from equipoise.compare.dataset import UNKNOWN, Dataset, decimal
 from equipoise.compare.refusal import printable, refusal
-from equipoise.spelling import nearest
-from equipoise.targets.files import NUMBER
+from equipoise.costs.io import NUMBER
+from equipoise.parsing import nearest
 
 __all__ = [
     "ARRAYS",

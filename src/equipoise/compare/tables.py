@@ -14,8 +14,8 @@ from equipoise.compare.dataset import Dataset
 from equipoise.compare.paths import kind
 from equipoise.compare.refusal import printable, refusal
 from equipoise.compare.rows import FILES, MISSING, NPZ, Rows, build, converted
+from equipoise.costs.io import NUMBER, SEPARATORS, read_cells
 from equipoise.naming import nearest
-from equipoise.targets.files import NUMBER, SEPARATORS, read_cells
 
 __all__ = ["read_arrays", "read_tables"]
 

@@ -149,9 +149,9 @@ class ConfidenceMonitor(_Hooks):
         self._looking = trainer._logger_connector.should_update_logs
         if self._looking:
             self._in_force = {
-                f"{name}/{address}": value
+                f"{name}/{path}": value
                 for name, objective in self._watched.items()
-                for address, value in objective.scheduled().items()
+                for path, value in objective.scheduled().items()
             }
 
     def on_train_batch_end(

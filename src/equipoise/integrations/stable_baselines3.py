@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.distributions import Categorical
+from equipoise.distributions import MapCategorical
 from equipoise.maps import Map
 from equipoise.masking import apply_mask
 
@@ -113,7 +113,7 @@ class MapCategoricalDistribution(_MapDistribution, sb3.CategoricalDistribution):
         self.sizes = [action_dim]
 
     def _set(self, logits: Tensor) -> None:
-        self.distribution = Categorical(logits, self.map)
+        self.distribution = MapCategorical(self.map, logits=logits)
 
 
 @final
@@ -136,7 +136,9 @@ class MapMultiCategoricalDistribution(_MapDistribution, sb3.MultiCategoricalDist
         self.sizes = action_dims
 
     def _set(self, logits: Tensor) -> None:
-        self.distribution = [Categorical(block, self.map) for block in logits.split(self.sizes, dim=1)]
+        self.distribution = [
+            MapCategorical(self.map, logits=block) for block in logits.split(self.sizes, dim=1)
+        ]
 
 
 def _sizes(space: spaces.Space[Any]) -> list[int]:

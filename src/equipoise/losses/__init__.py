@@ -1,14 +1,18 @@
 """Losses that shape confidence. Build one, add it to others, call it like `F.cross_entropy`."""
 
 from equipoise import naming
-from equipoise.losses import costs as _costs
-from equipoise.losses import graded as _graded
-from equipoise.losses import likelihood as _likelihood
+from equipoise.losses import cost_sensitive as _cost_sensitive
+from equipoise.losses import cross_entropy as _cross_entropy
 from equipoise.losses import robust as _robust
+from equipoise.losses import structured as _structured
 from equipoise.losses.base import BatchLoss, Loss, RowLoss, Sum
-from equipoise.losses.costs import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy
-from equipoise.losses.graded import HierarchicalCrossEntropy, SoftmaxMargin, SquaredCDF
-from equipoise.losses.likelihood import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
+from equipoise.losses.cost_sensitive import (
+    ExpectedCost,
+    PairwiseCrossEntropy,
+    SimilarityCrossEntropy,
+    SoftmaxMargin,
+)
+from equipoise.losses.cross_entropy import Brier, CrossEntropy, FlooredCrossEntropy, Focal, Poly
 from equipoise.losses.plan import DensePlan, explain
 from equipoise.losses.robust import (
     WEIGHTS,
@@ -19,9 +23,15 @@ from equipoise.losses.robust import (
     SymmetricCrossEntropy,
     TaiLrWeight,
 )
+from equipoise.losses.structured import HierarchicalCrossEntropy, RankedProbabilityScore
 from equipoise.losses.table import Entry
 
-LOSSES: tuple[Entry, ...] = (*_likelihood.ENTRIES, *_robust.ENTRIES, *_costs.ENTRIES, *_graded.ENTRIES)
+LOSSES: tuple[Entry, ...] = (
+    *_cross_entropy.ENTRIES,
+    *_robust.ENTRIES,
+    *_cost_sensitive.ENTRIES,
+    *_structured.ENTRIES,
+)
 
 __all__ = [
     "CrossEntropy",
@@ -38,7 +48,7 @@ __all__ = [
     "SimilarityCrossEntropy",
     "PairwiseCrossEntropy",
     "ExpectedCost",
-    "SquaredCDF",
+    "RankedProbabilityScore",
     "SoftmaxMargin",
     "HierarchicalCrossEntropy",
     "Loss",

@@ -3,16 +3,16 @@
 from equipoise import naming
 from equipoise.maps import bounded as _bounded
 from equipoise.maps import floors as _floors
-from equipoise.maps import sharp as _sharp
+from equipoise.maps import sharpening as _sharpening
 from equipoise.maps import sparse as _sparse
 from equipoise.maps.base import Map, MapEntry, emit_log_probs
-from equipoise.maps.bounded import ClippedLogits, Normalized, SoftCapped
+from equipoise.maps.bounded import ClippedLogits, LogitNorm, SoftCapped
 from equipoise.maps.floors import Clipped, Floored, Projected
-from equipoise.maps.sharp import GumbelSoftmax, Resoftmax, Sharpened, Softmax, StraightThrough
+from equipoise.maps.sharpening import GumbelSoftmax, Resoftmax, Softmax, StraightThrough
 from equipoise.maps.sparse import Entmax, Sparsemax
 
 MAPS: tuple[MapEntry, ...] = (
-    *_sharp.ENTRIES,
+    *_sharpening.ENTRIES,
     *_sparse.ENTRIES,
     *_floors.ENTRIES,
     *_bounded.ENTRIES,
@@ -27,10 +27,9 @@ __all__ = [
     "GumbelSoftmax",
     "Map",
     "MapEntry",
-    "Normalized",
+    "LogitNorm",
     "Projected",
     "Resoftmax",
-    "Sharpened",
     "SoftCapped",
     "Softmax",
     "Sparsemax",

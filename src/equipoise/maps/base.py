@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from equipoise.kernels.gate import is_plain
-from equipoise.losses.table import Exact
 from equipoise.masking import apply_mask
 
 
@@ -24,7 +23,7 @@ class Map(ABC):
     A nan or plus infinity in a row, or no allowed class, gives nan for that row, in value and gradient; the
     other rows are right. Half precision is computed and returned in float32.
 
-    A subclass is a frozen dataclass with `_log_probs` and `smallest`; `_probs` where an exponential of
+    A subclass is a frozen dataclass with `_log_probs` and `min_prob`; `_probs` where an exponential of
     `_log_probs` would lose something. Both are given rows with an allowed class and without nan or plus
     infinity.
     """
@@ -61,8 +60,22 @@ class Map(ABC):
         """
         return self._along(self._log_probs, logits, dim, mask)
 
+    def module(self, dim: int = -1) -> "MapModule":
+        """Return the map as a module, for `torch.nn.Sequential`.
+
+        Args:
+            dim: The class dimension.
+
+        Example:
+            >>> from equipoise.maps import Floored
+            >>> gate = torch.nn.Sequential(torch.nn.Linear(4, 3), Floored(floor=0.1).module())
+            >>> bool(gate(torch.randn(8, 4)).min() >= 0.1)
+            True
+        """
+        return MapModule(self, dim)
+
     @abstractmethod
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return the probability that each of n classes is guaranteed, whatever the logits; 0 for none."""
 
     @abstractmethod
@@ -99,6 +112,29 @@ class Map(ABC):
         answer = function(allowed.masked_fill(bad, 0.0))
         # Not a constant: the gradient of a bad row is nan too, and masked_fill keeps it from the others.
         return torch.where(bad, logits.masked_fill(~bad, 0.0) * torch.nan, answer).movedim(-1, dim)
+
+
+@final
+class MapModule(nn.Module):
+    """A map as a module, called with logits and, if wanted, a mask.
+
+    Args:
+        map: The map.
+        dim: The class dimension.
+    """
+
+    def __init__(self, map: Map, dim: int = -1) -> None:
+        super().__init__()
+        self.map = map
+        self.dim = dim
+
+    def forward(self, logits: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the probabilities of the map, in the shape of the logits."""
+        return self.map(logits, self.dim, mask=mask)
+
+    def extra_repr(self) -> str:
+        """Return the map and the class dimension."""
+        return f"{self.map!r}, dim={self.dim}"
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None = None, dim: int = -1) -> Tensor:
@@ -167,19 +203,16 @@ class MapEntry:
 
     Args:
         make: The class.
-        at: Settings to test, for up to eight classes.
-        definition: The textbook formula: `definition(map, exact)` is the list of probabilities, or None if it
-            is random.
+        example: A map of the class, for up to eight classes.
         source: Where it comes from.
         gradient: What the gradient does, in a few words.
-        attained: Whether `smallest` is reached, in the limit, by some logits; else it is a bound.
+        attained: Whether `min_prob` is reached, in the limit, by some logits; else it is a bound.
         keeps_to_the_bit: Whether the smallest probability is kept to the bit, not to rounding.
         straight_through: Whether the gradient is designed, so that it is not the derivative of the value.
     """
 
     make: Callable[..., Map]
-    at: tuple[Map, ...]
-    definition: Callable[[Any, Exact], list[Any]] | None
+    example: Map
     source: str
     gradient: str
     attained: bool = True

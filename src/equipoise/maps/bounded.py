@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from math import exp, log, sqrt
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from equipoise.losses.options import check_number, like
-from equipoise.losses.table import Exact
+from equipoise._checks import check_number
+from equipoise._tensors import like
 from equipoise.maps.base import Map, MapEntry
 
 
@@ -61,7 +61,7 @@ class ClippedLogits(Map):
             ValueError: If there are fewer than 2 classes or the floor is outside (0, 1/n).
 
         Example:
-            >>> round(ClippedLogits.for_floor(0.01, num_classes=10).smallest(10), 12)
+            >>> round(ClippedLogits.for_floor(0.01, num_classes=10).min_prob(10), 12)
             0.01
         """
         if num_classes < 2:
@@ -77,7 +77,7 @@ class ClippedLogits(Map):
         high = log((1 - floor) / ((num_classes - 1) * floor)) / 2
         return cls(low=-high, high=high)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 1 / (1 + (n - 1) e^(high - low))."""
         return _smallest_of_range(self.high - self.low, num_classes)
 
@@ -115,7 +115,7 @@ class SoftCapped(Map):
     def __post_init__(self) -> None:
         check_number("cap", self.cap, 0, hint="30 is usual for a vocabulary", open_low=True)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 1 / (1 + (n - 1) e^(2 c))."""
         return _smallest_of_range(2 * self.cap, num_classes)
 
@@ -128,7 +128,7 @@ class SoftCapped(Map):
 
 @final
 @dataclass(frozen=True)
-class Normalized(Map):
+class LogitNorm(Map):
     r"""Softmax of logits divided by their own norm.
 
     .. math:: q = \operatorname{softmax}\left(\frac{z}{T \max(\lVert z \rVert, \epsilon)}\right)
@@ -148,7 +148,7 @@ class Normalized(Map):
         most of the order of 1 / (T epsilon), which an optimizer can square, also where all logits are 0.
 
     Example:
-        >>> Normalized(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
+        >>> LogitNorm(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
         tensor([0.4013, 0.5987])
 
     Source:
@@ -160,7 +160,7 @@ class Normalized(Map):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, hint="0.04 is usual", open_low=True)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 1 / (1 + (n - 1) e^(sqrt(2) / T)): two logits of unit norm are at most sqrt(2) apart."""
         return _smallest_of_range(sqrt(2) / self.temperature, num_classes)
 
@@ -181,33 +181,20 @@ def _smallest_of_range(width: float, num_classes: int) -> float:
     return exp(-width) / (exp(-width) + num_classes - 1)
 
 
-def _softmax(values: list[Any], e: Exact) -> list[Any]:
-    terms = [e.mp.exp(value) for value in values]
-    return [term / e.mp.fsum(terms) for term in terms]
-
-
 ENTRIES = (
     MapEntry(
         ClippedLogits,
-        (ClippedLogits(low=-2.0, high=2.0),),
-        definition=lambda m, e: _softmax([min(max(z, m.low), m.high) for z in e.z], e),
+        ClippedLogits(low=-2.0, high=2.0),
         source="reddit.com/r/deeplearning 10puvih",
         gradient="straight through the clip; biased, the logits drift",
         straight_through=True,
     ),
     MapEntry(
-        SoftCapped,
-        (SoftCapped(cap=2.0),),
-        definition=lambda m, e: _softmax([m.cap * e.mp.tanh(z / m.cap) for z in e.z], e),
-        source="Gemma 2, arXiv:2408.00118",
-        gradient="fades beyond the cap",
+        SoftCapped, SoftCapped(cap=2.0), source="Gemma 2, arXiv:2408.00118", gradient="fades beyond the cap"
     ),
     MapEntry(
-        Normalized,
-        (Normalized(temperature=0.5), Normalized()),
-        definition=lambda m, e: _softmax(
-            [z / (m.temperature * e.mp.sqrt(e.mp.fsum(x * x for x in e.z))) for z in e.z], e
-        ),
+        LogitNorm,
+        LogitNorm(temperature=0.5),
         source="Wei et al. 2022, arXiv:2205.09310",
         gradient="everywhere, but not along the scale of the logits",
         attained=False,

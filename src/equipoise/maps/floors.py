@@ -1,13 +1,13 @@
 """Maps that keep every probability above a floor."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from equipoise.losses.options import check_floor, check_number, like
-from equipoise.losses.table import Exact
+from equipoise._checks import check_floor, check_number
+from equipoise._tensors import like
 from equipoise.maps.base import Map, MapEntry, masked_in
 from equipoise.statistics.functions import log_add
 
@@ -47,7 +47,7 @@ class Floored(Map):
         """Raise if n floors sum to more than one."""
         check_floor(self.floor, num_classes)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return the floor."""
         self.check(num_classes)
         return self.floor
@@ -112,7 +112,7 @@ class Clipped(Map):
             ValueError: If there is no class, or the floor is outside [0, 1/(2 n - 1)].
 
         Example:
-            >>> round(Clipped.for_floor(0.01, num_classes=10).smallest(10), 12)
+            >>> round(Clipped.for_floor(0.01, num_classes=10).min_prob(10), 12)
             0.01
         """
         if num_classes < 1:
@@ -121,7 +121,7 @@ class Clipped(Map):
         check_number("floor", floor, 0, 1 / (2 * num_classes - 1), hint)
         return cls(min(floor / (1 - (num_classes - 1) * floor), 1 / num_classes))
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return c / (1 + (n - 1) c)."""
         self.check(num_classes)
         return self.floor / (1 + (num_classes - 1) * self.floor)
@@ -178,7 +178,7 @@ class Projected(Map):
         """Raise if n floors sum to more than one."""
         check_floor(self.floor, num_classes)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return the floor."""
         self.check(num_classes)
         return self.floor
@@ -222,53 +222,23 @@ class Projected(Map):
         return masked, floor, free, room.gather(-1, size - 1), size.to(logits.dtype)
 
 
-def _projected(m: Any, e: Exact) -> list[Any]:
-    """Fix the classes that fall below the floor, one after another, and share the rest."""
-    free = list(range(len(e.p)))
-    while True:
-        room = 1 - (len(e.p) - len(free)) * m.floor
-        total = e.mp.fsum(e.p[k] for k in free)
-        if m.metric == "kl":
-            values = {k: room * e.p[k] / total for k in free}
-        else:
-            values = {k: e.p[k] - (total - room) / len(free) for k in free}
-        low = [k for k in free if values[k] < m.floor]
-        if not low or len(free) == 1:
-            return [values.get(k, m.floor) for k in range(len(e.p))]
-        free.remove(min(low, key=lambda k: values[k]))
-
-
-def _clipped(m: Any, e: Exact) -> list[Any]:
-    values = [max(p, m.floor) for p in e.p]
-    return [value / e.mp.fsum(values) for value in values]
-
-
 ENTRIES = (
     MapEntry(
         Floored,
-        (Floored(floor=0.01), Floored(floor=0.0), Floored(floor=0.125)),
-        definition=lambda m, e: [m.floor + (1 - len(e.p) * m.floor) * p for p in e.p],
+        Floored(floor=0.01),
         source="ChainerRL SoftmaxDistribution(min_prob)",
         gradient="dies out below the floor",
         keeps_to_the_bit=True,
     ),
     MapEntry(
         Clipped,
-        (Clipped(floor=0.01), Clipped(floor=0.125)),
-        definition=_clipped,
+        Clipped(floor=0.01),
         source="reddit.com/r/deeplearning 10puvih",
         gradient="none of its own for a clipped class",
     ),
     MapEntry(
         Projected,
-        (
-            Projected(floor=0.01),
-            Projected(floor=0.1),
-            Projected(floor=0.125),
-            Projected(floor=0.01, metric="euclidean"),
-            Projected(floor=0.1, metric="euclidean"),
-        ),
-        definition=_projected,
+        Projected(floor=0.01),
         source="Duchi et al. 2008",
         gradient="none of its own for a class at the floor; softmax's where no class is",
         keeps_to_the_bit=True,

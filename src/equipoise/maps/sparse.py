@@ -7,8 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from equipoise.losses.options import check_number
-from equipoise.losses.table import Exact
+from equipoise._checks import check_number
 from equipoise.maps.base import Map, MapEntry, below_largest
 
 
@@ -84,7 +83,7 @@ class Sparsemax(Map):
         Martins and Astudillo, ICML 2016, arXiv:1602.02068; computed by the entmax library.
     """
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 0 for more than one class: nothing is guaranteed."""
         return float(num_classes == 1)
 
@@ -122,7 +121,7 @@ class Entmax(Map):
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 1, hint="towards 1 it is Softmax, 2 is Sparsemax", open_low=True)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 0 for more than one class: nothing is guaranteed."""
         return float(num_classes == 1)
 
@@ -133,29 +132,16 @@ class Entmax(Map):
         return _sparse_log(self._probs(logits))
 
 
-def _entmax_definition(alpha: Any, e: Exact) -> list[Any]:
-    """Solve for the threshold by bisection, in exact arithmetic."""
-    scaled = [(alpha - 1) * z for z in e.z]
-    low, high = max(scaled) - 1, max(scaled)
-    for _ in range(400):
-        middle = (low + high) / 2
-        values = [max(e.mp.mpf(0), s - middle) ** (1 / (alpha - 1)) for s in scaled]
-        low, high = (middle, high) if e.mp.fsum(values) > 1 else (low, middle)
-    return [max(e.mp.mpf(0), s - low) ** (1 / (alpha - 1)) for s in scaled]
-
-
 ENTRIES = (
     MapEntry(
         Sparsemax,
-        (Sparsemax(),),
-        definition=lambda m, e: _entmax_definition(e.mp.mpf(2), e),
+        Sparsemax(),
         source="Martins and Astudillo 2016, arXiv:1602.02068",
         gradient="none for classes at 0",
     ),
     MapEntry(
         Entmax,
-        (Entmax(alpha=1.5),),
-        definition=lambda m, e: _entmax_definition(m.alpha, e),
+        Entmax(alpha=1.5),
         source="Peters et al. 2019, arXiv:1905.05702",
         gradient="none for classes at 0",
     ),

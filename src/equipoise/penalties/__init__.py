@@ -2,13 +2,13 @@
 
 from equipoise import naming
 from equipoise.losses.table import Entry
-from equipoise.penalties import decide as _decide
-from equipoise.penalties import reach as _reach
-from equipoise.penalties.decide import Balance, Decisiveness, Entropy, Gini
-from equipoise.penalties.reach import LogitRange, ZLoss
-from equipoise.penalties.strength import matched_weight
+from equipoise.penalties import confidence as _confidence
+from equipoise.penalties import logits as _logits
+from equipoise.penalties.confidence import Balance, Decisiveness, Entropy, Gini
+from equipoise.penalties.logits import LogitRange, ZLoss
+from equipoise.penalties.weights import matched_weight
 
-PENALTIES: tuple[Entry, ...] = (*_decide.ENTRIES, *_reach.ENTRIES)
+PENALTIES: tuple[Entry, ...] = (*_confidence.ENTRIES, *_logits.ENTRIES)
 
 __all__ = [
     "PENALTIES",

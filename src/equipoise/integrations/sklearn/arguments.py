@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from equipoise import addresses
+from equipoise._checks import check_number
+from equipoise.costs import ClassMatrix
 from equipoise.integrations.sklearn.modules import ACTIVATIONS
 from equipoise.losses import CrossEntropy, Loss
 from equipoise.losses.base import check_loss
-from equipoise.losses.costs import in_order
-from equipoise.losses.options import check_number
+from equipoise.losses.cost_sensitive import in_order
 from equipoise.objective import Objective
-from equipoise.spelling import parse
-from equipoise.targets import Matrix
+from equipoise.parameters import parameter_paths, replace, resolve, value_at
+from equipoise.parsing import from_text
 
 PREFIX = "objective__"
 
@@ -39,20 +39,20 @@ class Arguments(BaseEstimator):
     device: str | torch.device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with deep, the numbers in the objective under their shortest addresses."""
+        """Return the parameters; with deep, the numbers in the objective under their shortest paths."""
         params = super().get_params(deep=False)
         if deep:
             loss = self._loss()
-            shortest = {place: address for address, place in addresses.places(loss).items()}
-            params |= {PREFIX + address: addresses.get(loss, place) for place, address in shortest.items()}
+            shortest = {place: path for path, place in parameter_paths(loss).items()}
+            params |= {PREFIX + path: value_at(loss, place) for place, path in shortest.items()}
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; those of the objective under any of their addresses.
+        """Set parameters; those of the objective under any of their paths.
 
         Raises:
             TypeError: If a number of the objective is set to something else.
-            ValueError: If there is no such parameter or address, or an option does not take the value.
+            ValueError: If there is no such parameter or path, or an option does not take the value.
         """
         inner = {name: params.pop(name) for name in list(params) if name.startswith(PREFIX)}
         for name in super().get_params(deep=False).keys() & params.keys():
@@ -63,8 +63,8 @@ class Arguments(BaseEstimator):
             for name, value in inner.items():
                 number = value.item() if isinstance(value, np.generic) else value
                 check_number(name, number)
-                values[addresses.find(loss, name.removeprefix(PREFIX), name)] = number
-            self.objective = addresses.put(loss, values)
+                values[resolve(loss, name.removeprefix(PREFIX), name)] = number
+            self.objective = replace(loss, values)
         return self
 
     def _loss(self) -> Loss:
@@ -72,7 +72,7 @@ class Arguments(BaseEstimator):
         if self.objective is None:
             return CrossEntropy()
         if isinstance(self.objective, str):
-            return parse(self.objective)
+            return from_text(self.objective)
         return check_loss("objective", self.objective, "a loss of equipoise or its text")
 
     def _settings(self, classes: NDArray[Any]) -> tuple[Objective, NDArray[np.float64] | None]:
@@ -109,16 +109,16 @@ def _ordered(costs: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
     """Return checked costs of the classes, in their order."""
     if costs is None:
         return None
-    if isinstance(costs, Matrix) and costs.kind != "costs":
-        raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
-    matrix = Matrix(costs, "costs")
-    if getattr(costs, "classes", None) is not None or hasattr(costs, "columns"):  # a fold may lack a class
+    matrix = ClassMatrix.of(costs, "costs")
+    labelled = isinstance(costs, ClassMatrix) or hasattr(costs, "columns")
+    if matrix.is_named or (labelled and {*map(str, classes.tolist())} <= {*matrix.classes}):
+        # a fold may lack a class
         return matrix.part(classes.tolist()).array
     if len(matrix) != len(classes):
         names = ", ".join(map(str, classes.tolist()))
         raise ValueError(
             f"costs[true, predicted] must have a row and a column for each of {names}, got {matrix.shape}; "
-            "in this order, or named: targets.Matrix(costs, 'costs', names)"
+            "in this order, or named: costs.ClassMatrix(costs, names, kind='costs')"
         )
     return matrix.array
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equipoise.calibration import fit
-from equipoise.targets import Matrix
+from equipoise.costs import ClassMatrix
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -180,7 +180,11 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
     def _noise(self) -> Any:
         """Return the noise, a named matrix in the order of the classes."""
         named = hasattr(self.noise, "columns") or getattr(self.noise, "classes", None) is not None
-        return Matrix(self.noise, "similarity").ordered(self.classes_.tolist()) if named else self.noise
+        return (
+            ClassMatrix(self.noise, kind="similarity").ordered(self.classes_.tolist())
+            if named
+            else self.noise
+        )
 
 
 __all__ = ["NoisyCalibratedClassifier"]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equipoise.decisions import decide
+from equipoise.costs import decide
 from equipoise.integrations.sklearn.modules import inputs_of, made
 from equipoise.losses import Loss
 from equipoise.training import Alone, Options, Rows, Trained, Trainer, load, predict
@@ -37,7 +37,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
     r"""A network trained with any objective of equipoise by Adam: ReLU layers, or a module of your own.
 
     It goes where a scikit-learn classifier goes: pipelines, searches, calibration, cross-validation. The
-    numbers in the objective are parameters under their addresses, those that `Objective` has for schedules:
+    numbers in the objective are parameters under their paths, those that `Objective` has for schedules:
     `objective__gamma`; `objective__Focal.gamma` where several terms have that option; `objective__Entropy`
     for the coefficient of a term. `get_params()` lists them.
 
@@ -50,7 +50,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         objective: A loss, or its text such as "GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)";
             None for cross entropy.
         hidden_layer_sizes: Widths of the hidden layers; () for a linear model.
-        costs: (C, C) costs[true, predicted] in the order of `classes_`, or named: a `targets.Matrix`, or a
+        costs: (C, C) costs[true, predicted] in the order of `classes_`, or named: a `costs.ClassMatrix`, or a
             data frame labelled by class, of which the part for `classes_` is used. `predict` then takes the
             class of smallest expected cost. None for the likeliest. Named matrices in the objective are put
             in the order of `classes_` likewise.
@@ -313,7 +313,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
                     f"{name} must stay {value!r} in {call}, got {given!r}; to start again use fit or a clone"
                 )
         objective, self.costs_ = self._settings(self.classes_)
-        objective.seek(self.objective_.steps)
+        objective.set_step(self.objective_.steps)
         self.objective_ = self._trainer.objective = objective
 
     def _train(self, X: Any, y: NDArray[Any], sample_weight: Any, passes: int | None) -> None:

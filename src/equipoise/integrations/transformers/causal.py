@@ -16,7 +16,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from equipoise import linear
 from equipoise._batch import IGNORE_INDEX
-from equipoise.integrations.transformers.heads import PendingLogits, caller, parts, place
+from equipoise.integrations.transformers.heads import DeferredLogits, caller, parts, place
 from equipoise.integrations.transformers.outputs import shifted
 from equipoise.integrations.transformers.training import read_objective
 from equipoise.losses.base import Loss
@@ -176,7 +176,7 @@ class FusedHead:
         if options is not None:
             return self._compute(hidden, *parts(self._head), **options)
         if self._labelled:
-            return PendingLogits(hidden, len(parts(self._head)[0]))
+            return DeferredLogits(hidden, len(parts(self._head)[0]))
         return type(self._head).forward(self._head, hidden)
 
     def _loss(
@@ -196,7 +196,7 @@ class FusedHead:
                 "a fused model must be called as model(...), got model.forward(...) from "
                 f"{caller('transformers')}, so that its hooks did not run; call it, or use compute_loss_func"
             )
-        if not isinstance(logits, PendingLogits):
+        if not isinstance(logits, DeferredLogits):
             raise RuntimeError(
                 "the head of a fused model must not be replaced, got logits of another one; "
                 "call fuse_lm_head after adding adapters or resizing the embeddings"
@@ -252,8 +252,8 @@ class FusedHead:
                 "leave out use_liger_kernel, or use compute_loss_func for this architecture"
             )
         if isinstance(output, tuple):
-            return tuple(value for value in output if not isinstance(value, PendingLogits))
-        found = {name: value for name, value in output.items() if not isinstance(value, PendingLogits)}
+            return tuple(value for value in output if not isinstance(value, DeferredLogits))
+        found = {name: value for name, value in output.items() if not isinstance(value, DeferredLogits)}
         return _with_statistics(type(output), found | {"token_statistics": self._statistics})
 
 

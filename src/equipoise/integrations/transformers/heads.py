@@ -16,7 +16,7 @@ class PendingLogitsError(NotImplementedError, AttributeError):
 
 
 @final
-class PendingLogits:
+class DeferredLogits:
     r"""Hidden states whose logits are :math:`s \tanh(a z / s)` of the head's z, or a z without a cap s.
 
     What architectures do to logits between the head and the loss, scaling and soft capping, is noted here.
@@ -55,40 +55,40 @@ class PendingLogits:
         """The device of the hidden states."""
         return self.hidden.device
 
-    def to(self, *args: Any, **kwargs: Any) -> "PendingLogits":
+    def to(self, *args: Any, **kwargs: Any) -> "DeferredLogits":
         """Return the logits on another device; in half precision they would be other logits."""
         wanted = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
         if wanted.dtype not in (self.dtype, torch.float32):
             _refuse(f"cast to {wanted.dtype}")
-        return PendingLogits(self.hidden.to(wanted.device), self.classes, self.scale, self.softcap)
+        return DeferredLogits(self.hidden.to(wanted.device), self.classes, self.scale, self.softcap)
 
-    def __mul__(self, factor: Any) -> "PendingLogits":
+    def __mul__(self, factor: Any) -> "DeferredLogits":
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             _refuse(f"multiplied by a {type(factor).__name__}")
         if self.softcap is None:
-            return PendingLogits(self.hidden, self.classes, self.scale * factor)
+            return DeferredLogits(self.hidden, self.classes, self.scale * factor)
         if factor <= 0:
             _refuse(f"multiplied by {factor} after tanh")
-        return PendingLogits(self.hidden, self.classes, self.scale * factor, self.softcap * factor)
+        return DeferredLogits(self.hidden, self.classes, self.scale * factor, self.softcap * factor)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Any) -> "PendingLogits":
+    def __truediv__(self, divisor: Any) -> "DeferredLogits":
         if isinstance(divisor, bool) or not isinstance(divisor, (int, float)):
             _refuse(f"divided by a {type(divisor).__name__}")
         return self * (1 / divisor)
 
-    def tanh(self) -> "PendingLogits":
+    def tanh(self) -> "DeferredLogits":
         """Cap at one."""
         if self.softcap is not None:
             _refuse("capped twice")
-        return PendingLogits(self.hidden, self.classes, self.scale, 1.0)
+        return DeferredLogits(self.hidden, self.classes, self.scale, 1.0)
 
-    def float(self) -> "PendingLogits":
+    def float(self) -> "DeferredLogits":
         """Return itself: statistics are float32 at least."""
         return self
 
-    def contiguous(self) -> "PendingLogits":
+    def contiguous(self) -> "DeferredLogits":
         """Return itself."""
         return self
 

@@ -155,7 +155,7 @@ class ObjectiveCallback(TrainerCallback):
 
     def _seek(self, state: Any) -> None:
         step = state.global_step
-        self.objective.seek(step if self.length is None else self.length * step / state.max_steps)
+        self.objective.set_step(step if self.length is None else self.length * step / state.max_steps)
 
 
 def read_objective(objective: Loss | Objective) -> Objective:

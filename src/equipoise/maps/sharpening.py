@@ -4,13 +4,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from math import exp, log
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from equipoise.losses.options import check_number, like
-from equipoise.losses.table import Exact
+from equipoise._checks import check_number
+from equipoise._tensors import like
 from equipoise.maps.base import Map, MapEntry, below_largest
 
 
@@ -37,7 +37,7 @@ class Softmax(Map):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, hint="1 is plain softmax", open_low=True)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 0 for more than one class: nothing is guaranteed."""
         return float(num_classes == 1)
 
@@ -52,8 +52,8 @@ class Resoftmax(Map):
 
     It cannot reach one-hot: the largest q is at most e^alpha / (e^alpha + n - 1), 0.23 for alpha = 1 and n =
     10. Up to an alpha of 2 for two classes, 4.6 for ten and 7.5 for a hundred it makes *every* row flatter
-    than p, and says so in a warning; `Sharpened` is what sharpens. Read the other way it is a floor: no q is
-    below 1 / (e^alpha + n - 1).
+    than p, and says so in a warning; a `Softmax` with a temperature below 1 sharpens.
+    Read the other way it is a floor: no q is below 1 / (e^alpha + n - 1).
 
     Args:
         alpha: Above 0.
@@ -88,49 +88,17 @@ class Resoftmax(Map):
             ceiling = 1 / (1 + (num_classes - 1) * exp(-self.alpha))
             warnings.warn(
                 f"Resoftmax(alpha={self.alpha}) flattens {num_classes} classes: no probability can be above "
-                f"{ceiling:.3g}; use Sharpened, or an alpha above {least:.3g}",
+                f"{ceiling:.3g}; use Softmax(1 / alpha), or an alpha above {least:.3g}",
                 stacklevel=4,
             )
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 1 / (e^alpha + n - 1)."""
         return exp(-self.alpha) / (1 + (num_classes - 1) * exp(-self.alpha))
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         again = like(self.alpha, logits) * logits.softmax(-1)
         return again.masked_fill(logits == -torch.inf, -torch.inf).log_softmax(-1)
-
-
-@final
-@dataclass(frozen=True)
-class Sharpened(Map):
-    r"""Power sharpening: :math:`q_k \propto p_k^\alpha`.
-
-    It can reach one-hot. In terms of logits it is softmax at temperature 1 / alpha, and so is undone in the
-    same way.
-
-    Args:
-        alpha: Above 0; above 1 it sharpens, below it flattens.
-
-    Raises:
-        ValueError: If alpha is not above 0.
-
-    Example:
-        >>> Sharpened(alpha=4.0).probs(torch.tensor([0.6, 0.3, 0.1]).log())
-        tensor([9.4049e-01, 5.8781e-02, 7.2569e-04])
-    """
-
-    alpha: float
-
-    def __post_init__(self) -> None:
-        check_number("alpha", self.alpha, 0, hint="1 is plain softmax", open_low=True)
-
-    def smallest(self, num_classes: int) -> float:
-        """Return 0 for more than one class: nothing is guaranteed."""
-        return float(num_classes == 1)
-
-    def _log_probs(self, logits: Tensor, /) -> Tensor:
-        return (below_largest(logits) * like(self.alpha, logits)).log_softmax(-1)
 
 
 @cache
@@ -181,7 +149,7 @@ class StraightThrough(Map):
         """Raise if the map does not fit the number of classes."""
         self.map.check(num_classes)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 0 for more than one class: nothing is guaranteed."""
         return float(num_classes == 1)
 
@@ -232,7 +200,7 @@ class GumbelSoftmax(Map):
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, hint="0.5 to 1 is usual", open_low=True)
 
-    def smallest(self, num_classes: int) -> float:
+    def min_prob(self, num_classes: int) -> float:
         """Return 0 for more than one class: nothing is guaranteed."""
         return float(num_classes == 1)
 
@@ -242,50 +210,24 @@ class GumbelSoftmax(Map):
         return (noisy / like(self.temperature, logits)).log_softmax(-1)
 
 
-def _normalised(values: list[Any], e: Exact) -> list[Any]:
-    total = e.mp.fsum(values)
-    return [value / total for value in values]
-
-
-def _one_hot(e: Exact) -> list[Any]:
-    best = max(range(len(e.z)), key=lambda k: e.z[k])
-    return [e.mp.mpf(k == best) for k in range(len(e.z))]
-
-
 ENTRIES = (
-    MapEntry(
-        Softmax,
-        (Softmax(), Softmax(temperature=0.25)),
-        definition=lambda m, e: _normalised([e.mp.exp(z / m.temperature) for z in e.z], e),
-        source="",
-        gradient="everywhere; vanishes as a row becomes certain",
-    ),
+    MapEntry(Softmax, Softmax(), source="", gradient="everywhere; vanishes as a row becomes certain"),
     MapEntry(
         Resoftmax,
-        (Resoftmax(alpha=20.0),),
-        definition=lambda m, e: _normalised([e.mp.exp(m.alpha * p) for p in e.p], e),
+        Resoftmax(alpha=20.0),
         source="discuss.pytorch.org/t/74709",
         gradient="vanishes twice: where p is certain, and where q is",
     ),
     MapEntry(
-        Sharpened,
-        (Sharpened(alpha=4.0), Sharpened(alpha=0.5)),
-        definition=lambda m, e: _normalised([p**m.alpha for p in e.p], e),
-        source="",
-        gradient="everywhere; vanishes as a row becomes certain",
-    ),
-    MapEntry(
         StraightThrough,
-        (StraightThrough(Softmax()),),
-        definition=lambda m, e: _one_hot(e),
+        StraightThrough(Softmax()),
         source="Bengio et al. 2013, arXiv:1308.3432",
         gradient="that of the inner map, whatever the choice; biased",
         straight_through=True,
     ),
     MapEntry(
         GumbelSoftmax,
-        (GumbelSoftmax(temperature=0.7),),
-        definition=None,
+        GumbelSoftmax(temperature=0.7),
         source="Jang et al. 2017, arXiv:1611.01144",
         gradient="that of one draw; noisier when colder",
     ),

@@ -14,11 +14,11 @@ from typing import Any, final
 import numpy as np
 import torch
 
+from equipoise.costs import ClassMatrix
 from equipoise.losses import LOSSES, WEIGHTS, Loss
 from equipoise.naming import nearest as nearest
 from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES, Schedule
-from equipoise.targets import Matrix
 
 _NO_NAMES: Mapping[str, Any] = MappingProxyType({})
 _QUOTE = reprlib.Repr()
@@ -40,7 +40,7 @@ _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def parse(
+def from_text(
     text: str,
     names: Mapping[str, Any] = _NO_NAMES,
     *,
@@ -60,14 +60,14 @@ def parse(
         ValueError: If the text is anything else; the message names the nearest right name or option.
 
     Example:
-        >>> parse("GammaCrossEntropy(gamma=0.5)").gamma
+        >>> from_text("GammaCrossEntropy(gamma=0.5)").gamma
         0.5
     """
     kind = replace(_LOSS, table={**_LOSS.table, **makers}) if makers else _LOSS
     return _Reader(name, kind, names).read(text)
 
 
-def parse_schedule(text: str, *, name: str = "schedule") -> Schedule:
+def schedule_from_text(text: str, *, name: str = "schedule") -> Schedule:
     """Make the schedule that a text spells, without evaluating the text.
 
     Args:
@@ -78,14 +78,14 @@ def parse_schedule(text: str, *, name: str = "schedule") -> Schedule:
         ValueError: If the text is anything else; the message names the nearest right name or option.
 
     Example:
-        >>> parse_schedule("Linear(0, 1, steps=4)")(1)
+        >>> schedule_from_text("Linear(0, 1, steps=4)")(1)
         0.25
     """
     return _Reader(name, _SCHEDULE, _NO_NAMES).read(text)
 
 
-def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
-    """Return the text that `parse` or `parse_schedule` makes the same loss or schedule of.
+def to_text(made: Loss | Schedule, *, name: str = "objective") -> str:
+    """Return the text that `from_text` or `schedule_from_text` makes the same loss or schedule of.
 
     Args:
         made: A loss or a schedule.
@@ -96,13 +96,13 @@ def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
 
     Example:
         >>> from equipoise.losses import Focal
-        >>> spell(0.5 * Focal())
+        >>> to_text(0.5 * Focal())
         '0.5 * Focal(gamma=2.0)'
     """
     with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
         text = repr(made)
     try:
-        again = parse(text).terms() if isinstance(made, Loss) else parse_schedule(text)
+        again = from_text(text).terms() if isinstance(made, Loss) else schedule_from_text(text)
         same = again == (made.terms() if isinstance(made, Loss) else made)  # 1 * Focal() is spelled Focal()
     except ValueError:
         same = False
@@ -114,14 +114,14 @@ def spell(made: Loss | Schedule, *, name: str = "objective") -> str:
     return text
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Return the same text with one spelling of blanks and brackets.
 
     Raises:
         ValueError: If it is no expression.
 
     Example:
-        >>> normalise("CrossEntropy( )+.1*Entropy()")
+        >>> normalize("CrossEntropy( )+.1*Entropy()")
         'CrossEntropy() + 0.1 * Entropy()'
     """
     return ast.unparse(_tree(text, "objective", _LOSS.example))
@@ -156,7 +156,7 @@ _LOSS = _Kind(
     Loss,
     "a loss",
     {entry.name: entry.make for entry in (*LOSSES, *PENALTIES)}
-    | {made.__name__: made for made in (*WEIGHTS, Matrix)},
+    | {made.__name__: made for made in (*WEIGHTS, ClassMatrix)},
     "losses and numbers",
     "CrossEntropy() + 0.1 * Entropy()",
 )
@@ -332,4 +332,4 @@ def short(shown: str | ast.expr) -> str:
     return _QUOTE.repr(shown if isinstance(shown, str) else ast.unparse(shown))
 
 
-__all__ = ["names", "nearest", "normalise", "parse", "parse_schedule", "short", "spell"]
+__all__ = ["from_text", "names", "nearest", "normalize", "schedule_from_text", "short", "to_text"]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.targets.build import from_groups
-from equipoise.targets.matrix import Kind, Matrix
+from equipoise.costs.builders import from_groups
+from equipoise.costs.matrix import ClassMatrix, Kind
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # float() alone would take 1_000 and digits of other scripts
@@ -36,7 +36,7 @@ class Cells:
     rows: list[list[str]]
 
 
-def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) -> Matrix:
+def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) -> ClassMatrix:
     """Return the matrix in a file, with its class names.
 
     A CSV has the class names as first row and first column, a row per true class, and any word in the corner;
@@ -107,7 +107,7 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
         [number(f"{path}, line {line}", kind, row[1 + k]) for k in order]
         for line, row in zip(lines[1:], rows[1:], strict=True)
     ]
-    return Matrix(values, kind, down)
+    return ClassMatrix(values, down, kind=kind)
 
 
 def corner_is_predicted(corner: str) -> bool:
@@ -222,7 +222,7 @@ def _text(path: Path, kind: str) -> str:
         raise ValueError(f"{kind} must be text in UTF-8, got {str(path)!r}; {error}") from error
 
 
-def _from_toml(path: Path, kind: Kind, text: str) -> Matrix:
+def _from_toml(path: Path, kind: Kind, text: str) -> ClassMatrix:
     try:
         found: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -254,4 +254,4 @@ def _from_toml(path: Path, kind: Kind, text: str) -> Matrix:
         array[i] = [number(path, kind, row.get(name, 0 if name == names[i] else rest)) for name in names]
         if kind == "similarity" and names[i] not in row:
             array[i, i] = 1 - array[i].sum()
-    return Matrix(array, kind, names)
+    return ClassMatrix(array, names, kind=kind)

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise._checks import check_number, refuse_batch
+from equipoise._tensors import ConstantTensor, like
 from equipoise.losses.base import RowLoss
-from equipoise.losses.costs import TEST_CLASSES, ClassMatrix, exact_row, hold, ring
-from equipoise.losses.options import Constant, check_number, like, refuse_batch
-from equipoise.losses.table import Entry, Exact
+from equipoise.losses.table import Entry
 from equipoise.statistics import FullLogits, RowStatistics
-from equipoise.statistics.functions import log_sigmoid, softplus
+from equipoise.statistics.functions import softplus
 from equipoise.statistics.states import finite_limit
 
 
 @final
 @dataclass(frozen=True)
-class SquaredCDF(RowLoss):
+class RankedProbabilityScore(RowLoss):
     r"""Squared distance of cumulative probabilities, for classes that lie on a scale in their order.
 
     With p = softmax(z), target class y and :math:`F_k = \sum_{j \le k} p_j`, a row costs
@@ -41,7 +41,8 @@ class SquaredCDF(RowLoss):
 
     Example:
         >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
-        >>> SquaredCDF()(near, torch.tensor([0])), SquaredCDF()(far, torch.tensor([0]))
+        >>> loss, target = RankedProbabilityScore(), torch.tensor([0])
+        >>> loss(near, target), loss(far, target)
         (tensor(0.9653), tensor(1.8956))
 
     Source:
@@ -75,69 +76,6 @@ def _from_the_end(values: Tensor) -> Tensor:
     return values.flip(1).cumsum(1).flip(1)
 
 
-def _check_margins(array: np.ndarray) -> None:
-    if (array < 0).any():
-        row, column = np.argwhere(array < 0)[0]
-        raise ValueError(
-            f"costs must not be negative, got {array[row, column]} at [{row}, {column}]; being right costs 0"
-        )
-    if np.diag(array).any():
-        row = int(np.diag(array).argmax())
-        raise ValueError(
-            f"costs[true, predicted] must be 0 on the diagonal, got {array[row, row]} for class {row}; "
-            "subtract it from its row"
-        )
-
-
-@final
-@dataclass(frozen=True)
-class SoftmaxMargin(RowLoss):
-    r"""Cross entropy that wants a margin over each wrong class as wide as that mistake is dear.
-
-    With logits z, target class y and a cost matrix C that is 0 on the diagonal, a row costs
-
-    .. math:: \log \sum_k e^{z_k + C_{yk}} - z_y.
-
-    It is an upper bound of the cost of the likeliest class, and cross entropy where all costs are 0. Its
-    probabilities estimate nothing: the optimum shifts each class by what its mistakes cost. Take its
-    likeliest class as the decision, and scale the costs to a few units; a margin of 20 is hard to reach.
-
-    Args:
-        costs: (C, C), indexed [true class, predicted class]; non-negative, 0 on the diagonal.
-
-    Shapes:
-        See `Loss.__call__`. With target probabilities it needs (N, C, C) numbers.
-
-    Raises:
-        ValueError: If costs is not square, finite and non-negative with a zero diagonal, or, when called, if
-            its size is not the number of classes.
-
-    Numerics:
-        Cross entropy of the logits plus the target's row of the costs, so that a confident right row keeps
-        its digits. A masked class adds nothing.
-
-    Example:
-        >>> loss = SoftmaxMargin([[0, 1, 5], [1, 0, 1], [1, 1, 0]])
-        >>> cheap, dear = torch.tensor([[0.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0]])
-        >>> loss(cheap, torch.tensor([0])), loss(dear, torch.tensor([0]))
-        (tensor(5.1328), tensor(7.0034))
-
-    Source:
-        Gimpel and Smith, NAACL 2010.
-    """
-
-    costs: ClassMatrix
-
-    def __init__(self, costs: Any) -> None:
-        object.__setattr__(self, "costs", costs)
-        hold(self, "costs", _check_margins)
-
-    def per_row(self, row: RowStatistics, /) -> Tensor:
-        """Return the loss of one row."""
-        shifted = row.plus(lambda logits: self.costs.fit(logits, row.num_classes, "costs"))
-        return -log_sigmoid(shifted.log_odds())
-
-
 Tree = tuple[Any, ...]
 SUMS = 8  # a sum is made of so many, as an addition to a number waits for that before
 
@@ -159,7 +97,7 @@ class HierarchicalCrossEntropy(RowLoss):
 
     Args:
         tree: Tuples in tuples around class indices, `((0, 1), (2, (3, 4)))`; lists will do. Made from groups
-            or a graph by `targets.nested`.
+            or a graph by `costs.index_tree`.
         alpha: At least 0; how much less a choice counts for each step down.
 
     Shapes:
@@ -193,7 +131,7 @@ class HierarchicalCrossEntropy(RowLoss):
         refuse_batch("tree", self.tree)
         tree = _tuples(self.tree)
         object.__setattr__(self, "tree", tree)
-        object.__setattr__(self, "_levels", tuple(map(Constant, _levels(tree))))
+        object.__setattr__(self, "_levels", tuple(map(ConstantTensor, _levels(tree))))
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row."""
@@ -236,7 +174,7 @@ def _tuples(tree: Any) -> Any:
         return tuple(_tuples(node) for node in tree)
     if isinstance(tree, bool) or not isinstance(tree, int):
         raise ValueError(
-            f"tree must be tuples around class indices, got {tree!r}; use targets.nested for names"
+            f"tree must be tuples around class indices, got {tree!r}; use costs.index_tree for names"
         )
     return tree
 
@@ -274,61 +212,14 @@ def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
     return levels * SUMS + np.arange(size, dtype=np.int16) % SUMS, depths
 
 
-def _below_and_above(loss: Any, e: Exact) -> Any:
-    del loss
-    return e.mp.fsum((e.mp.fsum(e.p[: k + 1]) - (k >= e.y)) ** 2 for k in range(len(e.p)))
-
-
-def _margin(loss: Any, e: Exact) -> Any:
-    costs = exact_row(loss.costs, e)
-    return e.mp.log(e.mp.fsum(e.mp.exp(c) * p for c, p in zip(costs, e.p, strict=True)) / e.p[e.y])
-
-
-def _along_the_path(loss: Any, e: Exact) -> Any:
-    """The published sum, by a walk down the tree."""
-    place = {k: i for i, k in enumerate(e.kept)}
-
-    def leaves(node: Any) -> list[int]:
-        return [node] if isinstance(node, int) else [leaf for child in node for leaf in leaves(child)]
-
-    def mass(node: Any) -> Any:
-        return e.mp.fsum(e.p[place[leaf]] for leaf in leaves(node) if leaf in place)
-
-    total, node, depth, y = e.mp.mpf(0), loss.tree, 0, e.kept[e.y]
-    while not isinstance(node, int):
-        child, depth = next(child for child in node if y in leaves(child)), depth + 1
-        total -= e.mp.exp(-loss.alpha * depth) * e.mp.log(mass(child) / mass(node))
-        node = child
-    return total
-
-
-_EVEN = (((0, 5), (2, 3)), ((4, 1), (6, 7)))
-_UNEVEN = ((0, 5, (2, 3)), 4, (1, 6, 7))
-
 ENTRIES = (
     Entry(
-        SquaredCDF,
-        (SquaredCDF(),),
-        definition=_below_and_above,
+        RankedProbabilityScore,
         source="Epstein 1969; Hou et al., arXiv:1611.05916",
         proper=lambda loss: True,
         bounded=lambda loss: True,
     ),
     Entry(
-        SoftmaxMargin,
-        (SoftmaxMargin(ring(TEST_CLASSES, 0.5, 3.0)),),
-        definition=_margin,
-        source="Gimpel and Smith 2010",
-    ),
-    Entry(
-        HierarchicalCrossEntropy,
-        (
-            HierarchicalCrossEntropy(_EVEN, alpha=0.5),
-            HierarchicalCrossEntropy(_UNEVEN, alpha=0.5),
-            HierarchicalCrossEntropy(_UNEVEN, alpha=0.0),
-        ),
-        definition=_along_the_path,
-        source="Bertinetto et al. 2020, arXiv:1912.09393",
-        proper=lambda loss: True,
+        HierarchicalCrossEntropy, source="Bertinetto et al. 2020, arXiv:1912.09393", proper=lambda loss: True
     ),
 )

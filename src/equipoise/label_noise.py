@@ -1,133 +1,86 @@
-r"""Choosing gamma, and what a gamma means: a floor under the softmax, or a rate of label noise.
+"""Choosing gamma, and what it means: a floor under the softmax, or a rate of symmetric label noise.
 
-Three descriptions of one thing, for n classes. Cross entropy of probabilities with a floor f is gamma cross
-entropy, scaled and shifted; and it is cross entropy corrected for symmetric label noise, where a label is
-replaced with chance rho by one of the n - 1
-others:
-
-.. math:: f = \frac{\gamma}{1 + (n - 1)\gamma}, \qquad \gamma = \frac{f}{1 - (n - 1) f}, \qquad \rho = (n - 1)
-f.
+The cross entropy of probabilities with a floor is gamma cross entropy, scaled and shifted. It is also cross
+entropy corrected for symmetric label noise, where a label is replaced with chance rho by one of the n - 1
+others. `convert` returns gamma, floor and rate for one another.
 """
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from equipoise import naming
-from equipoise.losses.options import check_number
+from equipoise._checks import check_number
 from equipoise.losses.robust import GAMMA_HINT
 
 
-def floor_from_gamma(gamma: float, num_classes: int) -> float:
-    """Return the floor under the softmax that gamma amounts to: gamma / (1 + (n - 1) gamma).
+class Equivalent(NamedTuple):
+    """One loss in three parameters.
 
     Args:
+        gamma: Of `GammaCrossEntropy`, in [0, 1].
+        floor: The smallest probability of `FlooredCrossEntropy`, in [0, 1/n].
+        noise: The rate of symmetric label noise that the loss corrects for, in [0, (n - 1)/n].
+    """
+
+    gamma: float
+    floor: float
+    noise: float
+
+
+def convert(
+    num_classes: int, *, gamma: float | None = None, floor: float | None = None, noise: float | None = None
+) -> Equivalent:
+    r"""Return gamma, the floor and the rate of symmetric label noise that give the same loss.
+
+    .. math:: f = \frac{\gamma}{1 + (n - 1)\gamma}, \qquad \gamma = \frac{f}{1 - (n - 1) f}, \qquad
+       \rho = (n - 1) f
+
+    Args:
+        num_classes: n, at least 2.
         gamma: In [0, 1].
-        num_classes: n, at least 2.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-
-    Example:
-        >>> floor_from_gamma(0.1, num_classes=10)
-        0.0526...
-    """
-    _check(gamma, num_classes)
-    return min(gamma / (1 + (num_classes - 1) * gamma), 1 / num_classes)
-
-
-def gamma_from_floor(floor: float, num_classes: int) -> float:
-    """Return the gamma that amounts to a floor under the softmax: f / (1 - (n - 1) f).
-
-    Args:
-        floor: In [0, 1/n].
-        num_classes: n, at least 2.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-
-    Example:
-        >>> gamma_from_floor(0.05, num_classes=10)
-        0.0909...
-    """
-    _check(0.0, num_classes)
-    check_number("floor", floor, 0, 1 / num_classes, f"the largest floor of {num_classes} classes")
-    return min(floor / (1 - (num_classes - 1) * floor), 1.0)
-
-
-def noise_from_gamma(gamma: float, num_classes: int) -> float:
-    """Return the rate of symmetric label noise that gamma corrects for: (n - 1) gamma / (1 + (n - 1) gamma).
-
-    Args:
-        gamma: In [0, 1].
-        num_classes: n, at least 2.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-
-    Example:
-        >>> noise_from_gamma(0.1, num_classes=10)
-        0.4736...
-    """
-    return noise_from_floor(floor_from_gamma(gamma, num_classes), num_classes)
-
-
-def gamma_from_noise(noise: float, num_classes: int) -> float:
-    """Return the gamma that corrects for a rate of symmetric label noise: rho / ((n - 1) (1 - rho)).
-
-    Args:
+        floor: f in [0, 1/n].
         noise: rho in [0, (n - 1)/n]; the chance that a label is replaced by one of the others.
-        num_classes: n, at least 2.
 
     Raises:
+        TypeError: Unless one of the three is given.
         ValueError: If an argument is outside its range.
 
     Example:
-        >>> gamma_from_noise(0.4, num_classes=10)
+        >>> convert(10, gamma=0.1)
+        Equivalent(gamma=0.1, floor=0.0526..., noise=0.4736...)
+        >>> convert(10, noise=0.4).gamma
         0.0740...
     """
-    return gamma_from_floor(floor_from_noise(noise, num_classes), num_classes)
-
-
-def floor_from_noise(noise: float, num_classes: int) -> float:
-    """Return the floor under the softmax that amounts to a rate of symmetric label noise: rho / (n - 1).
-
-    Args:
-        noise: rho in [0, (n - 1)/n].
-        num_classes: n, at least 2.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-
-    Example:
-        >>> floor_from_noise(0.45, num_classes=10)
-        0.05
-    """
-    _check(0.0, num_classes)
-    most = (num_classes - 1) / num_classes
-    check_number("noise", noise, 0, most, f"with {num_classes} classes a label says nothing at {most:.6g}")
-    return min(noise / (num_classes - 1), 1 / num_classes)
-
-
-def noise_from_floor(floor: float, num_classes: int) -> float:
-    """Return the rate of symmetric label noise that a floor under the softmax amounts to: (n - 1) f.
-
-    Args:
-        floor: In [0, 1/n].
-        num_classes: n, at least 2.
-
-    Raises:
-        ValueError: If an argument is outside its range.
-
-    Example:
-        >>> noise_from_floor(0.05, num_classes=10)
-        0.45
-    """
-    gamma_from_floor(floor, num_classes)  # checks both
-    return min((num_classes - 1) * floor, (num_classes - 1) / num_classes)
+    given = [
+        name for name, value in (("gamma", gamma), ("floor", floor), ("noise", noise)) if value is not None
+    ]
+    if len(given) != 1:
+        raise TypeError(
+            f"one of gamma, floor and noise must be given, got {' and '.join(given) or 'none'}; "
+            "the other two follow from it"
+        )
+    _check_num_classes(num_classes)
+    others, most = num_classes - 1, 1 / num_classes  # `min` keeps the end of a range, but for rounding
+    if gamma is not None:
+        check_number("gamma", gamma, 0, 1, GAMMA_HINT)
+        floor = min(gamma / (1 + others * gamma), most)
+    elif noise is not None:
+        largest = others / num_classes
+        hint = f"with {num_classes} classes a label says nothing at {largest:.6g}"
+        check_number("noise", noise, 0, largest, hint)
+        floor = min(noise / others, most)
+    else:
+        assert floor is not None
+        check_number("floor", floor, 0, most, f"the largest floor of {num_classes} classes")
+    return Equivalent(
+        min(floor / (1 - others * floor), 1.0) if gamma is None else gamma,
+        floor,
+        min(others * floor, others / num_classes) if noise is None else noise,
+    )
 
 
 def steepest_prob(gamma: float) -> float:
@@ -150,7 +103,7 @@ def steepest_prob(gamma: float) -> float:
     return sqrt(gamma) / (1 + sqrt(gamma))
 
 
-def read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
+def floored_probs(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
     r"""Return the floored probabilities of a model trained with gamma cross entropy.
 
     .. math:: \frac{\gamma + (1 - \gamma)\,p_k}{1 + (n - 1)\gamma}
@@ -171,14 +124,14 @@ def read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
         ValueError: If gamma is outside [0, 1].
 
     Example:
-        >>> read_out(torch.tensor([9.0, 0.0, 0.0]), gamma=0.1)
+        >>> floored_probs(torch.tensor([9.0, 0.0, 0.0]), gamma=0.1)
         tensor([0.8331, 0.0834, 0.0834])
     """
-    return log_read_out(logits, gamma, dim=dim).exp()
+    return floored_log_probs(logits, gamma, dim=dim).exp()
 
 
-def log_read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
-    """Return the logarithm of `read_out`, computed in log space.
+def floored_log_probs(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
+    """Return the logarithm of `floored_probs`, computed in log space.
 
     Args:
         logits: Floating; minus infinity masks a class. Half precision is computed in float32.
@@ -192,7 +145,7 @@ def log_read_out(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
         ValueError: If gamma is outside [0, 1].
 
     Example:
-        >>> log_read_out(torch.tensor([0.0, 200.0]), gamma=0.01)
+        >>> floored_log_probs(torch.tensor([0.0, 200.0]), gamma=0.01)
         tensor([-4.6151, -0.0100])
     """
     check_number("gamma", gamma, 0, 1, GAMMA_HINT)
@@ -243,7 +196,7 @@ def suggest_gamma(
     Say one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for
     a model trained from scratch; a task with a published value.
 
-    With label noise and up to 100 classes this is 0.5, which is more than `gamma_from_noise` says: that value
+    With label noise and up to 100 classes this is 0.5, which is more than `convert` says: that value
     corrects for the rate, but a network that sees its rows many times learns wrong labels by heart unless
     they count for less. On digits with 20 to 60 % wrong labels every gamma from 0.25 to 0.9 was about as
     good; at 40 % a gamma of 0.1, near the value from the rate, had a quarter of the gain. With 100 classes
@@ -279,14 +232,14 @@ def suggest_gamma(
     elif num_classes is None:
         raise ValueError("num_classes must be given unless task is, got None; gamma means little without it")
     elif noise is not None:
-        corrects = gamma_from_noise(noise, num_classes)
+        corrects = convert(num_classes, noise=noise).gamma
         keeps = noise > 0 and num_classes <= MOST_MEASURED
         gamma = max(corrects, AGAINST_MEMORISING) if keeps else corrects
         reason = f"{corrects:.2g} corrects for symmetric label noise of {noise:g} among {num_classes} classes"
         if gamma > corrects:
             reason += f"; {gamma:g} keeps a network from learning wrong labels by heart, as 0.25 to 0.9 do"
     else:
-        _check(0.0, num_classes)
+        _check_num_classes(num_classes)
         gamma = 1 / num_classes
         reason = (
             f"from scratch a row of {num_classes} equally likely classes counts 1 / (1 + {num_classes - 1} "
@@ -295,25 +248,17 @@ def suggest_gamma(
     return Suggestion(gamma, reason, steepest_prob(gamma))
 
 
-# The minima above keep what is at the end of one range, but for rounding, at the end of the other.
-
-
-def _check(gamma: float, num_classes: int) -> None:
-    check_number("gamma", gamma, 0, 1, GAMMA_HINT)
+def _check_num_classes(num_classes: int) -> None:
     if not isinstance(num_classes, int) or num_classes < 2:
         raise ValueError(f"num_classes must be an integer of at least 2, got {num_classes}")
 
 
 __all__ = [
+    "Equivalent",
     "Suggestion",
-    "floor_from_gamma",
-    "floor_from_noise",
-    "gamma_from_floor",
-    "gamma_from_noise",
-    "log_read_out",
-    "noise_from_floor",
-    "noise_from_gamma",
-    "read_out",
+    "convert",
+    "floored_log_probs",
+    "floored_probs",
     "steepest_prob",
     "suggest_gamma",
 ]

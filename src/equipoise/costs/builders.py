@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from equipoise.targets.matrix import Kind, Matrix, check_names
+from equipoise.costs.matrix import ClassMatrix, Kind, check_names
 
 Groups = str | Sequence[Sequence[object]]
 
@@ -18,7 +18,7 @@ def from_groups(
     within: float | None = None,
     between: float | None = None,
     classes: Sequence[object] | None = None,
-) -> Matrix:
+) -> ClassMatrix:
     """Return a matrix from groups of classes that are alike.
 
     As a similarity, a class gives the share `within` to the other members of its group, spread evenly, the
@@ -62,7 +62,7 @@ def from_groups(
         for name, value in (("within", within), ("between", between)):
             if not value >= 0:
                 raise ValueError(f"{name} must be a cost of 0 or more, got {value}; being right costs 0")
-        return _in_order(Matrix(np.where(same, within, between) * (1 - own), kind, names), classes)
+        return _in_order(ClassMatrix(np.where(same, within, between) * (1 - own), names, kind=kind), classes)
     within, between = (0.3 if within is None else within), (0.0 if between is None else between)
     if not (within >= 0 and between >= 0 and within + between <= 1):
         raise ValueError(
@@ -74,10 +74,10 @@ def from_groups(
         same, (within / np.maximum(inside, 1))[:, None], (between / np.maximum(outside, 1))[:, None]
     )
     array = array * (1 - own)
-    return _in_order(Matrix(array + np.diag(1 - array.sum(1)), kind, names), classes)
+    return _in_order(ClassMatrix(array + np.diag(1 - array.sum(1)), names, kind=kind), classes)
 
 
-def _in_order(matrix: Matrix, classes: Sequence[object] | None) -> Matrix:
+def _in_order(matrix: ClassMatrix, classes: Sequence[object] | None) -> ClassMatrix:
     return matrix if classes is None else matrix.ordered(classes)
 
 
@@ -99,7 +99,7 @@ def from_embeddings(
     *,
     kind: Kind = "similarity",
     classes: Sequence[object] | None = None,
-) -> Matrix:
+) -> ClassMatrix:
     r"""Return a matrix from a vector per class, such as the embedding of its name or its mean feature.
 
     .. math:: S_{yk} = \frac{e^{\cos(v_y, v_k) / T}}{\sum_j e^{\cos(v_y, v_j) / T}}, \qquad
@@ -142,15 +142,15 @@ def from_embeddings(
     # |u - v|^2 / 2 is 1 - cos(u, v) without cancelling for vectors that are nearly alike
     apart = ((unit[:, None] - unit) ** 2).sum(-1) / 2
     if kind != "similarity":
-        return Matrix(apart, kind, classes)
+        return ClassMatrix(apart, classes, kind=kind)
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be finite and above 0, got {temperature}; 0.1 is a beginning")
-    return Matrix(softmax(-apart / temperature), kind, classes)
+    return ClassMatrix(softmax(-apart / temperature), classes, kind=kind)
 
 
 def from_confusion(
     target: Any, predicted: Any, *, smoothing: float = 1.0, classes: Sequence[object] | None = None
-) -> Matrix:
+) -> ClassMatrix:
     r"""Return the similarity by which a model took classes for one another.
 
     .. math:: S_{yk} = \frac{s + \sum_{i: y_i = y} q_{ik}}{C s + n_y}
@@ -216,12 +216,12 @@ def from_confusion(
             f"smoothing must be above 0 for a class without rows, got {smoothing} and none of class "
             f"{empty[0]}; use 1"
         )
-    return Matrix(counts / counts.sum(1, keepdims=True), "similarity", names)
+    return ClassMatrix(counts / counts.sum(1, keepdims=True), names, kind="similarity")
 
 
 def ordinal(
     classes: int | Sequence[object], kind: Kind = "costs", *, power: float = 1.0, beta: float = 1.0
-) -> Matrix:
+) -> ClassMatrix:
     r"""Return a matrix for classes that lie on a scale, in their order.
 
     .. math:: C_{ij} = |i - j|^{\text{power}}, \qquad S_{ij} \propto e^{-\beta |i - j|}
@@ -253,7 +253,7 @@ def ordinal(
         raise ValueError(f"power must be finite and above 0, got {power}; 1 counts the steps")
     if not 0 <= beta < np.inf:
         raise ValueError(f"beta must be finite and at least 0, got {beta}; 0 makes all classes alike")
-    return Matrix(softmax(-beta * steps) if kind == "similarity" else steps**power, kind, names)
+    return ClassMatrix(softmax(-beta * steps) if kind == "similarity" else steps**power, names, kind=kind)
 
 
 def softmax(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

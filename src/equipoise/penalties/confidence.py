@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from equipoise._checks import refuse_batch
 from equipoise.losses.base import BatchLoss, RowLoss
-from equipoise.losses.options import refuse_batch
-from equipoise.losses.table import Entry, Exact
+from equipoise.losses.table import Entry
 from equipoise.statistics import RowStatistics
 from equipoise.statistics.functions import softmax
 
@@ -175,43 +175,11 @@ class Balance(BatchLoss):
         return (mean * used.log()).sum() + math.log(logits.shape[1])
 
 
-def _decisiveness(loss: Decisiveness, e: Exact) -> Any:
-    classes = loss.num_classes or e.num_classes
-    power = e.mp.log(2) / e.mp.log(classes) if classes > 1 else 1
-    return e.mp.fsum(p**power - p ** (2 * power) for p in e.p)
-
-
 ENTRIES = (
     Entry(
-        Entropy,
-        (Entropy(),),
-        definition=lambda loss, e: -e.mp.fsum(p * e.mp.log(p) for p in e.p),
-        source="Pereyra et al. 2017, arXiv:1701.06548",
-        bounded=lambda loss: True,
-        reads_target=False,
+        Entropy, source="Pereyra et al. 2017, arXiv:1701.06548", bounded=lambda loss: True, reads_target=False
     ),
-    Entry(
-        Gini,
-        (Gini(),),
-        definition=lambda loss, e: 1 - e.mp.fsum(p * p for p in e.p),
-        source="Breiman et al. 1984",
-        bounded=lambda loss: True,
-        reads_target=False,
-    ),
-    Entry(
-        Decisiveness,
-        (Decisiveness(), Decisiveness(num_classes=5)),
-        definition=_decisiveness,
-        source="discuss.pytorch.org/t/74709",
-        bounded=lambda loss: True,
-        reads_target=False,
-    ),
-    Entry(
-        Balance,
-        (Balance(),),
-        definition=lambda loss, e: e.mp.log(len(e.p)) + e.mp.fsum(p * e.mp.log(p) for p in e.p),
-        source="Bridle et al. 1991",
-        bounded=lambda loss: True,
-        reads_target=False,
-    ),
+    Entry(Gini, source="Breiman et al. 1984", bounded=lambda loss: True, reads_target=False),
+    Entry(Decisiveness, source="discuss.pytorch.org/t/74709", bounded=lambda loss: True, reads_target=False),
+    Entry(Balance, source="Bridle et al. 1991", bounded=lambda loss: True, reads_target=False),
 )

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
+from equipoise._checks import check_number, refuse_batch
+from equipoise._tensors import like
 from equipoise.losses.base import RowLoss
-from equipoise.losses.options import check_number, like, refuse_batch
-from equipoise.losses.table import Entry, Exact
+from equipoise.losses.table import Entry
 from equipoise.statistics import RowStatistics
 
 
@@ -142,26 +143,7 @@ class ZLoss(RowLoss):
         return row.lse() ** 2
 
 
-def _logit_range(loss: LogitRange, e: Exact) -> Any:
-    top, bottom = max(e.z), min(e.z)
-    if loss.width is not None:
-        return max(e.mp.mpf(0), top - bottom - loss.width)
-    return max(e.mp.mpf(0), top - loss.high) + max(e.mp.mpf(0), loss.low - bottom)
-
-
 ENTRIES = (
-    Entry(
-        LogitRange,
-        (LogitRange(width=4.0), LogitRange(low=-2.0, high=1.0)),
-        definition=_logit_range,
-        source="reddit.com/r/deeplearning 10puvih",
-        reads_target=False,
-    ),
-    Entry(
-        ZLoss,
-        (ZLoss(),),
-        definition=lambda loss, e: e.mp.log(e.mp.fsum(e.mp.exp(z) for z in e.z)) ** 2,
-        source="Zoph et al. 2022, arXiv:2202.08906",
-        reads_target=False,
-    ),
+    Entry(LogitRange, source="reddit.com/r/deeplearning 10puvih", reads_target=False),
+    Entry(ZLoss, source="Zoph et al. 2022, arXiv:2202.08906", reads_target=False),
 )

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from equipoise._checks import check_floor, check_number
+from equipoise._tensors import like
 from equipoise.losses.base import RowLoss
-from equipoise.losses.options import check_floor, check_number, like
 from equipoise.losses.table import Entry
 from equipoise.statistics import RowStatistics
 from equipoise.statistics.functions import log_affine_sigmoid, log_sigmoid, sigmoid
@@ -84,7 +85,7 @@ class FlooredCrossEntropy(RowLoss):
     .. math:: -\log\left(f + (1 - n f)\,p_y\right).
 
     The floor is not free of consequences for training: this is gamma cross entropy with
-    gamma = f / (1 - (n - 1) f), scaled and shifted (`equipoise.gamma.gamma_from_floor`), so a target far
+    gamma = f / (1 - (n - 1) f), scaled and shifted (see `label_noise.convert`), so a target far
     below the floor pulls hardly at all. Not proper in p for f > 0: it is the floored probabilities that are
     fitted to the true ones.
 
@@ -107,7 +108,8 @@ class FlooredCrossEntropy(RowLoss):
         tensor([0.2231, 2.3026])
 
     Source:
-        The map is ChainerRL's `SoftmaxDistribution(min_prob)`; for its cross entropy see `equipoise.gamma`.
+        The map is ChainerRL's `SoftmaxDistribution(min_prob)`; for its cross entropy see
+        `equipoise.label_noise`.
     """
 
     floor: float = 0.01
@@ -254,42 +256,16 @@ class Brier(RowLoss):
 ENTRIES = (
     Entry(
         CrossEntropy,
-        (CrossEntropy(), CrossEntropy(label_smoothing=0.1), CrossEntropy(label_smoothing=1.0)),
-        definition=lambda loss, e: (
-            -(1 - loss.label_smoothing) * e.mp.log(e.p[e.y])
-            - loss.label_smoothing / len(e.p) * e.mp.fsum(e.mp.log(p) for p in e.p)
-        ),
         source="Szegedy et al. 2016, arXiv:1512.00567",
         proper=lambda loss: loss.label_smoothing == 0,
     ),
     Entry(
         FlooredCrossEntropy,
-        (FlooredCrossEntropy(floor=0.0), FlooredCrossEntropy(floor=1e-6), FlooredCrossEntropy(floor=0.02)),
-        definition=lambda loss, e: -e.mp.log(loss.floor + (1 - len(e.p) * loss.floor) * e.p[e.y]),
         source="ChainerRL SoftmaxDistribution(min_prob)",
         proper=lambda loss: loss.floor == 0,
         bounded=lambda loss: loss.floor > 0,
     ),
-    Entry(
-        Focal,
-        (Focal(gamma=0.0), Focal(gamma=0.5), Focal(gamma=2.0)),
-        definition=lambda loss, e: -(e.mp.fsum(e.p[k] for k in e.others) ** loss.gamma) * e.mp.log(e.p[e.y]),
-        source="Lin et al. 2017, arXiv:1708.02002",
-        proper=lambda loss: loss.gamma == 0,
-    ),
-    Entry(
-        Poly,
-        (Poly(epsilon=1.0), Poly(epsilon=-0.5), Poly(epsilon=0.0)),
-        definition=lambda loss, e: -e.mp.log(e.p[e.y]) + loss.epsilon * (1 - e.p[e.y]),
-        source="Leng et al. 2022, arXiv:2204.12511",
-        proper=lambda loss: loss.epsilon == 0,
-    ),
-    Entry(
-        Brier,
-        (Brier(),),
-        definition=lambda loss, e: (1 - e.p[e.y]) ** 2 + e.mp.fsum(e.p[k] ** 2 for k in e.others),
-        source="Brier 1950",
-        proper=lambda loss: True,
-        bounded=lambda loss: True,
-    ),
+    Entry(Focal, source="Lin et al. 2017, arXiv:1708.02002", proper=lambda loss: loss.gamma == 0),
+    Entry(Poly, source="Leng et al. 2022, arXiv:2204.12511", proper=lambda loss: loss.epsilon == 0),
+    Entry(Brier, source="Brier 1950", proper=lambda loss: True, bounded=lambda loss: True),
 )

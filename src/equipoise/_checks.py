@@ -1,13 +1,8 @@
-"""Options of losses and maps: checked when one is made, fitted to the logits when it is called."""
+"""Checks of the options of losses, maps and schedules, made when one is constructed."""
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, final
+from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
-
-from equipoise.kernels.gate import is_traced
 
 
 def check_number(
@@ -61,41 +56,3 @@ def check_floor(floor: float, num_classes: int) -> None:
             f"floor must be at most 1/{num_classes} = {1 / num_classes:.6g} for {num_classes} classes, "
             f"got {floor}; the floors may not sum to more than 1"
         )
-
-
-def like(value: float | Tensor, answer: Tensor) -> Tensor:
-    """Return an option as a 0-d tensor that fits an answer of a row."""
-    return torch.as_tensor(value, dtype=answer.dtype, device=answer.device)
-
-
-@final
-class Constant:
-    """An array that never changes, as a tensor that fits an answer of a row.
-
-    No tensor is kept that a mode, transform or tracer of torch has made: it would be of no use outside.
-
-    Args:
-        array: The array.
-    """
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-        with ThreadPoolExecutor(1) as pool:  # another thread has none of the modes and transforms of this one
-            self._tensor = pool.submit(torch.tensor, array, device="cpu").result()
-        self._held: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-
-    def fit(self, answer: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the array on the device of an answer and in its dtype, or the one that is given."""
-        key = answer.device, dtype or answer.dtype
-        if is_traced(answer):
-            return torch.tensor(self._array).to(*key)
-        if torch.compiler.is_compiling():  # a graph would be compiled anew once another tensor is held
-            return self._tensor.to(*key)
-        held = self._held.get(key)
-        if held is None:
-            with torch.inference_mode(False):
-                held = self._held[key] = self._tensor.to(*key)
-        return held
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Constant, (self._array,)

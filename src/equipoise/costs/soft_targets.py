@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.targets.matrix import Matrix
+from equipoise.costs.matrix import ClassMatrix
 
 Probs = TypeVar("Probs", np.ndarray[Any, Any], Tensor)
 WORST_CONDITION = 1e6  # float32 probabilities would keep a digit or none
@@ -129,9 +129,7 @@ def _apply(probs: Any, matrix: np.ndarray[Any, Any]) -> Any:
 
 
 def _similarity(probs: Any, similarity: Any) -> np.ndarray[Any, Any]:
-    matrix = similarity if isinstance(similarity, Matrix) else Matrix(similarity, "similarity")
-    if matrix.kind != "similarity":
-        raise ValueError(f"similarity must be of kind 'similarity', got {matrix!r}; costs do not mix")
+    matrix = ClassMatrix.of(similarity, "similarity")
     check_probs(probs, len(matrix))
     return matrix.array
 

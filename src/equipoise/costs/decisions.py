@@ -1,7 +1,7 @@
 """From probabilities to decisions when mistakes differ in cost: the free remedy, which needs no training.
 
-Every matrix of costs is indexed [true class, decision]. `expected_cost` here is what each decision would cost
-under the model's own probabilities; `metrics.expected_cost` is what decisions did cost, given the truth.
+Costs are indexed [true class, decision]. `conditional_risk` is the expected cost of each decision under the
+model's probabilities; `metrics.mean_cost` is the mean cost of decisions, given the true classes.
 """
 
 from typing import Any
@@ -10,24 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import naming
-from equipoise.targets import Matrix, check_probs
-from equipoise.targets.mixing import Probs, times
+from equipoise.costs.matrix import TRANSPOSED, cost_array
+from equipoise.costs.soft_targets import Probs, check_probs, times
 
-__all__ = ["ABSTAIN", "decide", "expected_cost", "top_k"]
+__all__ = ["ABSTAIN", "decide", "conditional_risk", "top_k"]
 
 ABSTAIN = -1  # the decision to take none
 
 
-def expected_cost(probs: Probs, costs: Any) -> Probs:
+def conditional_risk(probs: Probs, costs: Any) -> Probs:
     r"""Return what each decision is expected to cost.
 
     .. math:: R_a = \sum_y p_y C_{ya}
 
     Args:
         probs: Probabilities of the true class. They have to be calibrated to be worth it, and unmixed first
-            if the model was trained with soft targets: see `targets.unmix`.
-        costs: Indexed [true class, decision], an array, a tensor, a `Matrix` or what a loss holds, such as
+            if the model was trained with soft targets: see `costs.unmix`.
+        costs: Indexed [true class, decision], an array, a tensor or a `ClassMatrix`, such as
             `ExpectedCost(...).costs`. The decisions may be other than the classes.
 
     Shapes:
@@ -41,7 +40,7 @@ def expected_cost(probs: Probs, costs: Any) -> Probs:
         One matrix product. It is differentiable for tensors. A nan in a row gives nan for that row.
 
     Example:
-        >>> expected_cost(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # well or ill; missing an ill one costs 20
+        >>> conditional_risk(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # to miss class 1 costs 20
         array([2. , 0.9])
 
     Source:
@@ -60,7 +59,7 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
     too: a model that diverged would pass for a careful one.
 
     Args:
-        probs: Probabilities of the true class; see `expected_cost`.
+        probs: Probabilities of the true class; see `conditional_risk`.
         costs: Indexed [true class, decision].
         abstain: What it costs to take no decision, or to ask somebody; None if there is no such way out.
 
@@ -82,7 +81,7 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
     Source:
         Chow, 1970, for abstention; Elkan, IJCAI 2001, for costs.
     """
-    risk = _finite(expected_cost(probs, costs))
+    risk = _finite(conditional_risk(probs, costs))
     if abstain is not None:
         _check_abstain(abstain)
     if isinstance(risk, Tensor):
@@ -98,7 +97,7 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
     """Return the k decisions of smallest expected cost, the smallest first.
 
     Args:
-        probs: Probabilities of the true class; see `expected_cost`.
+        probs: Probabilities of the true class; see `conditional_risk`.
         costs: Indexed [true class, decision].
         k: How many; from 1 to the number of decisions.
 
@@ -117,7 +116,7 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
     Source:
         Karthik et al., ICLR 2021, arXiv:2104.00795, rank classes so.
     """
-    risk = _finite(expected_cost(probs, costs))
+    risk = _finite(conditional_risk(probs, costs))
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= risk.shape[-1]:
         raise ValueError(
             f"k must be an integer in [1, {risk.shape[-1]}], got {k!r}; there are as many decisions"
@@ -134,31 +133,12 @@ def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
         check_probs(probs[same.all(-1)])
     else:
         check_probs(probs)
-    costs = getattr(costs, "named", costs)  # what a loss holds
-    if isinstance(costs, Matrix) and costs.kind != "costs":
-        raise ValueError(f"costs must be of kind 'costs', got {costs!r}; build it with kind='costs'")
-    if isinstance(costs, Tensor):
-        costs = costs.detach().cpu().numpy()
-    try:
-        array = np.asarray(costs, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"costs must be a (C, A) matrix of numbers, got {costs!r}; give a row per true class"
-        ) from error
+    array = cost_array(costs)
     classes = probs.shape[-1]
-    if array.ndim != 2 or array.shape[0] != classes or array.shape[1] == 0:
-        turned = array.ndim == 2 and array.shape[1] == classes
-        way = (
-            "it looks transposed: pass costs.T"
-            if turned
-            else "give a row per true class, a column per decision"
-        )
+    if array.shape[0] != classes:
+        way = TRANSPOSED if array.shape[1] == classes else "give a row per true class, a column per decision"
         raise ValueError(
             f"costs[true, decision] must have {classes} rows, one per class, got {array.shape}; {way}"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(
-            "costs must be finite, got nan or infinity; use a large cost for what must not happen"
         )
     return array
 
@@ -178,6 +158,3 @@ def _check_abstain(abstain: Any) -> None:
         raise TypeError(f"abstain must be a number, got {abstain!r}; it is one cost for all rows")
     if not np.isfinite(abstain):
         raise ValueError(f"abstain must be finite, got {abstain}; leave it out to decide always")
-
-
-naming.answer_names(__name__)

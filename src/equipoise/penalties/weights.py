@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from equipoise._batch import IGNORE_INDEX
+from equipoise._checks import check_number
 from equipoise.losses.base import Loss, check_loss
-from equipoise.losses.options import check_number
 
 
 def matched_weight(

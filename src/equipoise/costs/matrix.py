@@ -9,26 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Kind = Literal["similarity", "costs"]
+from equipoise._tensors import ConstantTensor
+
+Kind = Literal["similarity", "costs", "weights"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
-TOLERANCE = 1e-6  # how far from one a row of shares may sum
+TOLERANCE = 1e-6  # how far from one the sum of a row of similarities may be
+TRANSPOSED = "it looks transposed: exchange rows and columns"
 
 
 @final
-class Matrix:
-    """Similarities or costs between named classes, checked, immutable and compared by what it holds.
+class ClassMatrix:
+    """An immutable (C, C) matrix over named classes, indexed [true class, class] and checked for its kind.
 
-    Rows are true classes, columns the classes they may be taken for. Pass it to `SimilarityCrossEntropy`,
-    `ExpectedCost`, `decisions.decide`, `numpy.asarray` or `torch.as_tensor`; print it to see whether it says
-    what was meant.
+    Losses, `decide`, `unmix`, `calibration.fit` and the scikit-learn estimators take one, as they take an
+    array, a nested list or a data frame; losses hold one. `print` shows it as a table.
 
     Args:
-        values: (C, C) nested sequence, array, data frame or tensor, indexed [true class, class].
-        kind: "similarity", each row a target distribution, or "costs", being right costing least in its row.
-        classes: Name of each class; None for those that values have, the labels of a data frame or the names
-            of another matrix, and else for their numbers. Of values with names these are put in this order.
+        values: (C, C) nested sequence, array, data frame or tensor.
+        classes: Name of each class. None takes the labels of a data frame or the names of a matrix, else
+            the class numbers. Given names reorder a matrix that has names.
+        kind: "similarity": non-negative rows that sum to 1, each the target distribution of its true class.
+            "costs": the diagonal is smallest in each row. "weights": non-negative with a zero diagonal.
 
     Raises:
         ValueError: If it is not a finite (C, C) matrix of its kind with C different names.
@@ -37,22 +40,23 @@ class Matrix:
         float64. Similarity rows may be off by 1e-6 and are divided by their sum.
 
     Example:
-        >>> alike = Matrix([[0.8, 0.2], [0.3, 0.7]], "similarity", ["horse", "zebra"])
-        >>> alike
-        Matrix(similarity of 2 classes: horse, zebra)
-        >>> print(alike)
+        >>> similarity = ClassMatrix([[0.75, 0.25], [0.5, 0.5]], ["horse", "zebra"], kind="similarity")
+        >>> similarity
+        ClassMatrix([[0.75, 0.25], [0.5, 0.5]], ['horse', 'zebra'], kind='similarity')
+        >>> print(similarity)
         similarity[true, class]
                 horse  zebra
-        horse     0.8    0.2
-        zebra     0.3    0.7
+        horse    0.75   0.25
+        zebra     0.5    0.5
     """
 
-    def __init__(self, values: Any, kind: Kind, classes: Sequence[object] | None = None) -> None:
-        _require_kind(kind)
-        values, own = labelled(values, kind)
-        if own is not None and classes is not None:
-            values, own = Matrix(values, kind, own).ordered(classes), None
-        classes = own if classes is None else classes
+    def __init__(self, values: Any, classes: Sequence[object] | None = None, *, kind: Kind) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}; see ClassMatrix")
+        values, names = labelled(values, kind)
+        if names is not None and classes is not None:
+            values, names = ClassMatrix(values, names, kind=kind).ordered(classes), None
+        classes = names if classes is None else classes
         try:
             array = np.array(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -76,34 +80,53 @@ class Matrix:
                 "fill in every entry"
             )
         if kind == "similarity":
-            self._check_similarity(array)
-            array = array / array.sum(1, keepdims=True)
-        else:
+            array = self._checked_similarity(array)
+        elif kind == "costs":
             self._check_costs(array)
+        else:
+            self._check_weights(array)
         array.setflags(write=False)
         self.array: Floats = array
+        self._tensor = ConstantTensor(array)
         self._digest = hashlib.sha256(array.tobytes()).hexdigest()
 
     def _place(self, wrong: Bools) -> str:
         row, column = np.argwhere(wrong)[0]
         return f"for true class {self.classes[row]!r} and class {self.classes[column]!r}"
 
-    def _check_similarity(self, array: Floats) -> None:
+    def _check_sign(self, array: Floats, way: str) -> None:
         if (array < 0).any():
             raise ValueError(
-                f"similarity must not be negative, got {array.min():g} {self._place(array < 0)}; "
-                "an entry is a share of the target"
+                f"{self.kind} must not be negative, got {array.min():g} {self._place(array < 0)}; {way}"
             )
+
+    def _checked_similarity(self, array: Floats) -> Floats:
+        """Return the rows, divided by their sums unless these are 1 to rounding."""
+        self._check_sign(array, "an entry is a share of the target")
         sums = array.sum(1)
         worst = int(np.abs(sums - 1).argmax())
         if abs(sums[worst] - 1) > TOLERANCE:
             turned = np.abs(array.sum(0) - 1).max() <= TOLERANCE
-            way = "divide each by its sum"
-            if turned:
-                way = "its columns do, so it looks transposed: exchange rows and columns"
+            way = f"its columns do, so {TRANSPOSED}" if turned else "divide each by its sum"
             raise ValueError(
                 f"similarity[true, class] must have rows that sum to 1, got {sums[worst]:.6g} for true class "
                 f"{self.classes[worst]!r}; {way}"
+            )
+        rounding = len(array) * np.finfo(np.float64).eps
+        return np.where(np.abs(sums - 1) <= rounding, 1.0, 1 / sums)[:, None] * array
+
+    def _check_weights(self, array: Floats) -> None:
+        self._check_sign(array, "a weight of 0 leaves a class out")
+        self.require_zero_diagonal(array)
+
+    def require_zero_diagonal(self, array: Floats | None = None) -> None:
+        """Raise unless every class has 0 for itself."""
+        diagonal = np.diag(self.array if array is None else array)
+        if diagonal.any():
+            place = int(np.abs(diagonal).argmax())
+            raise ValueError(
+                f"{self.kind}[true, class] must be 0 on the diagonal, got {diagonal[place]:g} for class "
+                f"{self.classes[place]!r}; subtract it from its row"
             )
 
     def _check_costs(self, array: Floats) -> None:
@@ -114,24 +137,56 @@ class Matrix:
             turned = not (right[None, :] > array).any()
             way = "if it holds gains, pass its negative"
             if turned:
-                way = "each is smallest in its column, so it looks transposed: exchange rows and columns"
+                way = f"each is smallest in its column, so {TRANSPOSED}"
             raise ValueError(
                 "costs[true, predicted] must be smallest where a class is called itself, got "
                 f"{array[row, row]:g} for {self.classes[row]!r} as itself and {array[row, column]:g} as "
                 f"{self.classes[column]!r}; {way}"
             )
 
+    @classmethod
+    def of(cls, values: Any, kind: Kind) -> "ClassMatrix":
+        """Return the values as a matrix of a kind; costs and weights may stand for one another.
+
+        Raises:
+            ValueError: If they are similarities in place of costs or weights, or the reverse, or no matrix of
+                the kind.
+        """
+        if not isinstance(values, ClassMatrix) or values.kind == kind:
+            return values if isinstance(values, ClassMatrix) else cls(values, kind=kind)
+        if "similarity" in (values.kind, kind):
+            raise ValueError(
+                f"{kind} must be of kind {kind!r}, got a ClassMatrix of kind {values.kind!r}; "
+                f"make it with kind={kind!r}"
+            )
+        return cls(values, kind=kind)
+
     @property
-    def T(self) -> "Matrix":  # noqa: N802 - numpy's word
+    def is_named(self) -> bool:
+        """Whether the classes have names other than their numbers."""
+        return self.classes != tuple(map(str, range(len(self))))
+
+    def fit(self, like: Tensor, num_classes: int) -> Tensor:
+        """Return the matrix as a tensor with the dtype and device of `like`, if it has so many classes."""
+        if len(self) != num_classes:
+            raise ValueError(
+                f"{self.kind} must have a row and a column for each of {num_classes} classes, got "
+                f"{self.shape}; "
+                "the logits have as many classes"
+            )
+        return self._tensor.fit(like)
+
+    @property
+    def T(self) -> "ClassMatrix":  # noqa: N802 - numpy's word
         """The matrix with the true and the other class exchanged, checked again."""
-        return Matrix(self.array.T, self.kind, self.classes)
+        return ClassMatrix(self.array.T, self.classes, kind=self.kind)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(C, C)."""
         return len(self), len(self)
 
-    def ordered(self, classes: Sequence[object]) -> "Matrix":
+    def ordered(self, classes: Sequence[object]) -> "ClassMatrix":
         """Return the same matrix with its classes in another order.
 
         Args:
@@ -141,7 +196,7 @@ class Matrix:
             ValueError: If a name is missing or too many.
 
         Example:
-            >>> print(Matrix([[0, 1], [6, 0]], "costs", ["well", "ill"]).ordered(["ill", "well"]))
+            >>> print(ClassMatrix([[0, 1], [6, 0]], ["well", "ill"], kind="costs").ordered(["ill", "well"]))
             costs[true, predicted]
                   ill  well
             ill     0     6
@@ -155,7 +210,7 @@ class Matrix:
                 )
         return self.part(wanted)
 
-    def part(self, classes: Sequence[object]) -> "Matrix":
+    def part(self, classes: Sequence[object]) -> "ClassMatrix":
         """Return the part of the matrix for some of its classes, in the order given.
 
         Args:
@@ -165,7 +220,7 @@ class Matrix:
             ValueError: If a name is missing, or similarities lose a share to a class that is left out.
 
         Example:
-            >>> costs = Matrix([[0, 1, 2], [6, 0, 3], [5, 4, 0]], "costs", ["well", "ill", "dead"])
+            >>> costs = ClassMatrix([[0, 1, 2], [6, 0, 3], [5, 4, 0]], ["well", "ill", "dead"], kind="costs")
             >>> print(costs.part(["dead", "well"]))
             costs[true, predicted]
                   dead  well
@@ -185,7 +240,7 @@ class Matrix:
                 f"similarity must give no share to a class that is left out, got {1 - kept[worst].sum():.6g} "
                 f"for true class {wanted[worst]!r}; keep all classes"
             )
-        return Matrix(kept, self.kind, wanted)
+        return ClassMatrix(kept, wanted, kind=self.kind)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -209,7 +264,7 @@ class Matrix:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Matrix)
+            isinstance(other, ClassMatrix)
             and (self.kind, self.classes) == (other.kind, other.classes)
             and np.array_equal(self.array, other.array)
         )
@@ -219,12 +274,12 @@ class Matrix:
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_digest" in self.__dict__:
-            raise AttributeError(f"{name} must stay as it is, got {value!r}; make another Matrix")
+            raise AttributeError(f"{name} must stay as it is, got {value!r}; make another ClassMatrix")
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        shown = ", ".join(self.classes[:6]) + (", ..." if len(self) > 6 else "")
-        return f"Matrix({self.kind} of {len(self)} classes: {shown})"
+        names = f", {list(self.classes)!r}" if self.is_named else ""
+        return f"ClassMatrix({self.array.tolist()!r}{names}, kind={self.kind!r})"
 
     def __str__(self) -> str:
         lines = [["", *self.classes]]
@@ -234,9 +289,34 @@ class Matrix:
         ]
         first = max(len(line[0]) for line in lines)
         widths = [max(map(len, column)) + 2 for column in zip(*(line[1:] for line in lines), strict=True)]
-        head = f"{self.kind}[true, {'class' if self.kind == 'similarity' else 'predicted'}]"
+        head = f"{self.kind}[true, {'predicted' if self.kind == 'costs' else 'class'}]"
         body = (line[0].ljust(first) + "".join(map(str.rjust, line[1:], widths)) for line in lines)
         return "\n".join([head, *body])
+
+
+def cost_array(costs: Any) -> Floats:
+    """Return finite costs [true class, decision], (C, A), of an array, tensor, nested list or `ClassMatrix`.
+
+    Raises:
+        ValueError: If they are no such matrix, or a `ClassMatrix` of another kind.
+    """
+    if isinstance(costs, ClassMatrix):
+        return ClassMatrix.of(costs, "costs").array
+    try:
+        array = np.asarray(costs.detach().cpu() if isinstance(costs, Tensor) else costs, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"costs must be a (C, A) matrix of numbers, got {costs!r}; give a row per true class"
+        ) from error
+    if array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"costs must be (C, A), got {array.shape}; give a row per true class, a column per decision"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(
+            "costs must be finite, got nan or infinity; use a large cost for what must not happen"
+        )
+    return array
 
 
 def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
@@ -256,7 +336,7 @@ def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
                 "class in both"
             )
         values = np.asarray(values)[:, [across.index(name) for name in names]]
-    elif hasattr(values, "classes") and hasattr(values, "array"):
+    elif isinstance(values, ClassMatrix):
         names, values = values.classes, values.array
     return values, None if names and names == tuple(map(str, range(len(names)))) else names
 
@@ -268,11 +348,6 @@ def check_names(names: Sequence[object]) -> tuple[str, ...]:
         if found.count(name) > 1:
             raise ValueError(f"classes must have different names, got {name!r} twice; rename one")
     return found
-
-
-def _require_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"kind must be 'similarity' or 'costs', got {kind!r}; costs are what to avoid")
 
 
 def _near(name: str, known: Sequence[str]) -> str:
