@@ -129,7 +129,7 @@ def of_full_rows(num_classes: int) -> list[TimedLoss]:
         ("softmax margin", SoftmaxMargin, formulas.softmax_margin, costs),
     )
     return [
-        TimedLoss("squared CDF", RankedProbabilityScore(), formulas.ranked_probability_score),
+        TimedLoss("ranked probability score", RankedProbabilityScore(), formulas.ranked_probability_score),
         *(TimedLoss(name, make(matrix), formula(matrix)) for name, make, formula, matrix in matrices),
         TimedLoss(
             "hierarchical cross entropy",

@@ -48,7 +48,8 @@ class Loss(metaclass=_LossClass):
     """A loss or penalty: an immutable value, called like `torch.nn.functional.cross_entropy`.
 
     Losses add up and scale by numbers, Python's or numpy's: `CrossEntropy() + 0.1 * Entropy()` is a loss, and
-    `sum(losses) / 2` too. Write one as a frozen dataclass that subclasses `RowLoss`.
+    `sum(losses) / 2` too. The numbers of a loss may be 0-d tensors, also learnable ones: a gradient reaches
+    them. Write a loss as a frozen dataclass that subclasses `RowLoss`.
     """
 
     __array_ufunc__ = None  # numpy's numbers leave `number * loss` to `__rmul__`

@@ -51,7 +51,7 @@ class CrossEntropy(RowLoss):
         Smoothing: Szegedy et al., CVPR 2016, arXiv:1512.00567.
     """
 
-    label_smoothing: float = 0.0
+    label_smoothing: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         check_number("label_smoothing", self.label_smoothing, 0, 1, "0 is plain cross entropy")
@@ -112,7 +112,7 @@ class FlooredCrossEntropy(RowLoss):
         `equipoise.label_noise`.
     """
 
-    floor: float = 0.01
+    floor: float | Tensor = 0.01
 
     def __post_init__(self) -> None:
         check_number("floor", self.floor, 0, 1, "it is a probability")
@@ -162,7 +162,7 @@ class Focal(RowLoss):
         arXiv:2002.09437.
     """
 
-    gamma: float = 2.0
+    gamma: float | Tensor = 2.0
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma, 0, hint="0 is cross entropy")
@@ -207,7 +207,7 @@ class Poly(RowLoss):
         Leng et al., ICLR 2022, arXiv:2204.12511.
     """
 
-    epsilon: float = 1.0
+    epsilon: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, -1, hint="0 is cross entropy")

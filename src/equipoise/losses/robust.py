@@ -63,8 +63,8 @@ class GammaCrossEntropy(RowLoss):
         that is `Reweighted(TaiLrWeight(gamma, min_weight))`, with the same gradient.
     """
 
-    gamma: float = 0.1
-    min_weight: float = 0.0
+    gamma: float | Tensor = 0.1
+    min_weight: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
@@ -112,8 +112,8 @@ class TaiLrWeight:
         Ji et al., ICLR 2023, arXiv:2302.13344.
     """
 
-    gamma: float = 0.1
-    min_weight: float = 0.0
+    gamma: float | Tensor = 0.1
+    min_weight: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma, 0, 1, GAMMA_HINT)
@@ -237,7 +237,7 @@ class GeneralizedCrossEntropy(RowLoss):
         Zhang and Sabuncu, NeurIPS 2018, arXiv:1805.07836.
     """
 
-    q: float = 0.7
+    q: float | Tensor = 0.7
 
     def __post_init__(self) -> None:
         check_number("q", self.q, 0, 1, "0 is cross entropy, 1 is 1 - p_y")
@@ -282,9 +282,9 @@ class SymmetricCrossEntropy(RowLoss):
         Wang et al., ICCV 2019, arXiv:1908.06112.
     """
 
-    alpha: float = 0.1
-    beta: float = 1.0
-    log_zero: float = -4.0
+    alpha: float | Tensor = 0.1
+    beta: float | Tensor = 1.0
+    log_zero: float | Tensor = -4.0
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 0)

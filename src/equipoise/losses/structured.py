@@ -124,7 +124,7 @@ class HierarchicalCrossEntropy(RowLoss):
     """
 
     tree: Tree
-    alpha: float = 0.1
+    alpha: float | Tensor = 0.1
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha, 0, hint="0 is cross entropy")

@@ -54,9 +54,9 @@ class LogitRange(RowLoss):
         reddit.com/r/deeplearning 10puvih, "Best practice for capping a softmax".
     """
 
-    width: float | None = None
-    low: float | None = None
-    high: float | None = None
+    width: float | Tensor | None = None
+    low: float | Tensor | None = None
+    high: float | Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("width", "low", "high"):

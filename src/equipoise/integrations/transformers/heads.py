@@ -11,7 +11,7 @@ from equipoise import linear
 Parts = tuple[Tensor, Tensor | None, linear.Lora | None]
 
 
-class PendingLogitsError(NotImplementedError, AttributeError):
+class DeferredLogitsError(NotImplementedError, AttributeError):
     """An attribute of logits that are never made was used; as an AttributeError it makes `hasattr` False."""
 
 
@@ -113,7 +113,7 @@ class DeferredLogits:
 
 
 def _refuse(what: str, *passed_over: str) -> NoReturn:
-    raise PendingLogitsError(
+    raise DeferredLogitsError(
         "logits of a fused head may only be scaled by a number and soft-capped on their way to "
         f"model.loss_function, got them {what} by {caller(*passed_over)}; "
         "for this architecture use compute_loss_func, and wrap a model in adapters before fusing it"
