@@ -230,6 +230,10 @@ def read_targets(
             f"it as probabilities, got {tuple(target.shape)} for logits {full}"
         )
     indices = target.reshape(-1).long()
+    if indices.numel() and is_plain(indices):
+        low, high = (bound.item() for bound in indices.aminmax())
+        if 0 <= low and high < classes and not low <= ignore_index <= high:
+            return Targets(labels=indices, target=indices, weight=weight, shape=shape)
     kept = indices != ignore_index
     inside = _in_range(torch.where(kept, indices, 0), classes, ignore_index)
     return Targets(labels=indices, target=inside, kept=kept, weight=weight, shape=shape)
@@ -300,12 +304,11 @@ def reduce(
         losses = torch.where(targets.kept, losses, 0.0)
     if reduction == "none":
         return losses.reshape(targets.shape)
-    total = losses.sum()
     if reduction == "sum":
-        return total
+        return losses.sum()
     if denominator is not None:
-        return total / denominator
-    return total / (weight.sum() if weight is not None else losses.numel())
+        return losses.sum() / denominator
+    return losses.mean() if weight is None else losses.sum() / weight.sum()
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:

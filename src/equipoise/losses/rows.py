@@ -9,7 +9,7 @@ from equipoise import sharded
 from equipoise._batch import Batch, read_batch, reduce
 from equipoise.kernels import dense
 from equipoise.kernels.dense import Call
-from equipoise.kernels.gate import obstacle
+from equipoise.kernels.gate import is_plain, obstacle
 from equipoise.statistics import Rank, RowStatistics, Statistic
 from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
@@ -77,7 +77,9 @@ def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
         traced = _trace(loss, batch)
         read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
         return loss.of(rows_of(batch, read))
-    return losses_of_logits(loss, batch.logits, batch.target, batch.soft, weight=batch.weight)
+    logits = batch.logits
+    usable = is_plain(logits) and logits.numel() > 0 and bool(logits.detach().amax(1).isfinite().all())
+    return losses_of_logits(loss, logits, batch.target, batch.soft, weight=batch.weight, usable=usable)
 
 
 def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:

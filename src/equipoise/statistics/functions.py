@@ -10,6 +10,7 @@ All but `softmax` are elementwise.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -30,10 +31,9 @@ def log_sigmoid(odds: Tensor) -> Tensor:
 def softplus(odds: Tensor) -> Tensor:
     """Return log(1 + e^odds) of finite odds, or of minus infinity.
 
-    `F.softplus` turns linear above 20 and loses digits.
+    `F.softplus` is linear above 20 by default and loses digits; above 40 the difference is below float64's eps.
     """
-    positive = odds.relu()
-    return positive + torch.log1p(torch.exp(torch.sub(odds, positive, alpha=2)))
+    return F.softplus(odds, threshold=40.0)
 
 
 def expm1(exponent: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ class _Dense:
 
 
 def row_statistics(
-    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None
+    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None, usable: bool = False
 ) -> RowStatistics:
     """Return what a loss may ask of logits, in plain differentiable torch.
 
@@ -170,6 +170,7 @@ def row_statistics(
         logits: (N, C) floating; minus infinity masks a class.
         target: (N,) integer class, or None for losses that need none.
         weight: (C,) weight of each class.
+        usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """
     held: dict[bool, RowStates] = {}
 
@@ -187,7 +188,7 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=lambda: FullLogits(logits, require_target(target)),
+        full_logits=lambda: FullLogits(logits, require_target(target), usable=usable),
         plus=lambda matrix: row_statistics_plus(logits, require_target(target), matrix),
     )
 
@@ -233,6 +234,7 @@ def losses_of_logits(
     soft: Tensor | None = None,
     *,
     weight: Tensor | None = None,
+    usable: bool = False,
 ) -> Tensor:
     """Return the losses (N,) of logits in plain differentiable torch.
 
@@ -242,11 +244,12 @@ def losses_of_logits(
         target: (N,) integer class, or None for losses that need none.
         soft: (N, C) probabilities of the target, over which the loss is expected, or None.
         weight: (C,) weight of each class.
+        usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """
     if soft is None:
-        row = row_statistics(logits, target, weight=weight)
+        row = row_statistics(logits, target, weight=weight, usable=usable)
         losses = loss.of(row)
     else:
         row = row_statistics_for_each_class(logits, weight=weight)
         losses = (soft * loss.of(row)).sum(1)
-    return losses * row.full_logits.valid if row.reads_full_logits else losses
+    return row.full_logits.mark(losses) if row.reads_full_logits else losses

@@ -170,12 +170,14 @@ class FullLogits:
     Args:
         logits: (N, C).
         target: (N,), or None to take every class in turn as the target.
+        usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """
 
-    def __init__(self, logits: Tensor, target: Tensor | None) -> None:
+    def __init__(self, logits: Tensor, target: Tensor | None, *, usable: bool = False) -> None:
         self._logits = logits
+        self._usable = usable
         self._valid: Tensor | None = None
-        self._marked: Tensor | None = None
+        self._marked: Tensor | None = logits if usable else None
         self.target = target
 
     @property
@@ -192,6 +194,10 @@ class FullLogits:
         if self._marked is None:
             self._marked = self._logits * self.valid[:, None]
         return self._marked
+
+    def mark(self, losses: Tensor) -> Tensor:
+        """Return the losses (N,), with nan for each bad row."""
+        return losses if self._usable else losses * self.valid
 
     @property
     def classes(self) -> Tensor:
