@@ -1,7 +1,6 @@
 """What a loss may ask of a row of logits."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, TypeVar, final
 
 import torch
@@ -52,6 +51,7 @@ class RowStatistics:
         self._plus = plus
         self._computed: dict[Statistic, Tensor] = {}
         self._make_full_logits = full_logits
+        self._full_logits: FullLogits | None = None
         self._weight = weight
         self.reads_full_logits = False
         self.num_classes = num_classes
@@ -130,11 +130,9 @@ class RowStatistics:
     def full_logits(self) -> "FullLogits":
         """Every logit of the row and the target, for losses no statistic can serve."""
         self.reads_full_logits = True
+        if self._full_logits is None:  # not a cached_property, which torch.compile does not trace
+            self._full_logits = _complete(self._make_full_logits)()
         return self._full_logits
-
-    @cached_property
-    def _full_logits(self) -> "FullLogits":
-        return _complete(self._make_full_logits)()
 
     def plus(self, matrix: OfLogits, /) -> "RowStatistics":
         """Return what a loss may ask of the logits plus the target's row of a matrix.
