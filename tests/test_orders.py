@@ -192,7 +192,7 @@ def test_transforms_that_disagree_are_found() -> None:
 
 
 def test_rows_are_right_wrong_and_masked() -> None:
-    function, logits = case(LOSSES[0].at[0], True)
+    function, logits = case(settings_of(LOSSES[0])[0], True)
     gradient = torch.func.grad(function)(logits)
     assert (gradient == 0).sum(1).tolist() == [1, 1, 1]
     assert len(set(logits.flatten().tolist())) == logits.numel()
