@@ -17,9 +17,9 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from equipoise import linear
+from equipoise import _tensors, linear
 from equipoise.costs import ClassMatrix
-from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss, options
+from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss
 from equipoise.penalties import PENALTIES
 from support.definitions import TEST_CLASSES, settings_of
 
@@ -197,7 +197,7 @@ def test_a_table_that_belongs_to_a_mode_is_found(loss: Loss, monkeypatch: pytest
             done.set_result(fn(*args, **kwargs))
             return done
 
-    monkeypatch.setattr(options, "ThreadPoolExecutor", Here)
+    monkeypatch.setattr(_tensors, "ThreadPoolExecutor", Here)
     with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors"):
         check_made_in_a_mode(loss, "fake", torch.float64)
 
