@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import console
 from equipoise.compare.verdict import judge
+from support.made_result import DEFAULT, make, renamed
 
 SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 

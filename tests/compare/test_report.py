@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import equipoise
-from compare.made_result import DEFAULT, make, renamed
-from compare.report_pages import Page, axe_is_missing, external, judged_by_axe
 from equipoise.compare import figures
 from equipoise.compare.measures import Predictions
 from equipoise.compare.report import write_report
 from equipoise.compare.results import Pooled
 from equipoise.compare.statistics import Difference
 from equipoise.compare.verdict import judge
+from support.made_result import DEFAULT, make, renamed
+from support.report_pages import Page, axe_is_missing, external, judged_by_axe
 
 NASTY = '<script>alert("x")</script> & $a_b$'
 NAN = float("nan")

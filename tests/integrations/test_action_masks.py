@@ -14,7 +14,7 @@ pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
 from equipoise.distributions import MapCategorical
 from equipoise.integrations.stable_baselines3 import MapActorCriticPolicy, MapMultiInputActorCriticPolicy
 from equipoise.maps import Clipped, ClippedLogits, Floored, Map, Projected, Softmax
-from masked_actions import (
+from support.masked_actions import (
     DICT,
     DISCRETE,
     FLOOR,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_options import OPTIONS
+from support.trainer_options import OPTIONS
 
 for library in ("transformers", "trl", "lightning"):
     pytest.importorskip(library, reason=f"{library} is not installed", exc_type=ImportError)

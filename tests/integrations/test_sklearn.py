@@ -34,7 +34,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import Linear
-from sklearn_cases import COSTS, NAMES, quick
+from support.sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 

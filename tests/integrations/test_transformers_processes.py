@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer_options import OPTIONS
+from support.trainer_options import OPTIONS
 
 pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend_records import recorded
 from equipoise import linear
 from equipoise.kernels import cpu
 from equipoise.losses import CrossEntropy, ExpectedCost, GammaCrossEntropy, Loss, RowLoss, explain
 from equipoise.penalties import Balance, Decisiveness, Entropy
 from equipoise.statistics import RowStatistics
+from support.backend_records import recorded
 
 COMPILED = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 LOSS = GammaCrossEntropy(0.1)

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 import equipoise.kernels.triton as kernels
-from backend_checks import ROWS, TILE, BackendTests, check
 from equipoise.kernels.block import Block
 from equipoise.kernels.triton import TritonBackend, available
 from equipoise.statistics.states import StateName
-from fused_checks import FusedTests
+from support.backend_checks import ROWS, TILE, BackendTests, check
+from support.fused_checks import FusedTests
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange
-from linear_cases import BOTH_WAYS
+from support.linear_cases import BOTH_WAYS
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.bmm}
 

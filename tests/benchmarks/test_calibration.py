@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("cleanlab", reason="cleanlab is not installed")
 pytest.importorskip("statsmodels", reason="statsmodels is not installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATES = (0.2, 0.3, 0.6)
 
 

@@ -24,8 +24,8 @@ from equipoise.maps import (
     Sparsemax,
     StraightThrough,
 )
-from map_cases import CLASSES, DTYPES, EVERY, RANDOM, allowed_in, both, every, inf, nan, slope
 from support.definitions import Exact
+from support.map_cases import CLASSES, DTYPES, EVERY, RANDOM, allowed_in, both, every, inf, nan, slope
 from support.map_definitions import definition_of, settings_of
 
 BAD: dict[str, list[float]] = {

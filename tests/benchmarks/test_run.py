@@ -19,7 +19,7 @@ from torch import Tensor
 from equipoise.losses import LOSSES
 from equipoise.penalties import PENALTIES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

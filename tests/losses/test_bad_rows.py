@@ -21,8 +21,8 @@ from equipoise.losses import (
     RowLoss,
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from linear_cases import BOTH_WAYS
 from support.definitions import TEST_CLASSES, settings_of
+from support.linear_cases import BOTH_WAYS
 
 INF, NAN = torch.inf, torch.nan
 ROWS, BAD, TARGET = 4, 1, 2  # which row is bad, and its class

@@ -25,8 +25,8 @@ from equipoise.losses import (
 )
 from equipoise.penalties import PENALTIES
 from equipoise.statistics import RowStatistics
-from oracle import truth
 from support.definitions import TEST_CLASSES, settings_of
+from support.oracle import truth
 
 SETTINGS = [
     pytest.param(entry, loss, id=f"{entry.name}-{index}")
