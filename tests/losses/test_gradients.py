@@ -65,7 +65,7 @@ class MeanCost(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         full = row.full_logits
-        costs = SETTINGS["ExpectedCost-0"][1].costs.fit(full.logits, row.num_classes, "costs")
+        costs = SETTINGS["ExpectedCost-0"][1].costs.fit(full.logits, row.num_classes)
         return (costs[full.target] * full.logits.softmax(1)).sum(1)
 
 
