@@ -6,6 +6,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("cleanlab", reason="cleanlab is not installed")
 pytest.importorskip("statsmodels", reason="statsmodels is not installed")
 

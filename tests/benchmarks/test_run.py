@@ -19,6 +19,8 @@ from torch import Tensor
 from equipoise.losses import LOSSES
 from equipoise.penalties import PENALTIES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

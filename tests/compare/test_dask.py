@@ -19,9 +19,12 @@ from support.stored_tasks import TRAININGS, ran, right, tasks, twice
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 # Its threads close their sockets after the test that started them.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:unclosed:ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 def start():

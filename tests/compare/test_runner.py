@@ -23,6 +23,8 @@ from equipoise.compare.store import Store
 from support import stored_tasks
 from support.stored_tasks import TRAININGS, ran, right, tasks, twice
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent.parent
 
 

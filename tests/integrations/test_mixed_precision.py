@@ -16,6 +16,8 @@ import torch
 
 from support.trainer_options import OPTIONS
 
+pytestmark = pytest.mark.slow
+
 for library in ("transformers", "trl", "lightning"):
     pytest.importorskip(library, reason=f"{library} is not installed", exc_type=ImportError)
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from support.trainer_options import OPTIONS
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 
 V, RANKS = 53, 2

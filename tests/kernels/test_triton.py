@@ -114,6 +114,7 @@ class TestKernels(BackendTests, FusedTests):
             TritonBackend().write_gradient(block, states, {}, torch.empty(3, 4, device=DEVICE).t())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HERE, reason="the kernels are tested in this process")
 def test_the_kernels_in_a_separate_process() -> None:
     root = Path(__file__).parents[2]
@@ -133,6 +134,7 @@ def test_the_kernels_in_a_separate_process() -> None:
     assert int(found[1]) > len(FAULTS) + 3 * ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize(("logits", "work"), [("bf16", "fp32"), ("fp64", "fp64")])
 def test_the_kernels_compile_for_a_gpu(
@@ -190,6 +192,7 @@ def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not available(torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_the_module_can_do_without_triton() -> None:
     program = (
         "import sys, torch\n"

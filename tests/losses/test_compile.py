@@ -15,7 +15,9 @@ from equipoise.statistics import RowStatistics
 from support.definitions import TEST_CLASSES, settings_of
 from support.linear_cases import THREE, case
 
-pytestmark = [  # what torch says of itself
+pytestmark = [
+    pytest.mark.slow,
+    # what torch says of itself
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]

@@ -115,6 +115,7 @@ def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bo
         check_numerically(function, logits, fast=masked or loss is not settings_of(entry)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", LOSSES + PENALTIES, ids=lambda entry: entry.name)
 def test_linearize_gives_the_value_and_the_derivative_along_a_direction(entry: Entry) -> None:
     function, logits = case(settings_of(entry)[0], masked=False)
@@ -192,7 +193,7 @@ def test_transforms_that_disagree_are_found() -> None:
 
 
 def test_rows_are_right_wrong_and_masked() -> None:
-    function, logits = case(LOSSES[0].at[0], True)
+    function, logits = case(settings_of(LOSSES[0])[0], True)
     gradient = torch.func.grad(function)(logits)
     assert (gradient == 0).sum(1).tolist() == [1, 1, 1]
     assert len(set(logits.flatten().tolist())) == logits.numel()

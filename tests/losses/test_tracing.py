@@ -63,6 +63,7 @@ def close(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 @FUSED
 @EVERY_LOSS
 def test_a_graph_of_it_has_the_value_and_the_gradient_elsewhere(loss: Loss, fused: bool) -> None:
