@@ -134,8 +134,9 @@ def test_the_kernels_compile_without_warnings(project: Path, compiler: str) -> N
     assert status == 0, said
     assert "warning" not in said
     assert list((project / "src/equipoise/kernels").glob("kernels.*.so"))
-    with (project / "src/equipoise/kernels/cpu/kernels.cpp").open("a") as file:
-        file.write("int32_t planted(int64_t count) { return count; }\n")
+    declared = "int32_t planted(int64_t count)"
+    planted = f"#include <cstdint>\n{declared};\n{declared} {{ return count; }}\n"
+    (project / "src/equipoise/kernels/cpu/kernels.cpp").write_text(planted)  # the control
     status, said = built(project, "hatch_build.py", CXX=compiler, CXXFLAGS=STRICT)
     assert status != 0
     assert "conversion" in said

@@ -54,6 +54,7 @@ def test_control_a_docstring_without_an_example_is_found() -> None:
     assert "RowLoss" in without_example(importlib.import_module("equipoise.losses"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run_and_print_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = (

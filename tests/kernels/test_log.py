@@ -223,6 +223,7 @@ def test_what_follows_the_operations_is_named(name: str, records: list[Any]) -> 
     assert said(records) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_nothing_is_logged_under_a_compiler(records: list[Any]) -> None:
     compiled = torch.compile(lambda z: LOSS(z, TARGET), fullgraph=True, backend="aot_eager")

@@ -98,6 +98,7 @@ def after_a_diverged_step() -> None:
             assert look_beside(loss, dtype) > 0
 
 
+@pytest.mark.slow
 def test_memory_of_a_diverged_step_is_used_again() -> None:
     known = os.pathsep.join(path for path in sys.path if path)
     subprocess.run([sys.executable, __file__], env=os.environ | {"PYTHONPATH": known}, check=True)

@@ -90,6 +90,7 @@ def test_the_reported_row_is_nan() -> None:
 
 
 # torch's own, while it traces an autograd function
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @both
 @pytest.mark.parametrize("map", [settings_of(entry)[0] for entry in MAPS] + EVERY[-4:], ids=repr)
