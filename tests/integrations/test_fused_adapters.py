@@ -93,6 +93,7 @@ def test_adapters_off_the_head_of_every_kind(kind: str) -> None:
     torch.testing.assert_close(output.loss, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "options",

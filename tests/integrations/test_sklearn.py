@@ -39,6 +39,7 @@ from support.sklearn_cases import COSTS, NAMES, quick
 pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
     results = check_estimator(ObjectiveClassifier(), on_skip=None)
