@@ -1,4 +1,4 @@
-# Two commands do everything from a fresh clone: `make demo` and `make test`.
+# From a fresh clone: `make demo` shows the package, `make test` checks it in minutes, `make test-slow` has the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,9 +7,9 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What a processor changes: kernels, the fused path and half precision.
-PROCESSORS := tests/linear tests/kernels $(addprefix tests/test_,losses.py gradients.py bad_rows.py gamma.py reduction.py opinfo.py maps.py map_edges.py)
+PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py opinfo.py) maps/test_maps.py maps/test_edges.py test_label_noise.py)
 
-.PHONY: demo test check processors sanitize bench format clean
+.PHONY: demo test check test-slow processors sanitize bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
 $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
@@ -31,12 +31,16 @@ test check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/typos
 	$(BIN)/basedpyright
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow"
+
+# What takes long: planted faults, wheels, examples, processes, fuzzing, compilers, other libraries.
+test-slow: $(READY)
+	$(BIN)/pytest -n 2 -m slow
 
 processors: $(READY)
-	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 $(PROCESSORS)
-	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 $(PROCESSORS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
 
 # The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer, which must find two planted faults.
 sanitize: $(READY)

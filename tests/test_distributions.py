@@ -316,6 +316,7 @@ def test_a_row_without_a_distribution_is_nan_and_spoils_no_other(map: Map, broke
             choose()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("map", MAPS[:-1], ids=repr)  # Entmax takes long to compile
 def test_a_masked_policy_compiles(map: Map) -> None:

@@ -1,7 +1,5 @@
 """The words of every error, and that no error is without a test of its words."""
 
-import ast
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +44,7 @@ from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange, matc
 from equipoise.schedules import Cosine, Linear
 from equipoise.statistics import LogOdds, LogSumExp, RowStatistics, row_statistics
 from equipoise.statistics.states import StateName
+from support.raises import never_raised
 
 SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (
@@ -839,48 +838,15 @@ def test_an_error_gives_name_rule_and_value(says: str) -> None:
     assert address or ", got " in rest or " got a" in rest
 
 
-def raises(folder: Path) -> set[tuple[str, int, int]]:
-    """Return file, first and last line of each `raise` in a folder."""
-    return {
-        (path.relative_to(folder).as_posix(), node.lineno, node.end_lineno or node.lineno)
-        for path in folder.rglob("*.py")
-        if path.relative_to(folder).parts[0] not in OUTSIDE
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Raise) and not _is_silent(node)
-    }
-
-
-def _is_silent(node: ast.Raise) -> bool:
-    """Return whether no user reads what is raised here: the package catches it, or it is raised again."""
-    raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-    return raised is None or ast.unparse(raised) == "NotRecordableError"
-
-
-def never_raised(folder: Path, calls: list[Callable[[], Any]]) -> set[str]:
-    """Return where an error can be raised but none of the calls does."""
-    left = raises(folder)
-    for call in calls:
-        try:
-            call()
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            path = Path(frame.filename)
-            if path.is_relative_to(folder):
-                name, line = path.relative_to(folder).as_posix(), frame.lineno or 0
-                left -= {site for site in left if site[0] == name and site[1] <= line <= site[2]}
-    return {f"{name}:{first}" for name, first, _ in left}
-
-
 @NEEDS_KERNELS
 def test_every_error_is_raised_by_some_case() -> None:
-    assert len(raises(SOURCE)) > 40
-    assert never_raised(SOURCE, [case.call for case in CASES]) == set()
+    assert never_raised(SOURCE, [case.call for case in CASES], outside=OUTSIDE) == set()
 
 
 @NEEDS_KERNELS
 def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
     without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
-    (missing,) = never_raised(SOURCE, without)
+    (missing,) = never_raised(SOURCE, without, outside=OUTSIDE)
     assert missing.startswith("losses/rows.py:")
     (tmp_path / "planted.py").write_text("def of(x):\n    if x:\n        raise ValueError(x)\n")
     assert never_raised(tmp_path, [case.call for case in CASES]) == {"planted.py:3"}

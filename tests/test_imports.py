@@ -224,7 +224,7 @@ def test_the_allowed_imports_have_no_cycle() -> None:
 
 def test_modules_have_no_cycle() -> None:
     graph = edges(SOURCE)
-    assert sum(map(len, graph.values())) > 30
+    assert "equipoise.distributed" in graph["equipoise.sharded"]
     list(TopologicalSorter(graph).static_order())
 
 

@@ -292,6 +292,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.slow
 @TRACED
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in COMPILED.items()])
 def test_twenty_steps_compile_once(case: Compiled) -> None:
@@ -338,6 +339,7 @@ def test_a_loss_that_branches_on_its_option_cannot_be_compiled_whole() -> None:
         torch.compile(objective, backend="aot_eager", fullgraph=True)(*batch())
 
 
+@pytest.mark.slow
 @TRACED
 def test_an_option_as_a_plain_number_compiles_again_and_again() -> None:
     torch._dynamo.reset()
@@ -348,6 +350,7 @@ def test_an_option_as_a_plain_number_compiles_again_and_again() -> None:
     assert counter.frame_count > 1
 
 
+@pytest.mark.slow
 @TRACED
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # from importing the backend
 def test_the_default_backend() -> None:

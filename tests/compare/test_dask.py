@@ -12,16 +12,19 @@ import joblib
 import numpy as np
 import pytest
 
-import stored_tasks
 from equipoise.compare.runner import Task, on_dask, run_missing
 from equipoise.compare.store import Store
-from stored_tasks import TRAININGS, ran, right, tasks, twice
+from support import stored_tasks
+from support.stored_tasks import TRAININGS, ran, right, tasks, twice
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 # Its threads close their sockets after the test that started them.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(
+        "ignore:unclosed:ResourceWarning", "default::pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 def start():

@@ -20,6 +20,8 @@ from equipoise.penalties import PENALTIES
 from equipoise.schedules import SCHEDULES
 from support.definitions import settings_of
 
+pytestmark = pytest.mark.slow
+
 COUNT = 5000
 
 

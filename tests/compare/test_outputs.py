@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.made_result import DEFAULT, make, renamed
 from equipoise.compare import sentences
 from equipoise.compare.outputs import COLUMNS, predictions, summary, table, write_table
 from equipoise.compare.statistics import compare_paired
 from equipoise.compare.verdict import judge
+from support.made_result import DEFAULT, make, renamed
 
 SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 FILES = {"report": "report.html"}

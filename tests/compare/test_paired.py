@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from compare.made_runs import COLUMNS, GAINS, row, runs, values
 from equipoise.compare.runs import paired
 from equipoise.compare.statistics import LEVEL, compare_paired
+from support.made_runs import COLUMNS, GAINS, row, runs, values
 
 # --- the numbers ---
 

@@ -16,6 +16,8 @@ from equipoise.compare.dataset import Dataset
 from equipoise.compare.encode import Encoder
 from equipoise.compare.files import read
 
+pytestmark = pytest.mark.slow
+
 EACH = 1000  # damaged files of a kind
 ROWS = 24
 NUMBERS = np.random.default_rng(0)

@@ -16,6 +16,8 @@ import pytest
 from equipoise.cli import main
 from equipoise.compare.store import _MACHINE, Store, digest
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVES = ("--objective", "GammaCrossEntropy(gamma=0.5)", "--objective", "Brier()")
 TRAINING = ("--folds", "2", "--repeats", "3", "--noise", "0.2", "--width", "16", "--batch-size", "8")
 UNITS, FOLDS = 9, 2

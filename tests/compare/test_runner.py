@@ -17,11 +17,13 @@ import joblib
 import numpy as np
 import pytest
 
-import stored_tasks
 from equipoise.compare import runner
 from equipoise.compare.runner import Task, run_missing
 from equipoise.compare.store import Store
-from stored_tasks import TRAININGS, ran, right, tasks, twice
+from support import stored_tasks
+from support.stored_tasks import TRAININGS, ran, right, tasks, twice
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent.parent
 
@@ -294,7 +296,7 @@ SCRIPT = """
     import sys
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    from stored_tasks import tasks
+    from support.stored_tasks import tasks
     from equipoise.compare.runner import run_missing
     from equipoise.compare.store import Store
     folder = Path(sys.argv[1])

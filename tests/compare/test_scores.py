@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compare.made_runs import row, runs
 from equipoise.compare.runs import paired
 from equipoise.compare.score_files import read_scores
+from support.made_runs import row, runs
 
 
 def twice(scores):

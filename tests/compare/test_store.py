@@ -184,6 +184,7 @@ def in_a_process(tmp_path, environment, call, folder):
     return int(number), "\n".join(said)
 
 
+@pytest.mark.slow
 def test_where_files_may_not_grow_what_is_finished_stays(tmp_path, environment):
     folder = tmp_path / "trials"
     number, said = in_a_process(tmp_path, environment, "limited", folder)
@@ -195,6 +196,7 @@ def test_where_files_may_not_grow_what_is_finished_stays(tmp_path, environment):
     assert len(names(folder)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
 def test_on_a_full_disk_what_is_finished_stays(tmp_path, environment):
     disk = tmp_path / "disk"
@@ -334,6 +336,7 @@ def write_many(folder, start, tidy):
         store.write(str(number), {"number": number}, {"noise": np.arange(5000.0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tidy", ["ours", "all"])
 def test_processes_that_tidy_while_others_write_lose_nothing(tmp_path, environment, tidy):
     """With a control: where all unfinished files are removed, as was once done, writes fail."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Shard
 
-from backend_records import recorded
 from equipoise.kernels import cpu
 from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RankedProbabilityScore, RowLoss, explain
 from equipoise.penalties import PENALTIES, Entropy, Gini, ZLoss
+from support.backend_records import recorded
 from support.definitions import TEST_CLASSES, settings_of
 
 EPS = torch.finfo(torch.float64).eps

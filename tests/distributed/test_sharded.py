@@ -13,6 +13,8 @@ from equipoise.losses import LOSSES, GammaCrossEntropy, RowLoss
 from equipoise.penalties import PENALTIES
 from support.definitions import settings_of
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(str(equipoise.__file__)).parents[1]
 
 

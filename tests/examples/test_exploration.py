@@ -7,24 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
 stats = pytest.importorskip("scipy.stats", reason="the example needs the extra compare")
 pytest.importorskip("matplotlib", reason="the example needs the extra compare")
 pytest.importorskip("joblib", reason="the example needs the extra compare")
 pytest.importorskip("stable_baselines3", reason="the example needs the extra rl")
 
-PATH = Path(__file__).parents[2] / "examples" / "exploration.py"
-
 
 @pytest.fixture
 def exploration(example: ModuleType) -> ModuleType:
     return example
-
-
-def test_it_fits_on_a_few_screens() -> None:
-    lines = PATH.read_text().splitlines()
-    assert len(lines) < 150
-    assert max(map(len, lines)) <= 110
 
 
 def test_small_run(exploration: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from types import ModuleType
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gymnasium", reason="the example needs the extra rl")
 pytest.importorskip("pandas", reason="the example needs the extra compare")
 pytest.importorskip("scipy", reason="the example needs the extra compare")

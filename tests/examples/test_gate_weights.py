@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="the example needs the extra compare")
 pytest.importorskip("statsmodels", reason="statsmodels is not installed")
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")

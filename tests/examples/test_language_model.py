@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 pd = pytest.importorskip("pandas", reason="the example needs the extra compare")
 pytest.importorskip("matplotlib", reason="the example needs the extra compare")
 pytest.importorskip("torchmetrics", reason="the example measures calibration with it")
 pytest.importorskip("transformers", reason="the example needs the extra transformers")
 
-PATH = Path(__file__).parents[2] / "examples" / "language_model.py"
 SMALL = ["--vocabulary", "500", "--hidden", "32", "--layers", "1", "--length", "32", "--batch", "32"]
 SHORT = ["--every", "12", "--steps", "80", "--tune-steps", "15", "--validation", "50", "--seeds", "2"]
 RATES = ["--rate", "0.01", "--tune-rate", "0.005", "--rounds", "0"]
@@ -25,12 +26,6 @@ RATES = ["--rate", "0.01", "--tune-rate", "0.005", "--rounds", "0"]
 def given(tmp_path: Path) -> argparse.Namespace:
     sizes = {"vocabulary": 300, "hidden": 16, "layers": 1, "length": 12, "batch": 4}
     return argparse.Namespace(**sizes, steps=3, rate=1e-2, out=tmp_path)
-
-
-def test_it_fits_on_a_few_screens() -> None:
-    lines = PATH.read_text().splitlines()
-    assert len(lines) < 400
-    assert max(map(len, lines)) <= 110
 
 
 def test_small_run(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn", reason="the example needs the extra compare")
 pytest.importorskip("pandas", reason="the example needs the extra compare")
 pytest.importorskip("statsmodels", reason="statsmodels is not installed")

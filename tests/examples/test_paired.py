@@ -5,6 +5,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 stats = pytest.importorskip("scipy.stats", reason="the example needs the extra compare")
 
 

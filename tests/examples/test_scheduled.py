@@ -4,6 +4,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lightning", reason="lightning is not installed")
 
 

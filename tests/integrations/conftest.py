@@ -16,7 +16,7 @@ def data() -> tuple[Any, Any]:
     """Return three overlapping clouds with named classes."""
     from sklearn.datasets import make_blobs
 
-    from sklearn_cases import NAMES
+    from support.sklearn_cases import NAMES
 
     rows, labels, *_ = make_blobs(90, 4, cluster_std=4.0, random_state=1)
     return rows, NAMES[labels]

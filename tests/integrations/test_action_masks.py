@@ -14,7 +14,7 @@ pytest.importorskip("sb3_contrib", reason="sb3-contrib is not installed")
 from equipoise.distributions import MapCategorical
 from equipoise.integrations.stable_baselines3 import MapActorCriticPolicy, MapMultiInputActorCriticPolicy
 from equipoise.maps import Clipped, ClippedLogits, Floored, Map, Projected, Softmax
-from masked_actions import (
+from support.masked_actions import (
     DICT,
     DISCRETE,
     FLOOR,
@@ -122,7 +122,11 @@ def check_entries(policy: Any, space: Any, obs: Any, masks: np.ndarray, given: d
 )  # by stable-baselines3, of tensors in `predict`
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
-@pytest.mark.parametrize("kind", [*VECTOR, *PICTURE, *DICT], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind",
+    [*VECTOR, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (*PICTURE, *DICT))],
+    ids=lambda kind: kind.__name__,
+)
 def test_every_entry_sees_the_mask(kind: Any, space: Any, shared: bool, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     masks, others = (draw_masks(random, space, 6) for _ in range(2))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backend_records import recorded
 from equipoise import Objective
 from equipoise.kernels import cpu
 from equipoise.losses import GammaCrossEntropy, RowLoss
 from equipoise.penalties import Entropy, LogitRange
 from equipoise.schedules import Linear
 from equipoise.statistics import RowStatistics
+from support.backend_records import recorded
 
 pytestmark = [
     pytest.mark.usefixtures("plain_memory"),
@@ -162,7 +162,7 @@ def trainer_of(model: Any, folder: Path, data: Any, objective: Any, **more: Any)
     import transformers as hf
 
     from equipoise.integrations.transformers import ObjectiveCallback
-    from trainer_options import OPTIONS
+    from support.trainer_options import OPTIONS
 
     return hf.Trainer(
         model=model,
@@ -177,7 +177,7 @@ def trainer_of(model: Any, folder: Path, data: Any, objective: Any, **more: Any)
 def transformers_classifier(loss: Any, folder: Path) -> None:
     hf = pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
     from equipoise.integrations.transformers import compute_loss_func
-    from transformers_heads import BERT, tokens
+    from support.transformers_heads import BERT, tokens
 
     model, objective = (
         hf.BertForSequenceClassification(hf.BertConfig(**BERT)),
@@ -193,8 +193,8 @@ def transformers_classifier(loss: Any, folder: Path) -> None:
 
 def fused_head(loss: Any, folder: Path, model: Any = None) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
-    from causal_models import batch, make
     from equipoise.integrations.transformers import fuse_lm_head, token_metrics
+    from support.causal_models import batch, make
 
     model, objective = model or make(), Objective(loss, schedules=ENTROPY)
     fuse_lm_head(model, objective)
@@ -206,7 +206,7 @@ def fused_head(loss: Any, folder: Path, model: Any = None) -> None:
 
 def fused_head_with_adapter(loss: Any, folder: Path) -> None:
     pytest.importorskip("peft", reason="peft is not installed")
-    from causal_models import lora
+    from support.causal_models import lora
 
     fused_head(loss, folder, lora(target_modules=["q_proj", "lm_head"]))
 

@@ -13,10 +13,10 @@ pytest.importorskip("transformers", reason="transformers is not installed", exc_
 import peft
 from transformers import Trainer, TrainingArguments
 
-from causal_models import batch, lora, make
 from equipoise.integrations.transformers import fuse_lm_head
 from equipoise.losses import CrossEntropy
-from trainer_options import OPTIONS
+from support.causal_models import batch, lora, make
+from support.trainer_options import OPTIONS
 
 pytestmark = pytest.mark.filterwarnings(  # peft warns so
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
@@ -93,6 +93,7 @@ def test_adapters_off_the_head_of_every_kind(kind: str) -> None:
     torch.testing.assert_close(output.loss, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "options",

@@ -13,10 +13,10 @@ pytest.importorskip("transformers", reason="transformers is not installed", exc_
 
 from transformers import Trainer, TrainingArguments
 
-from causal_models import V, batch, make
 from equipoise.integrations.transformers import fuse_lm_head, token_metrics
 from equipoise.losses import CrossEntropy
-from trainer_options import OPTIONS
+from support.causal_models import V, batch, make
+from support.trainer_options import OPTIONS
 
 LOSS = CrossEntropy()
 

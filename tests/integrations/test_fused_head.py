@@ -21,9 +21,9 @@ from accelerate.hooks import remove_hook_from_submodules
 from accelerate.state import AcceleratorState
 from accelerate.utils import convert_to_fp32, find_device, send_to_device
 
-from causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
 from equipoise.integrations.transformers import fuse_lm_head
 from equipoise.losses import CrossEntropy
+from support.causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
 
 pytestmark = pytest.mark.filterwarnings(  # peft warns so
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"

@@ -265,6 +265,7 @@ def test_rows_count_in_the_log_as_they_do_in_the_loss(fused: bool, tmp_path: Pat
 
 
 # torch itself does what it warns of, when it traces
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_objective_is_seen_too(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from equipoise.integrations.stable_baselines3 import (
     MapMultiInputActorCriticPolicy,
 )
 from equipoise.maps import Floored
-from masked_actions import (
+from support.masked_actions import (
     BOX,
     DICT,
     DISCRETE,

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from equipoise.maps import Floored
-from masked_actions import DISCRETE, FLOOR, MULTI, Masked, OneAllowed, make_model, parts_of
+from support.masked_actions import DISCRETE, FLOOR, MULTI, Masked, OneAllowed, make_model, parts_of
 
 
 def smallest_scored(model: Any) -> list[float]:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_options import OPTIONS
+from support.trainer_options import OPTIONS
+
+pytestmark = pytest.mark.slow
 
 for library in ("transformers", "trl", "lightning"):
     pytest.importorskip(library, reason=f"{library} is not installed", exc_type=ImportError)

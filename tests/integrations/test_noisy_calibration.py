@@ -38,6 +38,7 @@ def data() -> tuple[Any, Any, Any]:
     return rows, NAMES[target], NAMES[np.where(random.random(600) < 0.3, wrong, target)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
     results = check_estimator(NoisyCalibratedClassifier(), on_skip=None)
@@ -140,6 +141,7 @@ def test_what_it_says(data: Any) -> None:
         NoisyCalibratedClassifier(Silent()).fit(rows, labels)
 
 
+@pytest.mark.slow
 def test_on_digits_with_wrong_labels_it_is_nearer_to_the_clean_ones() -> None:
     digits = load_digits()
     random = np.random.default_rng(0)

@@ -171,6 +171,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [False, True])
 def test_two_ranks_of_two_micro_batches_are_one_batch(ranks: list[dict[str, Any]], fused: bool) -> None:
     wanted = of_one_batch(fused)
@@ -183,6 +184,7 @@ def test_two_ranks_of_two_micro_batches_are_one_batch(ranks: list[dict[str, Any]
         assert wrong > 0.1  # control: a mean for each micro-batch is another thing
 
 
+@pytest.mark.slow
 def test_lightning_takes_the_same_step_and_logs_the_rows_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
     net = Net()
     inputs, target = (torch.cat(parts) for parts in zip(*batches(), strict=True))

@@ -34,11 +34,12 @@ from equipoise.losses import (
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import Linear
-from sklearn_cases import COSTS, NAMES, quick
+from support.sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
     results = check_estimator(ObjectiveClassifier(), on_skip=None)

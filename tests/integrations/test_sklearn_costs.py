@@ -15,7 +15,7 @@ from equipoise.losses import (
     ExpectedCost,
     SimilarityCrossEntropy,
 )
-from sklearn_cases import COSTS, NAMES, quick
+from support.sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 

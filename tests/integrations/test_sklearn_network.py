@@ -19,7 +19,7 @@ from sklearn.neural_network import MLPClassifier
 
 from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import Brier
-from sklearn_cases import NAMES, quick
+from support.sklearn_cases import NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 

@@ -17,7 +17,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import Balance
 from equipoise.schedules import Linear
-from sklearn_cases import COSTS, NAMES, quick
+from support.sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 

@@ -83,6 +83,7 @@ def watch(model: Any) -> list[float]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 @pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([3, 4])], ids=str)
 @pytest.mark.parametrize("map", [Floored(FLOOR), Projected(FLOOR)], ids=repr)

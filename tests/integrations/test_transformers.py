@@ -19,7 +19,6 @@ import transformers as hf
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
-from causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
 from equipoise import Objective
 from equipoise.integrations.transformers import (
     ObjectiveCallback,
@@ -30,7 +29,8 @@ from equipoise.integrations.transformers import (
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Entropy
 from equipoise.schedules import Cosine, Linear
-from trainer_options import OPTIONS
+from support.causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
+from support.trainer_options import OPTIONS
 
 LOSS = GammaCrossEntropy(gamma=0.2) + 0.1 * Entropy()
 

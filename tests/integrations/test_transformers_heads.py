@@ -18,7 +18,7 @@ from transformers import Trainer
 
 from equipoise.integrations.transformers import compute_loss_func
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
-from transformers_heads import (
+from support.transformers_heads import (
     BERT,
     HEADS,
     LLAMA,

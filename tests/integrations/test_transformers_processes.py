@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer_options import OPTIONS
+from support.trainer_options import OPTIONS
+
+pytestmark = pytest.mark.slow
 
 pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 

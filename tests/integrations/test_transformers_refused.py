@@ -17,7 +17,7 @@ from transformers.models.auto import modeling_auto
 from equipoise import Objective
 from equipoise.integrations.transformers import compute_loss_func
 from equipoise.losses import CrossEntropy
-from transformers_heads import (
+from support.transformers_heads import (
     BERT,
     IMAGE,
     LLAMA,

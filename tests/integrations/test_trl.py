@@ -21,7 +21,7 @@ from equipoise.integrations.transformers import fuse_lm_head, token_metrics
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Reweighted
 from equipoise.losses.base import Loss
 from equipoise.losses.robust import DFTWeight
-from trainer_options import OPTIONS
+from support.trainer_options import OPTIONS
 
 pytestmark = [  # TRL's and peft's own
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),

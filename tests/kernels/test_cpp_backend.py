@@ -2,10 +2,10 @@
 
 import pytest
 
-from backend_checks import BackendTests
 from equipoise.kernels import cpu
 from equipoise.kernels.block import CppBackend
-from fused_checks import FusedTests
+from support.backend_checks import BackendTests
+from support.fused_checks import FusedTests
 
 
 @pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled when the package was installed")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from kernel_calls import (
+from support.kernel_calls import (
     DIFFERENTIABLE,
     NAMES,
     Compiled,

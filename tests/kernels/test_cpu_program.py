@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.kernels import cpu
-from kernel_calls import Compiled, Rows, losses
+from support.kernel_calls import Compiled, Rows, losses
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 

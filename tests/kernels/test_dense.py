@@ -12,8 +12,8 @@ from torch import Tensor
 from equipoise.kernels import cpu, dense
 from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RowLoss, SimilarityCrossEntropy
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from row_samples import NAMED_ROW_LOSSES, SUMS, hard_rows
 from support.definitions import TEST_CLASSES, settings_of
+from support.row_samples import NAMED_ROW_LOSSES, SUMS, hard_rows
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 

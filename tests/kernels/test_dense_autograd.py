@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dense_cases import BOTH_WAYS, COMPILED, F64, LOSSES, THREE, gradient, rows
 from equipoise.kernels import dense
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, RowLoss
 from equipoise.penalties import Entropy
-from row_samples import NAMED_ROW_LOSSES
+from support.dense_cases import BOTH_WAYS, COMPILED, F64, LOSSES, THREE, gradient, rows
+from support.row_samples import NAMED_ROW_LOSSES
 
 
 @BOTH_WAYS

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dense_cases import BOTH_WAYS, COMPILED, F64, LOSSES, gradient, rows
 from equipoise.kernels import dense
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, SimilarityCrossEntropy
 from equipoise.penalties import Entropy
 from equipoise.statistics.row import applies_class_weight
-from row_samples import NAMED_ROW_LOSSES, odds_with
+from support.dense_cases import BOTH_WAYS, COMPILED, F64, LOSSES, gradient, rows
+from support.row_samples import NAMED_ROW_LOSSES, odds_with
 
 
 @BOTH_WAYS

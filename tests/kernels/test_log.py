@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend_records import recorded
 from equipoise import linear
 from equipoise.kernels import cpu
 from equipoise.losses import CrossEntropy, ExpectedCost, GammaCrossEntropy, Loss, RowLoss, explain
 from equipoise.penalties import Balance, Decisiveness, Entropy
 from equipoise.statistics import RowStatistics
+from support.backend_records import recorded
 
 COMPILED = pytest.mark.skipif(not cpu.available(), reason="the kernel was not compiled")
 LOSS = GammaCrossEntropy(0.1)
@@ -223,6 +223,7 @@ def test_what_follows_the_operations_is_named(name: str, records: list[Any]) -> 
     assert said(records) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_nothing_is_logged_under_a_compiler(records: list[Any]) -> None:
     compiled = torch.compile(lambda z: LOSS(z, TARGET), fullgraph=True, backend="aot_eager")

@@ -16,7 +16,7 @@ from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, Loss, Rewei
 from equipoise.penalties import LogitRange
 from equipoise.schedules import Linear
 from equipoise.statistics.trace import trace
-from row_samples import Written, odds_with
+from support.row_samples import Written, odds_with
 
 F64 = torch.float64
 

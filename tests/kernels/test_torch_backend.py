@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 import equipoise.kernels.block as module
-from backend_checks import BackendTests, check
 from equipoise.kernels.differentiable import DifferentiableBlock, TorchBackend
 from equipoise.statistics.states import StateName
-from fused_checks import FusedTests
+from support.backend_checks import BackendTests, check
+from support.fused_checks import FusedTests
 
 
 class TestTorchBackend(BackendTests, FusedTests):

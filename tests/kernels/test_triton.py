@@ -19,11 +19,11 @@ import pytest
 import torch
 
 import equipoise.kernels.triton as kernels
-from backend_checks import ROWS, TILE, BackendTests, check
 from equipoise.kernels.block import Block
 from equipoise.kernels.triton import TritonBackend, available
 from equipoise.statistics.states import StateName
-from fused_checks import FusedTests
+from support.backend_checks import ROWS, TILE, BackendTests, check
+from support.fused_checks import FusedTests
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -114,6 +114,7 @@ class TestKernels(BackendTests, FusedTests):
             TritonBackend().write_gradient(block, states, {}, torch.empty(3, 4, device=DEVICE).t())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HERE, reason="the kernels are tested in this process")
 def test_the_kernels_in_a_separate_process() -> None:
     root = Path(__file__).parents[2]
@@ -133,6 +134,7 @@ def test_the_kernels_in_a_separate_process() -> None:
     assert int(found[1]) > len(FAULTS) + 3 * ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize(("logits", "work"), [("bf16", "fp32"), ("fp64", "fp64")])
 def test_the_kernels_compile_for_a_gpu(
@@ -190,6 +192,7 @@ def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not available(torch.device("cuda"))
 
 
+@pytest.mark.slow
 def test_the_module_can_do_without_triton() -> None:
     program = (
         "import sys, torch\n"

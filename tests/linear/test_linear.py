@@ -25,8 +25,8 @@ from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
 from equipoise.schedules import Linear
 from equipoise.statistics import Entropy as EntropyStatistic
 from equipoise.statistics import LogOdds, LogSumExp, RowStatistics, row_statistics
-from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, case, same
 from support.definitions import TEST_CLASSES, ring
+from support.linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, case, same
 
 
 @BOTH_WAYS

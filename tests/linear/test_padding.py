@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange
-from linear_cases import BOTH_WAYS
+from support.linear_cases import BOTH_WAYS
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.bmm}
 
@@ -98,6 +98,7 @@ def after_a_diverged_step() -> None:
             assert look_beside(loss, dtype) > 0
 
 
+@pytest.mark.slow
 def test_memory_of_a_diverged_step_is_used_again() -> None:
     known = os.pathsep.join(path for path in sys.path if path)
     subprocess.run([sys.executable, __file__], env=os.environ | {"PYTHONPATH": known}, check=True)

@@ -8,8 +8,8 @@ import torch
 
 from equipoise.losses import LOSSES, Brier, Loss, RankedProbabilityScore, RowLoss
 from equipoise.penalties import PENALTIES, Gini
-from linear_cases import BOTH_WAYS, case, same
 from support.definitions import settings_of
+from support.linear_cases import BOTH_WAYS, case, same
 
 ENTRIES = [
     settings_of(entry)[0] for entry in LOSSES + PENALTIES if isinstance(settings_of(entry)[0], RowLoss)

@@ -29,7 +29,7 @@ from equipoise.statistics import row_statistics as dense_row
 from equipoise.statistics.base import Compute
 from equipoise.statistics.reference import partial
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
-from state_samples import EPS, KINDS, OF_WHOLE_ROWS, RELATIVE, Kind, Sample, finds, law, samples
+from support.state_samples import EPS, KINDS, OF_WHOLE_ROWS, RELATIVE, Kind, Sample, finds, law, samples
 
 Merge = Callable[[Sums, Sums], Sums]
 SOFT = SoftTargets(torch.linspace(0.0, 1.0, 7, dtype=torch.float64))

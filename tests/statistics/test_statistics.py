@@ -26,8 +26,8 @@ from equipoise.statistics import (
     row_statistics,
 )
 from equipoise.statistics.reference import row_statistics_for_each_class
-from row_samples import hard_rows
-from state_samples import EVERY_KIND, KINDS, SPREAD, Kind, soft_rows
+from support.row_samples import hard_rows
+from support.state_samples import EVERY_KIND, KINDS, SPREAD, Kind, soft_rows
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script.*:DeprecationWarning"

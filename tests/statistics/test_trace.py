@@ -25,8 +25,8 @@ from equipoise.statistics.record import Operand, Program
 from equipoise.statistics.reference import partial, row_statistics
 from equipoise.statistics.states import SoftTargets, StateName
 from equipoise.statistics.trace import trace
-from row_samples import NAMED_ROW_LOSSES, Written, hard_rows, odds_with
 from support.definitions import TEST_CLASSES, settings_of
+from support.row_samples import NAMED_ROW_LOSSES, Written, hard_rows, odds_with
 
 F64 = torch.float64
 OPERATIONS: dict[str, Callable[..., Any]] = {

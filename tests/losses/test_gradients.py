@@ -12,7 +12,8 @@ from torch import Tensor
 from equipoise.losses import BatchLoss, Reweighted, RowLoss
 from equipoise.penalties import Balance
 from equipoise.statistics import RowStatistics, functions
-from exact_gradients import (
+from support.definitions import TEST_CLASSES
+from support.exact_gradients import (
     BACKENDS,
     DTYPES,
     LIMIT,
@@ -25,8 +26,7 @@ from exact_gradients import (
     exact_gradients,
     rows,
 )
-from oracle import truth
-from support.definitions import TEST_CLASSES
+from support.oracle import truth
 
 
 def worst(loss: RowLoss, name: str, dtype: torch.dtype, backend: str = "kernel") -> float:
@@ -65,7 +65,7 @@ class MeanCost(RowLoss):
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
         full = row.full_logits
-        costs = SETTINGS["ExpectedCost-0"][1].costs.fit(full.logits, row.num_classes, "costs")
+        costs = SETTINGS["ExpectedCost-0"][1].costs.fit(full.logits, row.num_classes)
         return (costs[full.target] * full.logits.softmax(1)).sum(1)
 
 

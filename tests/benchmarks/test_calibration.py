@@ -6,10 +6,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("cleanlab", reason="cleanlab is not installed")
 pytest.importorskip("statsmodels", reason="statsmodels is not installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

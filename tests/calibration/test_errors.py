@@ -9,7 +9,7 @@ import pytest
 
 import equipoise.calibration as package
 from equipoise.calibration import Calibration, Prior, fit
-from test_errors import never_raised
+from support.raises import never_raised
 
 LOGITS, TARGET = np.zeros((4, 3)), np.array([0, 1, 2, 0])
 DONE = Calibration(temperature=1.0, noise=0.1, noise_interval=None, num_classes=3)

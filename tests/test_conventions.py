@@ -426,6 +426,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_a_type_checker_finds_the_same(tmp_path: Path) -> None:
     pytest.importorskip("basedpyright", reason="basedpyright is not installed")
     lines = SNIPPET.format("\n".join([*RIGHT, *WRONG])).splitlines()

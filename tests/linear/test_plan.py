@@ -16,8 +16,8 @@ from equipoise.kernels.differentiable import DifferentiableBlock
 from equipoise.linear import buffers, head, plan
 from equipoise.losses import CrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange, ZLoss
-from linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
 from support.definitions import TEST_CLASSES
+from support.linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, case, same
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from equipoise.maps import Floored, Map, emit_log_probs
-from map_cases import CLASSES, DTYPES, RANDOM, allowed_in, both, every, inf, nan, slope
+from support.map_cases import CLASSES, DTYPES, RANDOM, allowed_in, both, every, inf, nan, slope
 
 
 def ways(logits: Tensor, mask: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:

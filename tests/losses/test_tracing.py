@@ -17,9 +17,9 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from equipoise import linear
+from equipoise import _tensors, linear
 from equipoise.costs import ClassMatrix
-from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss, options
+from equipoise.losses import LOSSES, CrossEntropy, Loss, RowLoss
 from equipoise.penalties import PENALTIES
 from support.definitions import TEST_CLASSES, settings_of
 
@@ -63,6 +63,7 @@ def close(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 @FUSED
 @EVERY_LOSS
 def test_a_graph_of_it_has_the_value_and_the_gradient_elsewhere(loss: Loss, fused: bool) -> None:
@@ -197,7 +198,7 @@ def test_a_table_that_belongs_to_a_mode_is_found(loss: Loss, monkeypatch: pytest
             done.set_result(fn(*args, **kwargs))
             return done
 
-    monkeypatch.setattr(options, "ThreadPoolExecutor", Here)
+    monkeypatch.setattr(_tensors, "ThreadPoolExecutor", Here)
     with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors"):
         check_made_in_a_mode(loss, "fake", torch.float64)
 

@@ -24,8 +24,8 @@ from equipoise.maps import (
     Sparsemax,
     StraightThrough,
 )
-from map_cases import CLASSES, DTYPES, EVERY, RANDOM, allowed_in, both, every, inf, nan, slope
 from support.definitions import Exact
+from support.map_cases import CLASSES, DTYPES, EVERY, RANDOM, allowed_in, both, every, inf, nan, slope
 from support.map_definitions import definition_of, settings_of
 
 BAD: dict[str, list[float]] = {
@@ -90,6 +90,7 @@ def test_the_reported_row_is_nan() -> None:
 
 
 # torch's own, while it traces an autograd function
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @both
 @pytest.mark.parametrize("map", [settings_of(entry)[0] for entry in MAPS] + EVERY[-4:], ids=repr)

@@ -254,6 +254,7 @@ def test_the_class_dimension_may_be_any(entry: MapEntry, map: Map) -> None:
 
 
 # torch's own, while it traces an autograd function
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_compiled_and_exported_maps_are_the_same(entry: MapEntry, map: Map) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +107,7 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
     assert [one.status for one in sums] == ["missed", "missed"]
     compiled = comparisons["Compiled small batches128 x 101"]
     found = [one.status for one in _planted(compiled, 1.11) if one.limit]
-    assert found == ["missed"] * len(found)
-    assert len(found) >= 5
+    assert set(found) == {"missed"}
     assert {one.status for one in _planted(compiled, 1.09) if one.limit} == {"limit met"}
     # A contender that could not run leaves its limit open, and the report says so.
     without = _planted(tiny, 0.4, without="ours: Brier")

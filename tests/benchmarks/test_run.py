@@ -19,7 +19,9 @@ from torch import Tensor
 from equipoise.losses import LOSSES
 from equipoise.penalties import PENALTIES
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,9 @@ from equipoise.losses import (
     RowLoss,
 )
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
-from linear_cases import BOTH_WAYS
 from support.definitions import TEST_CLASSES, settings_of
+from support.grids import grid
+from support.linear_cases import BOTH_WAYS
 
 INF, NAN = torch.inf, torch.nan
 ROWS, BAD, TARGET = 4, 1, 2  # which row is bad, and its class
@@ -77,7 +78,7 @@ def check_shown(losses: Tensor, grad: Tensor) -> None:
 
 @BOTH_WAYS
 @EVERY_ROW_LOSS
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", grid(DTYPES, fast=[(torch.float64,), (torch.bfloat16,)]))
 def test_a_bad_row_is_shown(loss: Loss, dtype: torch.dtype) -> None:
     for kind in SPOILT:
         logits, target = spoilt(kind, dtype)
@@ -121,6 +122,7 @@ def test_a_bad_row_is_shown_through_a_transform(loss: Loss) -> None:
     assert grads[~torch.tensor(good)].isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("loss", [CrossEntropy(), LogitRange(width=1.0), RankedProbabilityScore()])
@@ -134,8 +136,10 @@ def test_a_bad_row_is_shown_through_a_compiler(loss: Loss, soft: bool) -> None:
 
 @BOTH_WAYS
 @EVERY_ROW_LOSS
-@pytest.mark.parametrize("grad", ["auto", "recompute"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("grad", "dtype"),
+    grid(["auto", "recompute"], DTYPES[:3], fast=[("auto", torch.float32), ("recompute", torch.bfloat16)]),
+)
 def test_a_bad_row_is_shown_without_logits(loss: Loss, grad: str, dtype: torch.dtype) -> None:
     for bad in (NAN, INF):
         for places in (EVERY, 1):
@@ -176,6 +180,9 @@ def test_a_bad_row_is_shown_in_every_statistic(backend: str) -> None:
     assert all(clean.compute(stat).isfinite().all() for stat in linear.STATS)
 
 
+LEFT_OUT = ["ignored", "a row of weight 0", "a class of weight 0"]
+
+
 def leave_out(how: str, target: Tensor) -> dict[str, Any]:
     """Return options that leave the bad row out."""
     if how == "ignored":
@@ -187,7 +194,7 @@ def leave_out(how: str, target: Tensor) -> dict[str, Any]:
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("how", ["ignored", "a row of weight 0", "a class of weight 0"])
+@pytest.mark.parametrize("how", LEFT_OUT)
 @EVERY_LOSS
 def test_a_row_that_is_left_out_has_no_part(loss: Loss, how: str) -> None:
     if how == "a class of weight 0" and getattr(loss, "label_smoothing", 0):
@@ -208,8 +215,14 @@ def test_a_row_that_is_left_out_has_no_part(loss: Loss, how: str) -> None:
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("grad", ["auto", "recompute"])
-@pytest.mark.parametrize("how", ["ignored", "a row of weight 0", "a class of weight 0"])
+@pytest.mark.parametrize(
+    ("how", "grad"),
+    grid(
+        LEFT_OUT,
+        ["auto", "recompute"],
+        fast=[(LEFT_OUT[0], "auto"), (LEFT_OUT[1], "recompute"), (LEFT_OUT[2], "auto")],
+    ),
+)
 @EVERY_ROW_LOSS
 def test_a_row_that_is_left_out_has_no_part_without_logits(loss: Loss, how: str, grad: str) -> None:
     if how == "a class of weight 0" and getattr(loss, "label_smoothing", 0):

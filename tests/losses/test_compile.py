@@ -12,10 +12,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from equipoise.losses import LOSSES, CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore, RowLoss
 from equipoise.penalties import PENALTIES, Entropy, LogitRange
 from equipoise.statistics import RowStatistics
-from linear_cases import THREE, case
 from support.definitions import TEST_CLASSES, settings_of
+from support.linear_cases import THREE, case
 
-pytestmark = [  # what torch says of itself
+pytestmark = [
+    pytest.mark.slow,
+    # what torch says of itself
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -115,6 +115,7 @@ def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bo
         check_numerically(function, logits, fast=masked or loss is not settings_of(entry)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", LOSSES + PENALTIES, ids=lambda entry: entry.name)
 def test_linearize_gives_the_value_and_the_derivative_along_a_direction(entry: Entry) -> None:
     function, logits = case(settings_of(entry)[0], masked=False)
