@@ -105,7 +105,7 @@ class Loss(metaclass=_LossClass):
                     log_backend("loss", self, logits, "cpp")
                     value = dense.compute(_of_rows(self), rows[0], call)
                     return value.reshape(target_shape(logits)) if value.ndim else value
-        if is_dtensor(logits) and torch.compiler.is_compiling():  # collectives cannot be traced
+        if is_dtensor(logits) and torch.compiler.is_compiling():  # collectives are not compiled
             untraced: Any = torch.compiler.disable(self)
             return untraced(
                 logits,
