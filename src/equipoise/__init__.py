@@ -1,4 +1,4 @@
-"""Set how sure a classifier is: losses and penalties that shape the confidence of a softmax."""
+"""Losses, penalties and probability maps that set the confidence of a classifier."""
 
 from typing import TYPE_CHECKING, Any
 

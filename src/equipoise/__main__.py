@@ -1,4 +1,4 @@
-"""The command line: `python -m equipoise` is `equipoise`."""
+"""`python -m equipoise` runs the command `equipoise`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""From logits of any shape to rows, and from a number per row to the number a user asked for.
+"""Conversion of logits of any shape to rows (N, C), and reduction of the losses per row.
 
 The rules are those of `torch.nn.functional.cross_entropy`: class dimension 1 (0 for a single row), targets as
-class indices or as probabilities, `ignore_index`, class weights that also weigh the mean.
+class indices or as probabilities, `ignore_index`, class weights also in the denominator of the mean.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ LABELS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The targets of rows and the weights of their classes.
+    """The targets of rows and the class weights.
 
     Args:
-        labels: (N,) int64 class indices as they were given, or None.
-        target: (N,) class indices with ignored rows set to 0, or None.
+        labels: (N,) int64 class indices as given, or None.
+        target: (N,) class indices, 0 for ignored rows, or None.
         soft: (N, C) target probabilities, or None.
-        kept: (N,) false for ignored rows, or None when every row counts.
+        kept: (N,) False for ignored rows, or None if no row is ignored.
         weight: (C,) class weights, or None.
-        shape: Shape of the per-row losses as the user sees them.
+        shape: Shape of the losses that reduction "none" returns.
     """
 
     labels: Tensor | None = None
@@ -44,7 +44,7 @@ class Targets:
     shape: torch.Size
 
     def mean_weight(self, like: Tensor) -> Tensor | None:
-        """Weight (N,) of each row in the mean: its class's, 0 if ignored; None when all count once."""
+        """Weight (N,) of each row in the mean: that of its class, 0 if ignored; None if all are 1."""
         if self.target is None:
             return None
         weight = None if self.weight is None else self.weight[self.target]
@@ -56,13 +56,13 @@ class Targets:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Batch(Targets):
-    """Rows read from what a user passed.
+    """Checked inputs of a loss, as rows.
 
     Args:
-        logits: (N, C), float32 at least; this rank's part of them where they are sharded.
-        sample_weight: (N,) weight of each row beside its class's, or None when all count once.
-        ignore_index: The label of rows that are left out.
-        shard: Which part of the logits is this rank's, or None.
+        logits: (N, C), float32 at least; if sharded, the columns of this rank.
+        sample_weight: (N,) weight of each row, to be multiplied by that of its class, or None for 1 each.
+        ignore_index: The label of ignored rows.
+        shard: The columns of this rank, or None if the logits are not sharded.
     """
 
     logits: Tensor
@@ -76,7 +76,7 @@ class Batch(Targets):
         return self.logits.shape[1] if self.shard is None else self.shard.classes.size
 
     def gathered(self) -> "Batch":
-        """Return the batch with all the logits, gathered from the ranks that share them."""
+        """Return the batch with complete rows of logits, gathered from all ranks."""
         if self.shard is None:
             return self
         return replace(self, logits=self.shard.gather(self.logits), shard=None)
@@ -92,9 +92,9 @@ def read_batch(
     *,
     applies_class_weight: bool = False,
 ) -> Batch:
-    """Check logits, target, weights and mask, and lay the logits out as rows.
+    """Check logits, target, weights and mask, and return them as rows.
 
-    `applies_class_weight` is whether a row may count for something though the weight of its class is 0.
+    If `applies_class_weight`, the loss of a row may be non-zero although the weight of its target is 0.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(
@@ -130,7 +130,7 @@ def read_batch(
     found = read_targets(target, shape, classes, axis, rows, weight, ignore_index)
     row_weight = None if sample_weight is None else read_sample_weight(sample_weight, shape).to(rows)
     out = left_out(found, row_weight, applies_class_weight=applies_class_weight)
-    if out is not None and rows.shape[1]:  # a rank may hold no class
+    if out is not None and rows.shape[1]:  # a rank may have no class
         of_rank = out if shard is None else shard.rows.narrow(out)
         rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
     return Batch(logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found))
@@ -147,9 +147,9 @@ def target_shape(logits: Tensor) -> torch.Size:
 def kernel_rows(
     logits: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: Any
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
-    """Return logits (N, C), labels (N,), class and sample weights as a kernel takes them.
+    """Return logits (N, C), labels (N,), class and sample weights as arguments of a kernel.
 
-    None where the kernel cannot take them, or `read_batch` has more to check.
+    Return None if the kernel does not support them, or if `read_batch` must check or convert them.
     """
     if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
         return None
@@ -189,9 +189,9 @@ def read_targets(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> Targets:
-    """Check targets and class weights against logits of this shape but for the classes, at dimension `axis`.
+    """Check targets and class weights; `shape` is that of the logits without the class dimension `axis`.
 
-    Class weights and target probabilities come back in the dtype and on the device of `like`.
+    Class weights and target probabilities are returned with the dtype and device of `like`.
     """
     full = (*shape[:axis], classes, *shape[axis:])
     if weight is not None:
@@ -240,7 +240,7 @@ def read_targets(
 
 
 def read_sample_weight(sample_weight: Tensor, shape: torch.Size) -> Tensor:
-    """Check weights of rows against the shape of their losses, and lay them out as rows."""
+    """Check sample weights against the shape of the losses, and return them as (N,)."""
     if not isinstance(sample_weight, Tensor) or sample_weight.shape != shape:
         got = tuple(sample_weight.shape) if isinstance(sample_weight, Tensor) else _kind(sample_weight)
         raise ValueError(f"sample_weight must be a tensor {tuple(shape)}, one number per row, got {got}")
@@ -250,9 +250,9 @@ def read_sample_weight(sample_weight: Tensor, shape: torch.Size) -> Tensor:
 def left_out(
     targets: Targets, sample_weight: Tensor | None, *, applies_class_weight: bool = False
 ) -> Tensor | None:
-    """Return which rows (N,) have no part in a loss, None where all have: they are ignored, or have weight 0.
+    """Return the mask (N,) of rows that are ignored or have weight 0, or None if there is none.
 
-    A weight that needs a gradient leaves no row out: its gradient is the loss of its row.
+    A row of weight 0 is kept if the weight requires a gradient: that gradient is the loss of the row.
     """
     out = None if targets.kept is None else ~targets.kept
     weights = [sample_weight]
@@ -265,15 +265,15 @@ def left_out(
 
 
 def without(numbers: Tensor, out: Tensor, usable: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the rows (N, K), with zeros in those that are left out if one of these could make others nan.
+    """Return the rows (N, K) with zeros in rows that are left out, as 0 times nan is nan.
 
     Args:
         numbers: (N, K) logits or hidden states.
-        out: (N,) which rows are left out: a factor of 0 on what they hold does not undo a nan.
-        usable: Returns which rows are harmless.
+        out: (N,) mask of the rows that are left out.
+        usable: Returns the mask of rows without nan and infinity.
     """
     if is_plain(numbers) and not (out.any() and (out & ~usable(numbers.detach())).any()):
-        return numbers  # what is known of the rows at no cost saves a copy
+        return numbers  # no copy if all rows that are left out are finite
     return torch.where(out[:, None], 0.0, numbers)
 
 
@@ -285,14 +285,14 @@ def reduce(
     sample_weight: Tensor | None = None,
     denominator: Tensor | float | None = None,
 ) -> Tensor:
-    """Reduce per-row losses (N,), which already carry their class weight, as the user asked.
+    """Reduce losses per row (N,), which are already multiplied by class weights.
 
     Args:
         losses: (N,).
-        targets: What they were held against.
+        targets: The targets of the rows.
         reduction: "mean", "sum" or "none".
         sample_weight: (N,) weight of each row.
-        denominator: What to divide the sum by for "mean"; None divides by the sum of the weights.
+        denominator: Divisor of the sum for "mean"; None for the sum of the weights.
     """
     weight = targets.mean_weight(losses)
     if sample_weight is not None:
@@ -312,7 +312,7 @@ def reduce(
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Keep autocast off what has been cast already; it would take the products below in half precision."""
+    """Disable autocast for tensors that are float32 by now: it would multiply them in half precision."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -337,15 +337,15 @@ def _class_weight(weight: Tensor, like: Tensor, classes: int, target: Tensor | N
 
 
 def _in_range(indices: Tensor, classes: int, ignore_index: int) -> Tensor:
-    """Return the indices, read through a table of the classes.
+    """Return the indices, looked up in a table of the classes.
 
-    On every device, and while compiling, that reports a class that does not exist.
+    The look-up raises for an index out of range on every device, and in compiled code.
     """
     table = torch.arange(classes, device=indices.device)
     try:
         return table.gather(0, indices)
     except (IndexError, RuntimeError) as error:
-        while is_functorch_wrapped_tensor(indices):  # as vmap has no masks
+        while is_functorch_wrapped_tensor(indices):  # vmap does not support masks
             indices = get_unwrapped(indices)
         worst = indices[(indices < 0) | (indices >= classes)][0]
         raise ValueError(

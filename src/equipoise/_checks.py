@@ -1,4 +1,4 @@
-"""Checks of the options of losses, maps and schedules, made when one is constructed."""
+"""Checks of the options of losses, maps and schedules, at construction."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ def check_number(
     *,
     open_low: bool = False,
 ) -> None:
-    """Raise unless the option is a number in its range.
+    """Raise unless an option is a number in its range.
 
-    A scheduled value, a tensor, was checked where its schedule was made.
+    A tensor is not checked: `Objective` checks the bounds of its schedule.
     """
     refuse_batch(name, value)
     if isinstance(value, Tensor):
@@ -33,7 +33,7 @@ def check_number(
 
 
 def refuse_batch(name: str, value: object) -> None:
-    """Raise if logits or targets are in the place of an option, as in CrossEntropy(logits, target)."""
+    """Raise if an option is a tensor of logits or targets, as in CrossEntropy(logits, target)."""
     if isinstance(value, Tensor) and value.ndim > 0:
         raise TypeError(
             f"{name} must be no tensor, got one of shape {tuple(value.shape)}; make it first, then call "
@@ -50,7 +50,7 @@ def _rule(low: float, high: float, open_low: bool) -> str:
 
 
 def check_floor(floor: float, num_classes: int) -> None:
-    """Raise unless n floors leave room for probabilities that sum to one."""
+    """Raise unless n times the floor is at most 1."""
     if floor * num_classes > 1 + 1e-9:
         raise ValueError(
             f"floor must be at most 1/{num_classes} = {1 / num_classes:.6g} for {num_classes} classes, "

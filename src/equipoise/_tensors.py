@@ -17,9 +17,9 @@ def like(value: float | Tensor, answer: Tensor) -> Tensor:
 
 @final
 class ConstantTensor:
-    """A constant array as a tensor with the dtype and device of another, one tensor per dtype and device.
+    """A constant array, cached as one tensor per dtype and device.
 
-    No tensor is kept that a mode, transform or tracer of torch has made: it could not be used outside it.
+    Tensors are created outside all modes, transforms and tracers of torch, so that they can be reused.
 
     Args:
         array: The array.
@@ -27,7 +27,7 @@ class ConstantTensor:
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
-        with ThreadPoolExecutor(1) as pool:  # another thread has none of the modes and transforms of this one
+        with ThreadPoolExecutor(1) as pool:  # modes and transforms are per thread
             self._tensor = pool.submit(torch.tensor, array, device="cpu").result()
         self._held: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -36,7 +36,7 @@ class ConstantTensor:
         key = answer.device, dtype or answer.dtype
         if is_traced(answer):
             return torch.tensor(self._array).to(*key)
-        if torch.compiler.is_compiling():  # a graph would be compiled anew once another tensor is held
+        if torch.compiler.is_compiling():  # a new tensor in the cache would recompile
             return self._tensor.to(*key)
         held = self._held.get(key)
         if held is None:

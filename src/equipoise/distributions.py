@@ -1,4 +1,4 @@
-"""A categorical distribution over any map."""
+"""`MapCategorical`, a categorical distribution with the probabilities of a map."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,34 +15,34 @@ from equipoise.maps.base import mask_logits
 class MapCategorical(distributions.Categorical):
     """A `torch.distributions.Categorical` whose probabilities are those of a map of the logits.
 
-    A policy acts by it and is scored by it: `log_prob`, `entropy`, `sample` and the Kullback-Leibler
-    divergence all belong to the map's probabilities. Acting by a floor but scoring by the softmax of the
-    logits gives a biased gradient.
+    `sample`, `log_prob`, `entropy` and the Kullback-Leibler divergence all use the map's probabilities. A
+    policy that samples from floored probabilities, but computes `log_prob` from the softmax of the logits,
+    has a biased gradient.
 
     Args:
-        map: Such as `Floored(0.01)`. `GumbelSoftmax` and `StraightThrough` are refused: they have no
+        map: The map, such as `Floored(0.01)`. `GumbelSoftmax` and `StraightThrough` raise: they have no
             probabilities to sample from.
         logits: The scores; minus infinity masks an action.
         mask: Bool, True where an action is allowed, of shape (C,) or that of the logits; None allows all.
             See `Map` for what else is masked.
-        validate_args: As in torch. Without it, a row whose actions are all masked, or with a nan or plus
-            infinity, has probabilities of nan.
+        validate_args: As in torch. If False, a row with no allowed action, a nan or plus infinity has
+            probabilities of nan.
 
     Attributes:
         map: The map.
-        raw_logits: The scores that were given, before the mask. `logits` are the log-probabilities, as in
-            torch.
+        raw_logits: The argument `logits`, before the mask. `logits` are the log-probabilities, as in torch.
 
     Shapes:
         logits (..., C); samples and their log-probabilities sample_shape + (...).
 
     Raises:
         TypeError: If map is not a map, or the mask is not a bool tensor.
-        ValueError: If the map draws or chooses, or does not fit the number of classes, if the mask has
+        ValueError: If the map is random or one-hot, or does not fit the number of classes, if the mask has
             another shape, or, with validate_args, if a row has no allowed action or is not finite.
 
     Numerics:
-        `probs` are the map's own, so a floor is kept as the map keeps it. The entropy counts 0 log 0 as 0.
+        `probs` are computed by the map and not renormalised, so none is below the map's floor. In the
+        entropy, 0 log 0 = 0.
 
     Example:
         >>> from equipoise.maps import Floored
@@ -77,18 +77,18 @@ class MapCategorical(distributions.Categorical):
 
     @property
     def mode(self) -> Tensor:
-        """The likeliest action; a ValueError if a row has no probabilities, for it would be no action."""
+        """The likeliest action; raises ValueError if the probabilities of a row are nan."""
         self._require_probs()
         return self.probs.argmax(-1)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return actions drawn by the probabilities; a ValueError if a row has none."""
+        """Return actions drawn by the probabilities; raises ValueError if those of a row are nan."""
         self._require_probs()
         return super().sample(torch.Size(sample_shape))
 
     def _require_probs(self) -> None:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return  # no value can be looked at
+            return  # values cannot be read
         broken = self.probs.isnan().any(-1)
         if broken.any():
             raise ValueError(
@@ -106,7 +106,7 @@ class MapCategorical(distributions.Categorical):
 
 
 def _first(rows: Tensor) -> str:
-    """Return where the first True is, in words for an error."""
+    """Return the index of the first True, as text for an error."""
     where = rows.nonzero()[0].tolist()
     return f" in row {where[0] if len(where) == 1 else tuple(where)}" if where else ""
 
@@ -115,9 +115,9 @@ def _first(rows: Tensor) -> str:
 @register_kl(MapCategorical, distributions.Categorical)
 @register_kl(distributions.Categorical, MapCategorical)
 def _divergence(one: distributions.Categorical, two: distributions.Categorical) -> Tensor:
-    """Return the divergence of two categoricals, infinite where the second has none of what the first has.
+    """Return the Kullback-Leibler divergence, infinite where p > 0 for a class with q = 0.
 
-    torch's own takes minus infinity from minus infinity for a masked class, and its gradient is nan.
+    torch's function subtracts minus infinity from minus infinity for a masked class, so its gradient is nan.
     """
     present = one.probs > 0
     missing = present & (two.probs == 0)

@@ -1,8 +1,8 @@
-"""Choosing gamma, and what it means: a floor under the softmax, or a rate of symmetric label noise.
+"""Choosing gamma; gamma as a floor of the probabilities, and as a rate of symmetric label noise.
 
-The cross entropy of probabilities with a floor is gamma cross entropy, scaled and shifted. It is also cross
-entropy corrected for symmetric label noise, where a label is replaced with chance rho by one of the n - 1
-others. `convert` returns gamma, floor and rate for one another.
+The cross entropy of floored probabilities is gamma cross entropy, scaled and shifted. It is also cross
+entropy corrected for symmetric label noise, which replaces a label with probability rho by one of the n - 1
+others. `convert` computes gamma, floor and rate from each other.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from equipoise.losses.robust import GAMMA_HINT
 
 
 class Equivalent(NamedTuple):
-    """One loss in three parameters.
+    """Three parameters of the same loss.
 
     Args:
-        gamma: Of `GammaCrossEntropy`, in [0, 1].
-        floor: The smallest probability of `FlooredCrossEntropy`, in [0, 1/n].
+        gamma: gamma of `GammaCrossEntropy`, in [0, 1].
+        floor: floor of `FlooredCrossEntropy`, in [0, 1/n].
         noise: The rate of symmetric label noise that the loss corrects for, in [0, (n - 1)/n].
     """
 
@@ -43,10 +43,10 @@ def convert(
         num_classes: n, at least 2.
         gamma: In [0, 1].
         floor: f in [0, 1/n].
-        noise: rho in [0, (n - 1)/n]; the chance that a label is replaced by one of the others.
+        noise: rho in [0, (n - 1)/n]; the probability that a label is replaced by one of the others.
 
     Raises:
-        TypeError: Unless one of the three is given.
+        TypeError: Unless exactly one of the three is given.
         ValueError: If an argument is outside its range.
 
     Example:
@@ -64,7 +64,7 @@ def convert(
             "the other two follow from it"
         )
     _check_num_classes(num_classes)
-    others, most = num_classes - 1, 1 / num_classes  # `min` keeps the end of a range, but for rounding
+    others, most = num_classes - 1, 1 / num_classes  # `min` below: rounding may exceed the end of the range
     if gamma is not None:
         check_number("gamma", gamma, 0, 1, GAMMA_HINT)
         floor = min(gamma / (1 + others * gamma), most)
@@ -84,9 +84,9 @@ def convert(
 
 
 def steepest_prob(gamma: float) -> float:
-    r"""Return the target probability at which gamma cross entropy pulls hardest at the target's logit.
+    r"""Return the target probability at which gamma cross entropy is steepest in the target's logit.
 
-    The pull is :math:`p (1 - p) / (\gamma + (1 - \gamma) p)`, largest at :math:`\sqrt\gamma / (1 +
+    Its size is :math:`p (1 - p) / (\gamma + (1 - \gamma) p)`, which is largest at :math:`\sqrt\gamma / (1 +
     \sqrt\gamma)`.
 
     Args:
@@ -108,13 +108,12 @@ def floored_probs(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
 
     .. math:: \frac{\gamma + (1 - \gamma)\,p_k}{1 + (n - 1)\gamma}
 
-    These, not softmax(z), estimate how the labels that were trained on are distributed; under symmetric label
-    noise softmax(z) itself estimates the clean labels. Masked classes keep probability 0 and do not count in
-    n.
+    They estimate the distribution of the training labels; under symmetric label noise, softmax(z) estimates
+    that of the clean labels. Masked classes have probability 0, and n does not count them.
 
     Args:
         logits: Floating; minus infinity masks a class. Half precision is computed in float32.
-        gamma: In [0, 1]; the one in force at the end of training.
+        gamma: In [0, 1]; its value at the end of training.
         dim: The class dimension.
 
     Returns:
@@ -164,12 +163,12 @@ def floored_log_probs(logits: Tensor, gamma: float, *, dim: int = -1) -> Tensor:
 @final
 @dataclass(frozen=True)
 class Suggestion:
-    """A gamma with its reason.
+    """A value of gamma with the reason for it.
 
     Args:
         gamma: The value to start from.
-        reason: Why this one.
-        steepest: Target probability at which the loss then pulls hardest at the target's logit.
+        reason: The reason, in words.
+        steepest: Target probability at which the gradient by the target's logit is largest: `steepest_prob`.
     """
 
     gamma: float
@@ -185,26 +184,26 @@ _PUBLISHED = {
 
 
 AGAINST_MEMORISING = 0.5
-MOST_MEASURED = 100  # classes up to which it was tried
+MOST_MEASURED = 100  # largest number of classes in the experiments
 
 
 def suggest_gamma(
     *, noise: float | None = None, num_classes: int | None = None, task: str | None = None
 ) -> Suggestion:
-    """Suggest a gamma to start from, with its reason.
+    """Suggest a gamma to start from, with the reason.
 
-    Say one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for
+    Give one of: the rate of symmetric label noise and the number of classes; the number of classes alone, for
     a model trained from scratch; a task with a published value.
 
-    With label noise and up to 100 classes this is 0.5, which is more than `convert` says: that value
-    corrects for the rate, but a network that sees its rows many times learns wrong labels by heart unless
-    they count for less. On digits with 20 to 60 % wrong labels every gamma from 0.25 to 0.9 was about as
-    good; at 40 % a gamma of 0.1, near the value from the rate, had a quarter of the gain. With 100 classes
-    every gamma from 0.05 to 0.9 was as good, and the value from the rate had two thirds. For more classes,
-    measured in language models alone, it is the value from the rate.
+    With label noise and up to 100 classes the suggestion is 0.5. This is more than `convert` returns: that
+    gamma corrects for the rate, but a network trained for many epochs memorises wrong labels unless their
+    weight is smaller. On digits with 20 to 60 % wrong labels all gammas from 0.25 to 0.9 were about equally
+    good; at 40 %, gamma = 0.1, near the value of `convert`, had a quarter of the gain. With 100 classes all
+    gammas from 0.05 to 0.9 were equally good, and the value of `convert` had two thirds of the gain. For more
+    classes, where only language models were measured, the suggestion is the value of `convert`.
 
     Args:
-        noise: Chance that a label is replaced by one of the others, in [0, (n - 1)/n].
+        noise: Probability that a label is replaced by one of the others, in [0, (n - 1)/n].
         num_classes: n, at least 2.
         task: "language modelling", "translation" or "summarisation".
 

@@ -1,6 +1,6 @@
-"""Measures that no library here has: what mistakes cost, how small a probability gets, how decided a gate is.
+"""Metrics of costs, of the smallest probability, and of how decided a gate is.
 
-Accuracy, log loss, Brier score and calibration error are in scikit-learn and torchmetrics, not here.
+For accuracy, log loss, Brier score and calibration error use scikit-learn or torchmetrics.
 Every matrix of costs is indexed [true, predicted]. A row of probabilities with a nan makes the result nan.
 """
 
@@ -26,20 +26,20 @@ __all__ = [
 def mean_cost(
     target: ArrayLike, predicted: ArrayLike, costs: ArrayLike, *, abstain: float | None = None
 ) -> float:
-    """Mean cost of the predictions, right ones included.
+    """Mean cost of the predictions, including the correct ones.
 
     Args:
         target: True classes.
-        predicted: Predicted classes, or decisions of `costs.decide`, `ABSTAIN` (-1) among them.
-        costs: What it costs to predict a class when another is true, indexed [true, predicted].
-        abstain: What it costs to take no decision; None if every row has one.
+        predicted: Predicted classes, or decisions of `costs.decide`, including `ABSTAIN` (-1).
+        costs: Costs, indexed [true, predicted].
+        abstain: Cost of no decision; None if every row has one.
 
     Shapes:
         target (N,) integer; predicted (N,) integer; costs (C, C).
 
     Raises:
-        ValueError: If the shapes do not agree, there is no row, a class is outside [0, C), or a decision is
-            `ABSTAIN` without a cost of it.
+        ValueError: If the shapes do not match, there is no row, a class is outside [0, C), or a decision is
+            `ABSTAIN` and abstain is None.
 
     Example:
         >>> mean_cost([0, 1, 1], [0, 0, 1], [[0, 1], [6, 0]])
@@ -51,14 +51,15 @@ def mean_cost(
 
 
 def severity(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float:
-    """Mean cost of the mistakes alone; nan when there is none.
+    """Mean cost of the mistakes only; nan without mistakes.
 
-    Severity can fall while the expected cost rises: more, milder mistakes. Read it beside `mean_cost`.
+    Severity can fall while the mean cost rises, if there are more but milder mistakes: report `mean_cost`
+        too.
 
     Args:
         target: True classes.
-        predicted: Predicted classes; leave out rows without a decision, which are no mistakes.
-        costs: What it costs to predict a class when another is true, indexed [true, predicted].
+        predicted: Predicted classes; leave out rows without a decision.
+        costs: Costs, indexed [true, predicted].
 
     Shapes:
         target (N,) integer; predicted (N,) integer; costs (C, C).
@@ -76,7 +77,7 @@ def severity(target: ArrayLike, predicted: ArrayLike, costs: ArrayLike) -> float
 
 
 def smallest_probability(probabilities: ArrayLike) -> float:
-    """Smallest probability given to any class in any row: what a floor would have to hold.
+    """Smallest probability of any class in any row.
 
     Shapes:
         probabilities (N, C).
@@ -92,7 +93,7 @@ def smallest_probability(probabilities: ArrayLike) -> float:
 
 
 def mean_target_probability(probabilities: ArrayLike, target: ArrayLike) -> float:
-    """Mean probability given to the true class: how sure the model is of what is so.
+    """Mean probability of the true class.
 
     Shapes:
         probabilities (N, C); target (N,) integer.
@@ -109,11 +110,11 @@ def mean_target_probability(probabilities: ArrayLike, target: ArrayLike) -> floa
 
 
 def area_under_risk_coverage(probabilities: ArrayLike, target: ArrayLike) -> float:
-    r"""Mean share of mistakes among the surest k rows, over all k: how well confidence tells mistakes apart.
+    r"""Error rate among the k most confident rows, averaged over all k.
 
     .. math:: \frac{1}{N} \sum_{k=1}^N \frac{\text{mistakes among the } k \text{ surest}}{k}
 
-    It depends on the order of the confidences alone. Rows of equal confidence share their mistakes.
+    It depends on the order of the confidences only. Rows of equal confidence share their mistakes evenly.
 
     Shapes:
         probabilities (N, C); target (N,) integer.
@@ -138,11 +139,11 @@ def area_under_risk_coverage(probabilities: ArrayLike, target: ArrayLike) -> flo
 
 
 def effective_choices(probabilities: ArrayLike) -> float:
-    r"""How many choices a row is spread over, on average: 1 when every row has decided, C when none has.
+    r"""Mean exponential of the entropy of a row: 1 for one-hot rows, C for uniform ones.
 
     .. math:: \frac{1}{N} \sum_{i=1}^N \exp\Bigl(-\sum_k p_{ik} \log p_{ik}\Bigr)
 
-    It says nothing about whether the rows decide alike: read `choices_used` beside it.
+    It is 1 whether one-hot rows choose the same class or different ones; `choices_used` distinguishes these.
 
     Shapes:
         probabilities (N, C).
@@ -155,18 +156,18 @@ def effective_choices(probabilities: ArrayLike) -> float:
         1.5
 
     Source:
-        The exponential of Shannon's entropy as a number of equally common kinds: Hill, Ecology 1973.
+        Hill, Ecology 1973: the exponential of the entropy as an effective number of species.
     """
     return float(np.exp(_entropy(_distributions(probabilities))).mean())
 
 
 def choices_used(probabilities: ArrayLike) -> float:
-    r"""How many choices all rows together are spread over: 1 when everything goes to one, C when use is even.
+    r"""Exponential of the entropy of the mean row: 1 if all rows choose the same class, C if use is even.
 
     .. math:: \exp\Bigl(-\sum_k \bar p_k \log \bar p_k\Bigr), \qquad \bar p_k = \frac{1}{N} \sum_i p_{ik}
 
-    Undecided rows count for every choice that they hesitate over. To count only the choice that each row
-    would take, give one-hot rows.
+    An undecided row adds to several classes. To count only the likeliest class of each row, pass one-hot
+    rows.
 
     Shapes:
         probabilities (N, C).
@@ -180,18 +181,18 @@ def choices_used(probabilities: ArrayLike) -> float:
         (1.9601, 1.0)
 
     Source:
-        The exponential of Shannon's entropy as a number of equally common kinds: Hill, Ecology 1973.
+        Hill, Ecology 1973: the exponential of the entropy as an effective number of species.
     """
     return float(np.exp(_entropy(_distributions(probabilities).mean(axis=0))))
 
 
 def boundary_mass(probabilities: ArrayLike, width: float) -> float:
-    r"""Share of the rows that have not decided between their two best choices.
+    r"""Fraction of the rows whose two largest probabilities differ by at most a width.
 
     .. math:: \frac{1}{N} \bigl|\{i : p_{i(1)} - p_{i(2)} \le \text{width}\}\bigr|
 
-    with the largest and the second largest probability of each row. What a network loses when only the best
-    choice of each row runs depends on these rows; a row with a wide margin hardly changes.
+    with :math:`p_{i(1)}` and :math:`p_{i(2)}` the two largest probabilities of row i. If a network runs only
+    the likeliest section of each row, the outputs of these rows change most.
 
     Args:
         probabilities: One distribution over the choices per row.
@@ -201,7 +202,7 @@ def boundary_mass(probabilities: ArrayLike, width: float) -> float:
         probabilities (N, C), C at least 2.
 
     Raises:
-        ValueError: If probabilities is not (N, C), a row of it no distribution, C is 1, or width is outside
+        ValueError: If probabilities is not (N, C), a row does not sum to one, C is 1, or width is outside
             [0, 1].
 
     Example:
@@ -222,7 +223,7 @@ def boundary_mass(probabilities: ArrayLike, width: float) -> float:
 
 
 def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """Probabilities as a checked (N, C) array; a row that is not finite is all nan."""
+    """Return probabilities as a checked (N, C) array; rows that are not finite become nan."""
     matrix = np.asarray(probabilities, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"probabilities must be (N, C), got {matrix.shape}; give one row per sample")
@@ -230,9 +231,9 @@ def _matrix(probabilities: ArrayLike) -> NDArray[np.floating]:
 
 
 def _distributions(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """Probabilities as a checked (N, C) array whose rows sum to one."""
+    """Return probabilities as an (N, C) array; raise unless its rows sum to one."""
     matrix = _matrix(probabilities)
-    # Half precision may miss a sum of one by its eps for each of many classes; logits miss it by far.
+    # In half precision a sum of many probabilities may be off by C eps; logits are off by far more.
     if (matrix < 0).any() or (np.abs(matrix.sum(axis=1) - 1) > 0.05).any():
         raise ValueError(
             "probabilities must be non-negative and sum to one in every row; "
@@ -248,7 +249,7 @@ def _entropy(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _rows(probabilities: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
-    """Probabilities (N, C) and a target (N,) for them."""
+    """Return checked probabilities (N, C) and targets (N,)."""
     matrix, labels = _matrix(probabilities), np.asarray(target)
     if labels.shape != matrix.shape[:1]:
         raise ValueError(
@@ -284,7 +285,7 @@ def _cost_per_row(
                 f"{outside[0]}; give the place of each class in the costs"
             )
     if abstain is not None:
-        matrix = np.column_stack([matrix, np.full(len(matrix), abstain)])  # -1 points at the last column
+        matrix = np.column_stack([matrix, np.full(len(matrix), abstain)])  # -1 indexes the last column
     return matrix[true, guess]
 
 

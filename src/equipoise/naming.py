@@ -1,4 +1,4 @@
-"""What a wrong name was meant to be."""
+"""Suggestions for unknown names in errors."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -6,9 +6,9 @@ from functools import partial
 from types import MappingProxyType, ModuleType
 from typing import NoReturn
 
-MOST_NAMES = 40  # in a list of what there is
+MOST_NAMES = 40  # listed in an error
 _NONE: Mapping[str, str] = MappingProxyType({})
-ALIASES: Mapping[str, str] = MappingProxyType(  # in lower case without underscores
+ALIASES: Mapping[str, str] = MappingProxyType(  # keys in lower case without underscores
     {
         "boundedlogits": "ClippedLogits",
         "categorical": "MapCategorical",
@@ -48,12 +48,12 @@ ALIASES: Mapping[str, str] = MappingProxyType(  # in lower case without undersco
 
 
 def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NONE) -> str:
-    """Return the way out for a name that is not known: the nearest one, or the first forty.
+    """Return the last part of an error about an unknown name: the nearest known name, or the first forty.
 
     Args:
-        name: The name.
-        known: The names there are.
-        elsewhere: Further names that may be meant, and what to call them; they are not listed.
+        name: The unknown name.
+        known: The known names.
+        elsewhere: Further names and how to write them; suggested, but not listed.
 
     Example:
         >>> nearest("gama", ["gamma", "min_weight"])
@@ -71,18 +71,18 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
 
 
 def answer_names(path: str) -> None:
-    """Let a public module say what was meant by a name that it lacks; it calls this at its end.
+    """Make a public module suggest the nearest name in its AttributeError; called at the end of the module.
 
-    A `__getattr__` in the code of a module would do the same, but type checkers would then take any name.
+    With a `__getattr__` in the module's code, type checkers would accept any name.
 
     Args:
-        path: Of the module.
+        path: Dotted path of the module.
     """
     sys.modules[path].__getattr__ = partial(refuse, path)
 
 
 def refuse(path: str, name: str) -> NoReturn:
-    """Raise the error of a name that the package or a public module lacks, which says what was meant."""
+    """Raise AttributeError for an unknown name of the package or a module, with the nearest known name."""
     from importlib.util import find_spec
 
     said = f"module {path!r} has no attribute {name!r}"

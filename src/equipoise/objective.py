@@ -1,4 +1,4 @@
-"""A loss as a module: class weights and schedules that move, save and load with the model."""
+"""`Objective`, a loss as a module, with class weights and schedules that are part of the state dict."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self, final
@@ -19,30 +19,30 @@ KEYS = ("loss", "weight", "ignore_index", "reduction", "schedules")
 class Objective(nn.Module):
     """A loss with its reduction, class weights and schedules, as a module.
 
-    Call it like a criterion, then call `step` after each optimiser step. What changes in training lives in
-    buffers, float32 whatever the model's dtype: it follows `.to()`, is saved in the `state_dict` (which
-    resumes in the middle of a schedule exactly), and changes without recompiling.
+    Call it like a criterion, and call `step` after each optimiser step. Scheduled values are buffers, float32
+    for every dtype of the model: `.to()` moves them, `state_dict` saves them (a run resumes exactly, also in
+    the middle of a schedule), and a new value does not recompile.
 
     The path of a schedule is the option's name, `"gamma"`; the loss and the option, `"Focal.gamma"`,
-    where several terms of a sum have that option; or the loss alone, `"Entropy"`, for the coefficient of a
-    term. Where a sum has a loss twice, its terms are `"Entropy[0]"` and `"Entropy[1]"`.
+    if several terms of a sum have that option; or the loss alone, `"Entropy"`, for the coefficient of a
+    term. If a sum has a loss twice, its terms are `"Entropy[0]"` and `"Entropy[1]"`.
 
-    It is plain data too: see `from_config` and `to_config`.
+    `from_config` and `to_config` convert it from and to plain data.
 
     Args:
         loss: The loss.
         weight: (C,) class weights.
         ignore_index: As in `Loss.__call__`.
         reduction: "mean", "sum" or "none".
-        schedules: Paths and schedules of the values that change.
+        schedules: Maps paths to schedules.
 
     Shapes:
         See `Loss.__call__`.
 
     Raises:
         TypeError: If loss is not a loss or a schedule not a schedule.
-        ValueError: If a path fits nothing or several things, or a schedule leaves the range of its
-            option; for a range that depends on the number of classes, at the first call.
+        ValueError: If a path matches no option or several, or a schedule leaves the range of its option; at
+            the first call, if the range depends on the number of classes.
 
     Example:
         >>> from equipoise.losses import GammaCrossEntropy
@@ -98,18 +98,17 @@ class Objective(nn.Module):
 
     @classmethod
     def from_config(cls, loss: Loss | str | None = None, **config: Any) -> Self:
-        """Make an objective of plain data, such as a dict, TOML or Hydra give.
+        """Make an objective from plain data, such as a dict, TOML or Hydra.
 
         Args:
-            loss: The text of the Python that makes the loss, which is parsed and never evaluated; a loss that
-                something else has made already is taken as it is.
-            config: The other arguments of `Objective`, as plain data: the values of `schedules` as text
-                likewise, or schedules; `weight` as a list.
+            loss: A Python expression as text, which is parsed and never evaluated; or a loss.
+            config: The other arguments of `Objective` as plain data: `schedules` maps paths to expressions as
+                text, or to schedules; `weight` is a list.
 
         Raises:
-            TypeError: As `Objective`, and if schedules are no mapping.
-            ValueError: As `Objective`; and if a key or a name in a text is not known, the message names the
-                nearest; or weight is no list of numbers.
+            TypeError: As `Objective`, and if schedules are not a mapping.
+            ValueError: As `Objective`; also if a key, or a name in a text, is not known (the message names
+                the nearest), or weight is not a list of numbers.
 
         Example:
             >>> config = {"loss": "Focal() + 0.1 * Entropy()", "schedules": {"gamma": "Linear(2, 0, 9)"}}
@@ -145,19 +144,19 @@ class Objective(nn.Module):
         return cls(**given)
 
     def to_config(self) -> dict[str, Any]:
-        """Return the plain data that `from_config` makes this objective of, as it was before its first step.
+        """Return the plain data from which `from_config` makes this objective, at step 0.
 
-        What has changed since is in the `state_dict`.
+        The current step and values are in the `state_dict`.
 
         Returns:
-            Strings, numbers, lists and dicts, as JSON and TOML can hold them.
+            Strings, numbers, lists and dicts, which JSON and TOML can store.
 
         Raises:
-            ValueError: If the loss or a schedule has no text, since it is made of a class or function of
-                one's own.
+            ValueError: If the loss or a schedule contains a class or function that is not in the tables, and
+                so has no text.
 
         Numerics:
-            Class weights are read as float32.
+            Class weights are converted to float32.
 
         Example:
             >>> from equipoise.losses import Brier
@@ -191,7 +190,7 @@ class Objective(nn.Module):
 
         Args:
             logits: (C,), (N, C) or (N, C, d1, ...).
-            target: Class indices or probabilities; None for penalties alone.
+            target: Class indices or probabilities; None for penalties.
             sample_weight: Weight of each row, in the shape of the target's classes.
             mask: Bool, True where a class is allowed, (C,) or the shape of the logits.
             reduction: Instead of the objective's own.
@@ -217,14 +216,14 @@ class Objective(nn.Module):
         linear_bias: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        """Return the loss of the logits of a linear layer, without holding them; see `Loss.linear`.
+        """Return the loss of the logits of a linear layer, without materialising them; see `Loss.linear`.
 
         Args:
             hidden: (..., D).
-            linear_weight: (V, D) of the layer; the class weights are the objective's own.
+            linear_weight: (V, D), the layer's weight; class weights are those of the objective.
             target: (...) class indices.
             linear_bias: (V,).
-            options: As for `Loss.linear`.
+            options: As in `Loss.linear`.
 
         Raises:
             TypeError: As `Loss.linear`.
@@ -238,17 +237,17 @@ class Objective(nn.Module):
         return value
 
     def step(self) -> None:
-        """Advance every schedule by one step; call it after the optimiser's."""
+        """Advance every schedule by one step; call it after the optimiser's step."""
         self.set_step(self.steps + 1)
 
     def set_step(self, step: float) -> None:
-        """Set every schedule to a step, which may lie between two."""
+        """Set every schedule to a step, which may be fractional."""
         self.steps = step
         for name, schedule in self.schedules.items():
             self.get_buffer(_buffer(name)).fill_(schedule(step))
 
     def scheduled(self) -> dict[str, float]:
-        """Return the scheduled values in force."""
+        """Return the current scheduled values by path."""
         return {name: float(f"{getattr(self, _buffer(name)).item():.7g}") for name in self.schedules}
 
     def get_extra_state(self) -> Tensor:
@@ -260,13 +259,13 @@ class Objective(nn.Module):
         self.steps = state.item()
 
     def extra_repr(self) -> str:
-        """Return the loss and what changes in it."""
+        """Return the loss and its schedules, as text."""
         return ", ".join(
             [repr(self.loss), *(f"{name}: {schedule!r}" for name, schedule in self.schedules.items())]
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model, but keep scheduled values in float32: another dtype would change them."""
+        """Apply a function to the buffers, but keep scheduled values in float32: a cast would round them."""
         before = {name: self.get_buffer(name) for name in map(_buffer, self.schedules)}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
@@ -274,19 +273,19 @@ class Objective(nn.Module):
         return self
 
     def _in_force(self) -> Loss:
-        """Return the loss with the scheduled values in their places."""
+        """Return the loss with the current scheduled values."""
         values = {place: self.get_buffer(_buffer(name)) for name, place in self._places.items()}
         return parameters.replace(self.loss, values)
 
     def _check(self, classes: int) -> None:
-        """Raise, once per number of classes, where a schedule leaves a range that depends on that number."""
+        """Raise if a schedule leaves a range that depends on the number of classes; checked once each."""
         if not self.schedules or classes in self._sizes:
             return
         row, target = torch.zeros(1, classes), torch.zeros(1, dtype=torch.long)
         for name, schedule in self.schedules.items():
             for bound in schedule.bounds():
                 parameters.replace(self.loss, {self._places[name]: bound})(row, target)
-        if not torch.compiler.is_compiling():  # a trace would be guarded by what it changes, and made again
+        if not torch.compiler.is_compiling():  # a guard on the set would recompile after this line
             self._sizes.add(classes)
 
 

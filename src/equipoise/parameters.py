@@ -1,7 +1,7 @@
-"""Paths of the numbers in a loss, for whatever changes them: schedules, searches.
+"""Paths of the parameters of a loss, for schedules and searches.
 
-A path is the option's name, `"gamma"`; the loss and the option, `"Focal.gamma"`, where several terms of a sum
-have that option; or the loss alone, `"Entropy"`, for the coefficient of a term. Where a sum has a loss twice,
+A path is the option's name, `"gamma"`; the loss and the option, `"Focal.gamma"`, if several terms of a sum
+have that option; or the loss alone, `"Entropy"`, for the coefficient of a term. If a sum has a loss twice,
 its terms are `"Entropy[0]"` and `"Entropy[1]"`.
 """
 
@@ -45,10 +45,10 @@ def resolve(loss: Loss, path: str, name: str) -> Place:
     Args:
         loss: The loss.
         path: The path.
-        name: What an error calls the path.
+        name: Name of the path in errors.
 
     Raises:
-        ValueError: If the path fits nothing or several fields.
+        ValueError: If the path matches no field or several.
     """
     known = parameter_paths(loss)
     if path in known:
@@ -68,7 +68,7 @@ def value_at(loss: Loss, place: Place) -> Any:
 
 
 def replace(loss: Loss, values: Mapping[Place, Any]) -> Loss:
-    """Return the loss with new values of some fields and coefficients, all changed at once."""
+    """Return the loss with new values of some fields and coefficients; each term is made and checked once."""
     parts = []
     for index, (coefficient, term) in enumerate(loss.terms()):
         options: Any = {option: value for (at, option), value in values.items() if at == index and option}

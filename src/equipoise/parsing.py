@@ -1,4 +1,4 @@
-"""Text to loss or schedule, and back: the Python that makes it, read with `ast`, never evaluated."""
+"""Conversion of losses and schedules from and to Python expressions, parsed with `ast`, never evaluated."""
 
 import ast
 import operator
@@ -23,9 +23,9 @@ from equipoise.schedules import SCHEDULES, Schedule
 _NO_NAMES: Mapping[str, Any] = MappingProxyType({})
 _QUOTE = reprlib.Repr()
 _QUOTE.maxstring = 90
-_REASON = 300  # characters of an error that another one quotes
-_DEEPEST = 100  # nested operations of a text: few enough for Python's own limit on recursion
-_EXACT = 2**53  # from here on a float does not hold every integer
+_REASON = 300  # characters kept of an error that another error quotes
+_DEEPEST = 100  # nested operations of a text, below Python's recursion limit
+_EXACT = 2**53  # above this, not every integer is a float
 _WRONG = {  # whether left and right are losses
     "+": ((True, False), (False, True)),
     "-": ((True, False), (False, True)),
@@ -47,17 +47,17 @@ def from_text(
     name: str = "objective",
     makers: Mapping[str, Callable[..., Any]] = _NO_NAMES,
 ) -> Loss:
-    """Make the loss that a text spells, without evaluating the text.
+    """Return the loss of a Python expression, without evaluating the text.
 
     Args:
         text: Such as ``GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)``: names from the tables,
             options, numbers, lists, ``+``, ``-``, ``*`` and ``/``.
-        names: What bare names stand for, such as a matrix of costs.
-        name: What to call the text in an error.
-        makers: Functions that a text may call besides those of the tables.
+        names: Values of names that are not called, such as a matrix of costs.
+        name: Name of the text in errors.
+        makers: Functions that a text may call, besides those of the tables.
 
     Raises:
-        ValueError: If the text is anything else; the message names the nearest right name or option.
+        ValueError: If the text has anything else; the message names the nearest known name or option.
 
     Example:
         >>> from_text("GammaCrossEntropy(gamma=0.5)").gamma
@@ -68,14 +68,14 @@ def from_text(
 
 
 def schedule_from_text(text: str, *, name: str = "schedule") -> Schedule:
-    """Make the schedule that a text spells, without evaluating the text.
+    """Return the schedule of a Python expression, without evaluating the text.
 
     Args:
         text: Such as ``Linear(0.0, 0.5, steps=1000)``.
-        name: What to call the text in an error.
+        name: Name of the text in errors.
 
     Raises:
-        ValueError: If the text is anything else; the message names the nearest right name or option.
+        ValueError: If the text has anything else; the message names the nearest known name or option.
 
     Example:
         >>> schedule_from_text("Linear(0, 1, steps=4)")(1)
@@ -85,25 +85,25 @@ def schedule_from_text(text: str, *, name: str = "schedule") -> Schedule:
 
 
 def to_text(made: Loss | Schedule, *, name: str = "objective") -> str:
-    """Return the text that `from_text` or `schedule_from_text` makes the same loss or schedule of.
+    """Return the expression from which `from_text` or `schedule_from_text` makes an equal loss or schedule.
 
     Args:
         made: A loss or a schedule.
-        name: What to call it in an error.
+        name: Name of the loss or schedule in errors.
 
     Raises:
-        ValueError: If there is no such text: a class or a function of one's own is in it.
+        ValueError: If it contains a class or function that is not in the tables.
 
     Example:
         >>> from equipoise.losses import Focal
         >>> to_text(0.5 * Focal())
         '0.5 * Focal(gamma=2.0)'
     """
-    with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
+    with np.printoptions(legacy="1.25"):  # numpy's numbers print as Python's
         text = repr(made)
     try:
         again = from_text(text).terms() if isinstance(made, Loss) else schedule_from_text(text)
-        same = again == (made.terms() if isinstance(made, Loss) else made)  # 1 * Focal() is spelled Focal()
+        same = again == (made.terms() if isinstance(made, Loss) else made)  # 1 * Focal() prints as Focal()
     except ValueError:
         same = False
     if not same:
@@ -115,10 +115,10 @@ def to_text(made: Loss | Schedule, *, name: str = "objective") -> str:
 
 
 def normalize(text: str) -> str:
-    """Return the same text with one spelling of blanks and brackets.
+    """Return the expression in normal form: with Python's usual blanks, and without needless brackets.
 
     Raises:
-        ValueError: If it is no expression.
+        ValueError: If the text is not an expression.
 
     Example:
         >>> normalize("CrossEntropy( )+.1*Entropy()")
@@ -128,10 +128,10 @@ def normalize(text: str) -> str:
 
 
 def names(text: str) -> list[str]:
-    """Return the names in a text, of losses as of anything else.
+    """Return all names in an expression, of losses and of other values.
 
     Raises:
-        ValueError: If it is no expression.
+        ValueError: If the text is not an expression.
 
     Example:
         >>> names("ExpectedCost(costs)")
@@ -143,7 +143,7 @@ def names(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a text may spell: a class, its table, what may stand beside a sign, and an example."""
+    """Grammar of a text: class of the result, table of names, operands of signs, an example for errors."""
 
     made: type
     words: str
@@ -172,14 +172,14 @@ _SCHEDULE = _Kind(
 @final
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the text that errors call `name`."""
+    """Parser of a text, which is called `name` in errors."""
 
     name: str
     kind: _Kind
     names: Mapping[str, Any]
 
     def read(self, text: str) -> Any:
-        """Return what the text spells."""
+        """Return the loss or schedule of the text."""
         value = self._value(_tree(text, self.name, self.kind.example))
         if not isinstance(value, self.kind.made):
             raise ValueError(
@@ -189,7 +189,7 @@ class _Reader:
         return value
 
     def _value(self, node: ast.expr) -> Any:
-        """Return the number, list, named thing, weight, loss or schedule that a node stands for."""
+        """Return the value of a node: a number, list, named value, weight, loss or schedule."""
         match node:
             case ast.Constant(value=int() | float() | str() | None as value) if not isinstance(value, bool):
                 return _as_float(value)
@@ -212,7 +212,7 @@ class _Reader:
                 )
 
     def _named(self, given: str) -> Any:
-        """Return what a bare name stands for."""
+        """Return the value of a name that is not called."""
         if given in self.names:
             return torch.tensor(np.array(self.names[given]))
         if given in self.kind.table:
@@ -226,7 +226,7 @@ class _Reader:
         raise ValueError(f"{self.name} must use a known name, got {short(given)}; {way}")
 
     def _made(self, made: str, call: ast.Call) -> Any:
-        """Return what a call makes."""
+        """Return the result of a call."""
         table = self.kind.table
         if made not in table:
             raise ValueError(f"{self.name} must use a known name, got {short(made)}; {nearest(made, table)}")
@@ -259,7 +259,7 @@ class _Reader:
             raise ValueError(f"{made}: {_reason(error)}") from error
 
     def _combined(self, node: ast.BinOp, left: Any, right: Any) -> Any:
-        """Return two numbers, two losses, or a number times a loss, combined."""
+        """Return the result of an operation on two numbers, two losses, or a number and a loss."""
         sign, apply = _OPERATORS[type(node.op)]
         self._beside(left, node.left)
         self._beside(right, node.right)
@@ -280,7 +280,7 @@ class _Reader:
         return value
 
     def _beside(self, value: Any, node: ast.expr) -> Any:
-        """Return the value, if it may stand beside a sign: a number or a loss."""
+        """Return the value of an operand; raise unless it is a number or a loss."""
         if isinstance(value, Loss) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
         raise ValueError(
@@ -290,9 +290,9 @@ class _Reader:
 
 
 def _tree(text: str, name: str, example: str) -> ast.expr:
-    """Return the text's expression tree, of a depth and with numbers that can be worked with."""
+    """Return the expression tree of a text; raise if it is too deep or has too large numbers."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the syntax: what is wrong is an error
+        with warnings.catch_warnings(action="ignore"):  # SyntaxWarning; errors are raised below
             tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else _reason(error)
@@ -317,18 +317,18 @@ def _is_too_large(value: object) -> bool:
 
 
 def _as_float(value: Any) -> Any:
-    """Return the value, an integer that torch cannot take as a float."""
+    """Return the value, with integers outside int64 converted to float."""
     return float(value) if isinstance(value, int) and abs(value) > _EXACT else value
 
 
 def _reason(error: BaseException) -> str:
-    """Return what an error says, in one line that is not too long."""
+    """Return the message of an error in one line, cut in the middle if it is long."""
     said = next(iter(str(error).splitlines()), type(error).__name__)
     return said if len(said) <= _REASON else f"{said[: _REASON // 2]} ... {said[-_REASON // 2 :]}"
 
 
 def short(shown: str | ast.expr) -> str:
-    """Return what was given, quoted and cut to a length that fits a line."""
+    """Return a given text or value, quoted and shortened to fit a line."""
     return _QUOTE.repr(shown if isinstance(shown, str) else ast.unparse(shown))
 
 

@@ -1,7 +1,6 @@
-"""Schedules: from how far training has come to the value of an option.
+"""Schedules: functions from the training step to the value of an option.
 
-A schedule has no state of its own: the same step always gives the same value, so a run that resumes needs
-nothing but its step.
+A schedule has no state: the same step always gives the same value, so a resumed run needs only its step.
 """
 
 from abc import ABC, abstractmethod
@@ -14,18 +13,18 @@ from equipoise._checks import check_number
 
 
 class Schedule(ABC):
-    """A value that changes in training.
+    """A value that changes during training.
 
-    A subclass is a frozen dataclass. It may use numbers between the two that `bounds` returns, and no others.
+    A subclass is a frozen dataclass. All its values must lie between the two that `bounds` returns.
     """
 
     @abstractmethod
     def __call__(self, step: float, /) -> float:
-        """Return the value at a step, 0 before the first; it may lie between two."""
+        """Return the value at a step; 0 is before the first step, and fractions are allowed."""
 
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
-        """Return two numbers that all values lie between, so that they can be checked once."""
+        """Return two numbers between which all values lie; `Objective` checks these two."""
 
 
 @final
@@ -97,7 +96,7 @@ class Cosine(Schedule):
 
 
 def _between(start: float, end: float, progress: float) -> float:
-    """Return the point of a line; exactly the ends at 0 and 1 and beyond."""
+    """Return start + share * (end - start); exactly start for share <= 0 and end for share >= 1."""
     if progress <= 0:
         return float(start)
     return float(end) if progress >= 1 else start + (end - start) * progress

@@ -1,6 +1,6 @@
-"""Calibration on labels that may be wrong: a temperature, and the share of wrong labels with it.
+"""Calibration on labels that may be wrong: a temperature, fitted together with the rate of wrong labels.
 
-`probs` is for labels known to be noisy. Where labels are clean but ambiguous, use `observed_probs`.
+`Calibration.probs` is for noisy labels; for clean but ambiguous labels use `Calibration.observed_probs`.
 """
 
 from equipoise import naming

@@ -1,4 +1,4 @@
-"""Fitting a calibration to observed labels, and what it says about new rows."""
+"""`fit`, which fits a calibration to observed labels, and `Calibration`, which applies it to new rows."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -17,32 +17,32 @@ from equipoise.maps import Softmax
 from equipoise.maps.base import Map
 
 Values = TypeVar("Values", Tensor, Array)
-FEW = 100  # rows below which the notes say how little is known
+FEW = 100  # with fewer rows, the notes give the interval of the noise
 
 
 @final
 @dataclass(frozen=True)
 class Calibration:
-    r"""A temperature and a rate of label noise, as `fit` found them: an immutable value.
+    r"""A temperature and a rate of label noise, fitted by `fit`: an immutable value.
 
-    With p = softmax(z / T) and n classes, the clean label has the probabilities p, and the observed one
+    With p = softmax(z / T) and n classes, the clean label has the probabilities p, and the observed label
 
     .. math:: q = \frac{s}{n} + (1 - s)\,p, \qquad s = \rho\,\frac{n}{n - 1}, \qquad \text{or} \quad q = p\,M
 
     for a transition matrix M[true, observed].
 
-    `probs` is right where labels are known to be noisy. Where they are clean but ambiguous, the sharpness of
-    a model that was trained with an improper loss (gamma, GCE, focal) passes for noise: `probs` is then far
-    too sure, and `observed_probs` is what to use.
+    Use `probs` if labels are known to be noisy. For clean but ambiguous labels use `observed_probs`: the fit
+    cannot distinguish noise from the sharpness of a model trained with an improper loss (gamma, GCE, focal),
+    and `probs` would be far too confident.
 
     Args:
         temperature: T, above 0.
-        noise: rho, the share of wrong labels. With a transition matrix: the share it expects among the rows
-            of the fit.
-        noise_interval: The two ends of the 95 % interval of the noise; None where the noise was given.
+        noise: rho, the rate of wrong labels; with a transition matrix, the expected rate over the rows of the
+            fit.
+        noise_interval: The two ends of the 95 % interval of the noise; None if the noise was given.
         num_classes: n.
-        transition: The matrix, [true, observed], if there was one.
-        notes: What a reader of these numbers should know: few rows, an absent class, separated rows, a bound.
+        transition: The matrix M[true, observed], or None.
+        notes: Warnings about the fit: few rows, an absent class, separable rows, T at a bound.
 
     Raises:
         ValueError: If temperature is not above 0, or noise is out of range.
@@ -70,12 +70,12 @@ class Calibration:
             _check_rate(self.noise, self.num_classes)
 
     def probs(self, logits: Values) -> Values:
-        """Return probabilities of the clean label; only where labels are known to be noisy, see above."""
+        """Return probabilities of the clean label; use them only if labels are known to be noisy."""
         rows = self._rows(logits)
         return _like(_broken_to_nan(rows, self._log_probs(rows).exp()), logits)
 
     def observed_probs(self, logits: Values) -> Values:
-        """Return probabilities of the observed label, wrong ones included."""
+        """Return probabilities of the observed label, which may be wrong."""
         rows = self._rows(logits)
         clean = self._log_probs(rows).exp()
         if self.transition is None:
@@ -107,12 +107,12 @@ class Calibration:
         return float(-likelihood.total(found)[0] / weight.sum())
 
     def wrong_label_probs(self, logits: Values, target: Any) -> Values:
-        r"""Return the probability that each observed label is wrong, by Bayes' theorem from the fit.
+        r"""Return the probability that each observed label is wrong, by Bayes' theorem.
 
         .. math:: P(y^* \ne y \mid z, y) = \frac{\sum_{j \ne y} p_j M_{jy}}{q_y}
 
-        Worth as much as `probs`: the rate of noise has to be right. Rows that the model was trained on do not
-        show their own mistakes; use logits from cross-validation.
+        Like `probs`, it is right only if the rate of noise is. Use logits from cross-validation: a model has
+        often memorised the wrong labels of its training rows.
 
         Args:
             logits: (N, C).
@@ -140,7 +140,7 @@ class Calibration:
 
     @property
     def map(self) -> Map:
-        """The map from logits to probabilities of the clean label, for a head or a `Categorical`."""
+        """The map from logits to probabilities of the clean label: softmax at the fitted temperature."""
         return Softmax(temperature=self.temperature)
 
     @property
@@ -181,60 +181,61 @@ def fit(
     sample_weight: Any = None,
     prior: Prior | Literal["auto"] | None = "auto",
 ) -> Calibration:
-    r"""Fit a temperature to labels of which some may be wrong, and their share with it.
+    r"""Fit a temperature and a rate of label noise to labels of which some may be wrong.
 
-    The most probable T and rho under
+    T and rho minimise
 
     .. math:: -\sum_i w_i \log q_{y_i} + \frac{(\log T)^2}{2} + \frac{(\mathrm{logit}\,s + 2)^2}{8}, \qquad
        q = \frac{s}{n} + (1 - s)\,\mathrm{softmax}(z / T), \qquad s = \rho\,\frac{n}{n - 1}.
 
-    A temperature alone explains wrong labels by doubt, and is the worse for clean ones the more there are.
-    The model of the noise is symmetric: a wrong label is any other class alike, in every row. A classifier
-    that has learnt the mistakes, as when one class is often called another, hides them from the fit: it then
-    finds no noise, and its interval is near 0 too. Give the rate or a transition matrix there.
+    A temperature fitted alone is too high if there are wrong labels: the probabilities of clean labels are
+    then too low. The noise is assumed to be symmetric: a wrong label is any other class with equal
+    probability, in every row. If a classifier has learnt systematic mistakes, such as one class often
+    labelled as another, the fit finds no noise, with an interval near 0. Give the rate or a transition matrix
+    then.
 
     Args:
-        logits: Of rows that were not trained on.
-        target: Observed labels: classes, or probabilities, which count as so many parts of a row.
+        logits: Logits of rows that the model was not trained on.
+        target: Observed labels: classes, or probabilities, which split a row into weighted rows.
         noise: "fit"; a rate in [0, (n - 1)/n] if it is known; a transition matrix [true, observed]; or 0 for
             plain temperature scaling.
-        sample_weight: Weights of the rows; 2 is the row twice, 0 is no row.
-        prior: "auto" is Prior(), and none where noise is 0; None is none. Without one, a few hundred rows may
-            have no finite best temperature: it then ends at a bound, and a note says so.
+        sample_weight: Weights of the rows; 2 is the row twice, 0 removes it.
+        prior: "auto" is Prior(), or no prior if noise is 0; None is no prior. Without a prior, a few hundred
+            rows may have no finite optimal temperature: it then ends at a bound, and a note says so.
 
     Returns:
-        The `Calibration`. Its interval is where twice the profile log-likelihood of the noise is within 3.84
-        of the largest, the temperature with its prior and the noise without, widened to hold the estimate.
+        The `Calibration`. Its interval is the set of noise rates whose profile log-likelihood is within 1.92
+        of the largest, with the prior of the temperature but none of the noise, extended to the estimate.
 
     Shapes:
         logits (N, C), C at least 2; target (N,) integer in [0, C), or (N, C); sample_weight (N,).
 
     Raises:
-        TypeError: If logits are not floating, classes not integers, or noise is of no kind above.
-        ValueError: If shapes do not agree, a logit is not finite, a class, weight or probability is out of
-            range, or noise is.
+        TypeError: If logits are not floating, classes not integers, or noise is none of the above.
+        ValueError: If shapes do not match, a logit is not finite, or a class, weight, probability or noise is
+            out of range.
 
     Numerics:
-        float64, log T in [-10, 10]. Newton's method in log T and logit s from the best of 16 points: the
-        objective may have several minima, and the one found is nearly always the lowest. 10 000 rows of 100
-        classes take 0.3 s on one thread, the interval included.
+        float64, log T in [-10, 10]. Newton's method in log T and logit s, from the best of 16 points: the
+        objective may have several minima; the result is nearly always the lowest. 10 000 rows of 100 classes
+        take 0.3 s on one thread, including the interval.
 
     Example:
         >>> draws = np.random.default_rng(0)
         >>> logits = 6 * draws.normal(size=(2000, 4))
-        >>> clean = (logits / 3 + draws.gumbel(size=logits.shape)).argmax(1)  # its temperature is 3
+        >>> clean = (logits / 3 + draws.gumbel(size=logits.shape)).argmax(1)  # temperature 3
         >>> observed = np.where(draws.random(2000) < 0.2, (clean + draws.integers(1, 4, 2000)) % 4, clean)
         >>> found = fit(logits, observed)
         >>> round(found.temperature, 2), round(found.noise, 2)
         (2.91, 0.18)
         >>> [round(end, 2) for end in found.noise_interval]
         [0.14, 0.22]
-        >>> round(fit(logits, observed, noise=0).temperature, 2)  # plain: doubt in the place of noise
+        >>> round(fit(logits, observed, noise=0).temperature, 2)  # too high
         5.35
 
     Source:
-        Guo et al., ICML 2017, arXiv:1706.04599, for the temperature; the correction of the likelihood is
-        Patrini et al., CVPR 2017, arXiv:1609.03944 ("forward"). Both at once is ours.
+        Guo et al., ICML 2017, arXiv:1706.04599, for the temperature; Patrini et al., CVPR 2017,
+        arXiv:1609.03944 ("forward"), for the correction of the likelihood. Fitting both together is ours.
     """
     values, labels, weight = _checked(logits, target, sample_weight)
     classes = values.shape[-1]
@@ -276,14 +277,14 @@ def fit(
 
 
 def _likelihood(logits: Floats, target: Array, weight: Floats, matrix: Floats | None) -> Symmetric | Channel:
-    """Return the likelihood of one problem, rows without a weight left out."""
+    """Return the likelihood of one problem, without the rows of weight 0."""
     kept = weight > 0
     part = logits[kept][None], target[kept][None], weight[kept][None]
     return Symmetric(*part) if matrix is None else Channel(*part, matrix)
 
 
 def _noise(noise: Any, classes: int) -> tuple[float | None, ClassMatrix | None]:
-    """Return a known rate or a transition matrix."""
+    """Return (rate, None) or (None, transition matrix); (None, None) if the rate is to be fitted."""
     if isinstance(noise, str):
         if noise != "fit":
             raise ValueError(f"noise must be 'fit', a rate or a matrix, got {noise!r}; 0 is no noise")
@@ -365,7 +366,7 @@ def _check_kind(logits: Any) -> None:
 def _notes(
     logits: Floats, target: Array, weight: Floats, a: float, interval: tuple[float, float] | None
 ) -> tuple[str, ...]:
-    """Return what the numbers do not say of themselves."""
+    """Return the notes of a calibration: few rows, absent classes, separable rows, T at a bound."""
     notes: list[str] = []
     hard = target if target.ndim == 1 else target.argmax(1)
     counts = np.bincount(hard, weight, logits.shape[1]) if target.ndim == 1 else weight @ target

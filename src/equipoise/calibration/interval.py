@@ -13,14 +13,14 @@ DROP = 3.841458820694124  # the .95 quantile of chi-squared with one degree of f
 
 
 def share_interval(likelihood: Symmetric, found: Point, prior: Prior) -> tuple[float, float]:
-    r"""Return where twice the profile log-likelihood of s is within 3.84 of its largest.
+    r"""Return the interval of s in which twice the profile log-likelihood is within 3.84 of its maximum.
 
-    The temperature keeps its prior, s has none: with one, no interval could reach 0.
+    The prior of the temperature is used, that of s is not: with it, no interval could contain 0.
 
     Args:
-        likelihood: Of one problem, K = 1.
+        likelihood: The likelihood of one problem, K = 1.
         found: The mode.
-        prior: Of the temperature; its part on s is not used.
+        prior: The prior; only the part for the temperature is used.
     """
     prior = replace(prior, logit=np.inf)
     best = newton(likelihood, found.a, found.logit, None, prior)
@@ -36,16 +36,16 @@ def share_interval(likelihood: Symmetric, found: Point, prior: Prior) -> tuple[f
 
     if zero.value[0] > limit:
         low = _cross(profile, best, lowest, -LOGIT)
-    if total * log(likelihood.classes) > limit:  # the value at s = 1, whatever the temperature
+    if total * log(likelihood.classes) > limit:  # the value at s = 1, for any temperature
         high = _cross(profile, best, lowest, LOGIT)
     return low, high
 
 
 def _cross(profile: Callable[[float, np.ndarray], Point], best: Point, lowest: float, end: float) -> float:
-    """Return s between the best and an end where the profile has risen by the drop.
+    """Return s between the mode and an end where twice the profile has risen by `DROP`.
 
-    Newton's method on the root of twice the rise, which is nearly straight; the middle of the bracket where
-    that leaves it.
+    Newton's method for the square root of twice the rise, which is nearly linear in s; bisection where a step
+    leaves the bracket.
     """
     inner, outer, a = float(best.logit[0]), end, best.a
     at = inner + np.clip(end - inner, -1.0, 1.0)

@@ -1,7 +1,7 @@
 """Likelihood of observed labels as a function of the temperature and the noise, with two derivatives.
 
-The parameters are a = log T and l = logit s, and s = rho n/(n-1). Shapes: K problems, N rows, C classes, and
-E labels of a row: 1, or C for soft targets, where each class counts with its share.
+The parameters are a = log T and l = logit s, with s = rho n/(n-1). Shapes: K problems, N rows, C classes, and
+E labels of a row: 1, or C for soft targets, each weighted by its probability.
 """
 
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ class Derivatives:
 
 
 class Likelihood(Protocol):
-    """What the solver needs."""
+    """Interface of a likelihood to the solver."""
 
     def derivatives(self, a: Floats, s: Floats) -> Derivatives:
         """Return the value and its derivatives at (K,) parameters."""
         ...
 
     def values(self, a: Floats, s: Floats) -> Floats:
-        """Return values (K, S) at one log temperature for each problem and S values of s for all."""
+        """Return values (K, S) at K log temperatures, one per problem, and S values of s for all."""
         ...
 
     def log_probs(self, a: Floats, s: Floats) -> Floats:
@@ -46,7 +46,7 @@ class Likelihood(Protocol):
 
 
 class _Rows:
-    """Rows of logits, less their largest, and moments of the logits under softmax."""
+    """Rows of logits minus their largest, and moments of the logits under softmax."""
 
     def __init__(self, logits: Floats, target: Integers | Floats, weight: Floats) -> None:
         self.logits = logits - logits.max(-1, keepdims=True)
@@ -78,9 +78,9 @@ class _Rows:
 
 @final
 class Symmetric(_Rows):
-    r"""Labels replaced at random, by any class alike: :math:`q_y = s/n + (1 - s)\,p_y`.
+    r"""Labels replaced, with probability s, by a uniformly random class: :math:`q_y = s/n + (1 - s)\,p_y`.
 
-    With r = (1 - s) p_y / q_y, the chance that the label was not replaced, and g = log p_y,
+    With r = (1 - s) p_y / q_y, the probability that the label was not replaced, and g = log p_y,
 
     .. math:: \partial_a \log q = r g', \quad \partial_l \log q = 1 - r - s, \quad
        \partial_{aa} = r (1 - r) g'^2 + r g'', \quad \partial_{al} = -r (1 - r) g', \quad
@@ -136,17 +136,18 @@ class Symmetric(_Rows):
 
 @final
 class Channel(_Rows):
-    r"""Labels that pass a known transition matrix: :math:`q_y = \sum_j p_j M_{jy}`.
+    r"""Labels drawn by a known transition matrix: :math:`q_y = \sum_j p_j M_{jy}`.
 
     .. math:: \partial_b \log q = E'[z] - E[z], \qquad \partial_{bb} \log q = Var'[z] - Var[z],
        \qquad b = e^{-a},
 
-    where E' is under the chances of the clean label given the observed one, p_j M_jy / q_y. s has no part.
+    where E' and Var' are under p_j M_jy / q_y, the posterior of the clean label given the observed one. The
+    likelihood does not depend on s.
     """
 
     def __init__(self, logits: Floats, target: Integers | Floats, weight: Floats, matrix: Floats) -> None:
         super().__init__(logits, target, weight)
-        # (K, N, C, E): the column of the label; for soft targets the matrix itself serves all rows.
+        # (K, N, C, E): the column of the label; for soft targets the whole matrix, for all rows.
         self._columns = None if target.ndim == logits.ndim else matrix.T[np.asarray(target, np.int64)]
         self._matrix = matrix
 
@@ -187,7 +188,7 @@ class Channel(_Rows):
         return powers, powers.sum(-1, keepdims=True)
 
     def _observed(self, clean: Floats) -> Floats:
-        """Return sums over the clean class, weighted by the chance of the observed label, (K, N, E)."""
+        """Return sums over the clean class j of values times M[j, observed label], (K, N, E)."""
         if self._columns is None:
             return clean @ self._matrix
         return np.einsum("knc,knc->kn", clean, self._columns)[..., None]

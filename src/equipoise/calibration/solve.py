@@ -1,6 +1,6 @@
-"""Temperature and noise of many problems at once, by Newton's method with analytic derivatives.
+"""Temperature and noise of a batch of problems, by Newton's method with analytic derivatives.
 
-Works for the public `fit` and for the training loop, which calls `fit_batch` and `crossfit_nll_batch`.
+Used by the public `fit`, and by the training loop, which calls `fit_batch` and `crossfit_nll_batch`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from equipoise.calibration.likelihood import Array, Bools, Floats, Likelihood, S
 
 LOG_TEMPERATURE = 10.0  # log T is kept in [-10, 10], as scikit-learn's
 LOGIT = 14.0  # and logit s in [-14, 14]
-START_A = (0.0, -1.5, 1.5, 3.0)  # T = 1 first: where every temperature is as good, it stays
+START_A = (0.0, -1.5, 1.5, 3.0)  # T = 1 first, which wins if all values are equal
 START_S = (0.03, 0.15, 0.4, 0.7)
 
 
@@ -51,7 +51,7 @@ FLAT = Prior(log_temperature=np.inf, logit=np.inf)
 
 
 class Fit(NamedTuple):
-    """Temperature, noise and mean negative log-likelihood of the observed labels of K problems, each (K,)."""
+    """Temperature, noise and mean negative log-likelihood of the observed labels, each (K,)."""
 
     temperature: Floats
     noise: Floats
@@ -61,7 +61,7 @@ class Fit(NamedTuple):
 @final
 @dataclass
 class Point:
-    """Parameters of K problems, the objective there, and its slope in logit."""
+    """Parameters of K problems, the value of the objective, and its derivative by logit s."""
 
     a: Floats
     logit: Floats
@@ -72,14 +72,14 @@ class Point:
 def fit_batch(
     logits: Any, target: Any, *, weight: Any = None, noise: float | None = None, prior: Prior | None = None
 ) -> Fit:
-    """Fit the temperature and the noise of K problems, each by itself; no interval.
+    """Fit the temperature and the noise of K independent problems, without an interval.
 
     Args:
         logits: (K, N, C) array or tensor.
         target: (K, N) observed class.
-        weight: (K, N) weights, 0 for padding, which does not count, whatever is in it; None for 1 each.
-        noise: A rate that is known for all; None fits it.
-        prior: None for the usual one, and for none at all where noise is 0.
+        weight: (K, N) weights, 0 for padding, which may have any values; None for 1 each.
+        noise: The known rate of all problems; None fits it.
+        prior: None for `Prior()`, or no prior if noise is 0.
 
     Returns:
         Temperature, noise and mean NLL (K,); nan for a problem with a logit that is not finite.
@@ -96,10 +96,10 @@ def fit_batch(
 def crossfit_nll_batch(
     logits: Any, target: Any, *, weight: Any = None, noise: float | None = None, prior: Prior | None = None
 ) -> Floats:
-    """Return the mean NLL of observed labels by a calibration fitted on the other half of the rows, (K,).
+    """Return the mean NLL of each half of the rows under a calibration fitted to the other half, (K,).
 
-    The halves are alternate rows of the classes, so each has half of each class; no chance is in it.
-    Arguments are those of `fit_batch`.
+    The rows are sorted by class, and alternate rows form the halves, so each has half of each class, without
+    randomness. Arguments as in `fit_batch`.
     """
     logits, target, weight = arrays(logits, target, weight)
     classes = logits.shape[-1]
@@ -136,7 +136,7 @@ def arrays(logits: Any, target: Any, weight: Any) -> tuple[Floats, Array, Floats
 
 
 def as_array(values: Any) -> Array:
-    """Return the array of a tensor on any device, or of what numpy takes."""
+    """Return a tensor on any device, or an array-like, as a numpy array."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -144,7 +144,7 @@ def as_array(values: Any) -> Array:
 
 
 def _prepare(logits: Any, target: Any, weight: Any) -> tuple[Symmetric, Bools, Floats]:
-    """Return the likelihood, which problems are finite, and their weights."""
+    """Return the likelihood, the mask of problems with finite logits, and the weights."""
     logits, target, weight = arrays(logits, target, weight)
     counted = weight > 0
     finite = np.isfinite(logits).all(-1)
@@ -180,12 +180,12 @@ def sigmoid(logit: Floats) -> Floats:
 
 
 def solve(likelihood: Likelihood, known: float | None, prior: Prior, count: int) -> Point:
-    """Return the mode of K problems: the best of a small grid, then Newton's method.
+    """Return the mode of K problems: Newton's method from the best point of a small grid.
 
     Args:
-        likelihood: Of the observed labels.
+        likelihood: The likelihood of the observed labels.
         known: s, or None to fit it.
-        prior: Of log T and logit s.
+        prior: The prior of log T and logit s.
         count: K.
     """
     s = np.array(START_S if known is None else (known,))
@@ -201,10 +201,10 @@ def solve(likelihood: Likelihood, known: float | None, prior: Prior, count: int)
 def newton(
     likelihood: Likelihood, a: Floats, logit: Floats, known: float | Floats | None, prior: Prior
 ) -> Point:
-    """Return the minimum of minus the log posterior near a start, each problem by itself.
+    """Return a local minimum of minus the log posterior of each problem.
 
-    Damped Newton in a box: one evaluation per iteration; where the objective has risen the step is not made
-    and the damping grows. A problem that is done does not move any more, so none depends on the others.
+    Damped Newton in a box: one evaluation per iteration; if the objective has risen, the step is undone and
+    the damping grows. A converged problem is not changed, so problems do not influence each other.
     """
     fixed = known is not None
     shared = np.asarray(0.0 if known is None else known)
@@ -250,7 +250,7 @@ def _step(
     damping: Floats,
     fixed: bool,
 ) -> tuple[Floats, Floats]:
-    """Return a step downhill; a parameter that its bound stops does not count."""
+    """Return a descent step; parameters held by their bounds are left out."""
     _, ga, gl, aa, al, ll = now
     held_a = ((a <= -LOG_TEMPERATURE) & (ga > 0)) | ((a >= LOG_TEMPERATURE) & (ga < 0))
     held_l = (
@@ -261,7 +261,7 @@ def _step(
     ga, gl = np.where(held_a, 0.0, ga), np.where(held_l, 0.0, gl)
     al = np.where(held_a | held_l, 0.0, al)
     aa, ll = np.where(held_a, 1.0, aa), np.where(held_l, 1.0, ll)
-    # Both eigenvalues are made positive: the smaller one is raised to a share of the larger.
+    # Make both eigenvalues positive: the smaller one is at least a fraction of the larger.
     middle, radius = 0.5 * (aa + ll), np.hypot(0.5 * (aa - ll), al)
     least = 1e-6 * (np.abs(middle) + radius) + 1e-12
     shift = np.maximum(least - np.minimum(middle - radius, least), 0.0)

@@ -1,4 +1,4 @@
-"""Class matrices of similarities and costs, indexed [true class, class], and decisions by cost."""
+"""Matrices of similarities and costs between classes, indexed [true class, class], and decisions by cost."""
 
 from equipoise import naming
 from equipoise.costs.builders import from_confusion, from_embeddings, from_groups, ordinal

@@ -1,4 +1,4 @@
-"""Matrices from what is known about the classes: groups, vectors, mistakes made before, or an order."""
+"""Class matrices from groups, class vectors, a confusion matrix, or the order of the classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,17 +19,17 @@ def from_groups(
     between: float | None = None,
     classes: Sequence[object] | None = None,
 ) -> ClassMatrix:
-    """Return a matrix from groups of classes that are alike.
+    """Return a matrix from groups of similar classes.
 
-    As a similarity, a class gives the share `within` to the other members of its group, spread evenly, the
-    share `between` to all classes outside it, and keeps the rest. As costs, taking one member of a group for
-    another costs `within`, taking it for anything else `between`.
+    A row of a similarity spreads the probability `within` evenly over the other classes of the group,
+    `between` evenly over the classes of other groups, and has the rest on the diagonal. As costs, a mistake
+    within a group costs `within`, one between groups `between`.
 
     Args:
         groups: "horse, zebra | whale, shark", or a sequence of sequences of names.
         kind: "similarity" or "costs".
-        within: Share, 0.3 by default, or cost, 1 by default.
-        between: Share, 0 by default, or cost, 2 by default.
+        within: Probability, 0.3 by default, or cost, 1 by default.
+        between: Probability, 0 by default, or cost, 2 by default.
         classes: Order of the classes, such as the `classes_` of scikit-learn, which are sorted; None for the
             order in which the groups name them.
 
@@ -38,8 +38,8 @@ def from_groups(
             cost is negative, or classes are not those of the groups.
 
     Numerics:
-        A class alone in its group has nobody to give `within` to and keeps it; so it is with `between` where
-        there is but one group.
+        For a class alone in its group `within` is added to the diagonal; so is `between` if there is one
+        group only.
 
     Example:
         >>> print(from_groups("horse, zebra | whale, shark", within=0.2))
@@ -107,12 +107,12 @@ def from_embeddings(
 
     Args:
         vectors: From class name to vector, or an array (C, D).
-        temperature: Above 0; the colder, the more of its target a class keeps. Costs have none.
+        temperature: T above 0; the lower T, the larger the diagonal. Not used for costs.
         kind: "similarity" or "costs".
         classes: Names of the rows of an array, None for numbers; or order of the names of a mapping.
 
     Raises:
-        ValueError: If vectors are not (C, D), finite and other than zero, or temperature is not above 0.
+        ValueError: If vectors are not (C, D), finite and non-zero, or temperature is not above 0.
 
     Example:
         >>> vectors = {"horse": [1.0, 0.1], "zebra": [1.0, 0.2], "whale": [0.0, 1.0]}
@@ -124,7 +124,7 @@ def from_embeddings(
         whale    0.9005    0.8039       0
 
     Source:
-        Frome et al., NeurIPS 2013 (DeViSE), for class vectors as what mistakes are measured by.
+        Frome et al., NeurIPS 2013 (DeViSE), who measure mistakes by class vectors.
     """
     if isinstance(vectors, Mapping):
         named = from_embeddings(list(vectors.values()), temperature, kind=kind, classes=list(vectors))
@@ -139,7 +139,7 @@ def from_embeddings(
             f"vectors must be finite and not zero, got {array[bad].tolist()} for class {bad}; leave it out"
         )
     unit = array / lengths[:, None]
-    # |u - v|^2 / 2 is 1 - cos(u, v) without cancelling for vectors that are nearly alike
+    # |u - v|^2 / 2 is 1 - cos(u, v), without cancellation for nearly equal vectors
     apart = ((unit[:, None] - unit) ** 2).sum(-1) / 2
     if kind != "similarity":
         return ClassMatrix(apart, classes, kind=kind)
@@ -151,19 +151,19 @@ def from_embeddings(
 def from_confusion(
     target: Any, predicted: Any, *, smoothing: float = 1.0, classes: Sequence[object] | None = None
 ) -> ClassMatrix:
-    r"""Return the similarity by which a model took classes for one another.
+    r"""Return the similarity given by a confusion matrix, its rows normalised.
 
     .. math:: S_{yk} = \frac{s + \sum_{i: y_i = y} q_{ik}}{C s + n_y}
 
     with q the predicted probabilities, or 1 for the predicted class, and :math:`n_y` rows of class y. Use
-    predictions for rows that the model was not trained on, such as scikit-learn's `cross_val_predict`: on its
-    own training rows a model confuses nothing.
+    predictions for rows that the model was not trained on, such as scikit-learn's `cross_val_predict`: on the
+    training rows an overfitted model makes hardly any mistakes.
 
     Args:
         target: True classes; integers, or names if classes are given.
         predicted: Predicted classes, or predicted probabilities.
         smoothing: At least 0; added to every count.
-        classes: Name of each class; None for numbers up to the largest.
+        classes: Name of each class; None for the integers up to the largest target.
 
     Shapes:
         target (N,); predicted (N,) or (N, C).
@@ -180,7 +180,7 @@ def from_confusion(
         1       0       1
 
     Source:
-        Patrini et al., CVPR 2017, arXiv:1609.03944, estimate a noise transition so.
+        Patrini et al., CVPR 2017, arXiv:1609.03944, estimate a noise transition in this way.
     """
     true, guess = _plain(target), _plain(predicted)
     if true.ndim != 1 or guess.shape[:1] != true.shape or guess.ndim not in (1, 2) or not true.size:
@@ -222,16 +222,16 @@ def from_confusion(
 def ordinal(
     classes: int | Sequence[object], kind: Kind = "costs", *, power: float = 1.0, beta: float = 1.0
 ) -> ClassMatrix:
-    r"""Return a matrix for classes that lie on a scale, in their order.
+    r"""Return a matrix for ordered classes.
 
     .. math:: C_{ij} = |i - j|^{\text{power}}, \qquad S_{ij} \propto e^{-\beta |i - j|}
 
     Args:
-        classes: Names from one end of the scale to the other, or their number. Labels that are sorted have
-            another order: `ordinal(...).ordered(classes)`.
+        classes: Names in the order of the scale, or their number. For labels in another order, such as
+            sorted names, reorder the matrix: `ordinal(...).ordered(classes)`.
         kind: "costs" or "similarity".
-        power: Above 0; 1 counts steps, 2 makes far mistakes dearer.
-        beta: At least 0; the larger, the more of its target a class keeps.
+        power: Above 0; the cost of a mistake by d steps is d to this power.
+        beta: At least 0; the larger beta, the larger the diagonal.
 
     Raises:
         ValueError: If power or beta is out of range, or there is no class.
@@ -277,7 +277,7 @@ def _array(values: Any) -> np.ndarray[Any, Any]:
 
 
 def _numbers(name: str, values: np.ndarray[Any, Any], names: tuple[str, ...] | None) -> np.ndarray[Any, Any]:
-    """Places of classes given by number, or by name."""
+    """Return the indices of classes given by index or by name."""
     if np.issubdtype(values.dtype, np.integer):
         low, high = int(values.min()), int(values.max())
         if low < 0 or (names is not None and high >= len(names)):

@@ -1,4 +1,4 @@
-"""From probabilities to decisions when mistakes differ in cost: the free remedy, which needs no training.
+"""Decisions from probabilities and costs, without training.
 
 Costs are indexed [true class, decision]. `conditional_risk` is the expected cost of each decision under the
 model's probabilities; `metrics.mean_cost` is the mean cost of decisions, given the true classes.
@@ -15,32 +15,33 @@ from equipoise.costs.soft_targets import Probs, check_probs, times
 
 __all__ = ["ABSTAIN", "decide", "conditional_risk", "top_k"]
 
-ABSTAIN = -1  # the decision to take none
+ABSTAIN = -1  # a rejected row: no decision
 
 
 def conditional_risk(probs: Probs, costs: Any) -> Probs:
-    r"""Return what each decision is expected to cost.
+    r"""Return the expected cost of each decision.
 
     .. math:: R_a = \sum_y p_y C_{ya}
 
     Args:
-        probs: Probabilities of the true class. They have to be calibrated to be worth it, and unmixed first
-            if the model was trained with soft targets: see `costs.unmix`.
+        probs: Probabilities of the true class, which should be calibrated. If the model was trained with soft
+            targets, apply `costs.unmix` first.
         costs: Indexed [true class, decision], an array, a tensor or a `ClassMatrix`, such as
-            `ExpectedCost(...).costs`. The decisions may be other than the classes.
+            `ExpectedCost(...).costs`. The set of decisions may differ from the classes.
 
     Shapes:
-        probs (..., C); costs (C, A); result (..., A), an array or a tensor as probs is, float32 at least.
+        probs (..., C); costs (C, A); result (..., A), of the type of probs (array or tensor), float32 at
+        least.
 
     Raises:
-        TypeError: If probs are no floating array or tensor.
-        ValueError: If probs are no probabilities, or costs are not finite with a row per class.
+        TypeError: If probs are not a floating array or tensor.
+        ValueError: If probs are not probabilities, or costs are not finite with a row per class.
 
     Numerics:
         One matrix product. It is differentiable for tensors. A nan in a row gives nan for that row.
 
     Example:
-        >>> conditional_risk(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # to miss class 1 costs 20
+        >>> conditional_risk(np.array([0.9, 0.1]), [[0, 1], [20, 0]])  # missing class 1 costs 20
         array([2. , 0.9])
 
     Source:
@@ -54,22 +55,22 @@ def decide(probs: Probs, costs: Any, *, abstain: float | None = None) -> Probs:
 
     .. math:: \arg\min_a \sum_y p_y C_{ya}
 
-    The first of several that cost the same. With `abstain`, the result is `ABSTAIN` (-1) wherever every
-    decision is expected to cost more than that. A row of nan has no decision and is an error, with `abstain`
-    too: a model that diverged would pass for a careful one.
+    Of several minima, the first. With `abstain`, the result is `ABSTAIN` (-1) if the expected cost of every
+    decision is larger than `abstain`. A row with a nan raises, with `abstain` too: otherwise a diverged model
+    would look like a cautious one.
 
     Args:
         probs: Probabilities of the true class; see `conditional_risk`.
         costs: Indexed [true class, decision].
-        abstain: What it costs to take no decision, or to ask somebody; None if there is no such way out.
+        abstain: Cost of no decision, for example of asking a person; None if a decision is required.
 
     Shapes:
-        probs (..., C); costs (C, A); result (...), int64, an array or a tensor as probs is.
+        probs (..., C); costs (C, A); result (...), int64, of the type of probs (array or tensor).
 
     Raises:
-        TypeError: If probs are no floating array or tensor, or abstain is no number.
-        ValueError: If probs are no probabilities or hold a nan, costs are not finite with a row per class, or
-            abstain is not finite.
+        TypeError: If probs are not a floating array or tensor, or abstain is not a number.
+        ValueError: If probs are not probabilities or have a nan, costs are not finite with a row per class,
+            or abstain is not finite.
 
     Example:
         >>> costs = [[0, 1], [20, 0]]  # well or ill
@@ -99,22 +100,22 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
     Args:
         probs: Probabilities of the true class; see `conditional_risk`.
         costs: Indexed [true class, decision].
-        k: How many; from 1 to the number of decisions.
+        k: Number of decisions to return, at least 1.
 
     Shapes:
-        probs (..., C); costs (C, A); result (..., k), int64, an array or a tensor as probs is.
+        probs (..., C); costs (C, A); result (..., k), int64, of the type of probs (array or tensor).
 
     Raises:
-        TypeError: If probs are no floating array or tensor.
-        ValueError: If probs are no probabilities or hold a nan, costs are not finite with a row per class, or
-            k is out of range.
+        TypeError: If probs are not a floating array or tensor.
+        ValueError: If probs are not probabilities or have a nan, costs are not finite with a row per class,
+            or k is out of range.
 
     Example:
         >>> top_k(torch.tensor([0.5, 0.3, 0.2]), [[0, 1, 9], [1, 0, 9], [1, 1, 0]], 2)
         tensor([0, 1])
 
     Source:
-        Karthik et al., ICLR 2021, arXiv:2104.00795, rank classes so.
+        Karthik et al., ICLR 2021, arXiv:2104.00795, rank classes in this way.
     """
     risk = _finite(conditional_risk(probs, costs))
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= risk.shape[-1]:
@@ -127,7 +128,7 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
 
 
 def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
-    """Checked costs that fit checked probabilities; rows with a nan are let through."""
+    """Return the costs as an array; raise unless costs and probs fit. Rows of probs may have a nan."""
     if isinstance(probs, Tensor | np.ndarray) and probs.ndim > 0:
         same: Any = probs == probs
         check_probs(probs[same.all(-1)])
@@ -144,7 +145,7 @@ def _costs(probs: Any, costs: Any) -> np.ndarray[Any, Any]:
 
 
 def _finite(risk: Any) -> Any:
-    """Expected costs (..., A), unless a row is nan: a decision is an integer and cannot be."""
+    """Return the expected costs (..., A); raise if a row is nan, as a decision is an integer."""
     lost = np.argwhere(np.isnan(np.asarray(risk.detach().cpu() if isinstance(risk, Tensor) else risk)))
     if len(lost):
         row = tuple(lost[0][:-1].tolist())

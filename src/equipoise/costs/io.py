@@ -1,4 +1,4 @@
-"""Matrices from CSV and TOML files with class names."""
+"""Reading class matrices with class names from CSV and TOML files."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from equipoise.costs.builders import from_groups
 from equipoise.costs.matrix import ClassMatrix, Kind
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# float() alone would take 1_000 and digits of other scripts
+# float() alone would accept 1_000 and digits of other scripts
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
@@ -26,9 +26,9 @@ class Cells:
     """The cells of a text file.
 
     Attributes:
-        separator: What is between them.
-        lines: The line of the file that each row begins in.
-        rows: Without surrounding blanks; the first one is the header, if there is one.
+        separator: The character between cells.
+        lines: Number of the line in which each row begins.
+        rows: The cells without surrounding blanks; the first row is the header, if there is one.
     """
 
     separator: str
@@ -41,8 +41,8 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
 
     A CSV has the class names as first row and first column, a row per true class, and any word in the corner;
     its cells may be separated by commas, semicolons, tabs or bars.
-    A TOML file has `groups = "horse, zebra | whale, shark"`, with `within` and `between` if wanted, or a
-    table per true class, in which `otherwise` stands for every class that is not named, except itself:
+    A TOML file has `groups = "horse, zebra | whale, shark"`, optionally with `within` and `between`, or a
+    table per true class, in which `otherwise` is the value for all classes without a key but the true class:
 
     .. code-block:: toml
 
@@ -51,17 +51,18 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
         [well]
         otherwise = 1
 
-    What is not given is 0; a class that a row of similarities does not name itself keeps what is left of 1.
+    Missing entries are 0. If a row of similarities has no key for the true class, its diagonal entry is 1
+    minus the sum of the others.
 
     Args:
         path: A file that ends in .csv, .tsv or .toml.
-        kind: "similarity" or "costs": what it holds.
+        kind: "similarity" or "costs".
         classes: Order of the classes; None for that of the rows of the file.
 
     Raises:
-        ValueError: If there is no such file, it cannot be read, names do not agree or are not classes, or it
-            is no matrix of its kind. A corner that says that rows are predictions is an error: see
-            `corner_is_predicted`.
+        ValueError: If the file is missing or cannot be read, names of rows and columns differ or are not
+            classes, the values are no matrix of this kind, or the corner says that the rows are predictions
+            (see `corner_is_predicted`).
 
     Example:
         >>> import pathlib, tempfile
@@ -111,7 +112,7 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
 
 
 def corner_is_predicted(corner: str) -> bool:
-    r"""Return whether the corner of a table says that its rows are predictions, its columns the truth.
+    r"""Return whether the top left cell of a table says that rows are predictions and columns true classes.
 
     Example:
         >>> corner_is_predicted("predicted \\ true"), corner_is_predicted("true \\ predicted")
@@ -130,21 +131,21 @@ def corner_is_predicted(corner: str) -> bool:
 
 
 def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None = None) -> Cells:
-    """Return the cells of a text file, in rows as long as the first one.
+    """Return the cells of a text file, in rows of equal length.
 
-    The separator is one that cuts the first row into cells with `wanted` among them, its own if that does;
-    if none does, the one that cuts it into the most cells.
+    The separator is one with which the first row has the cell `wanted`, if possible `own`; if there is none,
+    the one that gives the first row the most cells.
 
     Args:
-        path: Which file.
-        kind: What it holds, as errors call it.
-        own: The separator that its suffix promises.
-        wanted: A cell that the first row should have.
+        path: The file.
+        kind: Name of the contents in errors.
+        own: The separator that the suffix of the file implies.
+        wanted: A cell expected in the first row.
 
     Raises:
-        ValueError: If a cell holds what is not text, quotes do not match, or a row has another length.
+        ValueError: If a cell is not UTF-8, quotes do not match, or rows differ in length.
     """
-    # surrogates stand for bytes that are not UTF-8, so that the cell that has them can be named
+    # bytes that are not UTF-8 become surrogates, so that the error can name their cell
     text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
     is_text = not _NO_TEXT.search(text)
 
@@ -177,14 +178,14 @@ def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None =
 
 
 def matrix_cells(path: str | Path, kind: str) -> tuple[list[int], list[list[str]]]:
-    """Return the rows of a matrix file that are not blank, after the lines they begin in."""
+    """Return (line number, cells) of each row of a matrix file that is not blank."""
     found = read_cells(path, kind)
     kept = [k for k, row in enumerate(found.rows) if any(row)]
     return [found.lines[k] for k in kept], [found.rows[k] for k in kept]
 
 
 def _rows(path: str | Path, kind: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not empty, without surrounding blanks, after the line it begins in."""
+    """Yield (line number, cells without surrounding blanks) of each row that is not empty."""
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
     )

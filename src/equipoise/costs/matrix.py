@@ -1,4 +1,4 @@
-"""A checked matrix over named classes, indexed [true class, class]."""
+"""`ClassMatrix`, a checked matrix over named classes, indexed [true class, class]."""
 
 import difflib
 import hashlib
@@ -15,7 +15,7 @@ Kind = Literal["similarity", "costs", "weights"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
-TOLERANCE = 1e-6  # how far from one the sum of a row of similarities may be
+TOLERANCE = 1e-6  # of the sum of a row of similarities, which should be 1
 TRANSPOSED = "it looks transposed: exchange rows and columns"
 
 
@@ -23,21 +23,21 @@ TRANSPOSED = "it looks transposed: exchange rows and columns"
 class ClassMatrix:
     """An immutable (C, C) matrix over named classes, indexed [true class, class] and checked for its kind.
 
-    Losses, `decide`, `unmix`, `calibration.fit` and the scikit-learn estimators take one, as they take an
-    array, a nested list or a data frame; losses hold one. `print` shows it as a table.
+    Losses, `decide`, `unmix`, `calibration.fit` and the scikit-learn estimators accept it, as well as arrays,
+    nested lists and data frames; losses convert these to it. `print` shows it as a table.
 
     Args:
         values: (C, C) nested sequence, array, data frame or tensor.
-        classes: Name of each class. None takes the labels of a data frame or the names of a matrix, else
-            the class numbers. Given names reorder a matrix that has names.
+        classes: Name of each class. None for the labels of a data frame or the names of a `ClassMatrix`, else
+            the class indices. A matrix that has names is reordered to these.
         kind: "similarity": non-negative rows that sum to 1, each the target distribution of its true class.
             "costs": the diagonal is smallest in each row. "weights": non-negative with a zero diagonal.
 
     Raises:
-        ValueError: If it is not a finite (C, C) matrix of its kind with C different names.
+        ValueError: If the values are not a finite (C, C) matrix of this kind with C different names.
 
     Numerics:
-        float64. Similarity rows may be off by 1e-6 and are divided by their sum.
+        float64. Rows of similarities may sum to 1 within 1e-6, and are divided by their sum.
 
     Example:
         >>> similarity = ClassMatrix([[0.75, 0.25], [0.5, 0.5]], ["horse", "zebra"], kind="similarity")
@@ -146,11 +146,11 @@ class ClassMatrix:
 
     @classmethod
     def of(cls, values: Any, kind: Kind) -> "ClassMatrix":
-        """Return the values as a matrix of a kind; costs and weights may stand for one another.
+        """Return the values as a matrix of a kind; costs can be converted to weights and the reverse.
 
         Raises:
-            ValueError: If they are similarities in place of costs or weights, or the reverse, or no matrix of
-                the kind.
+            ValueError: If the values are similarities and the kind is not, or the reverse, or if they are no
+                matrix of this kind.
         """
         if not isinstance(values, ClassMatrix) or values.kind == kind:
             return values if isinstance(values, ClassMatrix) else cls(values, kind=kind)
@@ -167,7 +167,7 @@ class ClassMatrix:
         return self.classes != tuple(map(str, range(len(self))))
 
     def fit(self, like: Tensor, num_classes: int) -> Tensor:
-        """Return the matrix as a tensor with the dtype and device of `like`, if it has so many classes."""
+        """Return the matrix as a tensor with the dtype and device of `like`; raise unless C = num_classes."""
         if len(self) != num_classes:
             raise ValueError(
                 f"{self.kind} must have a row and a column for each of {num_classes} classes, got "
@@ -177,8 +177,8 @@ class ClassMatrix:
         return self._tensor.fit(like)
 
     @property
-    def T(self) -> "ClassMatrix":  # noqa: N802 - numpy's word
-        """The matrix with the true and the other class exchanged, checked again."""
+    def T(self) -> "ClassMatrix":  # noqa: N802 - numpy's name
+        """The transposed matrix, checked again."""
         return ClassMatrix(self.array.T, self.classes, kind=self.kind)
 
     @property
@@ -193,7 +193,7 @@ class ClassMatrix:
             classes: The same names.
 
         Raises:
-            ValueError: If a name is missing or too many.
+            ValueError: If a name is missing or unknown.
 
         Example:
             >>> print(ClassMatrix([[0, 1], [6, 0]], ["well", "ill"], kind="costs").ordered(["ill", "well"]))
@@ -217,7 +217,7 @@ class ClassMatrix:
             classes: Names of the classes to keep.
 
         Raises:
-            ValueError: If a name is missing, or similarities lose a share to a class that is left out.
+            ValueError: If a name is unknown, or a similarity to a class that is left out is not 0.
 
         Example:
             >>> costs = ClassMatrix([[0, 1, 2], [6, 0, 3], [5, 4, 0]], ["well", "ill", "dead"], kind="costs")
@@ -246,7 +246,7 @@ class ClassMatrix:
         return len(self.array)
 
     def __getitem__(self, place: Any) -> Any:
-        """Return an entry or rows: by [true, class] names, or as numpy indexes."""
+        """Return entries by [true class, class] names, or by numpy indexing."""
         if isinstance(place, tuple) and all(isinstance(each, str) for each in place):
             true, other = (self.classes.index(each) for each in place)
             return float(self.array[true, other])
@@ -256,7 +256,7 @@ class ClassMatrix:
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        del options  # torch asks for a copy or a version, and gets a fresh one it may write to
+        del options  # dtype, copy or version: torch gets a new writable array in every case
         return torch.tensor(self.array).__dlpack__()
 
     def __dlpack_device__(self) -> Any:
@@ -295,10 +295,10 @@ class ClassMatrix:
 
 
 def cost_array(costs: Any) -> Floats:
-    """Return finite costs [true class, decision], (C, A), of an array, tensor, nested list or `ClassMatrix`.
+    """Return finite costs (C, A), [true class, decision], of an array, tensor, nested list or `ClassMatrix`.
 
     Raises:
-        ValueError: If they are no such matrix, or a `ClassMatrix` of another kind.
+        ValueError: If costs are not (C, A) and finite, or a `ClassMatrix` of another kind.
     """
     if isinstance(costs, ClassMatrix):
         return ClassMatrix.of(costs, "costs").array
@@ -320,10 +320,10 @@ def cost_array(costs: Any) -> Floats:
 
 
 def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
-    """Return a matrix of numbers and the names of its classes, None where it has none.
+    """Return a matrix of numbers and the names of its classes, or None without names.
 
-    A data frame is labelled by class, its columns in any order; a matrix of this package has names. Names
-    that are the numbers of the classes say nothing.
+    Names are the labels of a data frame, whose columns are sorted as its rows, or those of a `ClassMatrix`.
+    Labels that are the class indices are no names.
     """
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy(), None
@@ -342,7 +342,7 @@ def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
 
 
 def check_names(names: Sequence[object]) -> tuple[str, ...]:
-    """Return names of classes as text, each different."""
+    """Return the names of classes as strings; raise unless they differ."""
     found = tuple(str(name) for name in names)
     for name in found:
         if found.count(name) > 1:

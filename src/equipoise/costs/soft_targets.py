@@ -1,4 +1,4 @@
-"""What soft targets do to probabilities, and how to undo it; the door at which probabilities are checked."""
+"""The effect of soft targets on probabilities and its inverse, and the check of probabilities."""
 
 from typing import Any, TypeVar
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from equipoise.costs.matrix import ClassMatrix
 
 Probs = TypeVar("Probs", np.ndarray[Any, Any], Tensor)
-WORST_CONDITION = 1e6  # float32 probabilities would keep a digit or none
+WORST_CONDITION = 1e6  # beyond it, float32 probabilities have at most one correct digit
 
 
 def mix(probs: Probs, similarity: Any) -> Probs:
-    r"""Return what a model learns from soft targets in place of the true probabilities.
+    r"""Return the probabilities that a model trained with soft targets estimates.
 
     .. math:: q_k = \sum_y \eta_y S_{yk}, \qquad q = S^T \eta
 
@@ -22,10 +22,10 @@ def mix(probs: Probs, similarity: Any) -> Probs:
         similarity: (C, C), indexed [true class, class], rows that sum to 1.
 
     Shapes:
-        probs (..., C); result (..., C), of the kind and dtype of probs.
+        probs (..., C); result (..., C), of the type and dtype of probs.
 
     Raises:
-        ValueError: If probs are no probabilities, or similarity is no similarity of as many classes.
+        ValueError: If probs are not probabilities, or similarity is not a (C, C) similarity.
 
     Example:
         >>> mix(torch.tensor([0.5, 0.5]), [[0.75, 0.25], [0.0, 1.0]])
@@ -38,27 +38,27 @@ def mix(probs: Probs, similarity: Any) -> Probs:
 
 
 def unmix(probs: Probs, similarity: Any) -> Probs:
-    r"""Return the true probabilities that a model with soft targets stands for: the inverse of `mix`.
+    r"""Return the true probabilities from those of a model trained with soft targets: the inverse of `mix`.
 
     .. math:: \eta = S^{-T} q
 
-    Do this before a decision by cost. Where q is no mixture, as an estimate need not be one, the solution has
-    negative entries; these become 0 and the rest is divided by its sum.
+    Use it before a decision by cost. For an estimate q that is outside the range of `mix` the solution has
+    negative entries; these are set to 0, and the others divided by their sum.
 
     Args:
         probs: Probabilities q of a model trained with `SimilarityCrossEntropy(similarity)`.
         similarity: The same matrix, (C, C), indexed [true class, class].
 
     Shapes:
-        probs (..., C); result (..., C), of the kind and dtype of probs.
+        probs (..., C); result (..., C), of the type and dtype of probs.
 
     Raises:
-        ValueError: If probs are no probabilities, if similarity is no similarity of as many classes, or if
-            its condition number is above 1e6, so that classes cannot be told apart.
+        ValueError: If probs are not probabilities, similarity is not a (C, C) similarity, or its condition
+            number is above 1e6.
 
     Numerics:
-        Errors of probs grow by up to the condition number of S. The sum is 1 before clipping already, so the
-        division never is by less.
+        Errors of probs are amplified by at most the condition number of S. The sum is 1 before entries are
+        set to 0, so the divisor is at least 1.
 
     Example:
         >>> unmix(torch.tensor([0.375, 0.625]), [[0.75, 0.25], [0.0, 1.0]])
@@ -83,7 +83,7 @@ def unmix(probs: Probs, similarity: Any) -> Probs:
 
 
 def check_probs(probs: Any, classes: int | None = None) -> None:
-    """Raise unless the last dimension of an array or tensor holds probabilities of as many classes."""
+    """Raise unless the last dimension of an array or tensor has the probabilities of `classes` classes."""
     if not isinstance(probs, Tensor | np.ndarray):
         raise TypeError(
             f"probs must be an array or a tensor, got {type(probs).__name__}; use numpy.asarray(probs)"
@@ -116,7 +116,7 @@ def check_probs(probs: Any, classes: int | None = None) -> None:
 
 
 def times(probs: Any, matrix: np.ndarray[Any, Any]) -> Any:
-    """Return probs @ matrix in float32 at least, an array or a tensor as probs is."""
+    """Return probs @ matrix, of the type of probs (array or tensor), in float32 at least."""
     if isinstance(probs, Tensor):
         wide = probs.to(torch.promote_types(probs.dtype, torch.float32))
         return wide @ torch.as_tensor(np.array(matrix)).to(wide)

@@ -16,8 +16,8 @@ def from_tree(
 ) -> ClassMatrix:
     r"""Return a matrix from a tree whose leaves are the classes.
 
-    With d the height of the lowest common ancestor of two classes, that is the number of steps from it down
-    to its deepest leaf, and h the height of the tree,
+    With d the height of the lowest common ancestor of two classes (the number of steps from it down to its
+    deepest leaf) and h the height of the tree,
 
     .. math:: C_{yk} = d(y, k), \qquad S_{yk} \propto e^{-\beta\, d(y, k) / h}.
 
@@ -26,11 +26,11 @@ def from_tree(
             `{"land": ["horse", "zebra"], "sea": ["whale", "shark"]}`, or without names of the inner nodes
             `[["horse", "zebra"], ["whale", "shark"]]`.
         kind: "costs" or "similarity".
-        beta: At least 0; 30 keeps nearly everything on the class itself, 4 spreads far.
+        beta: At least 0; the larger beta, the larger the diagonal. 30 is nearly one-hot, 4 spreads widely.
         classes: Order of the classes; None for that of the tree.
 
     Raises:
-        ValueError: If it is no tree, if classes are not its leaves, or beta is out of range.
+        ValueError: If tree is no tree, classes are not its leaves, or beta is out of range.
 
     Example:
         >>> print(from_tree({"land": ["horse", "zebra"], "sea": ["whale", "shark"]}))
@@ -57,15 +57,15 @@ def from_tree(
 
 
 def index_tree(tree: Any, classes: Sequence[object] | None = None) -> Any:
-    """Return a tree as `HierarchicalCrossEntropy` takes it: tuples in tuples around class indices.
+    """Return a tree in the form that `HierarchicalCrossEntropy` takes: nested tuples of class indices.
 
     Args:
-        tree: As for `from_tree`, or groups, "horse, zebra | whale, shark".
+        tree: As in `from_tree`, or groups, "horse, zebra | whale, shark".
         classes: Names of the classes in the order of their indices, every leaf once; None for the order of
             the leaves in the tree.
 
     Raises:
-        ValueError: If it is no tree, or classes are not its leaves.
+        ValueError: If tree is no tree, or classes are not its leaves.
 
     Example:
         >>> index_tree("horse, zebra | whale, shark", ["horse", "shark", "whale", "zebra"])
@@ -82,7 +82,7 @@ def index_tree(tree: Any, classes: Sequence[object] | None = None) -> Any:
 
 
 def _node(tree: Any) -> Node:
-    """Return a tree as tuples in tuples around names."""
+    """Return a tree as nested tuples of class names."""
     if isinstance(tree, Mapping):
         return tuple(map(_node, tree.values()))
     if isinstance(tree, list | tuple | np.ndarray):
@@ -119,7 +119,7 @@ def _class_names(root: Node, classes: Sequence[object] | None) -> tuple[str, ...
 
 
 def _set_heights(node: Node, place: Mapping[str, int], heights: np.ndarray[Any, Any]) -> int:
-    """Write the heights of the lowest common ancestors below a node, and return the height of the node."""
+    """Set `heights` of the pairs of leaves whose common ancestors are below a node; return its height."""
     if isinstance(node, str):
         return 0
     height = 1 + max(_set_heights(child, place, heights) for child in node)

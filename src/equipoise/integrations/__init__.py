@@ -1,1 +1,1 @@
-"""equipoise inside other libraries. Each module needs its library and is imported by name."""
+"""Integrations with other libraries. Each module needs its library, and must be imported by name."""

@@ -1,7 +1,7 @@
-"""Callbacks for Lightning: schedules that follow the optimiser, and how sure the model is, in the log.
+"""Callbacks for Lightning: steps of schedules, and a log of the model's confidence.
 
-Set an `Objective` as an attribute of the LightningModule and give the callbacks to the trainer,
-`Trainer(callbacks=[ScheduleCallback(), ConfidenceMonitor()])`. Checkpoints hold what is needed to resume.
+Set an `Objective` as an attribute of the LightningModule and pass the callbacks to the trainer,
+`Trainer(callbacks=[ScheduleCallback(), ConfidenceMonitor()])`. Checkpoints contain the step of the schedules.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ except ImportError as error:
 
 
 class _Hooks(Callback):
-    """Hooks on the objectives of a module, taken off when training ends."""
+    """Base of the callbacks: registers hooks on objectives, and removes them when training ends."""
 
     def __init__(self, objective: str | None = None) -> None:
         self.objective = objective
         self._hooks = ExitStack()
 
     def _objectives(self, module: LightningModule) -> dict[str, Objective]:
-        """Return the objectives meant, by name."""
+        """Return the chosen objectives by name."""
         found = {
             name.removesuffix("._orig_mod"): each  # which torch.compile appends
             for name, each in module.named_modules()
@@ -56,15 +56,16 @@ class _Hooks(Callback):
 
 @final
 class ScheduleCallback(_Hooks):
-    """Advances the schedules of the objectives by one step whenever the optimiser has stepped.
+    """Advances the schedules of the objectives by one step after each step of the optimiser.
 
-    Batches that only accumulate a gradient do not count, nor steps that a gradient scaler skips. The step is
-    in the `state_dict` of the objective and so in every checkpoint; a run that resumes goes on exactly.
+    It does not advance them after batches that only accumulate a gradient, nor after steps that a gradient
+    scaler skips. The step is in the `state_dict` of the objective, and so in every checkpoint: a run resumes
+    exactly.
 
     Args:
         objective: Name of an `Objective` in the LightningModule, such as "objective" or "heads.0.objective";
-            None for all there are.
-        optimizer: Index of the optimiser that is followed; None where there is one.
+            None for all objectives.
+        optimizer: Index of the optimiser whose steps count; None if there is only one.
 
     Raises:
         ValueError: When training starts, if there is no such objective or optimiser.
@@ -92,7 +93,7 @@ class ScheduleCallback(_Hooks):
 
 
 def _advance(objectives: Sequence[Objective], optimizer: Any, *_: Any) -> None:
-    # A scaler does not call an optimiser whose step it skips, but leaves that to a fused one's kernel.
+    # A scaler that skips a step does not call the optimiser, except a fused one, whose kernel skips it.
     if not getattr(optimizer, "found_inf", False):
         for objective in objectives:
             objective.step()
@@ -100,21 +101,20 @@ def _advance(objectives: Sequence[Objective], optimizer: Any, *_: Any) -> None:
 
 @final
 class ConfidenceMonitor(_Hooks):
-    r"""Logs how sure the model is of the batches it trains on, and the scheduled values in force.
+    r"""Logs the model's confidence on its training batches, and the current scheduled values.
 
-    For an objective that is the attribute `objective`, `objective/target_prob` is the mean probability of the
-    targets, `objective/entropy` the mean entropy of the rows in nats, and `objective/gamma` the value of a
-    schedule for gamma in this step. Both means are over the rows that count (not those with `ignore_index`),
-    by their `sample_weight` and whatever their class weight, over all batches of an accumulated gradient, all
-    ranks and all calls.
+    For an attribute named `objective`, it logs `objective/target_prob`, the mean probability of the targets,
+    `objective/entropy`, the mean entropy of the rows in nats, and for a schedule of gamma `objective/gamma`,
+    its value in this step. The means are over all batches of an accumulated gradient, all ranks and all
+    calls, without rows of `ignore_index`, weighted by `sample_weight` but not by class weights.
 
-    It looks at the steps that Lightning logs, one in `log_every_n_steps`, and costs nothing in the others.
-    The loss and its gradient are untouched. It sees calls of the objective, `self.objective(logits, target)`
-    and `self.objective.linear(...)`; for the latter it makes the logits once more, a block at a time, and
-    with target probabilities logs the entropy alone. A call of `self.objective.loss` goes past it.
+    It computes them only in the steps that Lightning logs, one in `log_every_n_steps`, and does not change
+    the loss and its gradient. It observes calls of the objective, `self.objective(logits, target)` and
+    `self.objective.linear(...)`; for the latter it computes the logits a second time, block by block, and
+    logs only the entropy if targets are probabilities. It does not observe calls of `self.objective.loss`.
 
     Args:
-        objective: As for `ScheduleCallback`.
+        objective: As in `ScheduleCallback`.
 
     Raises:
         ValueError: When training starts, if there is no such objective.
@@ -133,19 +133,21 @@ class ConfidenceMonitor(_Hooks):
         self._looking = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch the calls of the objectives."""
+        """Register hooks on the calls of the objectives."""
         self._watched = self._objectives(pl_module)
         self._sums = {name: torch.zeros(2, 2, device=pl_module.device) for name in self._watched}
         for name, objective in self._watched.items():
             after_call = partial(self._after_call, name)
             self._hooks.callback(objective.register_forward_hook(after_call, with_kwargs=True).remove)
-            vars(objective)["linear"] = partial(self._linear, name, objective)  # no hook of torch's sees it
+            vars(objective)["linear"] = partial(
+                self._linear, name, objective
+            )  # torch's hooks do not cover it
             self._hooks.callback(vars(objective).pop, "linear")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Decide whether to look, and note the values in force."""
+        """Decide whether this step is logged, and record the scheduled values."""
         self._looking = trainer._logger_connector.should_update_logs
         if self._looking:
             self._in_force = {
@@ -157,7 +159,7 @@ class ConfidenceMonitor(_Hooks):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what was seen in the batches of a step."""
+        """Log the means over the batches of a step."""
         if not self._looking or trainer.fit_loop._should_accumulate():
             return
         values = dict(self._in_force)
@@ -215,7 +217,7 @@ def _of_hidden(
     sample_weight: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """Return the same of the logits of a linear layer."""
+    """Return the sums of `_of_logits` for the logits of a linear layer, block by block."""
     options = {name: value for name, value in options.items() if name in linear.ROW_OPTIONS}
     counts = None if sample_weight is None else sample_weight.reshape(-1)
     if target is None or target.is_floating_point():

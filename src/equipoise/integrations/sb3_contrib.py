@@ -1,8 +1,8 @@
 """Policies for the `MaskablePPO` of sb3-contrib whose action probabilities are those of a map.
 
-Pass one with the map, `MaskablePPO(MapMaskableActorCriticPolicy, env, policy_kwargs={"map": Floored(0.02)})`.
-The environment says which actions are allowed, by its method `action_masks`. sb3-contrib masks by logits of
--1e8, to which a floor would still give its share; here a masked action has probability 0.
+Use `MaskablePPO(MapMaskableActorCriticPolicy, env, policy_kwargs={"map": Floored(0.02)})`. The environment's
+method `action_masks` returns the allowed actions. A masked action has probability 0; sb3-contrib's own mask
+sets the logit to -1e8, for which a floored map would return the floor.
 """
 
 from typing import final
@@ -21,7 +21,7 @@ from equipoise.integrations.stable_baselines3 import MapPolicy
 
 @final
 class MapMaskableActorCriticPolicy(MapPolicy, MaskableActorCriticPolicy):
-    """The policy for vectors as observations; arguments and errors as `MapActorCriticPolicy`.
+    """The policy for vector observations; arguments and errors as in `MapActorCriticPolicy`.
 
     Example:
         >>> from sb3_contrib import MaskablePPO
@@ -39,12 +39,12 @@ class MapMaskableActorCriticPolicy(MapPolicy, MaskableActorCriticPolicy):
 
 @final
 class MapMaskableActorCriticCnnPolicy(MapPolicy, MaskableActorCriticCnnPolicy):
-    """The policy for images as observations; arguments and errors as `MapActorCriticPolicy`."""
+    """The policy for image observations; arguments and errors as in `MapActorCriticPolicy`."""
 
 
 @final
 class MapMaskableMultiInputActorCriticPolicy(MapPolicy, MaskableMultiInputActorCriticPolicy):
-    """The policy for dictionaries as observations; arguments as `MapMultiInputActorCriticPolicy`."""
+    """The policy for dict observations; arguments and errors as in `MapMultiInputActorCriticPolicy`."""
 
 
 __all__ = [

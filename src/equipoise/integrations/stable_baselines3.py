@@ -1,8 +1,8 @@
-"""Policies for stable-baselines3 whose action probabilities are those of a map: no action below a floor.
+"""Policies for stable-baselines3 whose action probabilities are those of a map, for example with a floor.
 
-Pass one to PPO or A2C with the map, `PPO(MapActorCriticPolicy, env, policy_kwargs={"map": Floored(0.02)})`.
-Training, saving and loading need no more. Actions are drawn, scored and regularised by the same
-probabilities. For `MaskablePPO` see `equipoise.integrations.sb3_contrib`.
+Use them in PPO or A2C, `PPO(MapActorCriticPolicy, env, policy_kwargs={"map": Floored(0.02)})`; training,
+saving and loading work as usual. Sampling, log-probabilities and entropy use the same probabilities. For
+`MaskablePPO` see `equipoise.integrations.sb3_contrib`.
 """
 
 import copy
@@ -32,7 +32,7 @@ except ImportError as error:
 
 
 def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
-    """Return the logits (N, sum of sizes), minus infinity where the mask allows no action."""
+    """Return the logits (N, sum of sizes) with minus infinity for masked actions."""
     rows, actions = logits.shape
     try:
         mask = torch.as_tensor(mask if isinstance(mask, Tensor) else np.array(mask), device=logits.device)
@@ -66,7 +66,7 @@ def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
 
 
 class _MapDistribution:
-    """What both distributions have in common: logits, with or without a mask."""
+    """Base of both distributions: logits with an optional mask."""
 
     sizes: list[int]
     action_logits: Tensor
@@ -75,20 +75,20 @@ class _MapDistribution:
         raise NotImplementedError
 
     def proba_distribution(self, action_logits: Tensor) -> Any:
-        """Set the logits (N, sum of A), one block after another; minus infinity masks an action."""
+        """Set the concatenated logits (N, sum of A); minus infinity masks an action."""
         self.action_logits = action_logits
         self._set(action_logits)
         return self
 
     def apply_masking(self, masks: Any) -> None:
-        """Mask the actions of the last logits, in place of any mask before; None removes it.
+        """Mask actions of the current logits; replaces the previous mask, None removes it.
 
         Args:
-            masks: 1 or True for an action that may be taken, 0 or False for others; array or tensor of shape
+            masks: 1 or True for an allowed action, 0 or False for others; array or tensor of shape
                 (N, sum of A), or (sum of A,) for all rows.
 
         Raises:
-            ValueError: If the masks have another shape or other values, or a row is left without an action.
+            ValueError: If the masks have another shape or other values, or a row has no allowed action.
         """
         logits = self.action_logits
         self._set(logits if masks is None else _masked(logits, masks, self.sizes, "action_masks"))
@@ -96,7 +96,7 @@ class _MapDistribution:
 
 @final
 class MapCategoricalDistribution(_MapDistribution, sb3.CategoricalDistribution):
-    """stable-baselines3's distribution of one discrete action, over a map.
+    """Distribution of one discrete action, for stable-baselines3, with the probabilities of a map.
 
     Args:
         action_dim: Number of actions.
@@ -118,7 +118,7 @@ class MapCategoricalDistribution(_MapDistribution, sb3.CategoricalDistribution):
 
 @final
 class MapMultiCategoricalDistribution(_MapDistribution, sb3.MultiCategoricalDistribution):
-    """stable-baselines3's distribution of several discrete actions, each over the map.
+    """Distribution of several discrete actions, for stable-baselines3, each with the probabilities of a map.
 
     Args:
         action_dims: Number of actions of each.
@@ -172,9 +172,9 @@ def _check_mask_key(key: str, observations: spaces.Space[Any], actions: spaces.S
 
 
 class MapPolicy(BasePolicy):
-    """What the policies have in common: a map, and masks from the observation or beside it.
+    """Base of the policies: a map, and masks from the observation or from the argument `action_masks`.
 
-    The mask is read with each call and nothing of it is kept.
+    A mask applies to one call and is not stored.
     """
 
     _get_action_dist_from_latent: Any
@@ -200,7 +200,7 @@ class MapPolicy(BasePolicy):
 
     @property
     def map(self) -> Map:
-        """The map; another one may be set between rollouts."""
+        """The map; it can be set between rollouts."""
         return self._map
 
     @map.setter
@@ -229,7 +229,7 @@ class MapPolicy(BasePolicy):
             distribution.proba_distribution(logits)
         if action_masks is not None:
             distribution.apply_masking(action_masks)
-        return copy.copy(distribution)  # the policy sets its own one again in the next call
+        return copy.copy(distribution)  # the policy reuses its own in the next call
 
     def _distribution_and_values(self, obs: Any, action_masks: Any) -> tuple[Any, Tensor]:
         """Return the distribution and the values, with the features computed once."""
@@ -288,30 +288,29 @@ class MapPolicy(BasePolicy):
         return actions if many else actions.squeeze(axis=0), state
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # stable-baselines3 leaves out share_features_extractor: the two extractors would be loaded into one.
+        # stable-baselines3 does not save share_features_extractor: loading would merge the two extractors.
         ours = {name: getattr(self, name) for name in ("map", "mask_key", "share_features_extractor")}
         return super()._get_constructor_parameters() | ours
 
 
 @final
 class MapActorCriticPolicy(MapPolicy, ActorCriticPolicy):
-    """The policy for vectors as observations.
+    """The policy for vector observations.
 
-    `forward`, `evaluate_actions`, `get_distribution` and `predict` take `action_masks` as the policies of
-    sb3-contrib do: 1 or True for an action that may be taken, 0 or False for others, an array or tensor of
-    shape (N, A) or (A,), with A the sum over the parts of a MultiDiscrete space. Masked actions have
-    probability 0 and the map is over the others. A mask is for one call: without the argument nothing is
-    masked.
+    `forward`, `evaluate_actions`, `get_distribution` and `predict` take `action_masks`, as the policies of
+    sb3-contrib do: 1 or True for an allowed action, 0 or False for others, an array or tensor of shape (N, A)
+    or (A,), with A the sum over the parts of a MultiDiscrete space. Masked actions have probability 0, and
+    the map is applied to the others. A mask applies to one call; without the argument no action is masked.
 
     Args:
-        map: The map, such as `Floored(0.02)`. To change it in training, do so between rollouts: within one,
-            PPO compares probabilities of before and after.
-        mask_key: None here; a mask in the observation needs `MapMultiInputActorCriticPolicy`.
+        map: The map, such as `Floored(0.02)`. During training, change it between rollouts only: PPO uses
+            ratios of the probabilities of a rollout.
+        mask_key: Must be None; for a mask in the observation use `MapMultiInputActorCriticPolicy`.
 
     Raises:
         TypeError: If map is not a map.
         ValueError: If the action space is neither Discrete nor MultiDiscrete, or the map does not fit its
-            size; in a call, if masks have another shape, other values or a row without an action.
+            size; in a call, if masks have another shape or other values, or a row has no allowed action.
 
     Example:
         >>> import gymnasium
@@ -329,23 +328,24 @@ class MapActorCriticPolicy(MapPolicy, ActorCriticPolicy):
 
 @final
 class MapActorCriticCnnPolicy(MapPolicy, ActorCriticCnnPolicy):
-    """The policy for images as observations; arguments and errors as `MapActorCriticPolicy`."""
+    """The policy for image observations; arguments and errors as in `MapActorCriticPolicy`."""
 
 
 @final
 class MapMultiInputActorCriticPolicy(MapPolicy, MultiInputActorCriticPolicy):
-    """The policy for dictionaries as observations, with masked actions.
+    """The policy for dict observations, optionally with a mask among them.
 
     Args:
-        map: As in `MapActorCriticPolicy`. The floor is over the actions that are not masked.
-        mask_key: Key of the observation that holds the mask: 1 for an action that may be taken, 0 for one
-            that may not; (A,) for Discrete, (sum of A,) for MultiDiscrete. At least one action must be
-            allowed. A MultiBinary space is best, as VecNormalize and VecFrameStack refuse it instead of
-            changing it. With `action_masks` too, an action must be allowed by both.
+        map: As in `MapActorCriticPolicy`. It is applied to the actions that are not masked.
+        mask_key: Key of the mask in the observation: 1 for an allowed action, 0 for others; (A,) for
+            Discrete, (sum of A,) for MultiDiscrete. At least one action must be allowed. Use a MultiBinary
+            space, for which VecNormalize and VecFrameStack raise; they would change the values of others.
+            With `action_masks` too, an action must be allowed by both.
 
     Raises:
         TypeError: If map is not a map.
-        ValueError: As `MapActorCriticPolicy`; or if the observations have no such key, or of another shape.
+        ValueError: As `MapActorCriticPolicy`; also if the observations have no such key, or its shape is
+            another.
     """
 
 

@@ -1,4 +1,4 @@
-"""Losses that shape confidence. Build one, add it to others, call it like `F.cross_entropy`."""
+"""Losses that shape a classifier's confidence. They are called like `F.cross_entropy`, and can be added."""
 
 from equipoise import naming
 from equipoise.losses import cost_sensitive as _cost_sensitive

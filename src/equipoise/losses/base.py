@@ -1,4 +1,4 @@
-"""What a loss is: one method over `RowStatistics`, combined by `+` and `*`, listed in a table by `Entry`."""
+"""Base classes of losses: `RowLoss` (a value per row), `BatchLoss` (a value per batch), and their `Sum`."""
 
 import operator
 from abc import ABCMeta, abstractmethod
@@ -32,7 +32,7 @@ from equipoise.statistics.row import applies_class_weight
 
 
 class _LossClass(ABCMeta):
-    """The class of loss classes: refuses arithmetic with a class in place of a loss, as 0.1 * Entropy."""
+    """Metaclass of losses: arithmetic with a class, as in 0.1 * Entropy, raises TypeError."""
 
     def _refuse(cls, *other: Never) -> NoReturn:
         del other
@@ -41,18 +41,18 @@ class _LossClass(ABCMeta):
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _refuse
-    __array_ufunc__ = None  # as for `Loss`
+    __array_ufunc__ = None  # as in `Loss`
 
 
 class Loss(metaclass=_LossClass):
-    """A loss or penalty: an immutable value, called like `torch.nn.functional.cross_entropy`.
+    """Base of losses and penalties: an immutable value, called like `torch.nn.functional.cross_entropy`.
 
-    Losses add up and scale by numbers, Python's or numpy's: `CrossEntropy() + 0.1 * Entropy()` is a loss, and
-    `sum(losses) / 2` too. The numbers of a loss may be 0-d tensors, also learnable ones: a gradient reaches
-    them. Write a loss as a frozen dataclass that subclasses `RowLoss`.
+    Losses can be added, and multiplied by Python or numpy numbers: `CrossEntropy() + 0.1 * Entropy()` is a
+    loss, and so is `sum(losses) / 2`. Parameters of a loss may be 0-d tensors; those that require a gradient
+    get one. To write a loss, subclass `RowLoss` with a frozen dataclass.
     """
 
-    __array_ufunc__ = None  # numpy's numbers leave `number * loss` to `__rmul__`
+    __array_ufunc__ = None  # so that numpy_number * loss calls `__rmul__`
 
     def __call__(
         self,
@@ -72,28 +72,29 @@ class Loss(metaclass=_LossClass):
                 float32. A DTensor may be sharded over its classes, its rows or both: the result is that of
                 one process, on every rank.
             target: Class indices, or probabilities in the shape of the logits, whose rows should sum to one;
-                the loss is then its expectation over them. Penalties alone need none.
-            weight: Weight of each class: of the rows of that class, and of their part in the mean.
-            sample_weight: Weight of each row, and of its part in the mean; 2 counts as the row twice.
-            mask: Bool, True where a class is allowed; the logits of the others count as minus infinity.
-            ignore_index: Rows with this class index count for nothing, whatever they hold; nor do those of
-                weight 0, unless the weight needs a gradient.
-            reduction: "mean", "sum" or "none". The mean is over the rows that count, by their weights; it is
-                nan when no row counts.
+                the loss is then the expectation over the target distribution. None for penalties.
+            weight: Weight of each class: a row is weighted by the weight of its target, in the sum and in the
+                denominator of the mean.
+            sample_weight: Weight of each row, in the sum and in the denominator of the mean; a row of weight
+                2 is equivalent to the row twice.
+            mask: Bool, True where a class is allowed; the other logits are replaced by minus infinity.
+            ignore_index: Rows with this class index are ignored, even if their logits are nan. So are rows of
+                weight 0, unless the weight requires a gradient.
+            reduction: "mean", "sum" or "none". The mean is weighted, over the rows that are not ignored; it
+                is nan when all rows are ignored.
 
         Shapes:
-            logits (C,), (N, C) or (N, C, d1, ...); target the same without C, or with it as probabilities;
-            weight (C,); sample_weight the shape of the logits without C; mask (C,) or the shape of the
-            logits; result a single number, or with reduction "none" the shape of the logits without C.
+            logits (C,), (N, C) or (N, C, d1, ...); target the shape of the logits without C for class
+            indices, with C for probabilities; weight (C,); sample_weight the shape of the logits without C;
+            mask (C,) or that of the logits; result a scalar, or for "none" the logits' shape without C.
 
         Raises:
             TypeError: If logits are not floating, or targets are neither integers nor probabilities.
-            ValueError: If shapes do not fit, a class does not exist, an option is outside its range, or a
-                loss has no target.
+            ValueError: If shapes do not match, or a target or option is missing or outside its range.
 
         Numerics:
-            A nan or plus infinity in a row gives nan for that row, as does a row in which every class is
-            masked: in its loss and in its gradient, and so in a mean or sum.
+            If a row has a nan, plus infinity or no allowed class, its loss and its gradient are nan, and so
+            are a mean and a sum over it.
         """
         check_reduction(reduction)
         if mask is None and self._is_row_loss():
@@ -104,7 +105,7 @@ class Loss(metaclass=_LossClass):
                     log_backend("loss", self, logits, "cpp")
                     value = dense.compute(_of_rows(self), rows[0], call)
                     return value.reshape(target_shape(logits)) if value.ndim else value
-        if is_dtensor(logits) and torch.compiler.is_compiling():  # what ranks say is no part of a graph
+        if is_dtensor(logits) and torch.compiler.is_compiling():  # collectives are not compiled
             untraced: Any = torch.compiler.disable(self)
             return untraced(
                 logits,
@@ -130,7 +131,7 @@ class Loss(metaclass=_LossClass):
         ignore_index: int = IGNORE_INDEX,
         reduction: str = "mean",
     ) -> Tensor:
-        """Return the loss of logits (N, C) in plain differentiable torch, as where no kernel can be used."""
+        """Return the loss of logits (N, C), computed by differentiable torch operations, not by a kernel."""
         applies = applies_class_weight(self)
         batch = read_batch(logits, target, weight, ignore_index, sample_weight, applies_class_weight=applies)
         losses = losses_in_torch(_of_rows(self), batch)
@@ -155,47 +156,48 @@ class Loss(metaclass=_LossClass):
         block_bytes: int | None = None,
         backend: Literal["auto", "torch", "cpp", "triton"] = "auto",
     ) -> Tensor:
-        r"""Return the loss of the logits :math:`x W^\top + b` against targets, without holding them.
+        r"""Return the loss of the logits :math:`x W^\top + b` without materialising them.
 
-        The same number and gradients as `loss(hidden @ linear_weight.T + linear_bias, target)`, from a block
-        of the logits at a time. Where the loss is reduced, its gradient is made together with it, in three
-        matrix products; with reduction "none", or weights that need a gradient themselves, the logits are
-        made a second time in the backward pass. `equipoise.linear.explain` says which, and what it will hold.
+        Value and gradients equal those of `loss(hidden @ linear_weight.T + linear_bias, target)`; only one
+        block of the logits is in memory at a time. With reduction "mean" or "sum" the forward pass computes
+        the gradients too, in three matrix products. With reduction "none", or if `weight` or `sample_weight`
+        requires a gradient, the backward pass recomputes the logits. `equipoise.linear.explain` returns which
+        of the two, the block size and the memory.
 
         Args:
             hidden: (..., D), the hidden states x.
-            linear_weight: (V, D), as in `torch.nn.Linear`. A DTensor may be sharded over the classes,
-                where every rank has the same rows; its gradient is sharded likewise.
-            target: (...) class indices, or (..., V) probabilities; penalties alone need none.
+            linear_weight: (V, D), as in `torch.nn.Linear`, or a DTensor sharded over the classes if all
+                ranks have the same rows; the gradient is sharded likewise.
+            target: (...) class indices, or (..., V) probabilities; None for penalties.
             linear_bias: (V,).
-            weight: (V,) weight of each class: of the rows of that class, and of their part in the mean.
-            sample_weight: (...) weight of each row, and of its part in the mean.
-            ignore_index: Rows with this class index count for nothing.
+            weight: (V,) weight of each class, as in `__call__`.
+            sample_weight: (...) weight of each row, as in `__call__`.
+            ignore_index: Rows with this class index are ignored.
             reduction: "mean", "sum" or "none".
-            denominator: What to divide the sum by for "mean", such as the number of tokens in all the batches
-                that make a step; None divides by the weights of the rows that count.
+            denominator: Divisor of the sum for "mean", such as the number of tokens in all batches of an
+                optimiser step; None divides by the sum of the weights of the rows that are not ignored.
             logit_scale: Factor on the logits, before `linear_bias`.
             softcap: s to cap the logits by s tanh(z / s); None for no cap.
             lora: (A, B) or (A, B, scale), A (r, D) and B (V, r), whose product is added to `linear_weight`.
-            grad: "auto", "forward" or "recompute": when the gradient is made.
-            block_bytes: Memory for a block of logits, to which rows that begin at cache lines may add a
-                little; None for at most 128 MiB on a CPU and at least twice that on an accelerator.
+            grad: "forward" computes the gradients in the forward pass, "recompute" in the backward pass.
+            block_bytes: Memory for a block of logits, without the padding of rows to cache lines; None for at
+                most 128 MiB on a CPU and at least twice that on an accelerator.
             backend: "auto", "torch", "cpp" (compiled with the package, on a CPU) or "triton".
 
         Shapes:
-            Result a single number, or with reduction "none" the shape of the target's classes.
+            Result a scalar, or with reduction "none" the shape of the class indices.
 
         Raises:
-            TypeError: If something is not of its kind.
-            ValueError: If shapes, dtypes or devices do not fit, a class does not exist, an option is outside
-                its range, the loss looks at several rows at once, or "forward" is asked for in vain.
+            TypeError: If an argument has the wrong type.
+            ValueError: If shapes, dtypes or devices do not match, a target is no class, an option is outside
+                its range, the loss is a `BatchLoss`, or grad="forward" is not possible.
             RuntimeError: In the backward pass with create_graph.
 
         Numerics:
-            Half precision is multiplied as it is and summed in float32, as are the gradients of several
-            blocks; they come back in the dtype of what they are for. Under `torch.compile` it is one graph
-            break. Under a transform of `torch.func`, forward mode or a tracer, and with a subclass of Tensor,
-            the logits are made in one piece, in plain torch.
+            Half precision inputs are multiplied in their dtype; sums, and the gradients summed over blocks,
+            are float32, and each gradient is returned in the dtype of its input. `torch.compile` breaks the
+            graph once. In a transform of `torch.func`, in forward mode, when traced, and for subclasses of
+            Tensor, the logits are computed in one piece by torch.
 
         Example:
             >>> from equipoise.losses import GammaCrossEntropy
@@ -225,16 +227,16 @@ class Loss(metaclass=_LossClass):
         )
 
     def terms(self) -> tuple[tuple[float | Tensor, "Loss"], ...]:
-        """Return the pairs (coefficient, loss) this loss is the sum of; itself once if it is no sum."""
+        """Return the summands as pairs (coefficient, loss); ((1.0, self),) unless the loss is a `Sum`."""
         return ((1.0, self),)
 
     @abstractmethod
     def _is_row_loss(self) -> bool:
-        """Return whether each row has a loss of its own."""
+        """Return whether every term is a `RowLoss`."""
 
     @abstractmethod
     def _reduced(self, batch: Batch, reduction: str, call: Call | str) -> Tensor:
-        """Return the reduced loss of a batch, given the kernel's call for its rows, or why there is none."""
+        """Return the reduced loss of a batch; `call` is the kernel's call, or the reason to use torch."""
 
     def __add__(self, other: object) -> "Sum":
         if not isinstance(other, Loss):
@@ -259,7 +261,7 @@ class Loss(metaclass=_LossClass):
         return -1.0 * self
 
     def _scaled(self, apply: Callable[[Any, Any], Any], number: Any) -> "Sum":
-        """Return the loss with a number, Python's or numpy's, applied to each coefficient."""
+        """Return the loss with each coefficient c replaced by apply(c, number)."""
         if isinstance(number, Tensor):
             raise TypeError(
                 "a coefficient must be a Python number, got a tensor; use .item(), or multiply the value: "
@@ -275,19 +277,19 @@ class Loss(metaclass=_LossClass):
 
 
 class RowLoss(Loss):
-    """A loss that looks at one row at a time.
+    """A loss with one value per row, which depends on that row only.
 
     A subclass is a frozen dataclass with one method, `per_row`.
     """
 
     @property
     def applies_class_weight(self) -> bool:
-        """Whether `per_row` carries the class weights itself, as those of more than the target's class."""
+        """Whether `per_row` multiplies by class weights itself, because it uses those of several classes."""
         return False
 
     @abstractmethod
     def per_row(self, row: RowStatistics, /) -> Tensor:
-        """Return the loss of one row, elementwise in the answers of `row`."""
+        """Return the loss of one row, as elementwise operations on attributes of `row`."""
 
     def of(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of one row times its class weight."""
@@ -302,16 +304,16 @@ class RowLoss(Loss):
 
 
 class BatchLoss(Loss):
-    """A penalty on the batch as a whole, such as how evenly its rows share the classes.
+    """A penalty with one value per batch, such as the divergence of the mean probabilities from uniform.
 
-    A subclass is a frozen dataclass with one method, `of_batch`. Under reduction "mean" it counts once; under
-    "sum" as often as there are rows, so that the sum over a count is the mean. Where no row counts the sum is
-    0 and the mean nan, as those of a `RowLoss`.
+    A subclass is a frozen dataclass with one method, `of_batch`. Reduction "mean" returns the penalty, "sum"
+    the penalty times the number of rows, so that sum / rows = mean. If all rows are ignored the sum is 0 and
+    the mean nan, as for a `RowLoss`.
     """
 
     @abstractmethod
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
-        """Return the penalty of logits (N, C) whose rows have shares (N,) of the batch that sum to one."""
+        """Return the penalty of logits (N, C) with row weights `shares` (N,), which sum to one."""
 
     def _is_row_loss(self) -> bool:
         return False
@@ -325,7 +327,7 @@ class BatchLoss(Loss):
         total = weight.sum()
         empty = (
             total == 0
-        )  # then the shares are equal, so that the value is finite and its gradient times 0 is 0
+        )  # equal shares if all rows are ignored: the value is finite, so its gradient times 0 is 0
         share = torch.where(empty, 1.0, weight) / torch.where(empty, len(weight), total)
         value = self.of_batch(batch.logits, share)
         return value * total if reduction == "sum" else torch.where(empty, torch.nan, value)
@@ -347,7 +349,7 @@ class Sum(Loss):
         return self.parts
 
     def of(self, row: RowStatistics, /) -> Tensor:
-        """Return the weighted sum of the row losses among the terms."""
+        """Return the weighted sum of those terms that are row losses."""
         return _add(
             coefficient * term.of(row) for coefficient, term in self.parts if isinstance(term, RowLoss)
         )
@@ -385,12 +387,12 @@ def _add(parts: Any) -> Tensor:
 
 
 def _of_rows(loss: Loss) -> Any:
-    """Return a loss whose terms all look at one row at a time, and so has `of`."""
+    """Cast a loss whose terms are all row losses to the type that has `of`."""
     return loss
 
 
 def check_loss(name: str, value: object, rule: str) -> Loss:
-    """Return a value if it is a loss; `rule` says what it must be."""
+    """Return a value if it is a loss, else raise TypeError: "<name> must be <rule>"."""
     if not isinstance(value, Loss):
         way = "Objective.from_config takes a text" if isinstance(value, str) else "for example CrossEntropy()"
         way = f"write {value.__name__}()" if isinstance(value, _LossClass) else way

@@ -1,4 +1,4 @@
-"""Losses that know which mistakes are worse. Every matrix is (C, C) and indexed [true class, other class]."""
+"""Losses with a cost, weight or similarity per pair of classes: (C, C), indexed [true class, other class]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,18 @@ from equipoise.statistics.functions import log_sigmoid, softmax, softplus
 
 
 def _hold(loss: RowLoss, kind: Kind) -> ClassMatrix:
-    """Replace the field of a frozen loss that is named after its kind of matrix by a checked matrix."""
+    """Replace the matrix field of a frozen loss, named after the kind of matrix, by a checked matrix."""
     matrix = ClassMatrix.of(getattr(loss, kind), kind)
     object.__setattr__(loss, kind, matrix)
     return matrix
 
 
 def in_order(loss: Loss, classes: Sequence[object]) -> Loss:
-    """Return the loss with the matrices that name their classes in the order of these, or the part for them.
+    """Return the loss with labelled matrices reordered to these classes, and restricted to them.
 
     Raises:
-        ValueError: If a matrix has no row for one of the classes, or similarities lose a share.
+        ValueError: If a matrix has no row for one of the classes, or a row of similarities no longer sums to
+            1.
     """
     parts = []
     for coefficient, term in loss.terms():
@@ -47,9 +48,9 @@ class SimilarityCrossEntropy(RowLoss):
 
     .. math:: -\sum_k S_{yk} \log p_k.
 
-    The optimum is not the true probabilities :math:`\eta` but their mixture :math:`S^T \eta`: undo the
-    mixture before a decision by cost. It makes mistakes milder, not cheaper: the mean severity of mistakes
-    falls while their number, and often the expected cost, rises.
+    The optimum is not the true probabilities :math:`\eta` but :math:`S^T \eta`: invert this mixture before a
+    decision by cost. The mean severity of the mistakes falls, while their number, and often the expected
+    cost, rises.
 
     Args:
         similarity: (C, C), indexed [true class, class]; every row is the target distribution of that true
@@ -63,8 +64,7 @@ class SimilarityCrossEntropy(RowLoss):
             called, if its size is not the number of classes.
 
     Numerics:
-        A sum of non-negative terms, each exact. A masked class takes no part: its share of the target is left
-        out.
+        A sum of non-negative terms, each exact. The terms of masked classes are left out.
 
     Example:
         >>> animals = [[0.8, 0.2, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0.1, 0.9]]
@@ -94,14 +94,14 @@ class SimilarityCrossEntropy(RowLoss):
 @final
 @dataclass(frozen=True)
 class PairwiseCrossEntropy(RowLoss):
-    r"""A cross entropy of the target against each wrong class, weighted by how bad that confusion is.
+    r"""Weighted sum of the binary cross entropies of the target against each wrong class.
 
     With logits z, target class y and a weight matrix W, a row costs
 
     .. math:: \sum_{k \ne y} W_{yk} \log\left(1 + e^{z_k - z_y}\right),
 
-    the cross entropy of y against k alone for each wrong class k. A class whose confusion is dear is pushed
-    further away.
+    where the k-th term is the cross entropy of y against k alone. The larger the weight of a confusion, the
+    further the loss pushes that class's logit below the target's.
 
     Args:
         weights: (C, C), indexed [true class, wrong class]; non-negative, 0 on the diagonal.
@@ -149,23 +149,23 @@ class ExpectedCost(RowLoss):
 
     .. math:: \sum_k C_{yk}\,p_k.
 
-    Linear in p, so it drives the model towards certainty and its probabilities are no longer estimates; its
-    slope vanishes on confident mistakes. Add it to cross entropy, or keep cross entropy and take the decision
-    that costs least.
+    Linear in p, so the model becomes certain and its probabilities are no longer estimates; the gradient
+    vanishes on confident mistakes. Add it to cross entropy, or train with cross entropy and predict the class
+    of least expected cost (`costs.decide`).
 
     Args:
-        costs: (C, C), indexed [true class, predicted class]; in each row being right costs least.
+        costs: (C, C), indexed [true class, predicted class]; the diagonal is the minimum of its row.
 
     Shapes:
         See `Loss.__call__`.
 
     Raises:
-        ValueError: If costs is not square and finite, if being right costs more than some mistake, or, when
-            called, if its size is not the number of classes.
+        ValueError: If costs is not square and finite, if a correct prediction costs more than some mistake,
+            or, when called, if its size is not the number of classes.
 
     Numerics:
-        A sum of probabilities times costs; a masked class adds nothing. The gradient is made of costs less
-        that of the likeliest class, so that a nearly certain row keeps its digits.
+        A sum of probabilities times costs; a masked class adds nothing. The gradient uses the costs minus the
+        cost of the likeliest class, so that it is exact for nearly certain rows.
 
     Example:
         >>> loss = ExpectedCost([[0, 1, 20], [1, 0, 1], [1, 1, 0]])
@@ -195,15 +195,15 @@ class ExpectedCost(RowLoss):
 @final
 @dataclass(frozen=True)
 class SoftmaxMargin(RowLoss):
-    r"""Cross entropy that wants a margin over each wrong class as wide as that mistake is dear.
+    r"""Cross entropy with a margin over each wrong class equal to the cost of that mistake.
 
     With logits z, target class y and a cost matrix C that is 0 on the diagonal, a row costs
 
     .. math:: \log \sum_k e^{z_k + C_{yk}} - z_y.
 
-    It is an upper bound of the cost of the likeliest class, and cross entropy where all costs are 0. Its
-    probabilities estimate nothing: the optimum shifts each class by what its mistakes cost. Take its
-    likeliest class as the decision, and scale the costs to a few units; a margin of 20 is hard to reach.
+    It is an upper bound of the cost of the likeliest class, and cross entropy if all costs are 0. The
+    probabilities of the trained model are not estimates: the optimum shifts each logit by a cost. Predict the
+    likeliest class. Scale the costs to a few units; a margin of 20 is hard to reach.
 
     Args:
         costs: (C, C), indexed [true class, predicted class]; non-negative, 0 on the diagonal.
@@ -216,8 +216,8 @@ class SoftmaxMargin(RowLoss):
             its size is not the number of classes.
 
     Numerics:
-        Cross entropy of the logits plus the target's row of the costs, so that a confident right row keeps
-        its digits. A masked class adds nothing.
+        Cross entropy of the logits plus the target's row of the costs, so it is exact for rows that are
+        confidently right. A masked class adds nothing.
 
     Example:
         >>> loss = SoftmaxMargin([[0, 1, 5], [1, 0, 1], [1, 1, 0]])

@@ -1,4 +1,4 @@
-"""Losses of the target's probability that a user would compare: cross entropy and its usual variants."""
+"""Cross entropy and its usual variants: label smoothing, a floor, focal, Poly-1, Brier."""
 
 from dataclasses import dataclass
 from typing import final
@@ -25,12 +25,12 @@ class CrossEntropy(RowLoss):
     .. math:: -(1 - s) \log p_y - \frac{s}{n} \sum_k \log p_k.
 
     Smoothing keeps the model from becoming certain. `CrossEntropy(label_smoothing=1)` is the second sum
-    alone: add a multiple of it to smooth any other loss. Proper without smoothing: the optimum is the true
+    alone; add a multiple of it to smooth another loss. Proper without smoothing: the optimum is the true
     probabilities.
 
     Args:
-        label_smoothing: In [0, 1]; the share of the target spread evenly over the classes that are not
-            masked.
+        label_smoothing: In [0, 1]; the probability that the target distribution spreads evenly over the
+            classes that are not masked.
 
     Shapes:
         As `torch.nn.functional.cross_entropy`; see `Loss.__call__`.
@@ -39,8 +39,7 @@ class CrossEntropy(RowLoss):
         ValueError: If label_smoothing is outside [0, 1].
 
     Numerics:
-        -log p_y is minus the log-sigmoid of the target's log odds: exact to the last digits where p_y is near
-        1 too.
+        -log p_y is minus the log-sigmoid of the target's log odds, which is exact also for p_y near 1.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -58,7 +57,7 @@ class CrossEntropy(RowLoss):
 
     @property
     def applies_class_weight(self) -> bool:
-        """Whether labels are smoothed: as torch does it, a class weighs its own part of the target."""
+        """True with smoothing: as in torch, each class's term is multiplied by the weight of that class."""
         return not isinstance(self.label_smoothing, (int, float)) or self.label_smoothing != 0
 
     def per_row(self, row: RowStatistics, /) -> Tensor:
@@ -84,10 +83,9 @@ class FlooredCrossEntropy(RowLoss):
 
     .. math:: -\log\left(f + (1 - n f)\,p_y\right).
 
-    The floor is not free of consequences for training: this is gamma cross entropy with
-    gamma = f / (1 - (n - 1) f), scaled and shifted (see `label_noise.convert`), so a target far
-    below the floor pulls hardly at all. Not proper in p for f > 0: it is the floored probabilities that are
-    fitted to the true ones.
+    The floor changes training: this is gamma cross entropy with gamma = f / (1 - (n - 1) f), scaled and
+    shifted (see `label_noise.convert`), so the gradient nearly vanishes for a target far below the floor. Not
+    proper in p for f > 0: the floored probabilities, not p, estimate the true ones.
 
     Args:
         floor: In [0, 1/n]; the smallest probability of any class. At 1/n the loss is constant.
@@ -99,8 +97,8 @@ class FlooredCrossEntropy(RowLoss):
         ValueError: If floor is outside [0, 1], or, when called, if n times floor is above 1.
 
     Numerics:
-        Where the floored probability is above one half, log1p of minus what it lacks to 1, which is
-        (n - 1) f + (1 - n f) (1 - p_y); below, a log-sum-exp. Neither subtracts, nor do their derivatives.
+        With u = (n - 1) f + (1 - n f) (1 - p_y), one minus the floored probability, the loss is -log1p(-u)
+        for u < 1/2, else a log-sum-exp. Neither form nor its derivative subtracts.
 
     Example:
         >>> logits = torch.tensor([[20.0, 0.0, 0.0], [0.0, 20.0, 0.0]])
@@ -130,14 +128,14 @@ class FlooredCrossEntropy(RowLoss):
 @final
 @dataclass(frozen=True)
 class Focal(RowLoss):
-    r"""Focal loss: cross entropy that counts rows less the surer the model is of their label.
+    r"""Focal loss: cross entropy times (1 - p_y)^gamma, which is small for rows the model is sure of.
 
     With p = softmax(z) and target class y, a row costs
 
     .. math:: -(1 - p_y)^{\gamma} \log p_y.
 
-    It leaves the model less sure than cross entropy does, which often improves calibration. Not proper for
-    gamma > 0: the optimum is flatter than the true probabilities.
+    The trained model is less confident than with cross entropy, which often improves calibration. Not proper
+    for gamma > 0: the optimum is flatter than the true probabilities.
 
     Args:
         gamma: At least 0; 0 is cross entropy. Not the gamma of `GammaCrossEntropy`.
@@ -149,8 +147,8 @@ class Focal(RowLoss):
         ValueError: If gamma is negative.
 
     Numerics:
-        (1 - p_y)^gamma is exp(gamma log(1 - p_y)) on log odds: value and slope are finite for gamma in (0, 1)
-        at p_y = 1.
+        (1 - p_y)^gamma is exp(gamma log(1 - p_y)), from the log odds: value and gradient are finite at
+        p_y = 1, for gamma in (0, 1) too.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -176,14 +174,14 @@ class Focal(RowLoss):
 @final
 @dataclass(frozen=True)
 class Poly(RowLoss):
-    r"""Poly-1 loss: cross entropy with another coefficient on its first term in 1 - p_y.
+    r"""Poly-1 loss: cross entropy plus epsilon (1 - p_y), the first term of its Taylor series.
 
     With p = softmax(z) and target class y, a row costs
 
     .. math:: -\log p_y + \epsilon\,(1 - p_y).
 
-    Positive epsilon pulls harder at rows the model is undecided about; negative epsilon makes it less sure.
-    Proper only at 0.
+    A positive epsilon increases the gradient most for rows that the model is undecided about; a negative one
+    makes the model less confident. Proper only at 0.
 
     Args:
         epsilon: At least -1; 0 is cross entropy.
@@ -192,11 +190,12 @@ class Poly(RowLoss):
         See `Loss.__call__`.
 
     Raises:
-        ValueError: If epsilon is below -1, where a sure row would be pushed away from its label.
+        ValueError: If epsilon is below -1: the gradient would push a confidently right row away from its
+            label.
 
     Numerics:
-        Near epsilon = -1 the two terms cancel on confident rows: the relative error grows as 1 / (1 +
-        epsilon), the slope's too.
+        Near epsilon = -1 the two terms cancel for confident rows: the relative error of value and gradient
+        grows as 1 / (1 + epsilon).
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -227,15 +226,15 @@ class Brier(RowLoss):
 
     .. math:: (1 - p_y)^2 + \sum_{k \ne y} p_k^2,
 
-    between 0 and 2. Proper, and bounded, so a wrong label cannot pull without limit; but slow to start from a
-    confident mistake, where its slope vanishes.
+    between 0 and 2. Proper. Bounded, so one wrong label has a bounded effect; but the gradient vanishes for
+    confident mistakes, from which training is slow to start.
 
     Shapes:
         See `Loss.__call__`.
 
     Numerics:
-        It is (1 - p_y)^2 (2 - d), d the chance that two draws from the other classes differ, which is exact
-        where one of them has nearly everything.
+        Computed as (1 - p_y)^2 (2 - d), with d the Gini impurity of softmax over the wrong classes, which is
+        exact also where one wrong class has nearly all of their probability.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])

@@ -1,4 +1,4 @@
-"""By what the loss of logits is computed."""
+"""`explain`: which backend computes the loss of given logits, and why."""
 
 from dataclasses import dataclass
 from typing import final
@@ -16,16 +16,16 @@ from equipoise.statistics.record import uses
 @final
 @dataclass(frozen=True)
 class DensePlan:
-    """What a loss of logits will do; prints as a table.
+    """How the loss of given logits is computed; prints as a table.
 
     Args:
-        backend: "cpp" for the compiled kernel, "torch", or "triton" where ranks share the classes.
-        why_torch: Reason why the loss, or a part of it, is computed in plain torch; empty if it is not.
+        backend: "cpp" for the compiled kernel, "torch", or "triton" (for classes sharded over ranks).
+        why_torch: Reason why the loss, or one of its terms, is computed by torch; empty if none is.
         shape: N rows and C classes, of this rank.
-        dtype: In which it is computed.
-        instructions: Of the program that the kernel runs for each row, after a pass over its logits; 0 where
-            there is none, or the loss is a number of that pass itself.
-        states: How many numbers of that pass the program reads; 0 where there is none.
+        dtype: Dtype of the computation.
+        instructions: Length of the kernel's program, which computes the loss of a row from states that one
+            pass over its logits gives; 0 without a program, or if the loss is one of these states.
+        states: Number of states that the program reads; 0 without a program.
     """
 
     backend: str
@@ -37,7 +37,7 @@ class DensePlan:
 
     @property
     def program(self) -> bool:
-        """Whether the loss, or a part of it, runs as a program in the kernel."""
+        """Whether the kernel runs a program for the loss, or for some of its terms."""
         return self.states > 0
 
     def __str__(self) -> str:
@@ -66,24 +66,25 @@ def explain(
     ignore_index: int = IGNORE_INDEX,
     reduction: Reduction = "mean",
 ) -> DensePlan:
-    """Return by what `loss(logits, target, ...)` will be computed, and why, without computing it.
+    """Return which backend `loss(logits, target, ...)` uses, and why, without computing the loss.
 
-    The gradient is computed by the same, but in plain torch under `create_graph` and `is_grads_batched`. The
-    logger "equipoise.kernels" says the same of each call, at level DEBUG. `equipoise.linear.explain` is this
-    for `loss.linear`.
+    The backward pass uses the same backend, except with `create_graph` or `is_grads_batched`, where it uses
+    torch. The logger "equipoise.kernels" logs the backend of each call at level DEBUG. For `loss.linear` use
+    `equipoise.linear.explain`.
 
     Args:
         loss: The loss.
-        logits: As for `Loss.__call__`, as is all that follows. If they are sharded, all ranks must call it.
+        logits: As in `Loss.__call__`, like the other arguments. If they are sharded, all ranks must call
+            this function.
         target: Class indices or probabilities.
         weight: Weight of each class.
         sample_weight: Weight of each row.
         mask: True where a class is allowed.
-        ignore_index: The class index of rows that are left out.
+        ignore_index: Rows with this class index are ignored.
         reduction: "mean", "sum" or "none".
 
     Raises:
-        TypeError: As `Loss.__call__`, and if loss is none.
+        TypeError: As `Loss.__call__`, and if loss is not a loss.
         ValueError: As `Loss.__call__`.
 
     Example:
@@ -94,7 +95,7 @@ def explain(
         backend   torch
         loss      in torch: target holds probabilities
         dtype     float32
-        >>> explain(GammaCrossEntropy(0.1), logits, target).backend in ("cpp", "torch")  # as it was installed
+        >>> explain(GammaCrossEntropy(0.1), logits, target).backend in ("cpp", "torch")  # if compiled
         True
     """
     check_loss("loss", loss, "a loss of equipoise")

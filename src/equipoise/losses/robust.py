@@ -1,4 +1,4 @@
-"""Losses that let go of labels the model finds very unlikely."""
+"""Losses whose gradient vanishes for labels that the model finds very unlikely."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,26 +20,27 @@ GAMMA_HINT = "0 is cross entropy, 1 is 1 - p_y"
 @final
 @dataclass(frozen=True)
 class GammaCrossEntropy(RowLoss):
-    r"""Cross entropy that stops pulling at labels the model finds very unlikely.
+    r"""Cross entropy whose gradient vanishes for labels that the model finds very unlikely.
 
     With p = softmax(z) and target class y, a row costs
 
     .. math:: -\frac{\log\left(\gamma + (1 - \gamma)\,p_y\right)}{1 - \gamma},
 
     which is cross entropy at gamma = 0 and 1 - p_y in the limit at 1, and lies in [0, -log(gamma) / (1 -
-    gamma)]. Its slope is cross entropy's times w = p_y / (gamma + (1 - gamma) p_y). With `min_weight` b > 0
-    the slope is cross entropy's times max(b, w), and the value the loss that has this slope: below p* = b
-    gamma / (1 - b (1 - gamma)) it goes on as b (log p* - log p_y).
+    gamma)]. Its gradient is that of cross entropy times w = p_y / (gamma + (1 - gamma) p_y). With
+    `min_weight` b > 0 the gradient is that of cross entropy times max(b, w), and the value is the integral of
+    this gradient: below p* = b gamma / (1 - b (1 - gamma)) the loss at p* plus b (log p* - log p_y).
 
-    Over n equally likely classes a row counts 1 / (1 + (n - 1) gamma), so from scratch begin with n gamma
-    below 1; `label_noise.suggest_gamma` helps to choose. Not proper for gamma > 0: the optimum is sharper
-    than the true probabilities, so it counters overconfidence that comes from wrong labels, not from
-    ambiguous rows. Under symmetric label noise raw probabilities estimate the clean labels and
-    `label_noise.floored_probs` the noisy ones. Fujisawa and Eguchi's "gamma cross entropy" is another loss.
+    Over n equally likely classes w = 1 / (1 + (n - 1) gamma), so training from scratch should start with
+    n gamma below 1; `label_noise.suggest_gamma` helps to choose. Not proper for gamma > 0: the optimum is
+    sharper than the true probabilities, so the loss reduces overconfidence that wrong labels cause, not that
+    of ambiguous rows. Under symmetric label noise, p estimates the probabilities of the clean labels, and
+    `label_noise.floored_probs` those of the noisy ones. Fujisawa and Eguchi's "gamma cross entropy" is
+    another loss.
 
     Args:
-        gamma: In [0, 1]. The larger, the sooner a surprising label is let go.
-        min_weight: In [0, 1]. No row counts less than this; 1 is cross entropy.
+        gamma: In [0, 1]. The larger gamma, the larger the probability below which labels are ignored.
+        min_weight: In [0, 1]. Minimum of w; 1 is cross entropy.
 
     Shapes:
         See `Loss.__call__`.
@@ -48,10 +49,10 @@ class GammaCrossEntropy(RowLoss):
         ValueError: If gamma or min_weight is outside [0, 1].
 
     Numerics:
-        Where gamma + (1 - gamma) p_y is above one half, log1p of minus what it lacks to 1, which is
-        (1 - gamma) (1 - p_y); below, the log-sum-exp of log gamma and log(1 - gamma) + log p_y. Nothing
-        cancels, so the relative error of value and gradient stays near eps (1 + max|z|) for every gamma. The
-        form on p loses every digit on confident rows; the form on log p goes below 0.
+        With u = (1 - gamma) (1 - p_y), the log is log1p(-u) for u < 1/2, else the log-sum-exp of log gamma
+        and log(1 - gamma) + log p_y. Nothing cancels, so the relative error of value and gradient is near
+        eps (1 + max|z|) for every gamma. The formula in p loses all digits for confident rows; that in log p
+        returns negative values.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -59,8 +60,8 @@ class GammaCrossEntropy(RowLoss):
         tensor([0.1683, 2.1786])
 
     Source:
-        Ji et al., ICLR 2023, arXiv:2302.13344 (TaiLr). Their code applies the weight with a stopped gradient;
-        that is `Reweighted(TaiLrWeight(gamma, min_weight))`, with the same gradient.
+        Ji et al., ICLR 2023, arXiv:2302.13344 (TaiLr). Their code multiplies cross entropy by w, detached:
+        that is `Reweighted(TaiLrWeight(gamma, min_weight))`, which has the same gradient.
     """
 
     gamma: float | Tensor = 0.1
@@ -150,15 +151,15 @@ class DFTWeight:
 @final
 @dataclass(frozen=True)
 class Reweighted(RowLoss):
-    r"""Cross entropy whose gradient each row weighs by a function of its target's probability.
+    r"""Cross entropy times a detached function of the target's probability.
 
     With p = softmax(z), target class y and a weight w, a row costs
 
     .. math:: -\operatorname{stop}(w(p_y)) \log p_y,
 
-    where no gradient flows through w: the slope is cross entropy's times w(p_y). The value is not an
-    objective: it may rise while training succeeds. Do not stop early on it; `GammaCrossEntropy` has the value
-    that belongs to TaiLr's weight.
+    where no gradient flows through w: the gradient is that of cross entropy times w(p_y). The value may rise
+    while training succeeds, so do not use it for early stopping. `GammaCrossEntropy` has the gradient of
+    TaiLr's weight, and is its integral.
 
     Args:
         weight: Any elementwise function of target probabilities. `TaiLrWeight` and `DFTWeight` are two
@@ -212,8 +213,8 @@ class GeneralizedCrossEntropy(RowLoss):
 
     .. math:: \frac{1 - p_y^q}{q},
 
-    which is cross entropy in the limit q = 0 and 1 - p_y at q = 1. Its slope is cross entropy's times p_y^q.
-    Robust to label noise like `GammaCrossEntropy`, with a weight that falls as a power instead of a ratio.
+    which is cross entropy in the limit q = 0 and 1 - p_y at q = 1. Its gradient is that of cross entropy
+    times p_y^q. Robust to label noise, as is `GammaCrossEntropy`, whose weight is a ratio instead of a power.
     Not proper for q > 0.
 
     Args:
@@ -226,7 +227,7 @@ class GeneralizedCrossEntropy(RowLoss):
         ValueError: If q is outside [0, 1].
 
     Numerics:
-        expm1 of q log p_y: exact for small q and on confident rows.
+        -expm1(q log p_y) / q: exact for small q and for confident rows.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -259,8 +260,8 @@ class SymmetricCrossEntropy(RowLoss):
 
     .. math:: -\alpha \log p_y - \beta A\,(1 - p_y),
 
-    where A stands for the log of zero in the reverse cross entropy. The best alpha and beta differ widely
-    between data sets.
+    where A replaces log 0 in the reverse cross entropy. The best alpha and beta differ widely between data
+    sets.
 
     Args:
         alpha: At least 0; weight of cross entropy.

@@ -1,4 +1,4 @@
-"""Losses of dense logits, row by row: what is read, by what they are computed, and their reduction."""
+"""Losses of dense logits: checks of the inputs, choice of the backend, losses per row (N,), reduction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def read(
     ignore_index: int,
     reduction: str,
 ) -> Batch:
-    """Return what a loss is computed from, checked; with all logits where a rank's part would not do."""
+    """Return the checked inputs as a batch; sharded logits are gathered if the loss needs complete rows."""
     applies = applies_class_weight(loss)
     batch = read_batch(
         logits, target, weight, ignore_index, sample_weight, mask, applies_class_weight=applies
@@ -43,7 +43,7 @@ def read(
 
 
 def kernel_call(loss: Any, batch: Batch, reduction: str) -> Call | str:
-    """Return what the kernel takes for the terms that look at one row at a time, or why it cannot."""
+    """Return the call of the kernel for the row losses among the terms, or the reason to use torch."""
     if not any(term._is_row_loss() for _, term in loss.terms()):
         return OF_BATCH
     if batch.shard is not None:
@@ -55,7 +55,7 @@ def kernel_call(loss: Any, batch: Batch, reduction: str) -> Call | str:
 
 
 def backend_of(loss: Any, batch: Batch, call: Call | str) -> tuple[str, str]:
-    """Return the name of what computes a loss, and why a part of it is in plain torch, if any is."""
+    """Return the name of the backend, and the reason why a term is computed by torch ("" if none is)."""
     if isinstance(call, Call):
         return "cpp", "" if loss._is_row_loss() else OF_BATCH
     if batch.shard is None:
@@ -64,7 +64,7 @@ def backend_of(loss: Any, batch: Batch, call: Call | str) -> tuple[str, str]:
 
 
 def reduced_rows(loss: Any, batch: Batch, reduction: str, call: Call | str) -> Tensor:
-    """Return the reduced loss of the terms of a loss that look at one row at a time."""
+    """Return the reduced sum of the row losses among the terms."""
     if isinstance(call, Call):
         value = dense.compute(loss, batch.logits, call)
         return value.reshape(batch.shape) if reduction == "none" else value
@@ -72,7 +72,7 @@ def reduced_rows(loss: Any, batch: Batch, reduction: str, call: Call | str) -> T
 
 
 def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
-    """Return the losses (N,) in plain torch: of the target, or expected over target probabilities."""
+    """Return the losses (N,) of class indices, or expected under target probabilities, computed by torch."""
     if batch.shard is not None and batch.soft is None:
         traced = _trace(loss, batch)
         read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
@@ -83,11 +83,11 @@ def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
 
 
 def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
-    """Return what a loss may ask of a batch against its class indices.
+    """Return the row statistics of a batch.
 
     Args:
-        batch: Without target probabilities.
-        statistics: Those that are asked for; where ranks share the classes there are no others.
+        batch: With class indices, not probabilities, as the target.
+        statistics: The statistics to compute if the classes are sharded; the others are not available then.
     """
     if batch.shard is None:
         return row_statistics(batch.logits, batch.target, weight=batch.weight)
@@ -95,7 +95,7 @@ def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:
 
 
 def _needs_all_classes(loss: Any, batch: Batch) -> bool:
-    """Return whether parts of the classes would not do where ranks share them."""
+    """Return whether sharded logits must be gathered: for soft targets, batch losses, full logits, ranks."""
     if batch.shard is None:
         return False
     if batch.soft is not None or not loss._is_row_loss():
@@ -105,5 +105,5 @@ def _needs_all_classes(loss: Any, batch: Batch) -> bool:
 
 
 def _trace(loss: RowFunction, batch: Batch) -> Trace:
-    """Return what a loss asks of the rows of a batch."""
+    """Return the trace of a loss: the statistics that it reads."""
     return dense.prepared(loss, batch.num_classes, batch.logits.dtype, batch.weight).trace

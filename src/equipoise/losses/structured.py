@@ -1,4 +1,4 @@
-"""Losses for classes on a scale, with margins by cost, or in a tree."""
+"""Losses for ordered classes, and for classes in a tree."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,23 +21,23 @@ from equipoise.statistics.states import finite_limit
 @final
 @dataclass(frozen=True)
 class RankedProbabilityScore(RowLoss):
-    r"""Squared distance of cumulative probabilities, for classes that lie on a scale in their order.
+    r"""Squared distance between the cumulative probabilities and those of the label, for ordered classes.
 
     With p = softmax(z), target class y and :math:`F_k = \sum_{j \le k} p_j`, a row costs
 
     .. math:: \sum_k \left(F_k - [k \ge y]\right)^2.
 
-    A mistake costs more the further off it is, and a model is rewarded for doubt that stays near the truth.
-    Proper: the optimum is the true probabilities. Bounded by C - 1, so a confident mistake pulls weakly; add
-    it to cross entropy if training is slow to begin.
+    A mistake costs more the more classes lie between it and the label. Proper: the optimum is the true
+    probabilities. Bounded by C - 1, so the gradient is small for confident mistakes; add cross entropy if
+    training is slow to start.
 
     Shapes:
         See `Loss.__call__`.
 
     Numerics:
-        :math:`F_k` is summed from the lower end below the likeliest class, and :math:`1 - F_k` from the upper
-        end from there on, so that neither has its probability in it; the other of both is 1 less that, and
-        not small. A masked class is as good as absent: the scale closes up over it.
+        With m the likeliest class, :math:`F_k` is a sum from the first class for k < m, and :math:`1 - F_k` a
+        sum from the last class for k >= m, so that neither sum contains :math:`p_m`. The complement of either
+        is not small, so 1 minus the sum is exact. A masked class is removed from the order.
 
     Example:
         >>> near, far = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.0, 0.0, 4.0]])
@@ -68,7 +68,7 @@ class RankedProbabilityScore(RowLoss):
 
 
 def _from_on(places: Tensor, first: Tensor) -> Tensor:
-    """1 from a class on, 0 before it."""
+    """Return 1 for classes from `first` on, 0 for those before."""
     return (places - first + 1).clamp(0, 1)
 
 
@@ -77,13 +77,13 @@ def _from_the_end(values: Tensor) -> Tensor:
 
 
 Tree = tuple[Any, ...]
-SUMS = 8  # a sum is made of so many, as an addition to a number waits for that before
+SUMS = 8  # partial sums per sum: consecutive additions to one address wait for each other
 
 
 @final
 @dataclass(frozen=True)
 class HierarchicalCrossEntropy(RowLoss):
-    r"""Cross entropy of every choice on the way from the root of a tree to the class, each with its weight.
+    r"""Weighted sum of the cross entropies of the branch choices from the root of a tree to the class.
 
     With p = softmax(z), the nodes :math:`v_0 = y, v_1, \dots, v_L` from the target's leaf to the root, and
     h(v) the number of steps from the root down to a node, a row costs
@@ -91,27 +91,27 @@ class HierarchicalCrossEntropy(RowLoss):
     .. math:: -\sum_{l < L} e^{-\alpha h(v_l)} \log p(v_l \mid v_{l+1}),
        \qquad p(v \mid u) = \frac{\sum_{k \in v} p_k}{\sum_{k \in u} p_k}.
 
-    Cross entropy at alpha = 0. The larger alpha, the more the choice between branches counts beside that
-    between the classes of one branch, which is learnt the slower for it. Proper: every choice has the cross
-    entropy of its own, so the optimum is the true probabilities.
+    Cross entropy at alpha = 0. The larger alpha, the larger the weight of choices near the root relative to
+    those between the classes of one branch, which are learnt more slowly then. Proper: each term is a cross
+    entropy, so the optimum is the true probabilities.
 
     Args:
-        tree: Tuples in tuples around class indices, `((0, 1), (2, (3, 4)))`; lists will do. Made from groups
-            or a graph by `costs.index_tree`.
-        alpha: At least 0; how much less a choice counts for each step down.
+        tree: Nested tuples or lists of class indices, `((0, 1), (2, (3, 4)))`; `costs.index_tree` makes them
+            from groups or a graph.
+        alpha: At least 0; each step down multiplies the weight of a choice by exp(-alpha).
 
     Shapes:
         See `Loss.__call__`. With target probabilities it needs (N, C, C) numbers.
 
     Raises:
-        TypeError: If alpha is no number.
-        ValueError: If tree does not hold each class from 0 on once, or alpha is negative, or, when called, if
-            the number of classes is another.
+        TypeError: If alpha is not a number.
+        ValueError: If tree does not contain each class from 0 on once, or alpha is negative, or, when called,
+            if the logits have another number of classes.
 
     Numerics:
-        -log p(v | u) is the softplus of the log-sum-exp over the leaves of u outside v, less that over v: no
-        probability is divided by another, so a class that underflows has its full cost. A masked class takes
-        no part.
+        -log p(v | u) = softplus(a - b), a the log-sum-exp over the leaves of u outside v, b that over v: no
+        probability is divided by another, so the loss is exact where probabilities underflow. A masked class
+        is left out.
 
     Example:
         >>> loss = HierarchicalCrossEntropy(((0, 1), (2, 3)), alpha=0.5)  # horse, zebra, whale, shark
@@ -151,11 +151,12 @@ class HierarchicalCrossEntropy(RowLoss):
 
 
 def _log_sums(full: FullLogits, levels: Tensor, count: int) -> Tensor:
-    """Log-sum-exp of the logits at each level; of none it is finite but beyond reach.
+    """Return the log-sum-exp of the logits at each level; of no classes, a large negative number.
 
     Args:
         full: The logits (N, C).
-        levels: (C, C) sum that each class is a part of, of `SUMS` for each level from the target's leaf up.
+        levels: (C, C), indexed [target, class]: the partial sum of the class, level * `SUMS` + class %
+            `SUMS`.
         count: Number of levels.
     """
     classes, place = torch.broadcast_tensors(full.classes, full.rows(levels).long())
@@ -169,7 +170,7 @@ def _log_sums(full: FullLogits, levels: Tensor, count: int) -> Tensor:
 
 
 def _tuples(tree: Any) -> Any:
-    """The tree with tuples for lists, its leaves checked to be whole numbers."""
+    """Return the tree with lists converted to tuples; raise unless its leaves are integers."""
     if isinstance(tree, tuple | list):
         return tuple(_tuples(node) for node in tree)
     if isinstance(tree, bool) or not isinstance(tree, int):
@@ -181,10 +182,10 @@ def _tuples(tree: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _levels(tree: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where each class (C, C) joins another on its way to the root, and how deep (C, L) it is at each level.
+    """Return the partial sum of each pair of classes (C, C), and the depth of each ancestor (C, L).
 
-    A class is at level 0 itself, and the classes that its l-th node has and the one before has not join it at
-    level l. Above the root no class joins. Each level has `SUMS` numbers, which its classes share.
+    Level l of a target has the classes below its l-th ancestor that are not below the one before; level 0 is
+    the target. The partial sum of a class is level * `SUMS` + class % `SUMS`.
     """
     paths: dict[int, list[list[int]]] = {}
 

@@ -1,4 +1,4 @@
-"""How a loss is listed in a table."""
+"""`Entry`: a row of the table of losses, with the source and the properties of a loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from equipoise.losses.base import Loss
 
 @dataclass(frozen=True)
 class Entry:
-    """A loss as the table lists it. Tests, the command line and the documentation follow from the table.
+    """A row of the table of losses, which tests, command line and documentation read.
 
     Args:
         make: The class.
-        source: Where it comes from.
-        proper: Whether the expected loss is smallest at the true probabilities, for a setting.
-        bounded: Whether the loss of a row has an upper limit, for a setting.
+        source: The publication.
+        proper: Function of a loss of the class: whether the true probabilities minimise its expected value.
+        bounded: Function of a loss of the class: whether the loss of a row has an upper bound.
         reads_target: Whether the loss needs a target.
-        reweighted: Whether the gradient is designed, so that it is not the derivative of the value.
+        reweighted: Whether the gradient differs from the derivative of the value by design.
     """
 
     make: Callable[..., Loss]

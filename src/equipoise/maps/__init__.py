@@ -1,4 +1,4 @@
-"""Maps from logits to probabilities: sharper than softmax, or with a floor that is guaranteed."""
+"""Maps from logits to probabilities: sharper than softmax, or with a guaranteed minimum probability."""
 
 from equipoise import naming
 from equipoise.maps import bounded as _bounded

@@ -1,4 +1,4 @@
-"""What a map is: logits to probabilities, and always also to log-probabilities."""
+"""`Map`, the base of functions from logits to probabilities and log-probabilities, and its module."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,22 +14,21 @@ from equipoise.masking import apply_mask
 
 
 class Map(ABC):
-    """A map from logits to probabilities: an immutable value, used where a softmax would be.
+    """Function from logits to probabilities, as an immutable value; used in place of a softmax.
 
-    A class is masked if the mask does not allow it, or if its logit is minus infinity or the smallest number
-    of the logits' dtype, `torch.finfo(logits.dtype).min`. It has probability 0, a gradient of 0, and is not
-    one of the n classes a guarantee speaks of. A merely large negative logit, such as -1e8, masks nothing.
+    A class is masked if the mask is False for it, or if its logit is minus infinity or the smallest number of
+    the logits' dtype, `torch.finfo(logits.dtype).min`. A masked class has probability 0 and gradient 0, and
+    is not counted in the n of `min_prob`. Other large negative logits, such as -1e8, do not mask.
 
-    A nan or plus infinity in a row, or no allowed class, gives nan for that row, in value and gradient; the
-    other rows are right. Half precision is computed and returned in float32.
+    A row with a nan, plus infinity or no allowed class gives nan, in value and gradient; other rows are not
+    affected. Half precision is computed and returned in float32.
 
-    A subclass is a frozen dataclass with `_log_probs` and `min_prob`; `_probs` where an exponential of
-    `_log_probs` would lose something. Both are given rows with an allowed class and without nan or plus
-    infinity.
+    A subclass is a frozen dataclass with `_log_probs` and `min_prob`; also `_probs`, if exp(log_probs) would
+    lose precision. Both methods get rows that have an allowed class, and neither nan nor plus infinity.
     """
 
     def __call__(self, logits: Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
-        """Return probabilities, as `probs` does: a map is called like `torch.nn.Softmax`."""
+        """Return `probs(logits)`, so that a map is called like `torch.nn.Softmax`."""
         return self._along(self._probs, logits, dim, mask)
 
     def probs(self, logits: Tensor, dim: int = -1, *, mask: Tensor | None = None) -> Tensor:
@@ -76,7 +75,7 @@ class Map(ABC):
 
     @abstractmethod
     def min_prob(self, num_classes: int) -> float:
-        """Return the probability that each of n classes is guaranteed, whatever the logits; 0 for none."""
+        """Return the lower bound of every probability of n classes, for any logits; 0 without a bound."""
 
     @abstractmethod
     def _log_probs(self, logits: Tensor, /) -> Tensor:
@@ -87,7 +86,7 @@ class Map(ABC):
         return self._log_probs(logits).exp()
 
     def check(self, num_classes: int) -> None:
-        """Raise if an option does not fit the number of classes; any fits by default."""
+        """Raise if an option is not valid for this number of classes; by default, do nothing."""
         del num_classes
 
     def _along(
@@ -105,7 +104,7 @@ class Map(ABC):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits, allowed = logits.float(), allowed.float()
         logits, allowed = logits.movedim(dim, -1), allowed.movedim(dim, -1)
-        # A nan, plus infinity, or all masked. Not by the largest logit: onnxruntime's drops a nan.
+        # A nan, plus infinity, or all masked. Not by the largest logit: onnxruntime's maximum ignores nan.
         bad = allowed.detach().softmax(-1)[..., :1].isnan()
         if is_plain(logits) and not bad.any():
             return function(allowed).movedim(-1, dim)
@@ -116,7 +115,7 @@ class Map(ABC):
 
 @final
 class MapModule(nn.Module):
-    """A map as a module, called with logits and, if wanted, a mask.
+    """A map as a module, called with logits and an optional mask.
 
     Args:
         map: The map.
@@ -138,19 +137,19 @@ class MapModule(nn.Module):
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None = None, dim: int = -1) -> Tensor:
-    """Return the logits with minus infinity for masked classes, among them the smallest of the dtype."""
+    """Return the logits with minus infinity for masked classes and for the smallest number of the dtype."""
     logits = apply_mask(logits, mask, dim)
     least = logits.detach() <= torch.finfo(logits.dtype).min
     return logits if is_plain(logits) and not least.any() else logits.masked_fill(least, -torch.inf)
 
 
 def below_largest(logits: Tensor) -> Tensor:
-    """Return the logits less their largest: the same probabilities, but what scales them cannot overflow."""
+    """Return the logits minus their largest, which have the same softmax and do not overflow when scaled."""
     return logits - logits.detach().amax(-1, keepdim=True)
 
 
 def masked_in(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which classes are masked, and how many of the last dimension are not, (..., 1)."""
+    """Return the masked classes (..., C), and the number of the others (..., 1)."""
     masked = logits == -torch.inf
     return masked, (~masked).sum(-1, keepdim=True).to(logits.dtype)
 
@@ -171,19 +170,19 @@ def emit_log_probs(
 ) -> RemovableHandle:
     """Make a classification head return the log-probabilities of a map instead of its logits.
 
-    As softmax(log p) = p, whatever takes logits downstream (generation, pipelines, metrics, a `Categorical`)
-    sees the map's probabilities and needs no change. Train with a loss of log-probabilities then, such as
-    cross entropy.
+    As softmax(log p) = p, code that takes logits (generation, pipelines, metrics, a `Categorical`) then uses
+    the map's probabilities without a change. Train with a loss that is a function of log-probabilities, such
+    as cross entropy.
 
     Args:
         head: The module whose output is the logits, a tensor.
         map: The map.
         dim: The class dimension.
-        mask: (C,) bool, True where a class is allowed, the same for every row: without the padding of a
-            vocabulary, for example.
+        mask: (C,) bool, True where a class is allowed, the same for every row; for example, False for the
+            padding of a vocabulary.
 
     Returns:
-        A handle whose `remove()` gives the logits back.
+        A handle; after `handle.remove()` the head returns logits again.
 
     Example:
         >>> from equipoise.maps import Floored
@@ -199,16 +198,16 @@ def emit_log_probs(
 @final
 @dataclass(frozen=True)
 class MapEntry:
-    """A map as the table lists it. Tests and documentation follow from the table.
+    """A row of the table of maps, which tests and documentation read.
 
     Args:
         make: The class.
         example: A map of the class, for up to eight classes.
-        source: Where it comes from.
-        gradient: What the gradient does, in a few words.
-        attained: Whether `min_prob` is reached, in the limit, by some logits; else it is a bound.
-        keeps_to_the_bit: Whether the smallest probability is kept to the bit, not to rounding.
-        straight_through: Whether the gradient is designed, so that it is not the derivative of the value.
+        source: The publication.
+        gradient: Behaviour of the gradient, in a few words.
+        attained: Whether `min_prob` is the infimum over all logits; else it is a lower bound.
+        keeps_to_the_bit: Whether no rounding error takes a probability below `min_prob`.
+        straight_through: Whether the gradient differs from the derivative of the value by design.
     """
 
     make: Callable[..., Map]

@@ -1,4 +1,4 @@
-"""Maps that bound the logits, and so the probabilities."""
+"""Maps that bound the logits, and with them the probabilities."""
 
 from dataclasses import dataclass
 from math import exp, log, sqrt
@@ -19,9 +19,10 @@ class ClippedLogits(Map):
 
     .. math:: q = \operatorname{softmax}(\min(\max(z, \text{low}), \text{high}))
 
-    The gradient passes the clip as if it were not there, so a class beyond it can come back. Biased: going
-    forward the probabilities stand still while the logits drift further outside, with nothing to hold them;
-    add `LogitRange(low=..., high=...)`. `for_floor` gives the clip that keeps a floor.
+    The derivative of the clip is taken as 1 everywhere (straight-through), so training can move a logit back
+    from outside. Biased: the probabilities do not change while logits drift further outside; add
+    `LogitRange(low=..., high=...)` to limit the drift. `for_floor` returns the clip for a minimum
+    probability.
 
     Args:
         low: Smallest logit.
@@ -49,7 +50,7 @@ class ClippedLogits(Map):
 
     @classmethod
     def for_floor(cls, floor: float, num_classes: int) -> "ClippedLogits":
-        r"""Return the widest clip around 0 that keeps every probability of n classes at or above a floor.
+        r"""Return the widest clip around 0 with which every probability of n classes is at least a floor.
 
         .. math:: \text{high} = -\text{low} = \tfrac12 \log\frac{1 - f}{(n - 1) f}
 
@@ -84,7 +85,7 @@ class ClippedLogits(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
-        # The bracket is exactly 0, however large the logit; it carries the gradient.
+        # logits - logits.detach() is exactly 0 for every logit, with gradient 1.
         clipped = shown.clamp(self.low, self.high).detach() + (shown - shown.detach())
         return clipped.masked_fill(masked, -torch.inf).log_softmax(-1)
 
@@ -94,10 +95,10 @@ class ClippedLogits(Map):
 class SoftCapped(Map):
     r"""Softmax of softly capped logits: :math:`q = \operatorname{softmax}(c \tanh(z / c))`.
 
-    The gradient fades beyond the cap and never turns.
+    The derivative of the cap tends to 0 for large logits, and is never negative.
 
     Args:
-        cap: c above 0; no logit counts for more.
+        cap: c above 0; capped logits lie in [-c, c].
 
     Raises:
         ValueError: If cap is not above 0.
@@ -133,19 +134,19 @@ class LogitNorm(Map):
 
     .. math:: q = \operatorname{softmax}\left(\frac{z}{T \max(\lVert z \rVert, \epsilon)}\right)
 
-    The logits' scale no longer says how sure the model is, so training cannot grow it. Not shift-invariant.
-    Epsilon, the square root of the dtype's eps (3e-4 in float32), matters only where all logits are nearly 0:
-    there the map is a softmax at temperature T epsilon.
+    The probabilities do not depend on the scale of the logits, so training cannot raise the confidence by
+    growing it. Not shift-invariant. Epsilon, the square root of the dtype's eps (3e-4 in float32), has an
+    effect only where all logits are nearly 0: there the map is a softmax at temperature T epsilon.
 
     Args:
-        temperature: T above 0; 0.04 is usual. The smaller, the surer a row can be.
+        temperature: T above 0; 0.04 is usual. The smaller T, the larger the largest possible probability.
 
     Raises:
         ValueError: If temperature is not above 0.
 
     Numerics:
-        The norm is that of the classes that are not masked. As it is at least epsilon, the gradient is at
-        most of the order of 1 / (T epsilon), which an optimizer can square, also where all logits are 0.
+        The norm is over the classes that are not masked. As the divisor is at least T epsilon, the gradient
+        is at most of the order 1 / (T epsilon), whose square does not overflow, also where all logits are 0.
 
     Example:
         >>> LogitNorm(temperature=0.5).probs(torch.tensor([30.0, 40.0]))
@@ -167,7 +168,7 @@ class LogitNorm(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         masked = logits == -torch.inf
         shown = logits.masked_fill(masked, 0.0)
-        # scaled by the largest first: the square of a large logit overflows
+        # divide by the largest first: the square of a large logit overflows
         largest = shown.abs().amax(-1, keepdim=True).detach().clamp(min=torch.finfo(logits.dtype).eps ** 0.5)
         scaled = shown / largest
         square = (scaled * scaled).sum(-1, keepdim=True)
@@ -177,7 +178,7 @@ class LogitNorm(Map):
 
 
 def _smallest_of_range(width: float, num_classes: int) -> float:
-    """Smallest probability of logits that reach no further than a width."""
+    """Return 1 / (1 + (n - 1) e^width), the smallest probability of n logits with range `width`."""
     return exp(-width) / (exp(-width) + num_classes - 1)
 
 

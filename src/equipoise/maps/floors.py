@@ -1,4 +1,4 @@
-"""Maps that keep every probability above a floor."""
+"""Maps with a minimum probability."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -19,10 +19,10 @@ FLOOR_HINT = "it is a probability"
 class Floored(Map):
     r"""Affine floor: :math:`q_k = f + (1 - n f)\,p_k`.
 
-    A mixture of softmax with uniform choice. The floor is kept to the bit and the order of the classes too.
-    Cross entropy through it is `FlooredCrossEntropy`, a robust loss: the gradient of log q is (1 - n f) p / q
-    times that of log p, so it dies out for a class below the floor, which is kept in play but hardly pulled
-    back.
+    A mixture of softmax and the uniform distribution. No q is below f, without a rounding error, and the
+    order of the classes is kept. Cross entropy of q is `FlooredCrossEntropy`, a robust loss: the gradient of
+    log q is (1 - n f) p / q times that of log p, so it vanishes for a class with p far below the floor:
+    sampling still reaches the class, training hardly moves it.
 
     Args:
         floor: f in [0, 1/n]; at 1/n the map is constant.
@@ -59,7 +59,7 @@ class Floored(Map):
     def _log_probs(self, logits: Tensor, /) -> Tensor:
         floor, masked, rest = self._parts(logits)
         inner = logits.log_softmax(-1).masked_fill(masked, 0.0)
-        inner = inner.clamp(min=torch.finfo(inner.dtype).min)  # a difference of large logits may overflow
+        inner = inner.clamp(min=torch.finfo(inner.dtype).min)  # large logits may overflow
         return log_add(floor.log().expand_as(inner), rest.log() + inner).masked_fill(masked, -torch.inf)
 
     def _parts(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,12 +73,12 @@ class Floored(Map):
 class Clipped(Map):
     r"""Clip and renormalise, as published: :math:`q_k = \max(p_k, c) / \sum_j \max(p_j, c)`.
 
-    Renormalising takes back part of the clip: what is guaranteed is c / (1 + (n - 1) c), not c. `for_floor`
-    gives the clip that keeps a floor; `Projected` keeps one as it is. A class that is clipped has no gradient
-    of its own.
+    After renormalisation the smallest probability is c / (1 + (n - 1) c), not c. `for_floor` returns the c
+    for a given minimum; `Projected` has the minimum as its option. The logit of a clipped class has gradient
+    0.
 
     Args:
-        floor: c in [0, 1/n], where p is clipped.
+        floor: c in [0, 1/n], the lower limit of p before renormalisation.
 
     Raises:
         ValueError: If floor is outside [0, 1], or, when called, above 1/n.
@@ -102,10 +102,10 @@ class Clipped(Map):
 
     @classmethod
     def for_floor(cls, floor: float, num_classes: int) -> "Clipped":
-        r"""Return the clip that keeps every probability of n classes at or above f: f / (1 - (n - 1) f).
+        r"""Return the clip with which every probability of n classes is at least f: f / (1 - (n - 1) f).
 
         Args:
-            floor: f in [0, 1/(2 n - 1)]; a clip at 1/n keeps no more.
+            floor: f in [0, 1/(2 n - 1)], the minimum for a clip at 1/n.
             num_classes: n, at least 1.
 
         Raises:
@@ -136,13 +136,13 @@ class Clipped(Map):
 @final
 @dataclass(frozen=True)
 class Projected(Map):
-    r"""The probabilities nearest to softmax of which none is below the floor.
+    r"""Projection of softmax onto the distributions with every probability at least the floor.
 
     .. math:: \operatorname{argmin}_{q \ge f,\ \sum q = 1} D(q, p), \qquad
        q_k = \max(f, t\,p_k) \ \text{(KL)} \quad\text{or}\quad \max(f, p_k - \tau) \ \text{(Euclidean)}.
 
-    Where p is above the floor anyway, q = p: nothing is taken from a policy that explores enough. The floor
-    is kept to the bit. A class at the floor has no gradient of its own.
+    If every p is above the floor, q = p: a policy that explores enough is not changed. No q is below f,
+    without a rounding error. The logit of a class at the floor has gradient 0.
 
     Args:
         floor: f in [0, 1/n]; at 1/n the map is constant.
@@ -152,8 +152,8 @@ class Projected(Map):
         ValueError: If floor is outside [0, 1], metric is another, or, when called, floor is above 1/n.
 
     Numerics:
-        Water-filling after sorting, n log n. Which classes are at the floor is found without a gradient; the
-        rest is a softmax.
+        Water-filling after a sort, O(n log n). The set of classes at the floor is found without a gradient;
+        the others are a scaled softmax.
 
     Example:
         >>> probs = torch.tensor([0.78, 0.20, 0.02])
@@ -184,13 +184,13 @@ class Projected(Map):
         return self.floor
 
     def _probs(self, logits: Tensor, /) -> Tensor:
-        masked, floor, free, room, size = self._filled(logits)
+        masked, floor, free, total, size = self._filled(logits)
         if self.metric == "kl":
-            above = room * logits.masked_fill(~free, -torch.inf).softmax(-1)
+            above = total * logits.masked_fill(~free, -torch.inf).softmax(-1)
         else:
             probs = logits.softmax(-1)
-            above = probs - (probs.masked_fill(~free, 0.0).sum(-1, keepdim=True) - room) / size
-        kept = torch.maximum(above, floor)  # a rounding may lie below
+            above = probs - (probs.masked_fill(~free, 0.0).sum(-1, keepdim=True) - total) / size
+        kept = torch.maximum(above, floor)  # rounding may give less than the floor
         return torch.where(free, kept, floor).masked_fill(masked, 0.0)
 
     def _log_probs(self, logits: Tensor, /) -> Tensor:
@@ -199,27 +199,27 @@ class Projected(Map):
             probs = self._probs(logits)
             empty = masked | (probs <= 0)
             return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
-        masked, floor, free, room, _ = self._filled(logits)
+        masked, floor, free, total, _ = self._filled(logits)
         inner = logits.masked_fill(~free, -torch.inf).log_softmax(-1).masked_fill(~free, 0.0)
-        above = torch.maximum(room.log() + inner, floor.log())
+        above = torch.maximum(total.log() + inner, floor.log())
         return torch.where(free, above, floor.log()).masked_fill(masked, -torch.inf)
 
     @torch.no_grad()
     def _filled(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return masked classes, the floor, classes above it, what is left for these, and their number."""
+        """Return the masked classes, the floor, the classes above it, their total probability and number."""
         masked, count = masked_in(logits)
         floor = like(self.floor, logits)
         probs = logits.softmax(-1)
         ordered = probs.sort(-1, descending=True).values
         size = torch.arange(1, logits.shape[-1] + 1, dtype=logits.dtype, device=logits.device)
-        room = (1 - (count - size) * floor).clamp(min=0)  # left for the `size` likeliest
+        left = (1 - (count - size) * floor).clamp(min=0)  # probability of the `size` likeliest classes
         total = ordered.cumsum(-1)
-        lowest = room / total * ordered if self.metric == "kl" else ordered - (total - room) / size
+        lowest = left / total * ordered if self.metric == "kl" else ordered - (total - left) / size
         above = (lowest > floor) & (ordered > 0)
         size = above.sum(-1, keepdim=True).clamp(min=1)
         places = logits.masked_fill(masked, -torch.inf).argsort(-1, descending=True).argsort(-1)
         free = places < size
-        return masked, floor, free, room.gather(-1, size - 1), size.to(logits.dtype)
+        return masked, floor, free, left.gather(-1, size - 1), size.to(logits.dtype)
 
 
 ENTRIES = (

@@ -1,4 +1,4 @@
-"""Maps that choose: softmax and what makes it sharper."""
+"""Softmax, and sharper maps: one-hot, with noise, or applied twice."""
 
 import warnings
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from equipoise.maps.base import Map, MapEntry, below_largest
 class Softmax(Map):
     r"""Softmax at a temperature: :math:`p_k \propto e^{z_k / T}`.
 
-    Below 1 it is sharper. A network that is trained through it undoes that by smaller logits.
+    A temperature below 1 makes it sharper. A network trained through it learns smaller logits to compensate.
 
     Args:
         temperature: Above 0.
@@ -50,10 +50,9 @@ class Softmax(Map):
 class Resoftmax(Map):
     r"""Softmax of the probabilities: :math:`q \propto e^{\alpha p}` with p = softmax(z).
 
-    It cannot reach one-hot: the largest q is at most e^alpha / (e^alpha + n - 1), 0.23 for alpha = 1 and n =
-    10. Up to an alpha of 2 for two classes, 4.6 for ten and 7.5 for a hundred it makes *every* row flatter
-    than p, and says so in a warning; a `Softmax` with a temperature below 1 sharpens.
-    Read the other way it is a floor: no q is below 1 / (e^alpha + n - 1).
+    The largest q is at most e^alpha / (e^alpha + n - 1): 0.23 for alpha = 1 and n = 10. Up to an alpha of 2
+    for two classes, 4.6 for ten and 7.5 for a hundred, q is flatter than p for *every* row, and a call warns;
+    use a `Softmax` with a temperature below 1 to sharpen. The smallest q is at least 1 / (e^alpha + n - 1).
 
     Args:
         alpha: Above 0.
@@ -62,7 +61,7 @@ class Resoftmax(Map):
         ValueError: If alpha is not above 0.
 
     Warns:
-        UserWarning: When called with as many classes as it flattens.
+        UserWarning: When called with so many classes that it flattens every row.
 
     Example:
         >>> Resoftmax(alpha=9.0).probs(torch.tensor([3.0, 0.0, 0.0]))
@@ -80,7 +79,7 @@ class Resoftmax(Map):
         )
 
     def check(self, num_classes: int) -> None:
-        """Warn if it flattens; a compiled call does not say it again."""
+        """Warn if the map flattens this number of classes; compiled code does not repeat the warning."""
         if torch.compiler.is_compiling():
             return
         least = _least_sharpening(num_classes)
@@ -105,8 +104,8 @@ class Resoftmax(Map):
 def _least_sharpening(num_classes: int) -> float:
     """Return the alpha up to which softmax(alpha p) is flatter than p for every p.
 
-    Among the p with a given largest entry P, q is sharpest where the others are equal: compare the log odds
-    of P there.
+    Among the p with largest entry P, q is sharpest if the other entries are equal, so it is enough to compare
+    the log odds of P for these.
     """
     n = num_classes
     if n < 2:
@@ -118,15 +117,14 @@ def _least_sharpening(num_classes: int) -> float:
 @final
 @dataclass(frozen=True)
 class StraightThrough(Map):
-    """One-hot going forward, the gradient of another map going back.
+    """One-hot in the forward pass, the gradient of another map in the backward pass.
 
-    What is downstream sees one choice, the first of the likeliest; the gradient is that of the map's
-    probabilities, as if they had been used. Biased: the forward pass and the gradient belong to different
-    functions.
+    The forward pass is 1 for the class of largest probability (the first, if several are equal), 0 for the
+    others; the backward pass is that of the map's probabilities. Biased: forward and backward pass belong to
+    different functions.
 
     Args:
-        map: The map whose gradient is used and whose largest probability is chosen; `GumbelSoftmax` makes the
-            choice a draw.
+        map: The map; with `GumbelSoftmax` the choice is a random draw.
 
     Raises:
         TypeError: If map is not a map.
@@ -165,7 +163,7 @@ class StraightThrough(Map):
 
 
 def _chosen(scores: Tensor) -> Tensor:
-    """Return where the first of the largest is."""
+    """Return a one-hot mask of the first of the largest probabilities."""
     places = torch.arange(scores.shape[-1], device=scores.device)
     return places == scores.argmax(-1, keepdim=True)
 
@@ -173,11 +171,11 @@ def _chosen(scores: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True)
 class GumbelSoftmax(Map):
-    r"""A draw from the softmax, relaxed: softmax of logits with Gumbel noise, at a temperature.
+    r"""Relaxed draw from the softmax: softmax of logits plus Gumbel noise, at a temperature.
 
     .. math:: q_k \propto e^{(z_k + g_k) / T}, \qquad g_k = -\log(-\log u_k)
 
-    Random: another draw at every call. Colder is closer to one-hot and noisier in the gradient.
+    Each call is a new draw. A lower temperature gives values closer to one-hot, and noisier gradients.
     `StraightThrough(GumbelSoftmax(T))` is one-hot.
 
     Args:

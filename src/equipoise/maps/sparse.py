@@ -1,4 +1,4 @@
-"""Maps that give exact zeros, computed by the entmax library."""
+"""Sparse maps (probabilities that are exactly 0), computed by the entmax library."""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,20 +22,20 @@ def _entmax() -> ModuleType:
 
 
 def _sparse_log(probs: Tensor) -> Tensor:
-    """Log that is minus infinity, with a gradient of 0, where a probability is 0."""
+    """Return the log of the probabilities: minus infinity, with gradient 0, where a probability is 0."""
     empty = probs <= 0
     return probs.masked_fill(empty, 1.0).log().masked_fill(empty, -torch.inf)
 
 
 class _Solved(torch.autograd.Function):
-    """Probabilities from the entmax library, whose own functions know no `torch.func` and no second gradient.
+    """Probabilities of the entmax library, with support for `torch.func` and second derivatives.
 
-    The gradient by z is symmetric: diag(s) - s s^T / sum(s), with s = q^(2 - alpha) where q > 0, else 0.
+    The Jacobian is symmetric: diag(s) - s s^T / sum(s), with s = q^(2 - alpha) where q > 0, else 0.
     """
 
     @staticmethod
     def forward(logits: Tensor, alpha: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # Below 1 / (alpha - 1) a class gets nothing; further below it would cost precision, or overflow.
+        # q = 0 at 1 / (alpha - 1) below the largest logit; smaller logits would cost precision or overflow.
         near = below_largest(logits).clamp(min=-2 / (alpha - 1))
         return _entmax().sparsemax(near) if alpha == 2 else _entmax().entmax_bisect(near, alpha=alpha)
 
@@ -70,7 +70,8 @@ class Sparsemax(Map):
 
     .. math:: \operatorname{argmin}_{q \in \Delta} \lVert q - z \rVert^2
 
-    It reaches one-hot at a finite gap, of 1. A class at 0 has no gradient and may stay there.
+    q is one-hot once the largest logit is 1 above the others. A class with q = 0 has gradient 0, and training
+    may not move it.
 
     Raises:
         ImportError: When called, if the entmax library is missing.

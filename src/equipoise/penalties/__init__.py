@@ -1,4 +1,4 @@
-"""Penalties: terms that look at the model's confidence alone and need no target."""
+"""Penalties: functions of the logits alone, without a target, to be added to a loss."""
 
 from equipoise import naming
 from equipoise.losses.table import Entry

@@ -1,4 +1,4 @@
-"""Penalties on how spread the probabilities are: they make a model choose, or keep it exploring."""
+"""Penalties on the spread of the probabilities: positive multiples sharpen them, negative ones flatten."""
 
 import math
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from equipoise.statistics.functions import softmax
 @final
 @dataclass(frozen=True)
 class Entropy(RowLoss):
-    r"""Entropy of the softmax in nats: a positive multiple decides, a negative one explores.
+    r"""Entropy of the softmax in nats: a positive multiple sharpens, a negative one flattens.
 
     With p = softmax(z), a row costs
 
     .. math:: -\sum_k p_k \log p_k,
 
-    between 0 (one class has everything) and log n (all alike). `loss + 0.1 * Entropy()` makes the model
-    choose; `loss - 0.01 * Entropy()` keeps it exploring, or less sure of its labels (the confidence penalty).
-    Its only minima are one-hot, but at exactly equal probabilities its slope is 0, and which class then wins
-    feeds on itself: with a gate, add `Balance`.
+    between 0 (one-hot) and log n (uniform). `loss + 0.1 * Entropy()` makes the model choose one class;
+    `loss - 0.01 * Entropy()` keeps a policy exploring, or a classifier less confident (the confidence
+    penalty). All minima are one-hot. At equal probabilities the gradient is 0, and any small lead of one
+    class grows: for a gate, add `Balance`.
 
     Shapes:
         See `Loss.__call__`; no target is needed.
 
     Numerics:
-        A sum of non-negative terms relative to the largest logit: exact for nearly certain rows too.
+        A sum of non-negative terms relative to the largest logit, so exact for nearly certain rows too.
 
     Example:
         >>> Entropy()(torch.tensor([[0.0, 0.0], [0.0, 4.0]]), reduction="none")
@@ -50,14 +50,14 @@ class Entropy(RowLoss):
 @final
 @dataclass(frozen=True)
 class Gini(RowLoss):
-    r"""Gini impurity of the softmax: a positive multiple decides, a negative one explores.
+    r"""Gini impurity of the softmax: a positive multiple sharpens, a negative one flattens.
 
     With p = softmax(z), a row costs
 
     .. math:: 1 - \sum_k p_k^2,
 
-    between 0 and 1 - 1/n: the chance that two draws differ. Concave in p, so its only minima are one-hot.
-    Compared with `Entropy` it pulls less at classes that are already small.
+    between 0 and 1 - 1/n: the probability that two draws differ. Concave in p, so all minima are one-hot.
+    Its gradient is smaller than that of `Entropy` for classes that are already unlikely.
 
     Shapes:
         See `Loss.__call__`; no target is needed.
@@ -81,22 +81,21 @@ class Gini(RowLoss):
 @final
 @dataclass(frozen=True)
 class Decisiveness(RowLoss):
-    r"""The penalty q - q^2 summed over classes, with q a power of p that puts equal probabilities at its top.
+    r"""Sum of q - q^2 over the classes, with q the power of p that is 1/2 at equal probabilities.
 
     With p = softmax(z) and n classes, a row costs
 
     .. math:: \sum_k \left(q_k - q_k^2\right), \qquad q_k = p_k^{\log 2 / \log n},
 
-    so that q = 1/2, the top of q - q^2, at p = 1/n. It is 0 where one class has everything.
+    so q = 1/2, the maximum of q - q^2, at p = 1/n. It is 0 for one-hot p.
 
-    It has spurious minima: from 12 classes on, two rivals with half of the probability each sit in a local
-    minimum (16 and more: three, 20 and more: four), and a model that reaches one with the other classes far
-    below stays there. `Entropy` and `Gini` have no such minima; prefer them unless you need this one.
+    It has spurious minima: from 12 classes on, two classes with probability 1/2 each are a local minimum
+    (from 16 on: three with 1/3, from 20 on: four with 1/4), which a model does not leave once the other
+    classes are far below. Prefer `Entropy` and `Gini`, which have no such minima.
 
     Args:
-        num_classes: n in the exponent; None takes the number of logits, masked ones included. Give it when a
-        fixed mask leaves
-            fewer.
+        num_classes: n in the exponent; None for the number of logits, masked ones included. With a fixed
+            mask, give the number of allowed classes.
 
     Shapes:
         See `Loss.__call__`; no target is needed.
@@ -105,8 +104,8 @@ class Decisiveness(RowLoss):
         ValueError: If num_classes is below 2.
 
     Numerics:
-        Powers of p are log-sum-exps at a scale, so the slope stays finite where p underflows. With one class
-        it is 0.
+        Sums of powers of p are log-sum-exps of scaled logits, so the gradient is finite where p underflows.
+        With one class the penalty is 0.
 
     Example:
         >>> Decisiveness()(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]), reduction="none")
@@ -142,22 +141,21 @@ def _exponent(classes: int) -> float:
 @final
 @dataclass(frozen=True)
 class Balance(BatchLoss):
-    r"""How unevenly a batch uses the classes: 0 when, on average over its rows, all are used alike.
+    r"""Divergence of the mean probabilities of a batch from the uniform distribution.
 
-    With p_i = softmax(z_i) and the mean p over the rows of a batch, it is
+    With :math:`\bar p` the mean of p_i = softmax(z_i) over the rows i of a batch, it is
 
     .. math:: \log n + \sum_k \bar p_k \log \bar p_k,
 
-    between 0 and log n: the divergence of the mean from even use. A gate that is made decisive tends to send
-    everything to one section; `Entropy() + Balance()` together are log n minus the mutual information of row
-    and section.
+    between 0 and log n. A gate trained with `Entropy` alone tends to send every row to one section;
+    `Entropy() + Balance()` is log n minus the mutual information of row and section.
 
     Shapes:
-        See `Loss.__call__`; no target is needed. It looks at the batch as a whole, so reduction "none" is an
-        error. With class weights the rows weigh accordingly; ignored rows are left out.
+        See `Loss.__call__`; no target is needed. The penalty has one value per batch, so reduction "none"
+        raises. The mean is weighted by class and sample weights; ignored rows are left out.
 
     Numerics:
-        Absolute error of a few eps; near 0 it has no relative digits.
+        The absolute error is a few eps; the relative error is unbounded near 0.
 
     Example:
         >>> even, uneven = torch.tensor([[9.0, 0.0], [0.0, 9.0]]), torch.tensor([[9.0, 0.0], [9.0, 0.0]])
@@ -169,9 +167,9 @@ class Balance(BatchLoss):
     """
 
     def of_batch(self, logits: Tensor, share: Tensor, /) -> Tensor:
-        """Return the penalty of logits (N, C) whose rows have the given shares (N,) of the batch."""
+        """Return the penalty of logits (N, C) with row weights `shares` (N,), which sum to one."""
         mean = (share[:, None] * softmax(logits)).sum(0)
-        used = torch.where(mean > 0, mean, 1.0)  # the slope of 0 log 0 is infinite, but nothing can change it
+        used = torch.where(mean > 0, mean, 1.0)  # log 0 is infinite, but the gradient of p is 0
         return (mean * used.log()).sum() + math.log(logits.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Penalties on the logits themselves: how far they reach, and where they lie."""
+"""Penalties on the logits: on their range (`LogitRange`) and on their log-sum-exp (`ZLoss`)."""
 
 import math
 from dataclasses import dataclass
@@ -17,23 +17,22 @@ from equipoise.statistics import RowStatistics
 @final
 @dataclass(frozen=True, repr=False)
 class LogitRange(RowLoss):
-    r"""Hinge on how far the logits reach, so that no probability becomes too small.
+    r"""Hinge penalty on the range of the logits, which limits how small a probability becomes.
 
     With logits z, a row costs
 
     .. math:: \max(0, \max z - \min z - \text{width})
        \quad\text{or}\quad \max(0, \max z - \text{high}) + \max(0, \text{low} - \min z).
 
-    The first form, `LogitRange(width)`, does not change when all logits shift, as softmax does not; prefer
-    it. The second, `LogitRange(low=..., high=...)`, holds the logits themselves. A range of width R keeps
-    every probability of n classes at or above 1 / (1 + (n - 1) e^R); `for_floor` turns that around. A penalty
-    is a soft limit: it pulls back whatever crosses it, also where a floor under the softmax has no slope
-    left, but it does not guarantee.
+    The first form, `LogitRange(width)`, is invariant to a shift of all logits, as softmax is; prefer it. The
+    second is `LogitRange(low=..., high=...)`. Within a range R every probability of n classes is at least
+    1 / (1 + (n - 1) e^R); `for_floor` inverts this formula. The penalty is a soft limit, without a guarantee:
+    its gradient does not vanish for logits beyond it, unlike that of a floored softmax.
 
     Args:
-        width: At least 0; the range that is free.
-        low: Smallest free logit, with `high`.
-        high: Largest free logit, with `low`.
+        width: At least 0; the range without penalty.
+        low: Smallest logit without penalty; needs `high`.
+        high: Largest logit without penalty; needs `low`.
 
     Shapes:
         See `Loss.__call__`; no target is needed.
@@ -42,7 +41,7 @@ class LogitRange(RowLoss):
         ValueError: Unless either width, or both low and high with low <= high, are given.
 
     Numerics:
-        Masked classes are left out. Several largest or smallest logits share the slope.
+        Masked classes are left out. Equal largest logits share the gradient, as do equal smallest ones.
 
     Example:
         >>> LogitRange(width=4.0)(torch.tensor([[0.0, 1.0, 6.0], [0.0, 1.0, 2.0]]), reduction="none")
@@ -118,14 +117,14 @@ class LogitRange(RowLoss):
 @final
 @dataclass(frozen=True)
 class ZLoss(RowLoss):
-    r"""Square of the log-sum-exp: keeps the logits from drifting.
+    r"""Square of the log-sum-exp, which keeps the logits from drifting.
 
     With logits z, a row costs
 
     .. math:: \left(\log\sum_k e^{z_k}\right)^2.
 
-    It holds what softmax leaves free, the common level of the logits, which helps half precision. It is not
-    shift-invariant and says little about confidence.
+    It fixes the additive constant that softmax leaves undetermined, which helps half precision. It is not
+    shift-invariant and hardly changes the confidence.
 
     Shapes:
         See `Loss.__call__`; no target is needed.

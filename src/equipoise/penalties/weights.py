@@ -1,4 +1,4 @@
-"""How strong to make a penalty."""
+"""`matched_weight`: the coefficient of a penalty, from the norms of gradients."""
 
 import torch
 from torch import Tensor
@@ -18,26 +18,26 @@ def matched_weight(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> float:
-    r"""Return the weight at which a penalty pulls as hard as a given share of the loss.
+    r"""Return the coefficient that makes a penalty's gradient a given share of the loss's, in norm.
 
-    The pull is the norm of the gradient with respect to the logits,
+    The norms are those of the gradients by the logits z,
 
     .. math:: \text{share} \cdot \lVert \nabla_z \text{loss} \rVert \,/\, \lVert \nabla_z \text{penalty}
     \rVert,
 
-    so the answer belongs to these logits: take them from the model at the stage of training the penalty is
-    meant for.
+    so the coefficient depends on the logits: take those of a model at the stage of training at which the
+    penalty is added.
 
-    A gate has no target of its own: the loss is that of the whole model. Give the value of that loss, and the
-    logits of the gate from which the model computed it.
+    The logits of a gate have no target: pass the value of the whole model's loss, and the gate's logits from
+    which the model computed it.
 
     Args:
-        loss: The loss of the logits; or the value of any loss that was computed from them, a single number
-            with its graph, which is kept for `backward`.
+        loss: The loss of the logits; or a scalar tensor computed from them, whose graph is kept for
+            `backward`.
         penalty: The penalty.
         logits: As in `Loss.__call__`; a representative batch.
         target: As in `Loss.__call__`.
-        share: Above 0; how hard the penalty should pull, as a share of the loss.
+        share: Above 0; the norm of the penalty's gradient over that of the loss's.
         weight: Class weights, as in `Loss.__call__`.
         ignore_index: As in `Loss.__call__`.
 
@@ -45,9 +45,9 @@ def matched_weight(
         The factor for `loss + factor * penalty`.
 
     Raises:
-        TypeError: If loss or penalty is neither.
-        ValueError: If share is not positive, one of the two does not pull at all on these logits, or the
-            value is not one number computed from them.
+        TypeError: If loss is neither a loss nor a tensor, or penalty not a loss.
+        ValueError: If share is not positive, one of the gradients is 0, or the value is not a scalar computed
+            from the logits.
 
     Example:
         >>> from equipoise.losses import CrossEntropy
@@ -58,13 +58,13 @@ def matched_weight(
         0.279
         >>> objective = CrossEntropy() + factor * Entropy()
 
-        With a gate, whose sections each give a number:
+        With a gate whose sections each return a number:
 
         >>> gate, sections = torch.randn(8, 4, requires_grad=True), torch.randn(8, 4)
         >>> value = ((gate.softmax(1) * sections).sum(1) ** 2).mean()
         >>> (value + matched_weight(value, Entropy(), gate, share=0.1) * Entropy()(gate)).backward()
     """
-    check_number("share", share, 0, hint="1 makes both pull alike", open_low=True)
+    check_number("share", share, 0, hint="1 makes both gradients equal in norm", open_low=True)
     pulls = []
     for name, term in (("loss", loss), ("penalty", penalty)):
         if isinstance(term, Tensor) and name == "loss":
@@ -83,7 +83,7 @@ def matched_weight(
 
 
 def _gradient(value: Tensor, logits: Tensor) -> Tensor:
-    """Return the gradient of a value with respect to the logits; the graph is kept."""
+    """Return the gradient of a value by the logits; the graph is kept."""
     if value.ndim > 0:
         raise ValueError(f"loss must be one number, got a value of shape {tuple(value.shape)}; take its mean")
     found: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Statistics of rows of logits: a few numbers per row, of which nearly every loss is made."""
+"""Per-row statistics (log odds, log-sum-exp, entropy, ...): the interface between losses and backends."""
 
 from equipoise import naming
 from equipoise.statistics.base import Statistic

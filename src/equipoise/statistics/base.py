@@ -1,4 +1,4 @@
-"""What a statistic is: one number per row of logits, computed from the state of its classes."""
+"""`Statistic`, the base of statistics: one number per row of logits, computed from the states of the row."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from equipoise.statistics.states import RowStates
 class Statistic(ABC):
     """One number per row of logits.
 
-    Any split of the classes gives the same number, since states merge. A row with a nan or plus infinity, or
-    without a class that is not masked, has nan for every statistic, and for its gradient.
+    The number does not depend on how the classes are split into blocks, because states merge. A row with a
+    nan, plus infinity or no allowed class has nan for every statistic and its gradient.
 
-    A statistic is a frozen dataclass, so that it can be a key.
+    A statistic is a frozen dataclass, so that it can be the key of a dict.
     """
 
     @property
     def separates_target(self) -> bool:
-        """Whether the target is kept out of the sums over classes; if not, it has no part in the number."""
+        """Whether it needs sums over the classes without the target; if not, it is the same for every target."""
         return False
 
     @property
@@ -29,11 +29,13 @@ class Statistic(ABC):
 
     @abstractmethod
     def finalize(self, states: RowStates, /) -> Tensor:
-        """Return the statistic (N,), elementwise in the numbers of the state."""
+        """Return the statistic (N,), by elementwise operations on the states."""
 
     def for_each_class(self, logits: Tensor, compute: "Compute", /) -> Tensor:
-        """Return the statistic (N, C) with each class in turn as the target; (N, 1) if it reads no target."""
+        """Return the statistic (N, C) with each class as the target; (N, 1) if it reads no target."""
         return compute(self, logits, None)[:, None]
 
 
-Compute = Callable[[Statistic, Tensor, Tensor | None], Tensor]  # one statistic (N,) of logits and targets
+Compute = Callable[
+    [Statistic, Tensor, Tensor | None], Tensor
+]  # returns a statistic (N,) of logits and targets

@@ -1,4 +1,4 @@
-"""Largest and smallest logit, the target's margin over the others and its rank."""
+"""Largest and smallest logit, margin and rank of the target."""
 
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +11,7 @@ from equipoise.statistics.states import RowStates, Sums, finite_limit
 
 
 def _with_gradient(base: Tensor, ties: Tensor) -> Tensor:
-    """Return the base, with a gradient that the classes there share; `ties` is the sum of e^(z - base)."""
+    """Return the base, its gradient shared by equal logits; `ties` is the sum of e^(z - base) over these."""
     ties = ties.clamp(min=1)
     return base + torch.log(ties / ties.detach())
 
@@ -23,7 +23,7 @@ def _largest(sums: Sums) -> Tensor:
 @final
 @dataclass(frozen=True)
 class Largest(Statistic):
-    """Largest logit. Where several are the largest they share the gradient."""
+    """Largest logit; if several are equal, they share the gradient."""
 
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the largest logit (N,)."""
@@ -33,7 +33,7 @@ class Largest(Statistic):
 @final
 @dataclass(frozen=True)
 class Smallest(Statistic):
-    """Smallest logit of the classes that are not masked; where several are, they share the gradient."""
+    """Smallest logit of the classes that are not masked; if several are equal, they share the gradient."""
 
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the smallest logit (N,)."""
@@ -43,10 +43,10 @@ class Smallest(Statistic):
 @final
 @dataclass(frozen=True)
 class Margin(Statistic):
-    """How far the target's logit lies above the largest of the others; positive where it is the likeliest.
+    """Logit of the target minus the largest other logit; positive if the target is the likeliest class.
 
-    A target with no other class beside it has the largest margin that stays finite, a masked target the
-    smallest. Several others share the gradient.
+    If all other classes are masked it is `finite_limit`, if the target is masked minus `finite_limit`. Equal
+    largest other logits share the gradient.
     """
 
     @property
@@ -61,7 +61,7 @@ class Margin(Statistic):
         return torch.where(states.others.max_exp() == 0, limit, gap)
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
-        """Return the margin (N, C) of every class: but for the largest it is to the largest."""
+        """Return the margin (N, C) of every class: that of the largest is over the second largest."""
         limit = finite_limit(logits.dtype)
         places = logits.argmax(1)
         margins = logits - compute(Largest(), logits, None).clamp(min=-limit)[:, None]
@@ -72,9 +72,9 @@ class Margin(Statistic):
 @final
 @dataclass(frozen=True)
 class Rank(Statistic):
-    """How many classes have a larger logit than the target: 0 where it is the likeliest. It has no gradient.
+    """Number of classes with a larger logit than the target: 0 if it is the likeliest. It has no gradient.
 
-    A part of the classes can count only if it knows the target's logit, so it needs complete rows.
+    A block of classes cannot be counted before the target's logit is known, so it needs complete rows.
     """
 
     @property

@@ -1,10 +1,11 @@
-r"""Elementwise functions whose value, derivative and second derivative are exact at both ends.
+r"""Elementwise functions whose values, first and second derivatives are exact in both tails.
 
-torch's own lose digits in a derivative: `torch.sigmoid` has :math:`s (1 - s)`, which cancels where s is near
-1; `torch.expm1` has its value plus 1, which cancels where that is near -1; `F.logsigmoid` is exact to the
-first derivative but not to the second. Each function here is made of operations whose derivatives are
-products and quotients of positive numbers, so autograd in any mode and to any order inherits their digits. At
-0 they take one side, not the mean of both as `abs` and `maximum` do: both sides are the same function.
+torch's functions lose digits in a derivative: that of `torch.sigmoid`, :math:`s (1 - s)`, cancels for s near
+1; that of `torch.expm1`, its value plus 1, cancels for values near -1; the second derivative of
+`F.logsigmoid` is not exact. The functions here consist of operations whose derivatives are products and
+quotients of positive numbers, so derivatives of any order, in any mode of autograd, are exact too. At 0 their
+derivative is that of one branch, not the mean of two as for `abs` and `maximum`: both branches are the same
+function.
 
 All but `softmax` are elementwise.
 """
@@ -43,9 +44,9 @@ def expm1(exponent: Tensor) -> Tensor:
 
 
 def log_add(one: Tensor, two: Tensor) -> Tensor:
-    """Return log(e^one + e^two), where one of them may be minus infinity.
+    """Return log(e^one + e^two); one of the two may be minus infinity.
 
-    `torch.logaddexp` has nan for a second derivative there.
+    For that the second derivative of `torch.logaddexp` is nan.
     """
     gap = one - two
     negative = gap < 0
@@ -54,29 +55,28 @@ def log_add(one: Tensor, two: Tensor) -> Tensor:
 
 
 def log_affine_sigmoid(odds: Tensor, low: Tensor, gain: Tensor, rest: Tensor) -> Tensor:
-    """Return log(low + gain p) for p = sigmoid(odds), with nothing subtracted.
+    """Return log(low + gain p) for p = sigmoid(odds), without a subtraction.
 
     Args:
         odds: Log odds of p.
-        low: Not negative; what the logarithm is of at p = 0.
-        gain: Not negative.
-        rest: 1 - low - gain, not negative; given because the difference would cancel.
+        low: At least 0.
+        gain: At least 0.
+        rest: 1 - low - gain, at least 0; an argument, as the difference would cancel.
     """
     small = log_add(low.log(), gain.log() + log_sigmoid(odds))
-    complement = rest + gain * sigmoid(-odds)  # what is missing to 1
+    complement = rest + gain * sigmoid(-odds)  # 1 - (low + gain p)
     upper = complement < 0.5
     return torch.where(upper, torch.log1p(-torch.where(upper, complement, 0.0)), small)
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Return the softmax over the last dimension, whose largest entry is differentiated as 1 less the others.
+    """Return the softmax over the last dimension; its largest entry is differentiated as 1 minus the others.
 
-    A sum of factors times probabilities then has a gradient made of differences to the factor of the
-    likeliest class, and a row that is nearly certain keeps its digits: `torch.softmax` subtracts a mean that
-    is as large as the factor itself. A class with a logit of minus infinity has probability 0 and a gradient
-    of 0; where all have, both are nan.
+    So the gradient of a sum of c_k p_k is computed from c_k minus the c of the likeliest class, and is exact
+    for nearly certain rows; `torch.softmax` subtracts a mean of c instead, which cancels. A class with a
+    logit of minus infinity has probability 0 and gradient 0; a row of such classes has nan for both.
     """
     probs = logits.softmax(-1)
     total = probs.sum(-1, keepdim=True)
     likeliest = probs.detach().argmax(-1, keepdim=True)
-    return probs.scatter_add(-1, likeliest, total.detach() - total)  # 0, with minus the derivative of all
+    return probs.scatter_add(-1, likeliest, total.detach() - total)  # adds 0, with the derivative of -total

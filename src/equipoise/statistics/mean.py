@@ -22,7 +22,7 @@ class MeanLogit(Statistic):
 @final
 @dataclass(frozen=True)
 class ClassCount(Statistic):
-    """How many classes are not masked. It has no gradient."""
+    """Number of classes that are not masked. It has no gradient."""
 
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the count (N,), floating."""

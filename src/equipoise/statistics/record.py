@@ -1,4 +1,4 @@
-"""Records elementwise operations of torch as a program."""
+"""`Recorder`, which records elementwise operations of torch as a program."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ MOST = 192  # registers of a kernel
 
 
 class Operand(NamedTuple):
-    """What an instruction reads: a "state" by name, a "constant", an "option" or "result" by number."""
+    """Operand of an instruction: a "state" (by name), "constant", "option" or "result" (by number)."""
 
     kind: str
     value: Any
@@ -31,15 +31,15 @@ class Instruction(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Program:
-    """The loss of a row as elementwise instructions on its state.
+    """The loss of a row as elementwise instructions on its states.
 
     Args:
-        separate: Whether the target is kept out of the sums.
-        instructions: In order; their operands are results of those before.
-        result: The loss.
-        options: Tensors that are read at each call, such as scheduled values.
-        class_weight: The class weights of the recording, which stand for those of a call; None without.
-        added: (C, C) whose row for the target is added to the logits before their state; None for no such.
+        separate: Whether the sums are over the classes without the target.
+        instructions: The instructions; each reads states, constants, options and earlier results.
+        result: The operand that is the loss.
+        options: Tensors whose values are read at each call, such as scheduled values.
+        class_weight: The class weights of the recording, replaced by those of a call; None without.
+        added: (C, C); the row of the target is added to the logits before their states are computed; or None.
     """
 
     separate: bool
@@ -56,10 +56,10 @@ class Program:
 
 
 class NotRecordableError(Exception):
-    """The loss does something that no program can hold."""
+    """The loss uses an operation that a program cannot represent."""
 
 
-# Operations of torch, by the name of the function without underscores, and what a program calls them.
+# Name of a torch function, without underscores, to the operation of a program.
 OPS: dict[str, str] = {
     name: name
     for name in (
@@ -93,29 +93,29 @@ OPS: dict[str, str] = {
     "bitwise_not": "not",
     "invert": "not",
 }
-NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}  # second operands that change nothing
+NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}  # neutral second operands
 REVERSED = ("rsub", "rtruediv", "rdiv", "rpow")
 SAME = ("to", "as_tensor", "contiguous", "type_as", "float", "double", "clone", "expand_as")
 READS = ("shape", "dtype", "device", "ndim", "size", "dim", "is_floating_point", "numel", "format", "repr")
-BOOLEAN = ("gt", "lt", "eq", "ne", "ge", "le", "and", "or", "not", "where", "detach")  # may return bools
-LINEAR_FROM = 20.0  # where torch's softplus returns its argument
+BOOLEAN = ("gt", "lt", "eq", "ne", "ge", "le", "and", "or", "not", "where", "detach")  # operations on bools
+LINEAR_FROM = 20.0  # torch's softplus returns its argument above this
 
 
 class Recorder(TorchFunctionMode):
-    """Writes down what is done to the numbers of a state, and to tensors outside, which are options.
+    """Records operations on states, and on other tensors, which become options.
 
     Args:
-        rows: How many made-up rows.
-        dtype: Of the statistics.
+        rows: Number of example rows.
+        dtype: Dtype of the statistics.
     """
 
     def __init__(self, rows: int, dtype: torch.dtype) -> None:
         super().__init__()
         self._rows, self._dtype = rows, dtype
-        self._kept: list[Any] = []  # what is known by its id must live
+        self._kept: list[Any] = []  # keeps tensors alive whose id is a key
         self._known: dict[int, Operand] = {}
-        self._constants: set[int] = set()  # tensors made of numbers alone
-        self._computed: set[int] = set()  # other tensors that were made on the way, of which nothing is known
+        self._constants: set[int] = set()  # tensors made from Python numbers
+        self._computed: set[int] = set()  # other intermediate tensors
         self._options: list[Tensor] = []
         self._instructions: list[Instruction] = []
         self._numbers: dict[Instruction, Operand] = {}
@@ -123,7 +123,7 @@ class Recorder(TorchFunctionMode):
         self._refused = ""
 
     def input(self, name: StateName) -> Tensor:
-        """Return made-up numbers for a state."""
+        """Return example values of a state."""
         if name not in self._inputs:
             numbers = torch.linspace(0.5, 1.5, self._rows, dtype=self._dtype).requires_grad_()
             self._inputs[name] = numbers
@@ -150,7 +150,7 @@ class Recorder(TorchFunctionMode):
             self._refuse(f"it changes a tensor in place: {full_name}")
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor):
-            if name != "get" and name not in READS:  # "get" is that of a property
+            if name != "get" and name not in READS:  # "get" is the getter of a property
                 self._refuse(f"it looks at a value: {name}")
             return out
         first = args[0] if args else None
@@ -166,7 +166,7 @@ class Recorder(TorchFunctionMode):
         return out
 
     def _meet(self, tensor: Tensor) -> None:
-        """Make a number from outside an option; refuse a gradient that is not that of the operations."""
+        """Record a 0-d tensor from outside as an option; refuse the result of a custom autograd function."""
         if isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction):
             self._refuse("it has a gradient of its own")
         number = id(tensor)
@@ -180,7 +180,7 @@ class Recorder(TorchFunctionMode):
         raise NotRecordableError(reason)
 
     def _fits(self, out: Tensor, *, exact: bool) -> bool:
-        """Return whether a tensor is a number for each row or for all, in a dtype that has its digits."""
+        """Return whether a tensor is (N,) or 0-d, with a dtype that converts without rounding."""
         if not out.ndim:
             return out.dtype in (torch.float32, torch.float64, torch.bool)
         if out.shape != (self._rows,):
@@ -227,7 +227,7 @@ class Recorder(TorchFunctionMode):
         self._alias(out, found)
 
     def _simplified(self, op: str, operands: tuple[Operand, ...]) -> Operand | None:
-        """Return the operand that an operation only hands on, or None."""
+        """Return the operand that an operation returns unchanged, or None."""
         first, *others = operands
         if op == "where" and first.kind == "constant":
             return others[0 if first.value else 1]
@@ -238,7 +238,7 @@ class Recorder(TorchFunctionMode):
         return None
 
     def _line(self, op: str, *operands: Operand) -> Operand:
-        """Return the result of an instruction, written once."""
+        """Return the result of an instruction, which is recorded once."""
         line = Instruction(op, operands)
         if line not in self._numbers:
             self._numbers[line] = Operand("result", len(self._instructions))
@@ -250,7 +250,7 @@ class Recorder(TorchFunctionMode):
         self._known[id(out)] = operand
 
     def program(self, result: Tensor, separate: bool, class_weight: Tensor | None) -> Program:
-        """Return what was written, without what the result does not use."""
+        """Return the program, without instructions that the result does not use."""
         if self._refused:
             raise NotRecordableError(self._refused)
         if not isinstance(result, Tensor) or id(result) not in self._known:
@@ -280,7 +280,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _are_exact(values: Sequence[Any]) -> bool:
-    """Return whether the values are Python's numbers that any dtype holds."""
+    """Return whether the values are Python numbers that every dtype represents exactly."""
     return all(isinstance(value, int | float) and value in (0, 1) for value in values)
 
 
@@ -296,7 +296,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _bounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the limits of a clamp."""
+    """Return the lower and the upper bound of a clamp."""
     low = kwargs.pop("min", args[1] if len(args) > 1 and name != "clamp_max" else None)
     place = 1 if name == "clamp_max" else 2
     return low, kwargs.pop("max", args[place] if len(args) > place else None)

@@ -1,6 +1,7 @@
-"""The states of logits in plain differentiable torch: the reference for every kernel.
+"""The states of logits by differentiable torch operations: the reference for every kernel.
 
-Autograd, forward mode, `torch.func`, `torch.compile` and dispatch modes see ordinary operations.
+As these are ordinary operations, autograd, forward mode, `torch.func`, `torch.compile` and dispatch modes
+work.
 """
 
 from collections.abc import Callable
@@ -22,23 +23,23 @@ def partial(
     base: Tensor | None = None,
     min_base: Tensor | None = None,
 ) -> RowStates:
-    """Return the states of logits (N, B), a run of the classes.
+    """Return the states of logits (N, B) of B consecutive classes.
 
     Args:
         logits: Minus infinity masks a class.
-        target: (N,) class of each row, counted over all classes.
-        separate: Whether the target is kept out of the sums.
-        start: Class of the first column; None where all classes are there.
-        base: (N,) what the sums are relative to, at least as large as the largest logit here; None for that.
-        min_base: (N,) the same for the smallest.
+        target: (N,) class of each row, an index among all classes.
+        separate: Whether the sums are over the classes without the target.
+        start: Class of the first column; None if the columns are all classes.
+        base: (N,) reference of the sums, at least the largest logit of the block; None for the largest logit.
+        min_base: (N,) at most the smallest logit of the block; None for the smallest logit.
     """
     others, target_logit = logits, None
     if separate:
         assert target is not None
-        # As floats they are compared in the vectors of the logits; integers are too wide when compiled.
+        # Floats of the logits' dtype: int64 indices would halve the vector width of compiled code.
         number = logits.dtype if logits.shape[1] <= 2**24 else torch.int64
         columns = torch.arange(logits.shape[1], device=logits.device, dtype=number)
-        # `as_strided` has a compiler keep them in memory; it would count them anew beside each logit.
+        # `as_strided` makes a compiler store them; it would recompute them for each logit.
         columns = columns.as_strided(columns.shape, (1,))
         here = columns == (target - (start or 0)).to(number)[:, None]
         others = torch.where(here, -torch.inf, logits)
@@ -47,7 +48,7 @@ def partial(
             target_logit = torch.where(here.any(1), target_logit, -torch.inf)
     largest = others.detach().amax(1)
     highest = largest if target_logit is None else torch.maximum(largest, target_logit.detach())
-    # A bad row is nan in each entry, and so in its gradient. A run of the classes may be masked.
+    # A bad row is nan in each entry, and so in its gradient. In a block, all classes may be masked.
     usable = highest.isfinite() if start is None else highest < torch.inf
     scale = torch.where(usable, 1.0, torch.nan).to(logits.dtype)
     if base is None:
@@ -69,7 +70,7 @@ def partial(
         return table[target] if table.ndim == 1 else table[target, target]
 
     valid = None if start is not None else scale
-    if valid is not None and target_logit is not None:  # which has a gradient of nan too where a row is bad
+    if valid is not None and target_logit is not None:  # so that its gradient is nan too for a bad row
         valid = torch.where(usable, 1.0, target_logit)
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
     return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, valid)
@@ -79,12 +80,12 @@ class _Dense:
     """The sums over the classes of logits (N, B).
 
     Args:
-        logits: Of the classes that are summed over; minus infinity for the others.
+        logits: Logits; minus infinity for classes that are not summed.
         scale: (N,) nan for bad rows, else 1.
-        target_logit: (N,), where ranks are read.
+        target_logit: (N,), needed for ranks only.
         soft_of: Returns soft targets (N, B).
-        base: (N,) what the sums are relative to.
-        min_base: (N,) the same for the smallest logit, or None for that here.
+        base: (N,) reference of the sums.
+        min_base: (N,) reference of `min_exp`, or None for the smallest logit.
     """
 
     def __init__(
@@ -110,19 +111,19 @@ class _Dense:
         return self._exp[scale]
 
     def _split(self, kind: str, terms: Tensor) -> Tensor:
-        """Sum terms over the classes at the base, or over those below it."""
+        """Return the sum of terms over the classes with logit = base, or over the others."""
         first = kind.startswith("max")
-        at_base = self._gap == 0  # of the gap, as that is compared again in the backward pass, not kept
+        at_base = self._gap == 0  # from the gap: recomputed in the backward pass instead of stored
         return torch.where(at_base, terms if first else 0.0, 0.0 if first else terms).sum(1)
 
     def excess_exp(self, scale: float) -> Tensor:
-        """Return the sum of e^(scale (z - base)) over all classes, less 1."""
+        """Return the sum of e^(scale (z - base)) over all classes, minus 1."""
         if scale not in self._excess_exp:
             self._excess_exp[scale] = self._power(scale).sum(1) - 1
         return self._excess_exp[scale]
 
     def read(self, name: StateName) -> Tensor:
-        """Return one number (N,) of the state."""
+        """Return the state (N,) of a name."""
         kind, parameter = name
         if kind == "base":
             return self._base
@@ -132,7 +133,7 @@ class _Dense:
         if kind in ("max_gap", "rest_gap"):
             return self._split(kind, self._gap.clamp(min=-FAR) * self._power(1.0))
         if kind == "max_square":
-            return self._split(kind, self._gap.clamp(min=-FAR).square())  # a gap of -inf has no square
+            return self._split(kind, self._gap.clamp(min=-FAR).square())  # a gap of -inf would give 0 * inf
         z = self._logits * self._scale[:, None]
         if kind in ("min_base", "min_exp"):
             return self._smallest(kind, z)
@@ -164,11 +165,11 @@ class _Dense:
 def row_statistics(
     logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None, usable: bool = False
 ) -> RowStatistics:
-    """Return what a loss may ask of logits, in plain differentiable torch.
+    """Return the row statistics of logits, computed by differentiable torch operations.
 
     Args:
         logits: (N, C) floating; minus infinity masks a class.
-        target: (N,) integer class, or None for losses that need none.
+        target: (N,) integer class, or None for losses without a target.
         weight: (C,) weight of each class.
         usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """
@@ -194,11 +195,11 @@ def row_statistics(
 
 
 def row_statistics_plus(logits: Tensor, target: Tensor | None, matrix: OfLogits) -> RowStatistics:
-    """Return what a loss may ask of logits plus the target's row of a matrix.
+    """Return the row statistics of logits plus the target's row of a matrix.
 
     Args:
         logits: (N, C).
-        target: (N,), or None to take every class in turn as the target.
+        target: (N,), or None for statistics with every class as the target.
         matrix: Returns the (C, C) matrix in the dtype and on the device of the logits.
     """
     rows, classes = logits.shape
@@ -211,7 +212,7 @@ def row_statistics_plus(logits: Tensor, target: Tensor | None, matrix: OfLogits)
 
 
 def row_statistics_for_each_class(logits: Tensor, *, weight: Tensor | None = None) -> RowStatistics:
-    """Return what a loss may ask of logits (N, C) with each class in turn as the target."""
+    """Return the row statistics of logits (N, C) with each class as the target."""
     full = FullLogits(logits, None)
 
     def compute(statistic: Statistic, logits: Tensor, target: Tensor | None) -> Tensor:
@@ -236,13 +237,13 @@ def losses_of_logits(
     weight: Tensor | None = None,
     usable: bool = False,
 ) -> Tensor:
-    """Return the losses (N,) of logits in plain differentiable torch.
+    """Return the losses (N,) of logits, computed by differentiable torch operations.
 
     Args:
         loss: The loss.
         logits: (N, C) floating; minus infinity masks a class.
-        target: (N,) integer class, or None for losses that need none.
-        soft: (N, C) probabilities of the target, over which the loss is expected, or None.
+        target: (N,) integer class, or None for losses without a target.
+        soft: (N, C) target probabilities, under which the expected loss is returned, or None.
         weight: (C,) weight of each class.
         usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """

@@ -1,4 +1,4 @@
-"""What a loss may ask of a row of logits."""
+"""`RowStatistics`: the interface of losses to backends (dense, fused, sharded)."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, final
@@ -13,25 +13,25 @@ from equipoise.statistics.soft_target import ExpectedLogProb
 from equipoise.statistics.softmax import Entropy, LogOdds, LogSumExp, LogSumExpGap
 from equipoise.statistics.states import finite_limit
 
-OfLogits = Callable[[Tensor], Tensor]  # what fits a tensor in dtype and device
+OfLogits = Callable[[Tensor], Tensor]  # returns a tensor with dtype and device of another
 
 
 @final
 class RowStatistics:
-    """What a loss may ask of its row of logits; write the loss as if for one row.
+    """Per-row statistics (log odds, log-sum-exp, entropy, ...): the only interface of losses to backends.
 
-    The answers have shape (N,). Under a soft target, and for label smoothing, the loss is evaluated with
-    every class in turn as the target: what depends on the target then has shape (N, C), everything else (N,
-    1), and an elementwise loss needs no change.
+    Statistics have shape (N,). With target probabilities, and for label smoothing, the loss is evaluated with
+    every class as the target: statistics that depend on the target then have shape (N, C), the others (N, 1),
+    so that an elementwise loss is correct for both. Write a loss as for one row.
 
     Args:
-        compute: Returns a statistic. The only thing that differs between dense, fused and sharded rows.
-        num_classes: C, the masked ones included.
+        compute: Returns a statistic; dense, fused and sharded rows differ only in this function.
+        num_classes: C, including masked classes.
         class_weight: (C,) weight of each class, or None.
         weight: (N,) class weight of each target, or (C,) for every target; None without class weights.
-        full_logits: Returns the logits and the target, for the few losses that need every logit; None where
-            they are never held at once.
-        plus: Returns what `plus` does; None where it cannot.
+        full_logits: Returns the logits and the target, for losses that need every logit; None if the rows are
+            never complete.
+        plus: Implementation of the method `plus`; None if it is not supported.
 
     Attributes:
         reads_full_logits: Whether `full_logits` was read.
@@ -58,7 +58,7 @@ class RowStatistics:
         self.class_weight = class_weight
 
     def compute(self, statistic: Statistic, /) -> Tensor:
-        """Return a statistic, computed once however often it is asked for."""
+        """Return a statistic, which is computed once and cached."""
         if statistic not in self._computed:
             self._computed[statistic] = self._compute(statistic)
         return self._computed[statistic]
@@ -72,7 +72,7 @@ class RowStatistics:
         return self.compute(LogSumExp(scale))
 
     def logsumexp_gap(self, scale: float = 1.0, *, exclude_target: bool = False) -> Tensor:
-        """Log-sum-exp of the logits times `scale`, less the largest of these; 0 where one has everything."""
+        """Log-sum-exp of the logits times `scale`, minus the largest of these; 0 for one class."""
         return self.compute(LogSumExpGap(scale, exclude_target))
 
     @property
@@ -97,22 +97,22 @@ class RowStatistics:
 
     @property
     def margin(self) -> Tensor:
-        """How far the target's logit lies above the largest of the others."""
+        """Logit of the target minus the largest other logit."""
         return self.compute(Margin())
 
     @property
     def correct(self) -> Tensor:
-        """Whether the target is the likeliest class; not where it shares that with another."""
+        """Whether the target is the likeliest class; False if another class is as likely."""
         return self.margin > 0
 
     @property
     def rank(self) -> Tensor:
-        """How many classes are likelier than the target; without a gradient."""
+        """Number of classes that are likelier than the target; without a gradient."""
         return self.compute(Rank()).detach()
 
     @property
     def class_count(self) -> Tensor:
-        """Number of classes that are not masked; without a gradient, as zero times infinity is none."""
+        """Number of classes that are not masked; without a gradient."""
         return self.compute(ClassCount()).detach()
 
     def expected_log_prob(self, table: Tensor, /) -> Tensor:
@@ -128,17 +128,18 @@ class RowStatistics:
 
     @property
     def full_logits(self) -> "FullLogits":
-        """Every logit of the row and the target, for losses no statistic can serve."""
+        """All logits of the row and the target, for losses that statistics cannot express."""
         self.reads_full_logits = True
         if self._full_logits is None:  # not a cached_property, which torch.compile does not trace
             self._full_logits = _complete(self._make_full_logits)()
         return self._full_logits
 
     def plus(self, matrix: OfLogits, /) -> "RowStatistics":
-        """Return what a loss may ask of the logits plus the target's row of a matrix.
+        """Return the statistics of the logits plus the target's row of a matrix.
 
         Args:
-            matrix: Returns the (C, C) matrix in the dtype and on the device of a tensor: always the same one.
+            matrix: Returns the (C, C) matrix, always the same values, in the dtype and on the device of a
+                tensor.
         """
         return _complete(self._plus)(matrix)
 
@@ -155,7 +156,7 @@ def _complete(part: _Part | None) -> _Part:
 
 
 def require_target(target: Tensor | None) -> Tensor:
-    """Return the target that a loss or a statistic reads."""
+    """Return the target, or raise ValueError if it is None."""
     if target is None:
         raise ValueError("target must be given, got None; only penalties can do without one")
     return target
@@ -163,11 +164,11 @@ def require_target(target: Tensor | None) -> Tensor:
 
 @final
 class FullLogits:
-    """The logits of complete rows beside their targets.
+    """Complete rows of logits with their targets.
 
     Args:
         logits: (N, C).
-        target: (N,), or None to take every class in turn as the target.
+        target: (N,), or None for every class as the target.
         usable: Whether each row is known to have a class and neither nan nor plus infinity.
     """
 
@@ -180,7 +181,7 @@ class FullLogits:
 
     @property
     def valid(self) -> Tensor:
-        """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
+        """1 for rows (N,) with an allowed class and without nan and plus infinity, else nan."""
         if self._valid is None:
             usable = self._logits.detach().amax(1).isfinite()
             self._valid = torch.where(usable, 1.0, torch.nan).to(self._logits.dtype)
@@ -204,7 +205,7 @@ class FullLogits:
 
     @property
     def target_logit(self) -> Tensor:
-        """The target's logit, (N, 1), or (N, C, 1) for every target; finite but beyond reach if masked."""
+        """The target's logit, (N, 1), or (N, C, 1) for every target; a large negative number if masked."""
         logit = self.classes.mT if self.target is None else self.classes.gather(1, self.target[:, None])
         return logit.clamp(min=-finite_limit(logit.dtype))
 
@@ -214,17 +215,17 @@ class FullLogits:
 
 
 class RowFunction(Protocol):
-    """What has a loss per row: every `RowLoss`, and a sum of them."""
+    """Interface of a loss with one value per row: a `RowLoss`, or a sum of them."""
 
     def of(self, row: RowStatistics, /) -> Tensor:
         """Return the loss of each row."""
         ...
 
     def terms(self) -> tuple[tuple[float | Tensor, Any], ...]:
-        """Return the pairs (coefficient, loss) it is the sum of."""
+        """Return the summands as pairs (coefficient, loss)."""
         ...
 
 
 def applies_class_weight(loss: Any) -> bool:
-    """Whether a row may count for something though the weight of its class is 0."""
+    """Return whether the loss of a row may be non-zero although the weight of its target is 0."""
     return any(getattr(term, "applies_class_weight", False) for _, term in loss.terms())

@@ -15,11 +15,10 @@ from equipoise.statistics.states import RowStates, SoftTargets
 @final
 @dataclass(frozen=True, eq=False)
 class ExpectedLogProb(Statistic):
-    r"""Expected log-probability under a soft target t: :math:`\sum_k t_k \log p_k`, masked classes left out.
+    r"""Expected log-probability under a soft target t: :math:`\sum_k t_k \log p_k`, without masked classes.
 
     Args:
-        table: The soft target, (C, C) to take the row of the target's class, or (C,) for one that is the same
-            for every row.
+        table: The soft targets, (C, C) with a row per target, or (C,) for all rows.
     """
 
     table: Tensor
@@ -32,14 +31,14 @@ class ExpectedLogProb(Statistic):
 
     @property
     def reads_target(self) -> bool:
-        """Whether the number depends on the target."""
+        """Whether the statistic depends on the target."""
         return self.table.ndim == 2
 
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the expected log-probability (N,).
 
-        A soft target that has all its weight at the largest logit, as a label of a right row, leaves nothing
-        that cancels: the weight below the largest is a sum of its own.
+        The weight of the soft target below the largest logit is a sum of its own, so nothing cancels if a
+        soft target has all its weight at the largest logit.
         """
         sums, soft = states.all, SoftTargets(self.table)
         top = sums.max_exp().clamp(min=1)

@@ -11,12 +11,12 @@ from equipoise.statistics.states import RowStates, Sums, finite_limit
 
 
 def _log_total(sums: Sums, scale: float) -> Tensor:
-    """Log of the sum of e^(scale (z - base)); 0 where there is no class."""
+    """Return the log of the sum of e^(scale (z - base)); 0 without a class."""
     return torch.log1p(sums.excess_exp(scale).clamp(min=0))
 
 
 def _log_ratio(sums: Sums, scale: float) -> Tensor:
-    """Log of that sum over the part of the largest; exact near 0, as is its gradient."""
+    """Return log(sum / part of the largest logits) of that sum; exact near 0, as is its gradient."""
     return torch.log1p(sums.rest_exp(scale) / sums.max_exp(scale).clamp(min=1))
 
 
@@ -25,9 +25,9 @@ def _log_ratio(sums: Sums, scale: float) -> Tensor:
 class LogOdds(Statistic):
     r"""Log odds of the target: :math:`c z_y - \log\sum_{k \ne y} e^{c z_k}`, c the scale.
 
-    The target is left out of the sum, so at scale 1 `sigmoid(m)` is p_y and `sigmoid(-m)` is 1 - p_y, both to
-    the last digit. A target with no other class beside it has the largest log odds that stay finite, a masked
-    target the smallest.
+    The sum is over the classes without the target, so at scale 1 `sigmoid(m)` is p_y and `sigmoid(-m)` is
+    1 - p_y, both exact to the last digit. If all other classes are masked, the log odds are `finite_limit`,
+    if the target is masked, minus `finite_limit`.
     """
 
     scale: float = 1.0
@@ -48,8 +48,8 @@ class LogOdds(Statistic):
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
         """Return the log odds (N, C) of every class.
 
-        All but the largest logit can be taken out of the common sum without cancelling; the largest has a sum
-        of its own.
+        For every class but the largest, its term is subtracted from the common sum without cancellation; for
+        the largest, the sum over the others is computed separately.
         """
         limit = finite_limit(logits.dtype)
         masked = logits == -torch.inf
@@ -66,7 +66,7 @@ class LogOdds(Statistic):
 @final
 @dataclass(frozen=True)
 class LogSumExp(Statistic):
-    r"""Log of the sum of exponentials at a scale c: :math:`\log\sum_k e^{c z_k}`."""
+    r"""Log-sum-exp of the logits at a scale c: :math:`\log\sum_k e^{c z_k}`."""
 
     scale: float = 1.0
 
@@ -79,14 +79,14 @@ class LogSumExp(Statistic):
 @final
 @dataclass(frozen=True)
 class LogSumExpGap(Statistic):
-    r"""How far the log-sum-exp at a scale c lies above the largest: :math:`\log\sum_k e^{c (z_k - \max z)}`.
+    r"""Log-sum-exp at a scale c minus the largest scaled logit: :math:`\log\sum_k e^{c (z_k - \max z)}`.
 
-    At scale 1 it is minus the log of the largest probability. Between 0 and log C, and exact near 0, where
-    the difference of a log-sum-exp and a largest logit has no digits left.
+    At scale 1 it is minus the log of the largest probability. It lies between 0 and log C, and is exact near
+    0, where the difference of the two statistics would cancel.
 
     Args:
         scale: c.
-        exclude_target: Whether it is of all classes but the target.
+        exclude_target: Whether sum and maximum are over the classes without the target.
     """
 
     scale: float = 1.0
@@ -98,13 +98,13 @@ class LogSumExpGap(Statistic):
         return self.exclude_target
 
     def finalize(self, states: RowStates, /) -> Tensor:
-        """Return the gap (N,); 0 where there is no class."""
+        """Return the gap (N,); 0 without a class."""
         sums = states.others if self.exclude_target else states.all
         ties = sums.max_exp(self.scale).detach().clamp(min=1)
         return ties.log() + _log_ratio(sums, self.scale)
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
-        """Return the gap (N, C) for every class as the target, (N, 1) if that has no part in it."""
+        """Return the gap (N, C) with every class as the target, (N, 1) if it is the same for every target."""
         if not self.exclude_target:
             return compute(self, logits, None)[:, None]
         highest, places = logits.max(1, keepdim=True)
@@ -123,10 +123,10 @@ class Entropy(Statistic):
     def finalize(self, states: RowStates, /) -> Tensor:
         """Return the entropy (N,), between 0 and log C.
 
-        With P and R the sums at and below the largest logit, T = P + R, and D the sum below it times the gap,
-        the parts of log T - D / T are written relative to P. Each is then of the size of R / T, as is its
-        gradient. Several classes at the largest logit add their number, and a term whose value and gradient
-        are 0 there but whose second derivative is not.
+        With P and R the sums of e^(z - base) at and below the largest logit, T = P + R, and D the sum of the
+        terms of R times z - base, the entropy is log T - D / T = log P + log(T / P) - D / T. The last two are
+        of the size of R / T, as are their gradients. If several logits are the largest, log P is the log of
+        their number, and a term is added whose value and gradient are 0, but not its second derivative.
         """
         sums = states.all
         top, rest = sums.max_exp().clamp(min=1), sums.rest_exp()

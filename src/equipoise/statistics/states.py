@@ -1,12 +1,11 @@
-"""The state of a set of classes of a row: a few sums over the logits from which every statistic is computed.
+"""The states of a set of classes of a row: sums over the logits from which every statistic is computed.
 
-Each sum is relative to `base`, the largest logit of the set, as a constant: no statistic depends on it. The
-sums over the classes below the largest logit are kept without it, so one minus the largest probability, the
-entropy of a nearly certain row and their like keep every digit. States of two sets of classes merge by
-constant factors, so blocks of classes, shards on ranks and the target beside the other classes are all the
-same computation.
+Each sum is relative to `base`, the largest logit of the set, which is detached, as no statistic depends on
+it. Sums over the classes below the largest logit do not contain the largest, so that one minus the largest
+probability, or the entropy of a nearly certain row, is exact. States of two sets of classes are merged by
+constant factors: blocks of classes, shards on ranks, and the target with the other classes.
 
-A masked class is a logit of minus infinity and has no part in anything.
+A masked class has a logit of minus infinity and is in no sum.
 """
 
 from collections.abc import Callable
@@ -20,14 +19,14 @@ FAR = 1e4  # e^-FAR is 0 in every dtype
 
 
 def finite_limit(dtype: torch.dtype) -> float:
-    """Return a stand-in for infinity: beyond any logit, and its square or the sum of many of it is finite."""
+    """Return a finite substitute for infinity: above any logit, with a finite square and finite sums."""
     return 2.0**62 if dtype == torch.float32 else 2.0**500
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class SoftTargets:
-    """A table of soft targets, equal to another if it holds the same tensor.
+    """A table of soft targets; two are equal if they have the same tensor object.
 
     Args:
         table: (C, C) with a row for each target, or (C,) for all.
@@ -43,10 +42,10 @@ class SoftTargets:
 
 
 class StateName(NamedTuple):
-    """The name of one number (N,) of a state.
+    """The name of one state (N,).
 
     Args:
-        kind: Such as "rest_exp"; see `Sums`.
+        kind: A method of `Sums`, such as "rest_exp".
         parameter: The scale of exponentials, or the soft targets.
     """
 
@@ -55,11 +54,11 @@ class StateName(NamedTuple):
 
 
 class Sums:
-    """The sums over a set of classes of each row, computed when first needed.
+    """The sums over a set of classes of each row, computed on first use.
 
     Args:
-        read: Returns the number (N,) of a name.
-        excess_exp: Returns what the method does, where it is not computed from two sums.
+        read: Returns the state (N,) of a name.
+        excess_exp: Implementation of the method `excess_exp`; None to compute it from two sums.
     """
 
     def __init__(
@@ -79,11 +78,11 @@ class Sums:
 
     @property
     def base(self) -> Tensor:
-        """Largest logit z, a constant; the smallest finite number where there is no class."""
+        """Largest logit, detached; minus `finite_limit` without a class."""
         return self._get("base")
 
     def max_exp(self, scale: float = 1.0) -> Tensor:
-        """Sum of e^(scale (z - base)) over the classes at the base: how many they are."""
+        """Sum of e^(scale (z - base)) over the classes at the base, which is their number."""
         return self._get("max_exp", scale)
 
     def rest_exp(self, scale: float = 1.0) -> Any:
@@ -91,9 +90,9 @@ class Sums:
         return self._get("rest_exp", scale)
 
     def excess_exp(self, scale: float = 1.0) -> Tensor:
-        """The sum over all classes, less 1: what there is beside the largest, and -1 where there is no class.
+        """Sum over all classes minus 1; -1 without a class.
 
-        It loses digits below the rounding of 1, where `rest_exp` keeps them, but is a single sum.
+        It is a single sum, but has an absolute error of eps, where `rest_exp` has a relative one.
         """
         if self._excess_exp is not None:
             return self._excess_exp(scale)
@@ -101,14 +100,14 @@ class Sums:
 
     @property
     def max_gap(self) -> Tensor:
-        """Sum of (z - base) e^(z - base) over the classes at the base: 0, but its derivative is not."""
+        """Sum of (z - base) e^(z - base) over the classes at the base: 0, with non-zero derivative."""
         return self._get("max_gap")
 
     @property
     def max_square(self) -> Any:
-        """Sum of (z - base)^2 over the classes at the base: 0, its gradient 0, its second derivative not.
+        """Sum of (z - base)^2 over the classes at the base: value and gradient 0, second derivative not.
 
-        Where states come from a kernel, which has first derivatives alone, it is the number 0.
+        For states of a kernel, which has first derivatives only, it is the number 0.
         """
         return self._get("max_square")
 
@@ -119,12 +118,12 @@ class Sums:
 
     @property
     def min_base(self) -> Tensor:
-        """Smallest logit, a constant; the largest finite number where there is no class."""
+        """Smallest logit, detached; `finite_limit` without a class."""
         return self._get("min_base")
 
     @property
     def min_exp(self) -> Tensor:
-        """Sum of e^(z - min_base) over the classes there: how many they are."""
+        """Sum of e^(z - min_base) over the classes with that logit, which is their number."""
         return self._get("min_exp")
 
     @property
@@ -134,24 +133,24 @@ class Sums:
 
     @property
     def count(self) -> Tensor:
-        """How many classes there are, a constant."""
+        """Number of classes, without a gradient."""
         return self._get("count")
 
     @property
     def greater(self) -> Any:
-        """How many logits are larger than the target's, a constant."""
+        """Number of logits larger than the target's, without a gradient."""
         return self._get("greater")
 
     def max_soft(self, soft: SoftTargets) -> Tensor:
-        """Sum of the soft targets t over the classes at the base, a constant."""
+        """Sum of the soft targets t over the classes at the base, without a gradient."""
         return self._get("max_soft", soft)
 
     def rest_soft(self, soft: SoftTargets) -> Any:
-        """Sum of the soft targets over the classes below the base, a constant."""
+        """Sum of the soft targets over the classes below the base, without a gradient."""
         return self._get("rest_soft", soft)
 
     def max_soft_gap(self, soft: SoftTargets) -> Tensor:
-        """Sum of t (z - base) over the classes at the base: 0, but its derivative is not."""
+        """Sum of t (z - base) over the classes at the base: 0, with non-zero derivative."""
         return self._get("max_soft_gap", soft)
 
     def rest_soft_gap(self, soft: SoftTargets) -> Any:
@@ -161,17 +160,17 @@ class Sums:
 
 @final
 class RowStates:
-    """The states of rows: of all classes, or of the target and the others.
+    """The states of rows: sums over all classes, or the target's logit and sums over the other classes.
 
     Args:
-        sums: Over all classes, or over all but the target if that is kept separate.
-        target_logit: (N,) logit of the target where it is kept separate, else None.
-        target_soft: Returns the soft targets' entry (N,) at the target.
-        valid: (N,) as the property, where it is known.
+        sums: Sums over all classes, or without the target if target_logit is given.
+        target_logit: (N,) logit of the target, or None.
+        target_soft: Returns the soft target (N,) of the target.
+        valid: (N,) value of the property `valid`, if known.
 
     Attributes:
         all: The sums over all classes.
-        separate: Whether the target is kept out of the sums of `others`.
+        separate: Whether target_logit was given, so that `others` exists.
     """
 
     def __init__(
@@ -189,12 +188,12 @@ class RowStates:
 
     @classmethod
     def read(cls, read: Callable[[StateName], Any], *, separate: bool, parts: int = 1) -> "RowStates":
-        """Return the states whose numbers (N,) a function returns, as a kernel has them.
+        """Return the states whose values (N,) a function returns, such as those of a kernel.
 
         Args:
-            read: Returns the number of a name; besides those of `Sums`, "target_logit" and "target_soft".
-            separate: Whether the target is kept out of the sums.
-            parts: Merge so many that are alike.
+            read: Returns the value of a name: those of `Sums`, "target_logit" and "target_soft".
+            separate: Whether the sums are over the classes without the target.
+            parts: Merge this number of equal states.
         """
 
         def first_order(name: StateName) -> Any:
@@ -209,7 +208,7 @@ class RowStates:
 
     @property
     def valid(self) -> Tensor:
-        """One for rows (N,) that have a class and neither nan nor plus infinity, else nan."""
+        """1 for rows (N,) with an allowed class and without nan and plus infinity, else nan."""
         if self._valid is not None:
             return self._valid
         base = self.all.base
@@ -217,7 +216,7 @@ class RowStates:
 
     @property
     def others(self) -> Sums:
-        """The sums over all classes but the target."""
+        """The sums over the classes without the target."""
         assert self._target_logit is not None, "the target was not kept separate"
         return self._sums
 
@@ -228,7 +227,7 @@ class RowStates:
         return self._target_logit
 
     def number(self, name: StateName) -> Tensor:
-        """Return the number (N,) of a name; see `read`."""
+        """Return the state (N,) of a name; see `read`."""
         if name.kind == "target_logit":
             return self.target_logit
         if name.kind == "target_soft":
@@ -237,7 +236,7 @@ class RowStates:
         return self._sums.number(name)
 
     def target_soft(self, soft: SoftTargets) -> Tensor:
-        """Return the soft targets' entry (N,) at the target."""
+        """Return the soft target (N,) of the target."""
         assert self._target_soft is not None
         return self._target_soft(soft)
 
@@ -246,8 +245,8 @@ def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = N
     """Return the sums over one class.
 
     Args:
-        logit: (N,) its logit.
-        soft_at: Returns the soft targets' entry (N,) at it.
+        logit: (N,) logit of the class.
+        soft_at: Returns the soft target (N,) of the class.
     """
     info = torch.finfo(logit.dtype)
     constant = logit.detach()
@@ -279,17 +278,17 @@ def one_class(logit: Tensor, soft_at: Callable[[SoftTargets], Tensor] | None = N
             assert isinstance(parameter, SoftTargets)
             soft = torch.where(masked, 0.0, soft_at(parameter))
             return soft if kind == "max_soft" else soft * gap
-        return 0.0  # there is no class below the largest
+        return 0.0  # no class is below the largest
 
     return Sums(read)
 
 
 def merge(one: Sums, two: Sums) -> Sums:
-    """Return the sums over two sets of classes together."""
+    """Return the sums over the union of two sets of classes."""
     known: list[Any] = []
 
     def shifts() -> tuple[tuple[Sums, Tensor, Tensor], ...]:
-        """Of each set: its base less the common one, and whether they are equal."""
+        """Return, for each set, its base minus the common one, and whether the two are equal."""
         if not known:
             base = torch.maximum(one.base, two.base)
             known.extend((sums, sums.base - base, sums.base == base) for sums in (one, two))
@@ -321,7 +320,7 @@ def merge(one: Sums, two: Sums) -> Sums:
 
 
 def _moved(sums: Sums, kind: str, parameter: Any, shift: Tensor, leads: Tensor) -> Any:
-    """Return what a set adds to a sum relative to a base that is not smaller than its own."""
+    """Return the term of a set in a sum relative to a base that is at least the set's own."""
     if kind == "max_exp":
         return torch.where(leads, sums.max_exp(parameter), 0.0)
     if kind == "max_gap":

@@ -1,8 +1,8 @@
-"""Records what a loss computes from the states of a row.
+"""Tracing of a loss to a program, which a kernel can run.
 
-A loss, and `finalize` of the statistics it asks for, are elementwise. Run on made-up numbers while a mode
-of torch watches, they leave a program: a list of elementwise instructions from the numbers of a state to the
-loss. A kernel runs the program without knowing any statistic or loss.
+A loss, and `finalize` of the statistics that it reads, are elementwise. They are run once on example values
+under a `Recorder`, a mode of torch, which records a program: elementwise instructions from the states to the
+loss. A kernel runs programs, and contains no code of statistics and losses.
 """
 
 import random
@@ -21,20 +21,20 @@ from equipoise.statistics.row import OfLogits, RowFunction, RowStatistics
 from equipoise.statistics.states import RowStates, SoftTargets, StateName
 
 CHANGES = "it is not the same each time"
-ROWS = 3, 5  # made-up rows of two recordings, which differ where a loss depends on their number
+ROWS = 3, 5  # numbers of rows of two recordings, whose programs differ if the loss depends on the number
 
 
 @final
 @dataclass(frozen=True)
 class Trace:
-    """What a loss asks of its rows, and the program it comes to.
+    """The statistics and states that a loss reads, and its program.
 
     Args:
-        statistics: In the order it asked for them.
-        reads_full_logits: Whether it needs complete rows of logits.
-        states: What `finalize` of the statistics reads.
-        program: None where the loss cannot be recorded.
-        reason: Why there is none, or why blocks of classes have none.
+        statistics: The statistics, in the order of their first use.
+        reads_full_logits: Whether the loss needs complete rows of logits.
+        states: The states that `finalize` of the statistics reads.
+        program: The program; None if the loss cannot be recorded.
+        reason: Reason why there is no program, or none for blocks of classes.
     """
 
     statistics: tuple[Statistic, ...]
@@ -45,27 +45,27 @@ class Trace:
 
     @property
     def separate(self) -> bool:
-        """Whether a statistic keeps the target out of the sums."""
+        """Whether a statistic needs sums over the classes without the target."""
         return any(statistic.separates_target for statistic in self.statistics)
 
     @property
     def reads_target(self) -> bool:
-        """Whether a statistic depends on the target, or complete rows are read."""
+        """Whether a statistic depends on the target, or the loss reads complete rows."""
         return self.reads_full_logits or any(statistic.reads_target for statistic in self.statistics)
 
 
 def trace(
     loss: RowFunction, num_classes: int, dtype: torch.dtype, class_weight: Tensor | None = None
 ) -> Trace:
-    """Return what a loss asks of rows of so many classes, and its program.
+    """Return the statistics that a loss reads of rows of C classes, and its program.
 
-    An error of the loss itself is raised as it is.
+    Exceptions of the loss are not caught.
 
     Args:
         loss: The loss.
         num_classes: C.
-        dtype: Of the statistics.
-        class_weight: (C,) weights, whose values do not matter; None where there are none.
+        dtype: Dtype of the statistics.
+        class_weight: (C,) weights, whose values are not used; None without class weights.
     """
     class_weight = None if class_weight is None else class_weight.detach()
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), _no_hooks():
@@ -97,7 +97,7 @@ def statistics_of_call(
 ) -> tuple[Statistic, ...]:
     """Return the statistics that a loss reads in a call, each once.
 
-    Those of its trace have the class weights of another call as their soft targets.
+    If their soft targets are class weights, those of the trace have the weights of another call.
 
     Args:
         loss: The loss.
@@ -122,7 +122,7 @@ def statistics_of_call(
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
-    """Keep what is saved here from the hooks of saved tensors, which would count it."""
+    """Disable hooks of saved tensors, which would also count the tensors of the recording."""
     if torch._C._autograd._saved_tensors_hooks_is_enabled():  # pyright: ignore[reportAttributeAccessIssue]
         return torch.autograd.graph.saved_tensors_hooks(_same, _same)
     return nullcontext()
@@ -137,7 +137,7 @@ def _random_state() -> tuple[Any, ...]:
 
 
 def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[StateName, ...]:
-    """Return what `finalize` of statistics reads, of states that may be merged, in one order."""
+    """Return the states that `finalize` of statistics and the merge of states read, in a fixed order."""
     names: dict[StateName, None] = {}
 
     def read(name: StateName) -> Tensor:
@@ -145,10 +145,10 @@ def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[Stat
         return torch.ones(1, dtype=dtype)
 
     separate = any(statistic.separates_target for statistic in statistics)
-    states = RowStates.read(read, separate=separate, parts=2)  # what is merged is read too
+    states = RowStates.read(read, separate=separate, parts=2)  # so that states read by `merge` are included
     for statistic in statistics:
         statistic.finalize(states)
-    for name in (StateName("base"), StateName("max_exp", 1.0)):  # which tell whether a row is valid
+    for name in (StateName("base"), StateName("max_exp", 1.0)):  # for `valid`
         names[name] = None
     return tuple(sorted(names, key=lambda name: (name.kind, str(name.parameter))))
 
@@ -156,10 +156,10 @@ def states_of(statistics: Sequence[Statistic], dtype: torch.dtype) -> tuple[Stat
 def _statistics(
     loss: RowFunction, num_classes: int, dtype: torch.dtype, class_weight: Tensor | None
 ) -> tuple[tuple[Statistic, ...], list[Tensor], list[Statistic], bool]:
-    """Return what a loss asks for.
+    """Return the inputs of a loss.
 
-    Statistics of the logits, matrices that are added to them, statistics of these sums, and whether it reads
-    full logits.
+    These are statistics of the logits, matrices that are added to the logits, statistics of these sums, and
+    whether the loss reads full logits.
     """
     found: list[Statistic] = []
     matrices: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""One training loop for every network that this package trains. Its parts are imported when first used."""
+"""The training loop of `compare` and of the scikit-learn estimators; its parts are imported on first use."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,10 @@ _MODULES = {
     "stops": ("SCORES", "STOPS", "Stop"),
 }
 
-if not TYPE_CHECKING:  # a type checker that sees `__getattr__` takes any name
+if not TYPE_CHECKING:  # with `__getattr__`, type checkers accept any name
 
     def __getattr__(name: str) -> Any:
-        """Import what needs torch when it is first used."""
+        """Import a name whose module needs torch, on first use."""
         from importlib import import_module
 
         for module, names in _MODULES.items():

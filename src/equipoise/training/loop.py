@@ -1,9 +1,9 @@
-"""One training loop: several copies of a network at once, each stopped at its own best epoch.
+"""Training of several copies of a network at once, each with its own best epoch.
 
-Copies of a small network cost little more together than one alone: most of the time of a small step goes to
-calling operations. Each copy has its own rows, initial weights, order of batches and best epoch; no copy sees
-another. A copy that has stopped stays among them: sums over fewer copies run in another order, and a loss
-against itself would no longer differ by exactly 0.
+A step of several small networks takes little longer than a step of one, as most of its time is the overhead
+of calling operations. Each copy has its own rows, initial weights, order of batches and best epoch,
+independent of the others. A copy that has stopped is still computed: sums over fewer copies would run in
+another order, and two copies with the same loss would no longer be equal to the bit.
 """
 
 import math
@@ -22,30 +22,30 @@ from equipoise.training.networks import Alone, Copies, find_device, like, load, 
 from equipoise.training.rows import Rows, Source, Stacked, logits_of, mean_losses
 from equipoise.training.stops import SCORES, Score, Stop
 
-Point = dict[str, float | None]  # one epoch of a curve: "epoch" and the values of `_scores`
+Point = dict[str, float | None]  # an epoch of a curve: "epoch" and the values of `_scores`
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to train.
+    """Options of training.
 
     Args:
-        epochs: Passes over the rows at most.
+        epochs: Largest number of epochs.
         batch_size: Rows per step.
         lr: Learning rate of AdamW.
         weight_decay: Decoupled weight decay of AdamW; with 0 it is Adam.
-        patience: Epochs without a better one after which a copy stops; infinity for never.
-        stop: What chooses the epoch, on the validation rows: "calibrated", the NLL of the labels after a
-            calibration of temperature and noise; "own", the objective's own value; "accuracy"; "nll", without
-            calibration; "none", the last epoch. Without validation rows it must be "none", and patience is
-            for the mean training loss.
-        to_the_end: Train for all epochs, even if each copy has stopped; the epochs chosen stay the same.
-        tol: An epoch that is better by less ends no patience.
+        patience: A copy stops after this number of epochs without an improvement; infinity for never.
+        stop: The value on the validation rows by which the best epoch is chosen: "calibrated", the NLL after
+            a calibration of temperature and noise; "own", the value of the objective; "accuracy"; "nll",
+            without calibration; "none" chooses the last epoch. Without validation rows it must be "none", and
+            patience applies to the mean training loss.
+        to_the_end: Train for all epochs, even if every copy has stopped; the chosen epochs are the same.
+        tol: An improvement by less than this does not reset the patience.
         alpha: alpha / (2 B) times the sum of the squared weights is added to the mean loss of a batch, where
-            B is the sum of its rows' weights: the L2 penalty of scikit-learn. Biases have no part.
-        shuffle: Whether batches are drawn anew in each epoch; otherwise rows stay in their order.
-        device: Where to train: "cpu", "cuda" or a `torch.device` of these. States come back on the CPU.
-        scores: The values on the validation rows that are in the curve, beside the one that chooses.
+            B is the sum of its rows' weights: the L2 penalty of scikit-learn, without biases.
+        shuffle: Whether each epoch has a new random order of the rows.
+        device: "cpu", "cuda" or a `torch.device` of these. `Trained` has its tensors on the CPU.
+        scores: Further values on the validation rows to record in the curve.
     """
 
     epochs: int = 100
@@ -67,14 +67,14 @@ class Trained:
     """A copy after training.
 
     Attributes:
-        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits, or the last is to be taken and had
-            not.
-        best: The smallest of the values that choose the epoch; of accuracy the negative.
-        state: Its parameters and buffers then, on the CPU, in the order of `parameters()` and `buffers()`.
-        last: Those after the last epoch trained, which is that of all copies.
-        curve: Values on the validation rows, epoch by epoch, from 0, before the first step, until it stopped.
-        losses: The mean training loss of each epoch until it stopped, as the batches had it.
-        stopped: Whether it has diverged or its patience has ended; no later epoch is chosen.
+        epoch: The chosen epoch, from 1; 0 if the logits of all epochs, or with stop="none" of the last, were
+            not finite.
+        best: The value of `stop` at that epoch (of accuracy, the negative): the smallest of all epochs.
+        state: Parameters and buffers at that epoch, on the CPU, in the order of `parameters()`, `buffers()`.
+        last: Parameters and buffers after the last epoch, which is the same for all copies.
+        curve: Values on the validation rows for each epoch until the copy stopped; epoch 0 is untrained.
+        losses: Mean training loss of each epoch until the copy stopped, computed from the batches.
+        stopped: Whether the copy has diverged or its patience has ended; no later epoch is chosen.
     """
 
     epoch: int = 0
@@ -96,30 +96,31 @@ def train(
     seeds: Sequence[int],
     watch: Callable[[int], None] | None = None,
 ) -> list[Trained]:
-    """Train copies of a network, each until its own best epoch.
+    """Train copies of a network, and return each at its own best epoch.
 
-    A copy whose logits are not finite on its validation rows has diverged, and stops.
+    A copy with logits that are not finite on its validation rows has diverged, and stops.
 
     Args:
-        model: The copies, in place.
-        objective: What all of them minimise; its schedules take one step with each step of training.
-        rows: For each copy, what it is trained on; the same number of batches for each.
-        validation: For each copy, what chooses its epoch; None for the last.
-        options: How to train.
-        seeds: For each copy, what decides the order of its batches; the first decides what modules draw.
+        model: The copies, trained in place.
+        objective: The objective of all copies; its schedules take a step with each step of the optimiser.
+        rows: The training rows of each copy; all copies must have the same number of batches.
+        validation: The validation rows of each copy; None to choose the last epoch.
+        options: Options of training.
+        seeds: The seed of each copy for the order of its rows; the first is also used by dropout and other
+            random modules.
         watch: Called after each epoch with its number.
 
     Returns:
-        For each copy, its weights at the epoch chosen and its curve.
+        The weights of each copy at its chosen epoch, and its curve.
 
     Raises:
         TypeError: As `Alone`.
-        ValueError: As `Alone` and `find_device`; if the model has nothing to train, rows do not fit together,
-            or there is nothing that could choose the epoch.
+        ValueError: As `Alone` and `find_device`; if the model has no trainable parameter, the copies differ
+            in their number of batches, or `stop` needs validation rows and there are none.
 
     Numerics:
-        A copy's gradient is that of the mean loss over its own batch, as if it were alone. Sums run in
-        another order than alone, which changes the last digits.
+        A copy's gradient is that of the mean loss over its own batch, as if trained alone, up to rounding:
+        sums run in another order.
     """
     found: list[Trained] = []
     trainer = Trainer(model, objective, options, seeds)
@@ -132,15 +133,15 @@ def train(
 
 @final
 class Trainer:
-    """A network in training: its optimiser and generators, which go on from one `run` to the next.
+    """A network with its optimiser and random generators, which keep their state from one `run` to the next.
 
-    It may be pickled. The options and the objective may be replaced between two runs, but not the device.
+    It can be pickled. Options, except the device, and the objective may be replaced between two runs.
 
     Args:
-        model: As for `train`.
-        objective: Likewise.
-        options: Likewise.
-        seeds: Likewise.
+        model: As in `train`.
+        objective: As in `train`.
+        options: As in `train`.
+        seeds: As in `train`.
     """
 
     def __init__(
@@ -156,11 +157,11 @@ class Trainer:
         self._optimiser: torch.optim.Optimizer | None = None
 
     def run(self, rows: Sequence[Rows], validation: Sequence[Rows] | None = None) -> Iterator[list[Trained]]:
-        """Train, and yield the copies after each epoch: the same objects, complete when there is no more.
+        """Train, and yield the copies after each epoch: the same objects each time, updated in place.
 
         Args:
-            rows: As for `train`.
-            validation: Likewise.
+            rows: As in `train`.
+            validation: As in `train`.
         """
         model, options = self.model, self.options
         if validation is None and options.stop != "none":
@@ -173,7 +174,7 @@ class Trainer:
         self.objective.to(self.device)
         with self._randomness():
             if held_out is None:
-                logits_of(model, shared, 2)  # makes what is lazy, and raises for what is no network
+                logits_of(model, shared, 2)  # initialises lazy modules; raises if the output is not logits
             else:
                 self._note(found, held_out, None, 0)
         optimiser = self._optimiser = self._optimiser or _adam(model)
@@ -192,7 +193,7 @@ class Trainer:
 
     @contextmanager
     def _randomness(self) -> Iterator[None]:
-        """Let modules draw from this training's own generators, and leave torch's as they were."""
+        """Use this training's own generators inside the context, and restore torch's after it."""
         with torch.random.fork_rng(self._cuda):
             torch.set_rng_state(self._random[0])
             for device, state in zip(self._cuda, self._random[1:], strict=True):
@@ -201,7 +202,7 @@ class Trainer:
             self._random = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self._cuda)]
 
     def _epoch(self, optimiser: torch.optim.Optimizer, shared: Stacked) -> list[float]:
-        """Make one pass over the rows; the mean loss of each copy."""
+        """Train for one epoch; return the mean loss of each copy."""
         model, alpha = self.model.train(), self.options.alpha
         penalised = model.penalised() if alpha else []
         sums, counts = [], []
@@ -226,7 +227,7 @@ class Trainer:
     def _note(
         self, found: list[Trained], held_out: Stacked | None, losses: list[float] | None, epoch: int
     ) -> None:
-        """Value each copy, keep its best weights, and say which have stopped."""
+        """Score each copy on its validation rows, keep its best weights, and set `stopped`."""
         options = self.options
         scores = {} if held_out is None else self._scores(held_out)
         for place, copy in enumerate(found):
@@ -251,14 +252,14 @@ class Trainer:
                 if options.stop != "none":
                     copy.epoch, copy.state = epoch, state_of(self.model, place)
             if options.stop == "none":
-                copy.epoch = epoch if finite else 0  # the last one, and no earlier one stands in for it
+                copy.epoch = epoch if finite else 0  # the last epoch, never an earlier one
             copy.stopped = not finite or copy.waited >= options.patience
             if copy.stopped:
                 copy.state = copy.state or state_of(self.model, place)
 
     @torch.no_grad()
     def _scores(self, held_out: Stacked) -> Mapping[str, list[float]]:
-        """Each copy's values on its validation rows; nan where a logit is not finite."""
+        """Return the scores of each copy on its validation rows; nan if a logit is not finite."""
         (batch,) = held_out.batches(held_out.order())
         logits = logits_of(self.model, held_out)
         mean = batch.scored / batch.scored.sum(dim=1, keepdim=True)
@@ -284,8 +285,8 @@ def predict(model: Copies | Alone, state: Sequence[Tensor] | None, inputs: Tenso
     """Return the logits (N, C) of a network of one copy, on the CPU.
 
     Args:
-        model: The network, wherever it is; its parameters and buffers are replaced.
-        state: Parameters and buffers, from `Trained`; None to leave those it has.
+        model: The network, on any device; its parameters and buffers are overwritten with `state`.
+        state: Parameters and buffers, from `Trained`; None to use the model's.
         inputs: (N, ...) features.
     """
     if state is not None:
@@ -295,7 +296,7 @@ def predict(model: Copies | Alone, state: Sequence[Tensor] | None, inputs: Tenso
 
 
 def _adam(model: Copies | Alone) -> torch.optim.Optimizer:
-    """An optimiser of the parameters that are not frozen."""
+    """Return AdamW for the parameters that require a gradient."""
     trainable = [each for each in model.parameters() if each.requires_grad]
     if not trainable:
         raise ValueError(
@@ -306,7 +307,7 @@ def _adam(model: Copies | Alone) -> torch.optim.Optimizer:
 
 
 def _refuse_single_rows(model: nn.Module, sizes: Sequence[int], batch_size: int) -> None:
-    """Raise where batch normalisation would see a single row."""
+    """Raise if a network with batch normalisation would have a batch of a single row."""
     if any(isinstance(each, _BatchNorm) for each in model.modules()):
         for size in sizes:
             if size % batch_size == 1 or batch_size == 1:

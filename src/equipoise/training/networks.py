@@ -1,4 +1,4 @@
-"""Networks as the loop sees them: several of linear layers at once, or any one alone."""
+"""Networks for the training loop: `Copies` of multilayer perceptrons, or `Alone` for any single network."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -15,7 +15,7 @@ class Copies(nn.Module):
     """Networks of linear layers and ReLU with the same shapes, computed together.
 
     Args:
-        models: Each a `nn.Linear`, or a `nn.Sequential` of `nn.Linear` and `nn.ReLU`.
+        models: `nn.Linear`, or `nn.Sequential` of `nn.Linear` and `nn.ReLU`.
 
     Shapes:
         inputs (K, B, D), logits (K, B, C), for K networks.
@@ -45,13 +45,13 @@ class Copies(nn.Module):
 
 @final
 class Alone(nn.Module):
-    """Any network as `Copies` of one.
+    """Any single network, with the interface of `Copies` and K = 1.
 
     Args:
-        model: From (B, ...) to logits (B, C).
+        model: Function of inputs (B, ...) that returns logits (B, C).
 
     Raises:
-        TypeError: When called, if the model returns something else than a floating tensor.
+        TypeError: When called, if the model does not return a floating tensor.
         ValueError: When called, if the logits have another shape, or a single class.
     """
 
@@ -77,20 +77,20 @@ class Alone(nn.Module):
         return logits[None]
 
     def penalised(self) -> list[nn.Parameter]:
-        """Return the parameters with two dimensions or more, which biases and scales have not."""
+        """Return the parameters with two dimensions or more: no biases and scales."""
         return [each for each in self.parameters() if each.ndim > 1]
 
 
 def separable(objective: Objective) -> bool:
-    """Whether rows of several copies may share a call: nothing in the objective reads a batch as a whole."""
+    """Return whether the loss of several copies can be one call: the objective has no `BatchLoss`."""
     return not any(isinstance(term, BatchLoss) for _, term in objective.loss.terms())
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """Return the device of this name.
+    """Return the device of a name.
 
     Raises:
-        ValueError: If it is not a processor or a CUDA device, or is not there.
+        ValueError: If it is neither "cpu" nor a CUDA device, or is not available.
     """
     try:
         found = torch.device(device)
@@ -108,13 +108,13 @@ def find_device(device: str | torch.device) -> torch.device:
 
 @torch.no_grad()
 def load(model: Copies | Alone, state: Sequence[Tensor]) -> None:
-    """Replace the parameters and buffers of a network of one copy by those of `Trained`."""
+    """Copy parameters and buffers of a `Trained` into a network with one copy."""
     for own, kept in zip([*model.parameters(), *model.buffers()], state, strict=True):
         own.copy_(kept.view_as(own))
 
 
 def like(model: nn.Module) -> Tensor:
-    """The first floating parameter, whose device and dtype are those of the network."""
+    """Return the first floating parameter, which has the device and dtype of the network."""
     for each in (*model.parameters(), *model.buffers()):
         if each.is_floating_point():
             return each
@@ -122,7 +122,7 @@ def like(model: nn.Module) -> Tensor:
 
 
 def state_of(model: Copies | Alone, place: int) -> list[Tensor]:
-    """A copy on the CPU of the parameters and buffers of one copy of the network."""
+    """Return the parameters and buffers of one copy of the network, copied to the CPU."""
     own = isinstance(model, Copies)
     values = (each[place] if own else each for each in (*model.parameters(), *model.buffers()))
     return [each.detach().to("cpu", copy=True) for each in values]

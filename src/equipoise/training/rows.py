@@ -1,4 +1,4 @@
-"""Rows of several copies of a network, and batches of them."""
+"""Rows of several copies of a network, and their batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 from equipoise.objective import Objective
 from equipoise.training.networks import Alone, Copies
 
-EVALUATED = 2**18  # numbers in the inputs of a copy that are evaluated at once
+EVALUATED = 2**18  # numbers in the inputs of a copy per evaluated part
 EVALUATED_ROWS = 4096
 
 
 class Source(Protocol):
-    """Rows that are made when a batch needs them, such as those of a sparse matrix."""
+    """Interface of rows that are made dense per batch, such as those of a sparse matrix."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, places: Tensor, /) -> Tensor:
-        """Return the rows at these places."""
+        """Return the rows of these indices."""
         ...
 
 
@@ -34,10 +34,10 @@ class Rows:
     """Rows of one copy.
 
     Args:
-        inputs: (N, ...) features; for a network alone also a `Source`. Floating ones are computed in the
+        inputs: (N, ...) features, or a `Source` if there is one copy. Floating features are converted to the
             dtype of the network.
         target: (N,) classes.
-        weight: (N,) weights in the mean loss of a batch, or None where rows count alike.
+        weight: (N,) weights in the mean loss of a batch, or None for 1 each.
         score_weight: (N,) weights in the accuracy, the NLL and the calibration of validation rows, or None.
     """
 
@@ -53,12 +53,12 @@ class Batch:
     """A batch of every copy.
 
     Args:
-        places: (K, B) of the rows among those of all copies.
-        target: (K, B).
-        share: (K, B) of each row in the mean of its copy, 0 for rows that fill up a shorter one.
+        places: (K, B) indices of the rows among those of all copies.
+        target: (K, B) classes.
+        share: (K, B) weight of each row in the mean of its copy, 0 for padding.
         count: (K,) sum of the weights of the rows.
         scored: (K, B) weight of each row in the scores.
-        even: Whether rows count alike.
+        even: Whether all rows have weight 1.
     """
 
     places: Tensor
@@ -71,12 +71,12 @@ class Batch:
 
 @final
 class Stacked:
-    """Rows of all copies, one after another, on the device and in the dtype of the network.
+    """Concatenated rows of all copies, on the device and in the dtype of the network.
 
     Args:
-        rows: Of each copy.
+        rows: The rows of each copy.
         batch_size: Rows in a batch; None for all.
-        like: Says the device and the dtype.
+        like: A tensor with the device and dtype of the network.
     """
 
     def __init__(self, rows: Sequence[Rows], batch_size: int | None, like: Tensor) -> None:
@@ -106,7 +106,7 @@ class Stacked:
         return inputs.to(self.like if inputs.is_floating_point() else self.like.device)
 
     def order(self, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """Return (K, N) places of the rows of each copy, in a new order if drawn, filled up with -1."""
+        """Return (K, N) indices of the rows of each copy, in random order if drawn, padded with -1."""
         orders = [torch.arange(size) for size in self.sizes]
         if generators is not None:
             orders = [
@@ -116,7 +116,7 @@ class Stacked:
         return pad_sequence(orders, batch_first=True, padding_value=-1)
 
     def take(self, places: Tensor) -> Tensor:
-        """Return the inputs (K, B, ...) at places (K, B) among all rows."""
+        """Return the inputs (K, B, ...) of row indices (K, B)."""
         if isinstance(self.inputs, Tensor):
             found = self.inputs.index_select(0, places.flatten())
         else:
@@ -136,8 +136,8 @@ class Stacked:
 
 
 def mean_losses(objective: Objective, logits: Tensor, batch: Batch) -> Tensor:
-    """The mean loss (K,) of each copy."""
-    if len(logits) == 1:  # the mean of one copy is the loss itself, also where a term sees the whole batch
+    """Return the mean loss (K,) of each copy."""
+    if len(logits) == 1:  # the mean of one copy is the loss itself, also for a `BatchLoss`
         share = None if batch.even else batch.share[0]
         return objective(logits[0], batch.target[0], sample_weight=share)[None]
     losses = objective(logits.flatten(0, 1), batch.target.flatten(), reduction="none")
@@ -146,7 +146,7 @@ def mean_losses(objective: Objective, logits: Tensor, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def logits_of(model: Copies | Alone, stacked: Stacked, most: int | None = None) -> Tensor:
-    """The logits (K, N, C) of all rows, or of the first ones, evaluated in parts that fit in memory."""
+    """Return the logits (K, N, C) of all rows, or of the first ones, evaluated in parts to limit memory."""
     model.eval()
     size = max(math.prod(stacked.inputs.shape[1:]), 1)
     places = (stacked.order().clamp(min=0) + stacked.starts)[:, :most].to(stacked.like.device)

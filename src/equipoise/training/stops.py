@@ -1,4 +1,4 @@
-"""What may choose the epoch of a training."""
+"""The values by which the best epoch of a training can be chosen."""
 
 from typing import Literal, get_args
 

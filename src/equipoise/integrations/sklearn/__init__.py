@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn: a network trained with any objective, and calibration on noisy labels."""
+"""scikit-learn classifiers: a network trained with any objective, and calibration on noisy labels."""
 
 from equipoise.integrations.sklearn.calibrated import NoisyCalibratedClassifier
 from equipoise.integrations.sklearn.network import ObjectiveClassifier

@@ -1,4 +1,4 @@
-"""The arguments of `ObjectiveClassifier`: checked, and the numbers in its objective among them."""
+"""Arguments of `ObjectiveClassifier`: checks, and `get_params` with the parameters of the objective."""
 
 import math
 from numbers import Integral
@@ -23,7 +23,7 @@ PREFIX = "objective__"
 
 
 class Arguments(BaseEstimator):
-    """What `ObjectiveClassifier` is given, from which its network and its objective are made."""
+    """Arguments of `ObjectiveClassifier`, and the network and objective made from them."""
 
     objective: Loss | str | None
     hidden_layer_sizes: Any
@@ -39,7 +39,7 @@ class Arguments(BaseEstimator):
     device: str | torch.device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with deep, the numbers in the objective under their shortest paths."""
+        """Return the parameters; with deep, also those of the objective, under their shortest paths."""
         params = super().get_params(deep=False)
         if deep:
             loss = self._loss()
@@ -51,13 +51,13 @@ class Arguments(BaseEstimator):
         """Set parameters; those of the objective under any of their paths.
 
         Raises:
-            TypeError: If a number of the objective is set to something else.
-            ValueError: If there is no such parameter or path, or an option does not take the value.
+            TypeError: If a parameter of the objective is not set to a number.
+            ValueError: If there is no such parameter or path, or the value is outside its range.
         """
         inner = {name: params.pop(name) for name in list(params) if name.startswith(PREFIX)}
         for name in super().get_params(deep=False).keys() & params.keys():
-            setattr(self, name, params.pop(name))  # checked in fit, as scikit-learn asks
-        super().set_params(**params)  # raises for what is left
+            setattr(self, name, params.pop(name))  # checked in fit, as scikit-learn requires
+        super().set_params(**params)  # raises for unknown parameters
         if inner:
             loss, values = self._loss(), {}
             for name, value in inner.items():
@@ -89,7 +89,7 @@ class Arguments(BaseEstimator):
         return Objective.from_config(loss, schedules=self.schedules), _ordered(self.costs, classes)
 
     def _of_network(self) -> dict[str, Any]:
-        """Check and return the arguments that the network is made with."""
+        """Check and return the arguments of the network."""
         given = self.hidden_layer_sizes
         if not isinstance(given, tuple | list | np.ndarray | Integral):
             raise TypeError(

@@ -1,6 +1,6 @@
-"""A classifier around another one, calibrated on labels of which some may be wrong."""
+"""`NoisyCalibratedClassifier`, which calibrates another classifier on labels of which some may be wrong."""
 
-# ruff: noqa: N803, N806 - X is the word of scikit-learn
+# ruff: noqa: N803, N806 - X is scikit-learn's name
 
 import warnings
 from typing import Any, Self, final
@@ -30,41 +30,41 @@ except ImportError as error:
 
 @final
 class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A classifier whose temperature, and the share of wrong labels, are fitted to held-out rows.
+    """Wrapper of a classifier that fits a temperature and the rate of wrong labels to held-out rows.
 
-    The classifier is trained on parts of the rows, and its logits for the others are what
-    `equipoise.calibration.fit` sees; then it is trained anew on all rows. A classifier that is trained
-    already goes in a `sklearn.frozen.FrozenEstimator`; then all rows calibrate, and should be others than
-    those it was trained on.
+    It fits the classifier on the training folds, and `equipoise.calibration.fit` to its logits of the test
+    folds; then it fits the classifier again on all rows. Wrap a fitted classifier in a
+    `sklearn.frozen.FrozenEstimator`: all rows are then used for the calibration, and should be other rows
+    than those of its training.
 
-    `predict_proba` is of the clean label. It is right where labels are known to be noisy. Where they are
-    clean but ambiguous, the sharpness of a classifier that was trained with an improper loss (gamma, GCE,
-    focal, hinge) passes for noise, and `predict_proba` is far too sure: use `predict_observed_proba` there,
-    or noise=0, which is scikit-learn's temperature scaling.
+    `predict_proba` returns the probabilities of the clean label; use it if labels are known to be noisy. For
+    clean but ambiguous labels use `predict_observed_proba`, or noise=0, which is scikit-learn's temperature
+    scaling: the fit cannot distinguish noise from the sharpness of a classifier trained with an improper loss
+    (gamma, GCE, focal, hinge), and `predict_proba` would be far too confident.
 
     Args:
         estimator: A classifier with `predict_proba` or `decision_function`; None for `LogisticRegression()`.
         noise: "fit", a rate, a transition matrix [true, observed] in the order of `classes_` or named, or 0,
             as in `equipoise.calibration.fit`.
         cv: Number of folds, a splitter, or the splits, as in `CalibratedClassifierCV`; None for 5 stratified
-            folds. Not used for a FrozenEstimator. Rows that no fold tests do not calibrate.
+            folds. Not used for a FrozenEstimator. Rows in no test fold are not used for the calibration.
 
     Attributes:
         classes_: The classes, sorted.
         estimator_: The classifier, trained on all rows.
         calibration_: The `equipoise.calibration.Calibration`: temperature, noise, its interval, notes.
         wrong_label_probs_: (N,) probability that the label of a row is wrong, from held-out logits; nan for a
-            row that no fold tests.
-        n_features_in_: Number of features, if the classifier knows it.
-        feature_names_in_: Their names, likewise.
+            row in no test fold.
+        n_features_in_: Number of features, if the classifier has this attribute.
+        feature_names_in_: Names of the features, if the classifier has this attribute.
 
     Raises:
-        TypeError: When fitted, if the classifier has no scores, or noise is of no kind above.
+        TypeError: When fitted, if the classifier has no scores, or noise is none of the above.
         ValueError: When fitted, if y has fewer than two classes, or noise is out of range.
 
     Numerics:
-        Logits are log(p + 2.2e-16), as scikit-learn has them, or the decision function; one that is 1-D is
-        the log odds of the second class.
+        Logits are log(p + 2.2e-16), as in scikit-learn, or the decision function; a 1-D decision function is
+        taken as the log odds of the second class.
 
     Example:
         >>> draws = np.random.default_rng(0)
@@ -81,15 +81,15 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         self.cv = cv
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Calibrate on held-out rows, and train on all.
+        """Calibrate on held-out rows, and fit the classifier to all rows.
 
         Args:
-            X: (N, D) features, or whatever the classifier takes.
+            X: (N, D) features, or other inputs of the classifier.
             y: (N,) observed labels.
-            sample_weight: (N,) weights for calibration, and for the classifier if it takes any.
+            sample_weight: (N,) weights for the calibration, and for the classifier if it supports them.
 
         Warns:
-            UserWarning: If there are weights and the classifier takes none.
+            UserWarning: If there are weights and the classifier does not support them.
         """
         check_classification_targets(y)
         X, y = indexable(X, y)
@@ -138,17 +138,17 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the likeliest class of each row, which calibration does not change."""
+        """Return the likeliest class of each row, which the calibration does not change."""
         probs = self.predict_proba(X)
         return self.classes_[probs.argmax(1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return probabilities of the clean label (N, C): for labels known to be noisy, see the class."""
+        """Return probabilities of the clean label (N, C); only for labels known to be noisy."""
         check_is_fitted(self)
         return self.calibration_.probs(self._logits(self.estimator_, X))
 
     def predict_observed_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return probabilities of the label as it would be observed, right or wrong (N, C)."""
+        """Return probabilities of the observed label, which may be wrong (N, C)."""
         check_is_fitted(self)
         return self.calibration_.observed_probs(self._logits(self.estimator_, X))
 
@@ -160,7 +160,7 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return tags
 
     def _logits(self, estimator: Any, X: Any) -> NDArray[np.float64]:
-        """Return logits (N, C) in the order of `classes_`; a class that a fold lacks is very unlikely."""
+        """Return logits (N, C) in the order of `classes_`, very low for a class absent from the fold."""
         nothing = np.finfo(np.float64).eps
         if hasattr(estimator, "predict_proba"):
             found = np.log(np.asarray(estimator.predict_proba(X), np.float64) + nothing)
@@ -178,7 +178,7 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         return logits
 
     def _noise(self) -> Any:
-        """Return the noise, a named matrix in the order of the classes."""
+        """Return the noise; a matrix with names is put in the order of the classes."""
         named = hasattr(self.noise, "columns") or getattr(self.noise, "classes", None) is not None
         return (
             ClassMatrix(self.noise, kind="similarity").ordered(self.classes_.tolist())

@@ -1,4 +1,4 @@
-"""Networks for rows of scikit-learn, and rows of sparse matrices."""
+"""Networks for `ObjectiveClassifier`, and rows of sparse matrices."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @final
 class SparseRows:
-    """Rows of a sparse matrix, each made dense when a batch needs it.
+    """Rows of a sparse matrix, made dense per batch.
 
     Args:
         matrix: (N, D) in CSR format.
@@ -37,7 +37,7 @@ class SparseRows:
 
 
 def inputs_of(X: Any) -> Tensor | SparseRows:  # noqa: N803
-    """Return rows as the training loop takes them."""
+    """Return rows as inputs of the training loop."""
     return SparseRows(X.tocsr()) if hasattr(X, "tocsr") else torch.tensor(X)
 
 
@@ -51,16 +51,16 @@ def made(
     dtype: torch.dtype,
     seed: int,
 ) -> nn.Module:
-    """Return an untrained network whose weights the seed decides; torch's own generators stay as they were.
+    """Return an untrained network with weights drawn by the seed; the state of torch's generators is kept.
 
     Args:
         module: None for a multilayer perceptron, a network to copy, or a function that makes one.
         features: Number of features, or the shape of a row that has several dimensions.
         classes: Number of classes.
-        widths: Of the hidden layers of a perceptron.
-        activation: Of its hidden layers.
-        dtype: Of its weights.
-        seed: Decides the weights that are drawn.
+        widths: Widths of the hidden layers of a perceptron.
+        activation: Activation of the hidden layers.
+        dtype: Dtype of the weights.
+        seed: Seed of the random weights.
     """
     if isinstance(module, nn.Module):
         return copy.deepcopy(module)
@@ -78,7 +78,7 @@ def made(
 
 
 def _perceptron(sizes: tuple[int, ...], activation: str) -> nn.Module:
-    """Linear layers, drawn in the range of Glorot and Bengio 2010 as in MLPClassifier, biases too."""
+    """Return linear layers with weights and biases drawn as in MLPClassifier (Glorot and Bengio 2010)."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
         layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""A scikit-learn classifier whose confidence is shaped: a network trained with any objective."""
+"""`ObjectiveClassifier`, a scikit-learn classifier: a network trained with any objective."""
 
-# ruff: noqa: N803, N806 - X is the word of scikit-learn
+# ruff: noqa: N803, N806 - X is scikit-learn's name
 
 import math
 import warnings
@@ -34,69 +34,69 @@ DTYPES = (np.float64, np.float32)
 
 @final
 class ObjectiveClassifier(ClassifierMixin, Arguments):
-    r"""A network trained with any objective of equipoise by Adam: ReLU layers, or a module of your own.
+    r"""A network trained by Adam with any objective: a multilayer perceptron, or your own module.
 
-    It goes where a scikit-learn classifier goes: pipelines, searches, calibration, cross-validation. The
-    numbers in the objective are parameters under their paths, those that `Objective` has for schedules:
-    `objective__gamma`; `objective__Focal.gamma` where several terms have that option; `objective__Entropy`
-    for the coefficient of a term. `get_params()` lists them.
+    It works as a scikit-learn classifier in pipelines, searches, calibration and cross-validation. The
+    parameters of the objective are parameters of the classifier, under the paths that `Objective` uses for
+    schedules: `objective__gamma`; `objective__Focal.gamma` if several terms have that option;
+    `objective__Entropy` for the coefficient of a term. `get_params()` lists them.
 
-    Argument names, defaults and rules are those of `sklearn.neural_network.MLPClassifier` where it has one.
-    Training ends after `max_iter` passes; or once the mean training loss, or with `early_stopping` the
-    accuracy on held-out rows, has not improved by `tol` for more than `n_iter_no_change` passes in a row.
-    Under a schedule training losses of different passes do not compare, and end nothing.
+    Arguments that `sklearn.neural_network.MLPClassifier` has too have its names, defaults and rules. Training
+    ends after `max_iter` epochs; or once the mean training loss, or with `early_stopping` the accuracy on
+    held-out rows, has not improved by `tol` for more than `n_iter_no_change` epochs in a row. With schedules,
+    the training losses of different epochs are not comparable and do not stop training.
 
     Args:
         objective: A loss, or its text such as "GammaCrossEntropy(gamma=0.1) + 0.5 * LogitRange(width=8)";
             None for cross entropy.
         hidden_layer_sizes: Widths of the hidden layers; () for a linear model.
-        costs: (C, C) costs[true, predicted] in the order of `classes_`, or named: a `costs.ClassMatrix`, or a
-            data frame labelled by class, of which the part for `classes_` is used. `predict` then takes the
-            class of smallest expected cost. None for the likeliest. Named matrices in the objective are put
-            in the order of `classes_` likewise.
-        module: In place of the layers: a `torch.nn.Module`, of which a copy is trained from the weights it
-            has, or a function from (features, classes) to one, called anew in `fit`. It returns logits
-            (B, C). X may then have more dimensions; features is the shape of a row with several.
-        schedules: Addresses and schedules, or their texts, of numbers that change; a step is a batch.
+        costs: (C, C) costs[true, predicted] in the order of `classes_`, or with names: a `costs.ClassMatrix`,
+            or a data frame labelled by class, of which the part for `classes_` is used. `predict` then
+            returns the class of smallest expected cost; with None, the likeliest. Matrices with names in the
+            objective are also put in the order of `classes_`.
+        module: Instead of the layers, a `torch.nn.Module`, of which a copy is trained from its current
+            weights, or a function from (features, classes) to a module, called by each `fit`. It returns
+            logits (B, C). X may then have more than two dimensions; features is the shape of such a row.
+        schedules: Maps paths to schedules, or to their texts; a step is a batch.
         class_weight: Factor on the weight of the rows of each class: a dict, "balanced" or None.
         activation: Of the hidden layers: "identity", "logistic", "tanh" or "relu".
         alpha: Strength of the L2 penalty, as in `MLPClassifier`: alpha / (2 B) times the sum of the squared
-            weights is added to the loss of a batch of B rows. Biases have no part; of a module, parameters
-            with a single dimension. It is no decoupled weight decay.
+            weights is added to the loss of a batch of B rows, without biases (parameters of a module with a
+            single dimension). It is not decoupled weight decay.
         batch_size: Rows in a batch; "auto" for at most 200.
         learning_rate_init: Adam's learning rate.
-        max_iter: Passes over the rows in `fit`, at most; `partial_fit` makes one.
-        shuffle: Whether batches are drawn anew in each pass.
-        random_state: Decides initial weights, batches, held-out rows and dropout: an integer, a RandomState
-            or None. torch's own generators are not touched.
-        tol: Smallest improvement that counts; absolute, so an objective of a small scale wants a smaller one.
-        verbose: Whether to print the loss of each pass.
-        warm_start: Whether `fit` goes on from where the last one ended, Adam's state included.
-        early_stopping: Whether to hold out a stratified part of the rows, and keep the weights of the pass
+        max_iter: Largest number of epochs in `fit`; `partial_fit` trains for one.
+        shuffle: Whether each epoch has a new random order of the rows.
+        random_state: Seed of initial weights, batches, held-out rows and dropout: an integer, a RandomState
+            or None. The state of torch's generators is kept.
+        tol: Smallest improvement that counts; absolute, so use a smaller one if the loss has a small scale.
+        verbose: Whether to print the loss of each epoch.
+        warm_start: Whether `fit` continues from the last `fit`, including Adam's state.
+        early_stopping: Whether to hold out a stratified part of the rows, and keep the weights of the epoch
             with the best accuracy on it.
-        validation_fraction: Share of the rows that `early_stopping` holds out.
-        n_iter_no_change: Passes in a row without an improvement that are allowed; infinity for any number.
-        device: Where to compute: "cpu", "cuda" or a `torch.device` of these.
+        validation_fraction: Fraction of the rows that `early_stopping` holds out.
+        n_iter_no_change: Number of epochs in a row without an improvement that are allowed, or infinity.
+        device: "cpu", "cuda" or a `torch.device` of these.
 
     Attributes:
         classes_: The classes, sorted.
         n_features_in_: Number of features.
         feature_names_in_: Their names, if X was a data frame with names.
         module_: The network, from features to logits.
-        objective_: The objective with the values in force.
+        objective_: The objective with its current values.
         costs_: Checked costs in the order of `classes_`, or None.
-        n_iter_: Passes made, in all calls together.
+        n_iter_: Number of epochs, over all calls.
         n_layers_: Number of layers with input and output, unless the module is your own.
         n_outputs_: Number of classes.
         out_activation_: "softmax".
-        loss_: Mean training loss of the last pass, without the penalty.
-        loss_curve_: That of each pass.
-        best_loss_: The smallest of them, or None with `early_stopping`.
-        validation_scores_: Accuracy on the held-out rows after each pass, or None.
-        best_validation_score_: The largest in the last call, that of the weights kept, or None.
+        loss_: Mean training loss of the last epoch, without the L2 penalty.
+        loss_curve_: `loss_` of each epoch.
+        best_loss_: The smallest of `loss_curve_`, or None with `early_stopping`.
+        validation_scores_: Accuracy on the held-out rows after each epoch, or None.
+        best_validation_score_: The largest accuracy of the last call, that of the kept weights, or None.
 
     Raises:
-        TypeError: When fitted, if an argument is not of its kind, or the module returns no logits.
+        TypeError: When fitted, if an argument has the wrong type, or the module does not return logits.
         ValueError: When fitted, if an argument is outside its range, y has fewer than two classes, or
             training diverges.
 
@@ -104,10 +104,10 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         ConvergenceWarning: If `max_iter` ended the training before `n_iter_no_change` could.
 
     Numerics:
-        In the dtype of X, float32 or float64, or that of the module. Sparse rows are made dense batch by
-        batch. Probabilities are the softmax of the logits in float64 whatever the objective, as
-        `equipoise compare` has them. A weight of 2 counts as the row twice, exactly where a batch holds all
-        rows; with smaller batches other rows come together.
+        Training is in the dtype of X, float32 or float64, or in that of the module. Sparse rows are made
+        dense batch by batch. Probabilities are the softmax of the logits in float64 for every objective, as
+        in `equipoise compare`. A row of weight 2 is equivalent to the row twice if a batch has all rows; with
+        smaller batches the composition of the batches differs.
 
     Example:
         >>> rows, labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["low", "low", "high", "high"])
@@ -165,7 +165,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         self.device = device
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train anew, or with `warm_start` go on.
+        """Train a new network; with `warm_start`, continue with the last one.
 
         Args:
             X: (N, D) features, dense or sparse; for a module of your own (N, ...).
@@ -185,21 +185,20 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Make one pass over the rows, from where the last call of `fit` or `partial_fit` ended.
+        """Train for one epoch, starting from the end of the last `fit` or `partial_fit`.
 
-        Parameters that have changed since are in force: the objective and its schedules, which keep their
-        step, costs, weights, batch size and learning rate. Those that made the network may not change.
+        Between calls you may change the objective and its schedules (which keep their step), costs, class
+        weights, batch size and learning rate, but no argument of the network.
 
         Args:
             X: (N, D) features.
             y: (N,) labels.
-            classes: All classes that will ever come; needed in the first call.
+            classes: All classes of this and later calls; needed in the first call.
             sample_weight: (N,) weights of the rows, 0 or more; None for 1 each.
 
         Raises:
-            ValueError: As `fit`; if classes are missing from the first call or not the same later, y has
-                others, class_weight is "balanced", early_stopping is set, or what made the network has
-                changed.
+            ValueError: As `fit`; also if classes are missing in the first call or differ later, y has others,
+                class_weight is "balanced", early_stopping is set, or an argument of the network has changed.
         """
         first = not hasattr(self, "module_")
         if first and classes is None:
@@ -233,10 +232,10 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each row: of smallest expected cost if there are costs, else the likeliest.
+        """Return the class of smallest expected cost of each row, or without costs the likeliest.
 
         Raises:
-            ValueError: If the model has diverged, so that a row has no probabilities.
+            ValueError: If the probabilities of a row are nan, because training has diverged.
         """
         probs = self.predict_proba(X)
         broken = np.isnan(probs).any(1)
@@ -252,7 +251,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         return self._logits(X).softmax(1).numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return logits (N, C); with two classes (N,), the second's less the first's. Costs have no part."""
+        """Return logits (N, C); for two classes (N,), the second minus the first. Costs are not used."""
         logits = self._logits(X)
         return (logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]).numpy()
 
@@ -262,7 +261,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         return predict(Alone(self.module_), None, inputs_of(X)).double()
 
     def _validated(self, X: Any, *y: Any, reset: bool) -> Any:
-        """Return X, or X and y, as scikit-learn checks them; rows must keep the shape that fit saw."""
+        """Return X, or X and y, checked by scikit-learn; raise if rows have another shape than in fit."""
         own = self.module is not None
         dtypes = (*DTYPES, np.int64) if own else DTYPES
         found: Any = validate_data(self, X, *y, reset=reset, dtype=dtypes, accept_sparse="csr", allow_nd=own)
@@ -305,7 +304,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         self.best_loss_ = self.validation_scores_ = self.best_validation_score_ = None
 
     def _go_on(self, call: str) -> None:
-        """Put the arguments in force that have changed since the last call, or raise."""
+        """Apply arguments that have changed since the last call; raise if the network would change."""
         for name, given in self._of_network().items():
             value = self._made_with[name]
             if given is not value and given != value:
@@ -317,7 +316,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         self.objective_ = self._trainer.objective = objective
 
     def _train(self, X: Any, y: NDArray[Any], sample_weight: Any, passes: int | None) -> None:
-        """Train on the rows that have a weight: None for one pass, which nothing ends."""
+        """Train on the rows whose weight is not 0; with epochs None, for one epoch without early stopping."""
         target = np.searchsorted(self.classes_, y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         scored = weight
@@ -367,7 +366,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
             )
 
     def _note(self, copy: Trained) -> None:
-        """Keep and print what a pass came to, or raise."""
+        """Record and print the result of an epoch; raise if it is not finite."""
         self.n_iter_ += 1
         self.loss_ = copy.losses[-1]
         self.loss_curve_.append(self.loss_)

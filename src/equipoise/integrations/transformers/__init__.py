@@ -1,8 +1,8 @@
-"""Objectives for transformers' `Trainer`: any head, language models without logits, schedules that resume.
+"""Objectives for transformers' `Trainer`.
 
-`fuse_lm_head(model, objective)` makes a causal language model compute its loss from hidden states; any other
-model takes `Trainer(compute_loss_func=compute_loss_func(objective, model))`. `ObjectiveCallback` moves the
-schedules, and `token_metrics` reports how sure a fused model is.
+`fuse_lm_head(model, objective)` makes a causal language model compute its loss from hidden states. For other
+models use `Trainer(compute_loss_func=compute_loss_func(objective, model))`. `ObjectiveCallback` advances the
+schedules, and `token_metrics` returns evaluation metrics of a fused model.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""A causal language model that computes its loss from hidden states, inside its own forward pass."""
+"""`fuse_lm_head`: a causal language model computes its loss from hidden states in its forward pass."""
 
 import inspect
 from dataclasses import make_dataclass
@@ -27,43 +27,43 @@ from equipoise.statistics import Entropy, LogOdds, Margin
 def fuse_lm_head(
     model: nn.Module, objective: Loss | Objective, *, block_bytes: int | None = None
 ) -> "FusedHead":
-    r"""Make a causal language model compute its loss from hidden states, without ever holding the logits.
+    r"""Make a causal language model compute its loss from hidden states, without materialising the logits.
 
-    From now on a forward pass with labels returns the objective's loss and no logits; one without labels, and
-    so `generate`, returns logits as before. The model's parameters, state dict and tied weights stay as they
-    are. Scaling by a number and soft capping between head and loss are part of the logits; an architecture
-    that does more with them raises in its first pass with labels.
+    A forward pass with labels then returns the objective's loss and no logits; one without labels, as in
+    `generate`, returns logits as before. Parameters, state dict and tied weights of the model do not change.
+    The architecture may scale the logits by a number and cap them softly; any other operation on the logits
+    raises in the first pass with labels.
 
-    The loss is divided as in `compute_loss_func`: by `num_items_in_batch` where the Trainer supplies it, else
-    by the number of labels that count. `shift_labels` are taken as they are. Fuse a model before its Trainer
-    is made, which decides then how to count.
+    The loss is divided as in `compute_loss_func`: by `num_items_in_batch` if the Trainer passes it, else by
+    the number of labels that are not ignored. `shift_labels` are not shifted again. Fuse a model before its
+    Trainer is constructed: the constructor decides how the Trainer counts.
 
-    In evaluation mode the output has `token_statistics`, which `token_metrics` sums up.
+    In evaluation mode the output has `token_statistics`, of which `token_metrics` computes means.
 
     Args:
-        model: A causal language model, or a peft model of one. Add adapters first: a head that has been
-            replaced since raises.
+        model: A causal language model, or a peft model of one. Add adapters first: a forward pass raises if
+            the head has been replaced after the call.
         objective: The loss, or an `Objective` with reduction "mean".
-        block_bytes: As for `Loss.linear`.
+        block_bytes: As in `Loss.linear`.
 
     Returns:
-        What was put into the model; its `undo()` takes it out.
+        The `FusedHead`; its `undo()` restores the model.
 
     Shapes:
         As the model. token_statistics (B, T, 4): negative log-likelihood, entropy, whether the target is the
-        likeliest token, and its probability; -100 where no label counts.
+        likeliest token, and its probability; -100 for ignored labels.
 
     Raises:
-        TypeError: If objective is none, or the head no plain linear layer, LoRA of one aside.
-        ValueError: If objective has another reduction or ignore_index; if the model is no causal language
+        TypeError: If objective is not an objective, or the head neither a linear layer nor LoRA of one.
+        ValueError: If objective has another reduction or ignore_index; if the model is not a causal language
             model, is fused or wrapped already, or shards its head over ranks; if the LoRA of its head has
             dropout, or is not one plain adapter. In a pass with labels, if a part of the head is offloaded.
-        NotImplementedError: In a pass with labels, if the architecture does more with logits.
-        RuntimeError: In a pass with labels, if something else computes the loss, or `model.forward` is called
-            past the hooks of the model; or if the Trainer has taken the labels out of a batch.
+        NotImplementedError: In a pass with labels, if the architecture does anything else with the logits.
+        RuntimeError: In a pass with labels, if another function computes the loss, `model.forward` is called
+            without the hooks of the model, or the Trainer has removed the labels from a batch.
 
     Numerics:
-        As `Loss.linear`. LoRA factors kept in float32 beside a head in half precision are multiplied in half
+        As `Loss.linear`. LoRA factors in float32 are multiplied in half precision if the head is in half
         precision.
 
     Example:
@@ -103,16 +103,16 @@ def fuse_lm_head(
 
 @final
 class FusedHead:
-    """What `fuse_lm_head` put into a model, and how to take it out again.
+    """The changes that `fuse_lm_head` makes to a model; `undo` reverts them.
 
     Args:
         model: The model.
-        head: Its output embeddings.
+        head: The output embeddings of the model.
         objective: The objective.
         block_bytes: Memory for a block of logits.
     """
 
-    # Everything put into the model is a bound method, so that a deep copy of the model uses its own head.
+    # The model only gets bound methods, so that a deep copy of the model uses the head of the copy.
 
     def __init__(
         self, model: Any, head: nn.Module, objective: Objective, block_bytes: int | None = None
@@ -131,10 +131,10 @@ class FusedHead:
         )
         vars(head)[place(head)] = self._forward
         model.loss_function = self._loss
-        model.loss_type = "ForCausalLM"  # by which the Trainer counts; classes such as GPT-2's have none
+        model.loss_type = "ForCausalLM"  # the Trainer counts by it; GPT-2's and other classes have none
 
     def undo(self) -> None:
-        """Make the model what it was; a second time this does nothing."""
+        """Restore the model; a second call does nothing."""
         for hook in self._hooks:
             hook.remove()
         head, model = vars(self._head), vars(self._model)
@@ -148,7 +148,7 @@ class FusedHead:
             model |= self._before
 
     def _begin(self, model: nn.Module, args: Any, kwargs: Any) -> None:
-        """Note whether the pass that begins has labels."""
+        """Record whether this forward pass has labels."""
         if model is not self._model:
             raise RuntimeError(
                 "a fused model must not be replicated by DataParallel; use one process per device (torchrun)"
@@ -169,9 +169,9 @@ class FusedHead:
         self._labelled, self._loss_computed, self._statistics = labelled, False, None
 
     def _forward(self, hidden: Tensor, options: dict[str, Any] | None = None) -> Any:
-        """Return logits, pending where the pass has labels; or the loss, in the second call of such a pass.
+        """Return the logits, or `DeferredLogits` if the pass has labels; in its second call, the loss.
 
-        FSDP has the weights at hand only within a call of the head.
+        The loss is computed in a call of the head because FSDP gathers the weights only for such a call.
         """
         if options is not None:
             return self._compute(hidden, *parts(self._head), **options)
@@ -189,8 +189,8 @@ class FusedHead:
         shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Return the loss, in place of transformers' `ForCausalLMLoss`."""
-        del vocab_size, kwargs  # transformers' own ignores the rest too: options of the attention
+        """Return the loss; replaces transformers' `ForCausalLMLoss`."""
+        del vocab_size, kwargs  # options of the attention, which transformers' loss ignores too
         if self._labelled is None:
             raise RuntimeError(
                 "a fused model must be called as model(...), got model.forward(...) from "
@@ -225,7 +225,7 @@ class FusedHead:
         count: Tensor | int,
         **options: Any,
     ) -> Tensor:
-        """Return the loss and, in evaluation, keep the statistics."""
+        """Return the loss; in evaluation mode, store the statistics."""
         if weight.is_meta:
             raise ValueError(
                 "the head must have its weight in memory, got one on the meta device; offload the head as a "
@@ -241,10 +241,10 @@ class FusedHead:
         )
 
     def _end(self, model: nn.Module, args: Any, output: Any) -> Any:
-        """Return the output without logits, and with the statistics."""
+        """Return the output without logits and with the statistics."""
         del model, args
         labelled, self._labelled = self._labelled, None
-        if not labelled or output is None:  # None where the pass has raised
+        if not labelled or output is None:  # None if the pass has raised
             return None
         if not self._loss_computed:
             raise RuntimeError(
@@ -261,7 +261,7 @@ _REPLACED = ("_loss_function", "loss_type")
 
 
 def _with_statistics(output: type, values: dict[str, Any]) -> Any:
-    """Return an output with a field for statistics, so that what takes outputs apart knows it."""
+    """Return an output of a subclass with a field for statistics, so that pytree functions include it."""
     if output not in _FUSED:
         field = ("token_statistics", Tensor | None, None)
         methods = {"__reduce__": _reduce}
@@ -272,7 +272,7 @@ def _with_statistics(output: type, values: dict[str, Any]) -> Any:
 
 
 def _reduce(output: Any) -> tuple[Any, ...]:
-    """Return what pickle and copy make an output from: its class is not in any module."""
+    """Return constructor and arguments for pickle and copy, as the output's class is in no module."""
     return _with_statistics, (type(output).__bases__[0], dict(output))
 
 
@@ -294,23 +294,23 @@ def _statistics(
     return torch.where(kept[..., None], found.view(*target.shape, 4), _NO_LABEL)
 
 
-_NO_LABEL = -100.0  # what the Trainer pads with, and none of the statistics; nan is a diverged model's
+_NO_LABEL = -100.0  # the Trainer's padding value; no statistic has it, and nan is that of a diverged model
 
 
 def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[str, float]:
     """Return means over all tokens of an evaluation: `Trainer(compute_metrics=token_metrics)`.
 
-    The negative log-likelihood is that of plain cross entropy whatever the objective, so models trained with
-    several can be compared. One token whose statistics are nan makes the means nan.
+    The negative log-likelihood is that of plain cross entropy for every objective, so that models trained
+    with different objectives can be compared. If the statistics of one token are nan, so are the means.
 
     Args:
         prediction: The Trainer's `EvalPrediction` of a model with a fused head.
-        compute_result: For `batch_eval_metrics=True`, where the Trainer gives a batch at a time: False adds
-            it to those before, True returns the means of all and begins anew.
+        compute_result: For `batch_eval_metrics=True`, with one call per batch: False accumulates the batch,
+            True also returns the means of all batches and resets the sums.
 
     Returns:
         nll, perplexity (its exponential), entropy, accuracy and target_prob, the mean probability of the
-        target; the Trainer reports them as eval_nll and so on. Nothing where compute_result is False.
+        target; the Trainer reports them as eval_nll and so on. An empty dict if compute_result is False.
 
     Raises:
         ValueError: If the predictions are not statistics of tokens.
@@ -331,7 +331,7 @@ def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[s
             return {}
         sums = np.sum(batches, 0)
         batches.clear()
-    # Invalid without any token; over where the perplexity is above the largest number.
+    # Invalid: no token; over: the perplexity overflows.
     with np.errstate(invalid="ignore", over="ignore"):
         nll, entropy, accuracy, target_prob = (sums[:4] / sums[4]).tolist()
         perplexity = float(np.exp(nll))
@@ -344,8 +344,8 @@ def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[s
     }
 
 
-# Of each batch of an evaluation under way, the sums of the statistics and the number of tokens, (5,). By data
-# loader, so that an evaluation that breaks off leaves nothing to the next.
+# For each batch of a running evaluation, sums of the statistics and number of tokens, (5,). Keyed by data
+# loader, so that an interrupted evaluation does not add to the next.
 _BATCHES: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 
 

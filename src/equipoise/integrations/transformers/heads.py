@@ -1,4 +1,4 @@
-"""The parts of a language model's head, and logits that are never made."""
+"""Weight, bias and LoRA of a language model's head, and `DeferredLogits`, which are never materialised."""
 
 import sys
 from typing import Any, NoReturn, final
@@ -12,25 +12,25 @@ Parts = tuple[Tensor, Tensor | None, linear.Lora | None]
 
 
 class DeferredLogitsError(NotImplementedError, AttributeError):
-    """An attribute of logits that are never made was used; as an AttributeError it makes `hasattr` False."""
+    """An attribute of `DeferredLogits` was used; as this is an AttributeError, `hasattr` returns False."""
 
 
 @final
 class DeferredLogits:
-    r"""Hidden states whose logits are :math:`s \tanh(a z / s)` of the head's z, or a z without a cap s.
+    r"""Hidden states in place of the logits :math:`s \tanh(a z / s)`, or a z without a cap; z is the head's.
 
-    What architectures do to logits between the head and the loss, scaling and soft capping, is noted here.
-    What wrappers of models ask of every output is answered: shape, dtype, device, `to` and `float`. Anything
-    else raises.
+    It records the scale and the soft cap that an architecture applies between head and loss. It has the
+    attributes that wrappers of models use of every output: shape, dtype, device, `to` and `float`. Any other
+    use raises.
 
     Args:
-        hidden: (..., D), what the head was given.
+        hidden: (..., D), the input of the head.
         classes: C, the size of the last dimension of the logits.
         scale: a.
         softcap: s.
     """
 
-    # No dataclass: FSDP looks for tensors in those, and warns that hidden states are a view.
+    # No dataclass: FSDP searches dataclasses for tensors, and would warn that hidden states are a view.
 
     def __init__(
         self, hidden: Tensor, classes: int, scale: float = 1.0, softcap: float | None = None
@@ -47,7 +47,7 @@ class DeferredLogits:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of their statistics: float32 at least."""
+        """The dtype of the loss: float32 at least."""
         return torch.promote_types(self.hidden.dtype, torch.float32)
 
     @property
@@ -56,7 +56,7 @@ class DeferredLogits:
         return self.hidden.device
 
     def to(self, *args: Any, **kwargs: Any) -> "DeferredLogits":
-        """Return the logits on another device; in half precision they would be other logits."""
+        """Return the logits on another device; a cast to half precision raises, as it would round them."""
         wanted = torch.empty(0, dtype=self.dtype, device=self.device).to(*args, **kwargs)
         if wanted.dtype not in (self.dtype, torch.float32):
             _refuse(f"cast to {wanted.dtype}")
@@ -79,13 +79,13 @@ class DeferredLogits:
         return self * (1 / divisor)
 
     def tanh(self) -> "DeferredLogits":
-        """Cap at one."""
+        """Set the soft cap to 1."""
         if self.softcap is not None:
             _refuse("capped twice")
         return DeferredLogits(self.hidden, self.classes, self.scale, 1.0)
 
     def float(self) -> "DeferredLogits":
-        """Return itself: statistics are float32 at least."""
+        """Return itself: the loss is computed in float32 at least."""
         return self
 
     def contiguous(self) -> "DeferredLogits":
@@ -121,7 +121,7 @@ def _refuse(what: str, *passed_over: str) -> NoReturn:
 
 
 def caller(*passed_over: str) -> str:
-    """Return the function that called into this package, or into the packages that are passed over."""
+    """Return the name of the innermost function on the stack outside this package and the given packages."""
     frame = sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("equipoise", *passed_over):
         frame = frame.f_back
@@ -129,13 +129,13 @@ def caller(*passed_over: str) -> str:
 
 
 def place(head: nn.Module) -> str:
-    """Return the name of the attribute that holds a head's own forward pass; Accelerate's hooks rename it."""
+    """Return the name of the attribute with the head's own forward method; Accelerate's hooks rename it."""
     return "_old_forward" if hasattr(head, "_hf_hook") else "forward"
 
 
 def parts(head: Any) -> Parts:
-    """Return weight, bias and LoRA of a head as they are now, or raise where there is more to it."""
-    if hasattr(head, "modules_to_save"):  # peft's copy of a layer that is trained whole
+    """Return the current weight, bias and LoRA of a head; raise if it is anything but linear and LoRA."""
+    if hasattr(head, "modules_to_save"):  # peft's copy of a layer without LoRA
         active = head.active_adapters
         plain = head.disable_adapters or not active
         return parts(head.original_module if plain else head.modules_to_save[active[0]])

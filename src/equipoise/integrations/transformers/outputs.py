@@ -1,4 +1,4 @@
-"""Which of a model's outputs are its logits, and which label each of them is held against."""
+"""Logits and labels of a model's output: their layout, and the pairing of logits with labels."""
 
 import inspect
 import re
@@ -34,8 +34,8 @@ _SHAPES = {
     ForCausalLMLoss: ("(B, T, C)", "(B, T)"),
     ForSemanticSegmentationLoss: ("(B, C, H, W)", "(B, H, W)"),
 }
-# By what a class's name contains. transformers' table lacks the heads that compute one of these losses
-# themselves, and some language models.
+# Keys are parts of class names. transformers' table lacks heads that compute one of these losses themselves,
+# and some language models.
 _LOSSES = LOSS_MAPPING | {
     "ForMultipleChoice": ForSequenceClassificationLoss,
     "ForNextSentencePrediction": ForSequenceClassificationLoss,
@@ -57,7 +57,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def shifted(labels: Tensor) -> Tensor:
-    """Return what each position is held against; the last against nothing."""
+    """Return the label of each position: the next one; `IGNORE_INDEX` for the last."""
     return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
 
 
@@ -68,10 +68,10 @@ class Head:
 
     Args:
         name: The class of the model.
-        shapes: Of the logits and the labels.
-        shift: Whether position i is held against label i + 1.
-        ignored: The label that the model's own loss ignores, which the Trainer counts all the same.
-        decoder: The record of an encoder-decoder's inputs; None for any other model.
+        shapes: Shapes of the logits and of the labels.
+        shift: Whether the target of position i is label i + 1.
+        ignored: A label that the model's own loss ignores although the Trainer counts it.
+        decoder: Record of the inputs of an encoder-decoder; None for other models.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Head:
 
     @classmethod
     def of(cls, model: nn.Module) -> Self:
-        """Read the head of a model by its class, `loss_type` and config; raise where no softmax loss fits."""
+        """Return the head of a model, by its class, `loss_type` and config; raise if no softmax loss fits."""
         name, config, loss = type(model).__name__, getattr(model, "config", None), _loss(model)
         family = next((each for each in type(model).__mro__ if _is_architecture(each)), None)
         if loss not in _SHAPES and not (loss is None and family is None):
@@ -111,13 +111,13 @@ class Head:
                 "Trainer is made set model.loss_type = 'ForCausalLM' if its labels are shifted, "
                 "'ForMaskedLM' if not"
             )
-        # The decoders of encoder-decoders, as BartForCausalLM: labels are not shifted, but counted as if.
+        # Decoders of encoder-decoders, such as BartForCausalLM, do not shift labels, but are counted as if.
         if shift and declared == "ForCausalLM" and family is not None and not _uses_loss_function(family):
             raise ValueError(
                 f"model must shift its labels, as the Trainer counts them, got {name}, which computes a loss "
                 "of its own; before the Trainer is made set model.loss_type = 'ForMaskedLM', which does not"
             )
-        # Without a name only one label per row is taken: logits (B, 4, 4, 4) could have classes anywhere.
+        # Unknown classes must have one label per row: in logits (B, 4, 4, 4) any dimension could be C.
         shapes = _SHAPES[loss or ForSequenceClassificationLoss]
         segments = loss is ForSemanticSegmentationLoss and config is not None
         ignored = getattr(config, "semantic_loss_ignore_index", getattr(config, "loss_ignore_index", 255))
@@ -209,10 +209,10 @@ class Head:
 
 @final
 class _DecoderInputs:
-    """Records whether an encoder-decoder's last pass had its decoder's inputs, or labels to make them of."""
+    """Hook that records whether the last pass of an encoder-decoder had decoder inputs, or labels."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.given = True  # no pass has been seen
+        self.given = True  # before the first pass
         self._names = list(inspect.signature(type(model).forward).parameters)[1:]
         model.register_forward_pre_hook(self, with_kwargs=True)
 
@@ -223,11 +223,11 @@ class _DecoderInputs:
         self.given = any(found.get(name) is not None for name in names)
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self  # passes of a copy are seen by the same loss
+        return self  # a copy of the model has the same loss
 
 
 def _loss(model: nn.Module) -> Any:
-    """Return transformers' loss for the head of a model, by `loss_type` or the names of its classes."""
+    """Return the name of transformers' loss for a model, by `loss_type` or by the names of its classes."""
     names = [cls.__name__ for cls in type(model).__mro__]
     for name in (str(getattr(model, "loss_type", None)), *names):
         if found := re.search("|".join(_LOSSES), name):

@@ -1,4 +1,4 @@
-"""What the Trainer asks for: a loss function that divides by its count, and a callback for the schedules."""
+"""For the Trainer: a loss function that divides by the Trainer's count, and a callback for schedules."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -16,21 +16,20 @@ from equipoise.objective import Objective
 def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable[..., Tensor]:
     r"""Return an objective as the Trainer's `compute_loss_func`, for a head with one label per item.
 
-    The loss is the sum over the items that count, divided by their number: that of all the batches and
-    processes of the step, which the Trainer supplies, or of the batch where it does not. A step is therefore
-    the same however it is cut into batches. Class weights are factors on the items and not part of their
-    number, as the Trainer counts items alone: with weights that are not one on average the loss is so much
-    larger than `objective(logits, labels)`.
+    The loss is the sum over the items that are not ignored, divided by their number: `num_items_in_batch`,
+    the number in all batches and processes of the step, if the Trainer passes it, else the number in the
+    batch. So a step does not depend on how it is divided into batches. The Trainer counts items without class
+    weights: if the weights are c on average, the loss is c times `objective(logits, labels)`.
 
-    What the head is, is read from the model's `loss_type`, its class and its config, never from shapes: one
-    label for a row (sequences, images, video, audio, next sentence, multiple choice), for a token (token
-    classification, audio frames, masked, causal and sequence-to-sequence language models) or for a pixel
-    (semantic segmentation, whose logits are enlarged to the size of the labels as transformers does). Any
-    other head raises. A module of one's own must have one label per row, unless its `loss_type` says more,
-    as in `model.loss_type = "ForTokenClassification"`.
+    The kind of head is determined by the model's `loss_type`, class and config, never by shapes: one label
+    per row (sequences, images, video, audio, next sentence, multiple choice), per token (token
+    classification, audio frames, masked, causal and sequence-to-sequence language models) or per pixel
+    (semantic segmentation, whose logits are enlarged to the size of the labels as in transformers). Any other
+    head raises. Your own module must have one label per row, unless you set its `loss_type`, for example
+    `model.loss_type = "ForTokenClassification"`.
 
-    A causal language model's labels are shifted by the rule that the Trainer counts by. Its logits are all
-    held at once; `fuse_lm_head` does without.
+    The labels of a causal language model are shifted by the rule by which the Trainer counts. All its logits
+    are materialised; to avoid that use `fuse_lm_head`.
 
     Args:
         objective: The loss, or an `Objective` with reduction "mean".
@@ -38,17 +37,17 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
             may wrap it.
 
     Shapes:
-        The model's logits (B, C), (B, T, C) or (B, C, H, W); labels without C: classes, -100 for none; or in
-        the shape of the logits: probabilities, which a model that shifts does not take.
+        The model's logits (B, C), (B, T, C) or (B, C, H, W); labels of the same shape without C: classes,
+        -100 to ignore one; or with C: probabilities, unless the model shifts labels.
 
     Raises:
-        TypeError: If objective is none.
-        ValueError: If objective has another reduction or ignore_index; if the head has no one label per item
-            (questions, objects, CTC, several labels, regression, one output) or a second head beside it; if
-            the model is a language model whose class does not say whether it shifts, or that does not do as
-            the Trainer counts. In a pass, if outputs or labels have other shapes; if there are no labels, or
-            some that the model ignores and the Trainer counts; or if an encoder-decoder was not given the
-            decoder's inputs, which the Trainer keeps it from making of the labels.
+        TypeError: If objective is not an objective.
+        ValueError: If objective has another reduction or ignore_index; if the head does not have one label
+            per item (questions, objects, CTC, several labels, regression, one output), or the model has a
+            second head; if it is unknown whether a language model shifts labels, or it does not shift as the
+            Trainer counts. In a pass, if outputs or labels have other shapes; if there are no labels, or
+            labels that the model ignores and the Trainer counts; or if an encoder-decoder gets no decoder
+            inputs, which it cannot make itself because the Trainer removes the labels.
 
     Numerics:
         As the objective: half precision is computed in float32.
@@ -68,7 +67,7 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
     base: Any = unwrapped(model)
     head, read = Head.of(base), read_objective(objective)
     if head.shift and base is not model:
-        model.loss_type = base.loss_type  # the Trainer counts by what it is given, such as a wrapper
+        model.loss_type = base.loss_type  # the Trainer reads that of the wrapper
 
     def loss_func(
         outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
@@ -77,10 +76,10 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
             raise ValueError("labels must be given, got None; add them to the batches")
         logits, target = head.rows(outputs, labels)
         read.to(logits.device)
-        per_item = target.shape[1:].numel()  # of probabilities the Trainer counts every number
+        per_item = target.shape[1:].numel()  # the Trainer counts each of the C probabilities
         count = (target != IGNORE_INDEX).sum() if num_items_in_batch is None else num_items_in_batch
         total = read(logits, target, reduction="sum")
-        # DataParallel has a count per device, and the Trainer multiplies by their number.
+        # DataParallel passes one count per device; the Trainer multiplies the loss by the number of devices.
         return total * per_item / torch.as_tensor(count, device=total.device).sum()
 
     return loss_func
@@ -88,21 +87,21 @@ def compute_loss_func(objective: Loss | Objective, model: nn.Module) -> Callable
 
 @final
 class ObjectiveCallback(TrainerCallback):
-    """Moves the schedules of an objective with the Trainer's steps, and logs their values.
+    """Sets the schedules of an objective to the Trainer's step, and logs their values.
 
-    Before each step of the optimiser, whatever the number of batches in it, the schedules are set by the
-    Trainer's step, so that a run resumed from a checkpoint has the values of one that was never interrupted.
-    Beside each loss the Trainer logs the values it was computed with.
+    The schedules are set before each step of the optimiser, for any number of batches per step, to the
+    Trainer's step, so a run resumed from a checkpoint has the same values as an uninterrupted one. The
+    Trainer logs the values together with the loss that was computed with them.
 
     Args:
-        objective: The objective that the Trainer's model or loss function has.
-        length: How many of the schedules' steps the whole training is; None for as many as the optimiser's.
-            With 100 a schedule's steps are percent of a training of any length.
+        objective: The objective of the Trainer's model or loss function.
+        length: Number of schedule steps in the whole training; None for the number of optimiser steps. With
+            100, the steps of a schedule are per cent of a training of any length.
 
     Raises:
-        TypeError: If objective is no `Objective`.
-        ValueError: If length is not above 0; when the Trainer is made, if its arguments would have something
-            else compute the loss.
+        TypeError: If objective is not an `Objective`.
+        ValueError: If length is not above 0; when the Trainer is constructed, if by its arguments another
+            function would compute the loss.
 
     Example:
         >>> from equipoise import Objective
@@ -124,7 +123,7 @@ class ObjectiveCallback(TrainerCallback):
         self.length = length
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse arguments that would have the loss computed by something else."""
+        """Raise if by an argument of the Trainer another function would compute the loss."""
         del state, control, kwargs
         for name in ("use_liger_kernel", "label_smoothing_factor"):
             if value := getattr(args, name):
@@ -138,14 +137,14 @@ class ObjectiveCallback(TrainerCallback):
         self._seek(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the schedules where the training ended."""
+        """Set the schedules to the last step."""
         del args, control, kwargs
         self._seek(state)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Add the values in force to the logs of the training loss."""
+        """Add the current values to the logs of the training loss."""
         del args, control, kwargs
         if logs is None or "loss" not in logs:
             return
@@ -159,7 +158,7 @@ class ObjectiveCallback(TrainerCallback):
 
 
 def read_objective(objective: Loss | Objective) -> Objective:
-    """Return an objective that the Trainer's counts fit."""
+    """Return the objective; raise unless reduction and ignore_index are those of the Trainer."""
     if not isinstance(objective, Objective):
         return Objective(check_loss("objective", objective, "a loss or an Objective"))
     if objective.reduction != "mean":
