@@ -277,11 +277,15 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
         ),
         ({"costs": -COSTS}, ValueError, "if it holds gains, pass its negative"),
         ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
-        ({"costs": ALIKE}, ValueError, "costs must be of kind 'costs', got ClassMatrix(similarity of 3"),
+        (
+            {"costs": ALIKE},
+            ValueError,
+            "costs must be of kind 'costs', got a ClassMatrix of kind 'similarity'",
+        ),
         (
             {"costs": ClassMatrix(FLAT, kind="costs")},
             ValueError,
-            "costs must name every class once, got none for 'cat'",
+            "costs[true, predicted] must have a row and a column for each of cat, dog, eel, got (2, 2)",
         ),
     ],
 )
