@@ -283,6 +283,7 @@ def test_the_call_by_hand():
 
 @given(st.tuples(finite, finite, finite).map(sorted), st.floats(0, 3))
 def test_directions_are_mirrored(sides, worthwhile):
+    """The call of the negated differences with the other direction is the same."""
     low, mean, high = sides
     said = call(mean, low, high, "higher", worthwhile)
     assert call(-mean, -high, -low, "lower", worthwhile) == said
