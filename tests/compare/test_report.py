@@ -295,6 +295,7 @@ def test_few_classes_have_the_whole_matrix(page, result):
     assert counts.trace() == (predictions.probs.argmax(axis=1) == predictions.target).sum()
 
 
+@pytest.mark.slow
 def test_twenty_candidates_fit_a_mebibyte(written, result):
     more = []
     for k in range(20):
@@ -313,6 +314,7 @@ def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
     assert "finds more noise than the data have" not in Page(written(result)).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
