@@ -159,7 +159,6 @@ def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
         ("GammaCrossEntropy(Cosine(0.0, end=0.5))", "GammaCrossEntropy(gamma=Cosine(0.0, {}))"),
         ("GammaCrossEntropy(Linear(0, 0.5, 0.5))", "GammaCrossEntropy(gamma=Linear(0, {}, steps=0.5))"),
         ("GammaCrossEntropy(gamma=Linear(0.5, 0))", "GammaCrossEntropy(gamma=Linear({}, 0))"),
-        ("GammaCrossEntropy(gamma=Constant(0.5))", "GammaCrossEntropy(gamma=Constant(value={}))"),
         ("CrossEntropy(label_smoothing=Linear(0.1, 0.0))", "CrossEntropy(label_smoothing=Linear({}, 0.0))"),
         ("Reweighted(TaiLrWeight(0.5))", "Reweighted(TaiLrWeight(gamma={}))"),
     ],
