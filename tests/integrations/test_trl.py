@@ -24,7 +24,8 @@ from equipoise.losses.robust import DFTWeight
 from support.trainer_options import OPTIONS
 
 pytestmark = [
-    pytest.mark.slow,  # TRL's and peft's own
+    pytest.mark.slow,
+    # TRL's and peft's own
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
 ]
 VOCAB = 31
