@@ -24,6 +24,8 @@ from equipoise import linear
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
 from equipoise.statistics import Entropy, LogOdds
 
+pytestmark = pytest.mark.slow
+
 WIDE = [torch.float64, torch.float32]
 SMALL_BLOCKS = 4096  # bytes, which is several blocks of rows and of classes for every case below
 
