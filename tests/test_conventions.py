@@ -127,6 +127,7 @@ class TestArithmetic:
 
     @pytest.mark.parametrize("many", [[CrossEntropy()], [CrossEntropy(), 0.1 * Entropy()], ALL], ids=len)
     def test_losses_sum(self, many: list[Loss]) -> None:
+        """`sum` of losses is a loss with all their terms, and can be divided."""
         total: Any = sum(many)
         logits, target = rows()
         expected = math.fsum(loss(logits, target).item() for loss in many)
@@ -264,6 +265,7 @@ class TestLogitsInPlaceOfOptions:
 
     @pytest.mark.parametrize("make", [Floored, Softmax, Projected, Clipped, Entmax])
     def test_a_map_too(self, make: Any) -> None:
+        """A map that is given logits instead of options says to make it first."""
         with pytest.raises(TypeError, match=r"must be no tensor, got one of shape \(4, 3\); make it first"):
             make(torch.zeros(4, 3))
 
@@ -328,6 +330,7 @@ class TestWrongNames:
 
 class TestConfig:
     def test_the_loss_alone(self) -> None:
+        """A text or a loss is a whole configuration."""
         for given in ("Focal(gamma=3)", Focal(3)):
             assert Objective.from_config(given).loss == Focal(3)
         given = Objective.from_config("Focal()", reduction="sum", schedules={"gamma": "Linear(2, 0, 9)"})
@@ -376,6 +379,7 @@ class TestTarget:
         "loss", [CrossEntropy(), Focal() + 0.1 * Gini(), ExpectedCost(1 - np.eye(8))], ids=repr
     )
     def test_fused(self, loss: Loss) -> None:
+        """A fused loss takes one-hot targets as floats only, and soft targets without gradient."""
         logits, target = rows()
         hidden, weight = torch.randn(6, 3).double(), torch.randn(8, 3).double()
         for dtype in (torch.int64, torch.bool):

@@ -149,6 +149,7 @@ def test_gradient_of_the_log_probability(map: Map) -> None:
 
 
 def test_validation_is_torchs() -> None:
+    """Values and logits are validated as torch does, and can be left unvalidated."""
     ours = MapCategorical(Floored(0.05), logits=scores(3), validate_args=True)
     with pytest.raises(ValueError, match="within the support"):
         ours.log_prob(torch.tensor(6))
@@ -344,6 +345,7 @@ def test_the_floor_holds_and_bounds_the_importance_weights(map: Map) -> None:
 
 
 def test_copies_and_pickles() -> None:
+    """Copies have the same probabilities and map."""
     ours = MapCategorical(Floored(0.05), logits=scores(3))
     for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(again.probs, ours.probs)

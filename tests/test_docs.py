@@ -25,6 +25,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str) -> None:
+    """The examples of a module's docstrings print what they show."""
     module = importlib.import_module(name)
     torch.set_printoptions(profile="default")
     result = doctest.testmod(
@@ -85,6 +86,7 @@ def test_tables_in_the_pages_are_those_the_code_makes() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_linked_files_exist(page: Path) -> None:
+    """Files that a page links to are there."""
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"

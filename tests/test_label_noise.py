@@ -120,6 +120,7 @@ def test_conversions_are_exact_and_stay_in_range(gamma: float, classes: int) -> 
 @settings(max_examples=200)
 @given(st.floats(0, 1), st.one_of(st.integers(2, 300), st.integers(2, 10**6)))
 def test_conversions_round_trip(gamma: float, classes: int) -> None:
+    """Gamma to floor or noise and back is gamma."""
     n = classes
     floor = floor_from_gamma(gamma, n)
     lost = 1 / (1 - (n - 1) / n * min(1.0, n * floor))  # 1 - noise, whose digits go as it nears 1
@@ -288,6 +289,7 @@ def test_read_out_has_a_gradient() -> None:
 
 
 def test_suggestions() -> None:
+    """Suggested values of gamma are those of the published tasks, and the reason says where from."""
     noisy_labels = suggest_gamma(noise=0.4, num_classes=10)
     assert noisy_labels.gamma == 0.5 > gamma_from_noise(0.4, 10)
     assert (

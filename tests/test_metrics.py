@@ -33,6 +33,7 @@ RIVALS = [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     ],
 )
 def test_numbers_of_choices(probs: list[list[float]], each: float, used: float) -> None:
+    """The effective numbers of choices are those worked out by hand."""
     assert effective_choices(probs) == pytest.approx(each, rel=1e-14)
     assert choices_used(probs) == pytest.approx(used, rel=1e-14)
 

@@ -140,6 +140,7 @@ def test_a_scheduled_value_is_the_option_rounded_to_single_precision(dtype: torc
 
 
 def test_addresses() -> None:
+    """An address schedules the value that it names, and no other."""
     loss = Focal(gamma=1.0) + 0.5 * GammaCrossEntropy(gamma=0.2) + 0.1 * Entropy() - 0.3 * Entropy()
     logits, target = batch()
 
@@ -203,6 +204,8 @@ def test_it_moves_with_the_model() -> None:
 @pytest.mark.parametrize("schedule", [pytest.param(each, id=name) for name, each in SCHEDULES.items()])
 @pytest.mark.parametrize("stop", [0, 1, 7, STEPS + 1])
 def test_training_resumes_exactly(schedule: Schedule, stop: int) -> None:
+    """Training that resumes from a saved state has the values of one that was never stopped."""
+
     def fresh() -> Objective:
         schedules = {"gamma": schedule, "Entropy": Linear(0, -0.1, 13)}
         return Objective(GammaCrossEntropy() + 0.1 * Entropy(), schedules=schedules)
@@ -354,6 +357,7 @@ def test_an_option_as_a_plain_number_compiles_again_and_again() -> None:
 @TRACED
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # from importing the backend
 def test_the_default_backend() -> None:
+    """A scheduled objective compiled by inductor has the eager values while the schedule moves."""
     torch._dynamo.reset()
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, 3)})
     compiled = torch.compile(objective, fullgraph=True)

@@ -354,6 +354,7 @@ def same(one: Objective, two: Objective) -> bool:
 
 
 def test_toml() -> None:
+    """A TOML table makes the objective that it spells."""
     config = tomllib.loads(TEXT)
     assert same(Objective.from_config(**config), MADE)
     assert not same(Objective.from_config(**config | {"reduction": "mean"}), MADE)
@@ -368,6 +369,7 @@ def from_hydra(config: dict[str, Any], **options: Any) -> Any:
 
 
 def test_hydra() -> None:
+    """Hydra makes the objective of the same table."""
     config = {"_target_": "equipoise.Objective.from_config", **tomllib.loads(TEXT)}
     assert same(from_hydra(config), MADE)
 

@@ -228,6 +228,7 @@ class TestFirstUse:
             assert f"AttributeError(\"module 'equipoise' has no attribute {way}" in line
 
     def test_everything_at_once(self) -> None:
+        """`import *` brings every public name."""
         names = [each for each in equipoise.__all__ if each != "__version__"]
         program = f"from equipoise import *\nfor each in {names}: assert each in globals(), each"
         assert first(program) == []

@@ -57,6 +57,7 @@ def test_temperature_and_noise_are_recovered(temperature: float, noise: float) -
     assert (plain.temperature > 1.2 * temperature) == (noise > 0)  # the control: noise passes for doubt
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says() -> None:
     noisy: dict[str, Any] = {"rows": 180, "classes": 10, "noise": 0.4, "spread": 6.0}
     least = 0.95 - 3 * (0.95 * 0.05 / SETS) ** 0.5

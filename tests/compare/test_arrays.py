@@ -62,6 +62,7 @@ def refused(says, *given, **options):
 
 
 def test_the_example_runs():
+    """The example in the module's docstring prints what it shows."""
     assert doctest.testmod(arrays).failed == 0
 
 

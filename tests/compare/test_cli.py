@@ -264,6 +264,7 @@ def test_a_missing_extra_is_said(call, monkeypatch):
 
 
 def test_version(call):
+    """`--version` prints the name and the version of the package, and nothing else."""
     assert call("--version").out == f"equipoise {equipoise.__version__}\n"
 
 
@@ -285,6 +286,7 @@ def imported(words, environment):
     return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy_and_a_comparison_does(environment):
     assert imported(["compare", "--help"], environment).isdisjoint(HEAVY)
     assert {"sklearn", "pandas"} <= imported(["compare", "--objective", "Fokal()"], environment)

@@ -57,6 +57,7 @@ def mine(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["rows", "mapping", "dataset", "Holder.rows"])
 def test_data_and_a_model_from_functions(call, mine, fast, data):
     words = (
@@ -138,6 +139,7 @@ def test_an_interrupt_says_what_is_kept(call, mine, blobs, fast, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell and /dev/full")
 @pytest.mark.parametrize(("into", "code", "line"), [("| true", 141, ""), ("> /dev/full", 2, "No space left")])
 def test_an_output_that_nobody_reads_or_that_is_full(environment, tmp_path, into, code, line):
@@ -155,6 +157,7 @@ def test_an_output_that_nobody_reads_or_that_is_full(environment, tmp_path, into
 
 
 def test_runs_made_elsewhere(call, tmp_path):
+    """`equipoise paired` compares a file of runs, once it is told which way each measure is better."""
     rows = [
         f"{name},{seed},{0.8 + seed / 50 + shift * (1 + seed / 9)},{1.0 - shift * (1 + seed / 9)}"
         for name, shift in (("none", 0.0), ("mine", 0.1))
@@ -189,6 +192,7 @@ def test_runs_made_elsewhere(call, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf_8(environment, tmp_path):
     rows = [f"{k % 5},{k % 7},{'xé'[k % 2]}" for k in range(60)]
     (tmp_path / "é.csv").write_text("\n".join(["a,b,label", *rows]), encoding="utf-8")

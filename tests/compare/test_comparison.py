@@ -66,6 +66,7 @@ def test_the_same_call_gives_the_same_numbers_and_another_seed_others(found, arr
 
 
 def test_processes_change_nothing(found, arrays):
+    """Two processes give the results of one, but for the times."""
     both = compare(PAIR, *arrays, **(FAST | {"jobs": 2}))
     assert timeless(both)["objectives"] == timeless(found)["objectives"]
 

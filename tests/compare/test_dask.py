@@ -186,6 +186,7 @@ def test_a_cluster_without_workers(monkeypatch):
 
 
 def test_without_dask(monkeypatch):
+    """Where dask is not installed, the error says what to install."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(ImportError, match=r"dask must be installed .*; pip install 'equipoise\[dask\]'"),

@@ -105,6 +105,7 @@ QUICK = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [as_costs, as_similarity])
 def test_thousands_of_damaged_files_are_refused_or_read_right(read, tmp_path):
     matrix = COSTS if read is as_costs else SIMILARITY
@@ -141,6 +142,7 @@ def test_control_faulty_readers_are_found(fault, tmp_path):
         check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npy", ".toml", ".csv"])
 def test_thousands_of_files_of_bytes_are_refused_in_one_line(suffix, tmp_path):
     path = tmp_path / f"m{suffix}"

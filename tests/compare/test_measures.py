@@ -67,6 +67,7 @@ def test_the_names_are_those_of_the_results():
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_measures_by_hand(name):
+    """Each measure has the value worked out by hand."""
     assert measured()[name] == pytest.approx(BY_HAND[name])
 
 
@@ -182,6 +183,7 @@ def test_ranking_is_that_of_scikit_learn_where_every_class_is_present():
 
 
 def test_what_accuracy_hides():
+    """A model that always names the commonest class is accurate, and every other measure shows it."""
     target = np.array([0] * 95 + [1] * 5)
     probs = np.tile([0.95, 0.05], (100, 1))
     values = measured(None, probs, target)
@@ -300,6 +302,7 @@ def test_better_is_where_the_true_probabilities_are(name):
     ],
 )  # fmt: skip
 def test_messages(wrong, message):
+    """An error of the measures names the argument, the rule and the value."""
     with pytest.raises(ValueError, match=re.escape(message)):
         wrong()
 

@@ -220,4 +220,5 @@ def test_pieces_in_any_order(pieces):
 @given(st.text(max_size=40))
 @settings(max_examples=500)
 def test_any_text(text):
+    """Any text is an objective or is refused in one line."""
     assert fault(text) is None

@@ -240,6 +240,7 @@ def test_the_gain_of_decisions_on_one_test_part_is_of_its_rows():
     ],
 )
 def test_what_is_proper(text, proper):
+    """A candidate is called proper where its loss is, whatever the spelling."""
     [candidate] = (
         make((text,), folds=2, epochs=1, rows=200).plan.candidates[1:]
         if text != "CrossEntropy()"

@@ -57,6 +57,7 @@ def test_sizes_widen_the_interval_by_nadeau_and_bengio_as_compare_paired_does():
     assert row(shares).low == pytest.approx(row(wide).low)
 
 
+@pytest.mark.slow
 def test_candidates_without_an_effect_are_rarely_called_in_any_measure():
     """Two candidates, two measures: the share of data sets with any false alarm is the level at most."""
     generator, count, wrong = np.random.default_rng(0), 200, 0

@@ -139,6 +139,7 @@ def test_empty_and_constant_and_endless_columns_train(tmp_path):
 
 
 def test_arrays_of_embeddings(tmp_path):
+    """Features of more than two dimensions are read and flattened."""
     path = tmp_path / "embeddings.npz"
     generator = np.random.default_rng(0)
     labels = np.array(["cat", "dog"])[np.arange(ROWS) % 2]

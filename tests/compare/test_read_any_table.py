@@ -201,6 +201,7 @@ def compare_reader(read, path: Path, examples: int, phases: tuple[Phase, ...]) -
     reads_back()
 
 
+@pytest.mark.slow
 def test_any_table_is_read_as_written_or_refused_by_place(tmp_path):
     compare_reader(read_by_equipoise, tmp_path / "t.csv", 200, tuple(Phase))
 
@@ -219,6 +220,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "value"), KINDS)
 def test_tables_of_every_kind_are_tried(kind, value, tmp_path):
     def is_one(written: Written) -> bool:

@@ -295,6 +295,7 @@ def test_few_classes_have_the_whole_matrix(page, result):
     assert counts.trace() == (predictions.probs.argmax(axis=1) == predictions.target).sum()
 
 
+@pytest.mark.slow
 def test_twenty_candidates_fit_a_mebibyte(written, result):
     more = []
     for k in range(20):
@@ -313,6 +314,7 @@ def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
     assert "finds more noise than the data have" not in Page(written(result)).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
@@ -320,6 +322,7 @@ def test_axe_finds_nothing_serious(page, tmp_path, dark, width):
     assert judged_by_axe(page, tmp_path, dark=dark, width=width) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
 def test_control_axe_finds_a_planted_fault(page, tmp_path, dark):
@@ -410,6 +413,7 @@ def test_the_page_tells_who_has_written_it(page):
     assert f'<meta name="generator" content="equipoise {equipoise.__version__}">' in page[:1000]
 
 
+@pytest.mark.slow
 def test_the_study_of_the_folder_can_be_run_again(result, tmp_path):
     def text(out):
         planned = replace(result, plan=replace(result.plan, out=out))
@@ -427,6 +431,7 @@ def test_the_name_of_a_candidate_is_text(result, written):
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["is", "cross entropy", "accuracy", "95 %"])
 def test_a_name_that_is_a_word_of_the_sentences_is_no_code_in_them(result, written, name):
     page = written(renamed(result, name))

@@ -201,6 +201,7 @@ seeds = st.one_of(st.integers(0, 4), st.integers(0, 4), odd)
 scored = st.one_of(st.floats(), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1), odd)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(names, seeds, scored), max_size=8, unique_by=lambda row: (str(row[0]), str(row[1]))),

@@ -283,6 +283,7 @@ def test_the_call_by_hand():
 
 @given(st.tuples(finite, finite, finite).map(sorted), st.floats(0, 3))
 def test_directions_are_mirrored(sides, worthwhile):
+    """The call of the negated differences with the other direction is the same."""
     low, mean, high = sides
     said = call(mean, low, high, "higher", worthwhile)
     assert call(-mean, -high, -low, "lower", worthwhile) == said
@@ -368,6 +369,7 @@ def correlated(generator, count, overlap, repeats=1, folds=SPLITS):
     return shared + np.sqrt(1 - rho) * generator.normal(size=(count, folds * repeats))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 5])
 def test_false_alarms_of_correlated_folds_are_at_the_level_and_uncorrected_ones_are_not(repeats):
     count = 4000
@@ -389,6 +391,7 @@ def test_false_alarms_of_correlated_folds_are_at_the_level_and_uncorrected_ones_
     assert alarms[0.0] > 0.14  # the control: the paired t without the correction
 
 
+@pytest.mark.slow
 def test_intervals_hold_together_over_comparisons():
     """Six candidates, two measures: the share of comparisons with any false alarm is the level at most."""
     generator, count, wrong, each_wrong = np.random.default_rng(1), 500, 0, 0

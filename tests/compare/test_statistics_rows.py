@@ -119,6 +119,7 @@ def test_an_undecided_test_part_says_how_many_rows_it_would_take():
     assert str(found.needed).endswith("test rows would settle it if the difference stays as it is")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "differ"), [(40, 0.3), (200, 0.1)])
 def test_false_alarms_of_one_test_part(rows, differ):
     """Rows that two models get right or wrong alike, but a share that falls either way."""

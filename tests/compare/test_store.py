@@ -259,6 +259,7 @@ def test_a_read_only_folder_is_read_and_not_written(store, monkeypatch, call):
 
 
 def test_prepare_leaves_nothing(store):
+    """Preparing a store that exists writes no file in it."""
     before = names(store.folder)
     store.prepare()
     assert names(store.folder) == before

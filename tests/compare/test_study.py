@@ -77,6 +77,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     of=SETTINGS,
@@ -168,6 +169,7 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
         study.load(str(tmp_path / "b.toml"))
 
 
+@pytest.mark.slow
 def test_the_command_runs_a_study_again(call, blobs, fast, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("compare", blobs, "--objective", "Focal()", "--noise", "0.2", "--folds", 3, "--out", "a", *fast)

@@ -295,6 +295,7 @@ def test_there_is_a_first_setting(count):
         drawn("CrossEntropy()", count)
 
 
+@pytest.mark.slow
 def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
     program = (
         "import sys, warnings\nwarnings.simplefilter('error')\n"

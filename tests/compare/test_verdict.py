@@ -346,6 +346,7 @@ def test_a_candidate_that_does_only_what_a_temperature_does_is_said_to():
 
 
 def test_divergence_is_said():
+    """The verdict says on how many splits a candidate diverged."""
     said = judge(result(outcome(GAMMA, "undecided", "undecided", diverged=3)))
     assert f"{GAMMA} diverged on 3 of 10 splits" in said.others
 

@@ -83,6 +83,7 @@ class TestMatrix:
         assert eval(repr(alike := ClassMatrix(ALIKE, "abcd", kind="similarity"))) == alike
 
     def test_transposing_and_ordering(self) -> None:
+        """Transposing exchanges true and other class; ordering keeps each entry with its names."""
         dear = ClassMatrix(COSTS, "abc", kind="costs")
         assert dear.T["a", "b"] == dear["b", "a"] == 2
         assert dear != dear.T
@@ -179,6 +180,7 @@ def test_confusion_by_hand_from_classes_probabilities_and_names() -> None:
 
 
 def test_an_ordinal_scale() -> None:
+    """Costs grow with the distance of the classes; similarities fall with it and sum to 1."""
     assert ordinal(4)["0", "3"] == 3
     assert ordinal(["low", "mid", "high"], power=2)["low", "high"] == 4
     terms = np.exp(-0.5 * np.abs(np.subtract.outer(range(3), range(3))))

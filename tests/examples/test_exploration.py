@@ -22,6 +22,7 @@ def exploration(example: ModuleType) -> ModuleType:
 
 
 def test_small_run(exploration: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small run prints its three tables with the slopes worked out by hand."""
     sizes = ["--runs", "4", "--steps", "60", "--ppo-seeds", "3", "--ppo-steps", "512", "--jobs", "1"]
     exploration.main([*sizes, "--out", str(tmp_path)])
     slopes, bandits, played = capsys.readouterr().out.strip().split("\n\n")
@@ -92,6 +93,7 @@ def test_the_weight_of_a_hinge_counts_for_hinges_alone(exploration: ModuleType) 
 
 
 def test_runs_are_paired(exploration: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies see the same draws: a map that changes nothing changes no result."""
     nothing = exploration.Floored(0.0)  # softmax, computed in another way
     monkeypatch.setitem(exploration.POLICIES, "none", (nothing, None))
     plain, same, other = (exploration.bandit(name, 20, 60, 0.1)[0] for name in ("softmax", "none", "floor"))

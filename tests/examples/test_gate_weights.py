@@ -20,6 +20,7 @@ def gates(example: ModuleType) -> ModuleType:
 def test_small_run(
     gates: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A small run prints its table, and the penalty narrows the gap between soft and hard gates."""
     few = {gate: gates.GATES[gate] for gate in (gates.NO_HELP, "weight 3", gates.STRAIGHT, gates.ONE)}
     monkeypatch.setattr(gates, "GATES", few)
     found = gates.main(["--data", "clusters", "--seeds", "2", "--steps", "250"])["clusters"]

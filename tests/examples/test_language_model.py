@@ -29,6 +29,7 @@ def given(tmp_path: Path) -> argparse.Namespace:
 
 
 def test_small_run(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small run prints the tables that it writes, with an interval for each candidate."""
     example.main([*SMALL, *SHORT, *RATES, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     tables = (tmp_path / "tables.md").read_text()
@@ -61,6 +62,7 @@ def test_small_run(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_runs_are_paired(example: ModuleType, given: argparse.Namespace) -> None:
+    """Runs with one seed share initial weights and batches, so two forms of one loss train alike."""
     windows = torch.randint(300, (40, 12))
 
     def weight(seed: int, loss: object) -> torch.Tensor:
@@ -76,6 +78,7 @@ def test_runs_are_paired(example: ModuleType, given: argparse.Namespace) -> None
 
 
 def test_a_schedule_moves(example: ModuleType, given: argparse.Namespace) -> None:
+    """The scheduled gamma is raised once per step."""
     given.end = 0.3
     objective = example.pretraining(given)["gamma 0 to 0.3"]
     assert objective.scheduled() == {"gamma": 0.0}
@@ -111,6 +114,7 @@ def test_a_confidence_of_one_counts(example: ModuleType) -> None:
 
 
 def test_wrong_tokens(example: ModuleType) -> None:
+    """A quarter of the tokens becomes another one, each as often, and the same for one seed."""
     windows = torch.randint(50, (200, 100))
     wrong = example.corrupt(windows, 0.25, 50, seed=3)
     hit = wrong != windows
@@ -125,6 +129,7 @@ def test_wrong_tokens(example: ModuleType) -> None:
 
 
 def test_parts_are_files(example: ModuleType) -> None:
+    """Training, tuning and validation text come from different files."""
     files = example.read_files()
     assert len(files) > 300
     assert "json/decoder.py" in files

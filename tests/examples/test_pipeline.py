@@ -12,6 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 def test_the_lines(
     example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The example prints a line per model, and the searched schedule is more accurate."""
     late = {"gamma": "Linear(0.0, 0.7, steps=90)"}
     monkeypatch.setattr(example, "GRID", {"model__schedules": [None, late]})
     (found,) = example.main(["--seeds", "1", "--epochs", "60"])

@@ -25,6 +25,7 @@ def column(found: Any, gate: str, measure: str) -> float:
 
 
 def test_small_run(routing: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small run prints a row per gate, writes the numbers behind it and draws them."""
     routing.main(["--seeds", "3", "--epochs", "1", "--jobs", "1", "--out", str(tmp_path)])
     printed = capsys.readouterr().out.splitlines()
     rows = {line.split("|")[1].strip(): line for line in printed if line.startswith("|")}

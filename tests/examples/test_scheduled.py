@@ -12,6 +12,7 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:DeprecationWarning")
 def test_the_lines(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example prints the metrics of the first and the last epoch, and gamma has risen between."""
     found = example.main(["--epochs", "40"])
     header, first, *_, last, plain, rising = capsys.readouterr().out.splitlines()
     assert header.split() == ["objective/entropy", "objective/gamma", "objective/target_prob"]

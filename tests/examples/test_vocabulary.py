@@ -57,6 +57,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_small_run(
     example: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A small run learns, and prints the losses and the bytes that it returns."""
     run = example.main(SMALL)
     printed = capsys.readouterr().out
     steps = re.findall(r"^step +(\d+) loss (\d+\.\d{3}), \d+\.\d s$", printed, re.M)

@@ -105,6 +105,8 @@ def test_adapters_off_the_head_of_every_kind(kind: str) -> None:
     ids=["body", "body and head", "whole head"],
 )
 def test_adapters_in_bfloat16(options: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
+    """Losses of a fused model with adapters in bfloat16 are as near to float32 as those of a plain one."""
+
     def losses(fused: bool, half: bool) -> Tensor:
         model = lora(**options)
         with torch.no_grad():

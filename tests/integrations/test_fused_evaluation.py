@@ -118,6 +118,7 @@ def test_an_evaluation_that_breaks_off_leaves_nothing_to_the_next(tmp_path: Path
 
 
 def test_batches_by_hand() -> None:
+    """Metrics of batches are those of all tokens together, and start anew with the next evaluation."""
     batches = [SimpleNamespace(predictions=np.full((1, 2, 4), value)) for value in (1.0, 2.0, 6.0)]
     for _ in range(2):
         assert token_metrics(batches[0], compute_result=False) == token_metrics(batches[1], False) == {}

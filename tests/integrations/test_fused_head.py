@@ -146,6 +146,7 @@ def offloaded(how: str, model: Any, folder: Path) -> Any:
 @pytest.mark.parametrize("first", ["fused", "wrapped"])
 @pytest.mark.parametrize("how", ["bf16", "cpu_offload", "disk_offload", "dispatch_model"])
 def test_wrappers_of_models(how: str, first: str, tmp_path: Path) -> None:
+    """A fused model gives the plain loss under each wrapper, whichever comes first, until `undo`."""
     tokens, labels = batch()
     with torch.no_grad():
         plain = offloaded(how, make().eval(), tmp_path / "plain")(input_ids=tokens, labels=labels)
@@ -306,6 +307,7 @@ def test_a_model_that_is_wrapped_already_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_generation_within_autocast(dtype: torch.dtype, attention: str) -> None:
+    """A fused model generates the tokens of a plain one."""
     tokens, _ = batch()
     found = []
     for fused in (False, True):

@@ -347,6 +347,8 @@ def test_nothing_is_left_after_an_exception(tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
+    """Callbacks refuse an objective or an optimiser that the module does not have, by name."""
+
     class Without(Net):
         def __init__(self) -> None:
             super().__init__()

@@ -61,6 +61,7 @@ def counts(envs: list[Any]) -> tuple[int, int]:
 RUNS = [(one, wrapper) for one in (PPO, A2C, MaskablePPO) for wrapper in ("DummyVecEnv", "VecNormalize")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 @pytest.mark.parametrize(("algorithm", "wrapper"), [*RUNS, (TRPO, "DummyVecEnv")])
 def test_no_illegal_action_in_whole_runs(algorithm: Any, space: Any, wrapper: str, tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_folds_may_lack_a_class_or_leave_rows_out(data: Any) -> None:
 
 
 def test_what_it_says(data: Any) -> None:
+    """One class, an estimator without weights or without scores: each is named in an error or a warning."""
     rows, _, labels = data
     with pytest.raises(ValueError, match=r"y must have at least 2 classes, got 1 class: \['cat'\]"):
         NoisyCalibratedClassifier().fit(rows, np.repeat("cat", 600))

@@ -63,6 +63,7 @@ def test_the_checks_can_fail() -> None:
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
 def test_any_objective_trains(entry: Any, data: Any) -> None:
+    """Every loss of the tables trains, pickles and is cloned as part of an objective."""
     rows, labels = data
     labels = np.arange(len(labels)) % 8  # as many classes as the matrices of the tables have
     loss = settings_of(entry)[0]

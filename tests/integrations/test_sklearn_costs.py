@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 def test_costs_decide(data: Any) -> None:
+    """`predict` names the class of least expected cost, and costs change no probability."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     rows, labels = data
     plain, model = quick().fit(rows, labels), quick(costs=COSTS).fit(rows, labels)

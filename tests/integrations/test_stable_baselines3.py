@@ -205,6 +205,7 @@ def test_another_map_is_in_force_as_soon_as_it_is_set() -> None:
 
 
 def test_errors() -> None:
+    """A floor that does not fit, no map and a continuous action space are refused by name."""
     with pytest.raises(ValueError, match=r"floor must be at most 1/4 = 0\.25 for 4 classes, got 0\.3"):
         make(PPO, Identity(spaces.Discrete(4)), Floored(0.3))
     with pytest.raises(ValueError, match=r"floor must be at most 1/5"):

@@ -87,6 +87,7 @@ def test_a_fused_model_has_the_loss_and_gradients_of_whole_logits(name: str) -> 
 )
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 def test_adapters(options: dict[str, Any]) -> None:
+    """A fused model with adapters has the loss and gradients of a plain one, and so with them disabled."""
     check_fused(model := lora(**options))
     tokens, labels = batch()
     with model.disable_adapter(), torch.no_grad():
@@ -389,6 +390,7 @@ def test_a_run_that_resumes_is_the_run_that_was_not_interrupted(schedule: Any, t
 
 @pytest.mark.parametrize("kind", ["sequence", "token", "soft"])
 def test_classifiers(kind: str, tmp_path: Path) -> None:
+    """Classifiers train with an objective as with the same loss computed apart."""
     sizes = {name: SMALL[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
     config = hf.BertConfig(
         **sizes,
@@ -591,6 +593,7 @@ def unfusable(case: str) -> None:
     ],
 )
 def test_what_is_refused(case: str, error: type[Exception], words: str) -> None:
+    """A model that cannot be fused is refused with its reason."""
     with pytest.raises(error, match=words):
         unfusable(case)
 

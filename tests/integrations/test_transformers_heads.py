@@ -53,6 +53,7 @@ def test_the_loss_is_that_of_the_model(name: str) -> None:
     assert found.item() == pytest.approx(textbook(model, batch)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_trainer_has_the_loss_and_gradient_however_a_step_is_cut(name: str, tmp_path: Path) -> None:
     model, batch = make(name)

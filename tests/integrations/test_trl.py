@@ -23,7 +23,9 @@ from equipoise.losses.base import Loss
 from equipoise.losses.robust import DFTWeight
 from support.trainer_options import OPTIONS
 
-pytestmark = [  # TRL's and peft's own
+pytestmark = [
+    pytest.mark.slow,
+    # TRL's and peft's own
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
 ]
 VOCAB = 31

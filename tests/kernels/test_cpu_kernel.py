@@ -85,6 +85,7 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float, what: object
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_states(dtype: torch.dtype, classes: int, separate: bool) -> None:
+    """Each state of a row is that of plain torch in float64."""
     z, y = hard_rows(18, classes, dtype)
     soft = table_for(classes, dtype, classes <= 100)
     for scales in SCALES:
@@ -99,6 +100,7 @@ def test_states(dtype: torch.dtype, classes: int, separate: bool) -> None:
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradient_of_combinations(dtype: torch.dtype, classes: int, separate: bool) -> None:
+    """The gradient of a combination of states is that of plain torch in float64."""
     z, y = hard_rows(27, classes, dtype)
     weight = torch.rand(len(z)).to(work_dtype(dtype))
     for scales, with_soft in itertools.product(SCALES, (False, True)):

@@ -162,6 +162,7 @@ def test_targets_that_are_no_class(classes: int) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("classes", [10, 1000, 2100])
 def test_threads(classes: int, threads: int) -> None:
+    """Any number of threads gives the losses and gradients of one, to the bit."""
     rows = some_rows(classes, count=40000 // classes * 10)
     assert rows.target is not None
     rows.target[::5] = -100
@@ -184,6 +185,7 @@ def test_threads(classes: int, threads: int) -> None:
 @pytest.mark.parametrize("separate", [True, False])
 @pytest.mark.parametrize("classes", WIDTHS)
 def test_runs_of_classes(classes: int, separate: bool) -> None:
+    """States and gradients of a run of the classes are right wherever it starts."""
     rows = some_rows(3 * classes, torch.float64, soft=torch.rand(3 * classes, 3 * classes).double())
     for start in (0, classes - 1, 2 * classes):
         block = Rows(rows.logits[:, start : start + classes], rows.target, soft=rows.soft, start=start)
@@ -206,6 +208,7 @@ def test_runs_of_classes(classes: int, separate: bool) -> None:
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_softcap(dtype: torch.dtype, classes: int) -> None:
+    """States and gradients of capped logits are those of plain torch, for small, large and nan logits."""
     factors = {
         "target_logit": -0.7,
         "max_exp0": 0.9,
@@ -310,6 +313,7 @@ def test_half_precision_is_added_and_rounded_as_by_torch() -> None:
 
 
 def test_run_in_threads() -> None:
+    """Each number is run once, and an error in a thread is raised."""
     seen: list[int] = []
     cpu.run_in_threads(5, seen.append)
     assert sorted(seen) == [0, 1, 2, 3, 4]

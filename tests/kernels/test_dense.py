@@ -209,6 +209,7 @@ def test_a_call_without_a_part_is_found(part: str) -> None:
 @NAMED_ROW_LOSSES
 @pytest.mark.parametrize("one", [False, True], ids=["each row", "one row"])
 def test_masks(loss: Loss, one: bool) -> None:
+    """Masked classes are left out by the kernel as by plain torch."""
     logits, target = hard_rows(C)
     mask = torch.arange(C) != 3
     if not one:
@@ -222,6 +223,7 @@ def test_masks(loss: Loss, one: bool) -> None:
 
 @NAMED_ROW_LOSSES
 def test_dimensions_of_logits(loss: Loss) -> None:
+    """Logits of more dimensions are rows in another layout."""
     logits = torch.randn(2, C, 3, 2, dtype=F64)
     target = torch.randint(C, (2, 3, 2))
     target[0, 1, 1] = -100
@@ -271,6 +273,7 @@ def test_sums_in_any_order(terms: tuple[Loss, ...], reduction: str) -> None:
 @pytest.mark.parametrize("classes", [1, 2, 3, 17, 100, 1000, 5000])
 @pytest.mark.parametrize("loss", SUMS, ids=["three", "three again", "smoothing", "brier"])
 def test_widths(loss: Loss, classes: int) -> None:
+    """Any number of classes and rows is right, as the vectors are full or not."""
     for rows in (1, 63, 130):
         case = Case(3 * torch.randn(rows, classes), torch.randint(classes, (rows,)))
         exact = case.to(F64)

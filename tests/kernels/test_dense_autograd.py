@@ -70,6 +70,7 @@ def test_a_table_that_changes_before_the_backward_pass_does_not_spoil_the_gradie
 @BOTH_WAYS
 @LOSSES
 def test_backward_twice(loss: Loss) -> None:
+    """A second backward is the first where the graph is retained, and torch's error where it is not."""
     logits, target = rows()
     leaf = logits.requires_grad_()
     value = loss(leaf, target)
@@ -83,6 +84,7 @@ def test_backward_twice(loss: Loss) -> None:
 @LOSSES
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpoints(loss: Loss, use_reentrant: bool) -> None:
+    """A checkpointed loss has the gradient of one that is not."""
     logits, target = rows()
     leaf = logits.requires_grad_()
     expected = gradient(loss(leaf * 2, target), leaf)
@@ -128,6 +130,7 @@ def test_hooks_of_saved_tensors(loss: Loss) -> None:
 @BOTH_WAYS
 @LOSSES
 def test_hooks_of_gradients(loss: Loss) -> None:
+    """Hooks on the loss and on the logits see and change the gradient."""
     logits, target = rows()
     leaf, seen = logits.requires_grad_(), []
     expected = gradient(loss(leaf, target), leaf)
@@ -157,6 +160,7 @@ def test_a_scaler_of_gradients() -> None:
 @BOTH_WAYS
 @LOSSES
 def test_autocast(loss: Loss) -> None:
+    """Half-precision logits under autocast give a float32 loss."""
     inputs, weight, target = torch.randn(6, 4), torch.randn(8, 4, requires_grad=True), torch.arange(6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = F.linear(inputs, weight)
@@ -228,6 +232,7 @@ def test_second_derivatives_are_those_of_plain_torch(loss: RowLoss) -> None:
 @COMPILED
 @LOSSES
 def test_gradients_in_batches(loss: Loss) -> None:
+    """Batched gradients are those taken one by one."""
     logits, target = rows()
     leaf = logits.requires_grad_()
     each = loss(leaf, target, reduction="none")

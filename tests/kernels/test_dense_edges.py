@@ -21,6 +21,7 @@ from support.row_samples import NAMED_ROW_LOSSES, odds_with
 @BOTH_WAYS
 @NAMED_ROW_LOSSES
 def test_no_rows(loss: Loss) -> None:
+    """Without rows the mean is nan, the sum 0 and the gradient empty."""
     logits, target = torch.zeros(0, 8, requires_grad=True), torch.zeros(0, dtype=torch.long)
     assert loss(logits, target).isnan()
     assert loss(logits, target, reduction="none").shape == (0,)
@@ -32,6 +33,7 @@ def test_no_rows(loss: Loss) -> None:
 
 @BOTH_WAYS
 def test_one_class() -> None:
+    """With one class loss and gradient are 0."""
     logits, target = torch.randn(3, 1, requires_grad=True), torch.zeros(3, dtype=torch.long)
     for loss, value in ((CrossEntropy(), 0.0), (Entropy(), 0.0), (GammaCrossEntropy(0.1), 0.0)):
         found = loss(logits, target)
@@ -83,6 +85,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_strides_of_logits(loss: Loss, view: str, reduction: Any) -> None:
+    """Logits of any strides give the value and gradient of contiguous ones."""
     source, target = rows()
     odd = VIEWS[view](source).detach().requires_grad_()
     plain = VIEWS[view](source).resolve_neg().clone(memory_format=torch.contiguous_format).requires_grad_()

@@ -21,8 +21,7 @@ class TestWithoutSoftTargets(BackendTests):
     backend = TorchBackend()
     tables = 0
 
-    def test_no_target(self) -> None:
-        pass  # it is of soft targets
+    test_no_target = None  # pyright: ignore - it is of soft targets
 
 
 class TestPieces(TestWithoutSoftTargets):

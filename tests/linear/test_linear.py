@@ -71,6 +71,7 @@ def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
 @pytest.mark.parametrize(("n", "v", "d"), [(1, 1, 1), (5, 1, 3), (1, 9, 4), (64, 33, 1), (33, 130, 17)])
 @pytest.mark.parametrize("loss", [THREE, Brier(), Decisiveness(num_classes=9), LogitRange(width=1.0)])
 def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
+    """The fused loss is the dense one for any shape and block."""
     c = case(n, v, d)
     for reduction, grad in ORDERS:
         dense = loss(c.logits(), c.target, reduction=reduction)
@@ -104,6 +105,7 @@ def test_a_block_has_all_classes_of_a_row_at_least() -> None:
 @BOTH_WAYS
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_nothing_to_count(reduction: str) -> None:
+    """Without a row that counts the fused loss is the dense one: 0 or nan."""
     empty = case(0)
     for grad in ("auto", "recompute"):
         fused = THREE.linear(
@@ -236,6 +238,7 @@ def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
 
 
 def test_tied_weights() -> None:
+    """A table that is both embedding and head gets the sum of both gradients."""
     table = nn.Embedding(9, 4).double()
     tokens, target = torch.randint(9, (6,)), torch.randint(9, (6,))
     grads = []
@@ -247,6 +250,7 @@ def test_tied_weights() -> None:
 
 
 def test_target_probabilities() -> None:
+    """The fused loss of target probabilities is the dense one."""
     c = case()
     soft = torch.rand(7, TEST_CLASSES, dtype=torch.float64)
     soft /= soft.sum(1, keepdim=True)
@@ -267,6 +271,7 @@ def test_penalties_need_no_target() -> None:
 
 @BOTH_WAYS
 def test_masked_classes() -> None:
+    """A bias of minus infinity leaves its class out."""
     c = case(6, 20, 5)
     assert c.bias is not None
     with torch.no_grad():
@@ -294,6 +299,7 @@ def test_masked_classes() -> None:
 
 @BOTH_WAYS
 def test_odd_memory_layouts() -> None:
+    """Strided, transposed and expanded inputs and gradients give the dense loss."""
     c = case(6, 9, 4)
     strided = torch.randn(4, 12, dtype=torch.float64).t()[::2].requires_grad_()
     turned = torch.randn(4, 9, dtype=torch.float64).t().requires_grad_()

@@ -24,6 +24,8 @@ from equipoise import linear
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
 from equipoise.statistics import Entropy, LogOdds
 
+pytestmark = pytest.mark.slow
+
 WIDE = [torch.float64, torch.float32]
 SMALL_BLOCKS = 4096  # bytes, which is several blocks of rows and of classes for every case below
 
@@ -483,6 +485,7 @@ def test_a_frozen_part_changes_no_other_gradient(frozen: tuple[int, ...], grad: 
 @pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("scale", [1e-30, 10.0, 1e4])
 def test_extreme_logits(scale: float, dtype: torch.dtype) -> None:
+    """Logits of any size lose no more digits than rounding the inputs does."""
     hidden = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=dtype) * scale
     weight = torch.zeros(64, 2, dtype=dtype)
     weight[:, 0] = 1.0  # rows 0 and 1 see the same logit for every class
@@ -518,6 +521,7 @@ def test_a_shift_of_all_logits_changes_nothing(loss: Loss) -> None:
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("grad", ["auto", "recompute"])
 def test_an_empty_batch(shape: tuple[int, ...], reduction: str, grad: str) -> None:
+    """An empty batch gives torch's value, and gradients that are 0."""
     hidden = torch.randn(*shape, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
     given = Head(hidden, weight, torch.zeros(shape, dtype=torch.long))

@@ -16,11 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss, RankedProbabilityScore
 from equipoise.penalties import LogitRange
+from support.grids import grid
 from support.linear_cases import BOTH_WAYS
 
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.bmm}
 
 LOSSES = GammaCrossEntropy(1e-3), CrossEntropy(0.1), LogitRange(width=1.0), RankedProbabilityScore()
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
 
 
 class Beside(TorchDispatchMode):
@@ -80,7 +83,7 @@ def look_beside(loss: Loss, dtype: torch.dtype) -> int:
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", grid(DTYPES, fast=[(torch.bfloat16,), (torch.float32,)]))
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_lies_beside_a_view_is_written(loss: Loss, dtype: torch.dtype) -> None:
     assert look_beside(loss, dtype) > 0

@@ -32,6 +32,7 @@ def check(loss: Loss, *, soft: bool) -> None:
 @BOTH_WAYS
 @pytest.mark.parametrize("one", ENTRIES, ids=lambda loss: type(loss).__name__)
 def test_sums_of_two(one: RowLoss) -> None:
+    """The fused sum of any two losses is the dense one."""
     for two in ENTRIES:
         check(one + 0.3 * two, soft=False)
 

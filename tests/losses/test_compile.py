@@ -128,6 +128,7 @@ def test_weights_masks_ignored_rows_and_reductions(loss: Loss, option: str) -> N
     ],
 )
 def test_the_default_backend(loss: Loss, option: str) -> None:
+    """Inductor compiles a loss once for all sizes of a batch, with the eager value."""
     assert check(loss, OPTIONS[option], "inductor", torch.float32, rtol=1e-5, atol=1e-6) == 1
 
 

@@ -139,6 +139,7 @@ def test_rows_are_of_every_sort() -> None:
 
 
 def test_exact_gradients_spread() -> None:
+    """The exact gradients to compare with are of very different sizes."""
     norms = [
         float(mpmath.norm(row))
         for spread in SPREADS

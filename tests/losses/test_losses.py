@@ -298,6 +298,7 @@ def test_a_masked_class_is_as_good_as_absent(entry: Entry, loss: Loss) -> None:
 
 @pytest.mark.parametrize(("entry", "loss"), ROW_SETTINGS)
 def test_laws(entry: Entry, loss: Loss) -> None:
+    """A shift of the logits changes nothing, classes may be permuted, repeated rows have the same mean."""
     logits, target = rows(3.0)
     plain = loss(logits, target, reduction="none")
     if entry.name not in ("ZLoss",) and "low" not in repr(loss):
@@ -316,6 +317,7 @@ def test_laws(entry: Entry, loss: Loss) -> None:
 
 
 def test_the_four_animals() -> None:
+    """A similarity loss is the matrix times the log-probabilities, and likes similar classes better."""
     from equipoise.losses import SimilarityCrossEntropy
 
     horse, zebra, whale, shark = range(4)
@@ -333,6 +335,7 @@ def test_the_four_animals() -> None:
 
 
 def test_losses_are_values() -> None:
+    """Losses pickle, compare and hash by their options, and cannot be changed."""
     import pickle
 
     for entry in LOSSES + PENALTIES:

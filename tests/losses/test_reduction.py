@@ -112,6 +112,7 @@ def test_a_batch_in_which_no_row_counts(loss: Loss) -> None:
 
 @pytest.mark.parametrize("loss", ROW_LOSSES, ids=name)
 def test_an_empty_batch(loss: Loss) -> None:
+    """Without rows the mean is nan, the sum 0 and the rows none."""
     logits, target = torch.zeros(0, TEST_CLASSES), torch.zeros(0, dtype=torch.long)
     assert loss(logits, target).isnan()
     assert loss(logits, target, reduction="sum") == 0

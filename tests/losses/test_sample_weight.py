@@ -45,6 +45,7 @@ def test_with_target_probabilities_and_more_dimensions(loss: Loss) -> None:
 
 
 def test_unreduced() -> None:
+    """Without a reduction each row's loss is multiplied by its weight."""
     logits, target, times, _ = rows()
     found = CrossEntropy()(logits, target, sample_weight=times, reduction="none")
     assert torch.equal(found, times * CrossEntropy()(logits, target, reduction="none"))

@@ -60,6 +60,7 @@ def test_all_lists_every_public_name(module: ModuleType) -> None:
 
 @pytest.mark.parametrize("entry", TABLES, ids=lambda entry: entry.name)
 def test_entry_is_complete(entry: losses.Entry) -> None:
+    """An entry has a source and settings, and its class a docstring with every part."""
     assert entry.source
     assert settings_of(entry)
     assert all(type(loss) is entry.make for loss in settings_of(entry))

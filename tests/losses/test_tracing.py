@@ -224,6 +224,7 @@ def test_transforms_of_torch_func(loss: Loss, fused: bool) -> None:
 
 @FUSED
 def test_hessians(fused: bool) -> None:
+    """The Hessian of cross entropy is torch's."""
     run, (at, _) = function(CrossEntropy(), fused=fused), inputs()
     hessian = torch.func.hessian(run)(at)
     expected = torch.func.hessian(
@@ -235,6 +236,7 @@ def test_hessians(fused: bool) -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
 @FUSED
 def test_a_traced_loss(fused: bool) -> None:
+    """A loss traced with one batch is right for another."""
     run, (one, two) = function(CrossEntropy(), fused=fused), inputs()
     close(torch.jit.trace(run, (one,), check_trace=False)(two), run(two))
 

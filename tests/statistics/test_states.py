@@ -223,6 +223,7 @@ test_for_each_class_is_each_class_in_turn = law(for_each_class_is_each_class_in_
 @settings(max_examples=50)
 @given(samples())
 def test_merge_is_commutative(sample: Sample) -> None:
+    """Merging two parts gives the same bits in either order."""
     logits, target, runs = arranged(sample)
     soft = SoftTargets(SOFT.table[: sample.classes])
     parts = [partial(logits[:, start:stop], target, start=start).all for start, stop in runs]
@@ -281,6 +282,7 @@ def test_every_statistic_has_its_laws_tested() -> None:
 
 
 def test_samples_spread() -> None:
+    """The samples have many values, extremes, orders and masked rows."""
     seen: list[Sample] = []
 
     @settings(max_examples=100)

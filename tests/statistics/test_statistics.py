@@ -202,6 +202,7 @@ def test_extreme_rows_stay_finite_and_empty_ones_are_nan(kind: Kind, dtype: torc
 
 @EVERY_KIND
 def test_one_class(kind: Kind) -> None:
+    """With one class a statistic is finite and has its constant slope."""
     logits = torch.tensor([[3.0], [-2.0]], dtype=torch.float64, requires_grad=True)
     value = ask(kind.make(1), logits, torch.tensor([0, 0]))
     if isinstance(kind.make(1), ClassCount):

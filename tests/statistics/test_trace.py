@@ -185,6 +185,7 @@ def compare(loss: RowLoss) -> None:
 
 @BY_ROW
 def test_operations_of_torch(name: str) -> None:
+    """Each operation is recorded, and its program computes what the loss does."""
     loss = odds_with(RECORDED[name])
     assert trace(loss, 5, F64).program is not None, trace(loss, 5, F64).reason
     compare(loss)
