@@ -1,4 +1,4 @@
-"""The command line: `equipoise compare` and `equipoise paired` call the functions of these names."""
+"""The command line: `equipoise compare` and `equipoise paired` call the functions of the same names."""
 
 import argparse
 import importlib
@@ -85,7 +85,7 @@ _PAIRED = """
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, and whose options take every value that is not an option."""
+    """A parser with errors of one line, whose options accept every value that is not itself an option."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Parse words, options joined to their values: argparse takes "-1*Focal()" for an option."""
@@ -102,7 +102,7 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(joined + words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong with the options."""
+        """Print the error about the options in one line, and exit."""
         message = re.sub(r"^argument (\S+): (?=must )", r"\1 ", message)
         self.exit(REFUSED, f"equipoise: error: {_line(message)}; see {self.prog} --help\n")
 
@@ -111,19 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: Words after the program's name; None for those it was started with.
+        argv: Arguments after the program's name; None for sys.argv[1:].
 
     Returns:
-        The exit code: 0, 2 for input that cannot be used, 130 if interrupted, 141 if nobody reads the output.
+        The exit code: 0, 2 for invalid input, 130 if interrupted, 141 if the output is closed.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals without UTF-8
     try:
         return _run(argv)
     finally:
         try:
             print(end="", flush=True)
-        except OSError:  # nobody reads it, or the disk is full: Python would try once more at its end
+        except OSError:  # closed, or a full disk: Python would flush again at its end
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(group: Any, table: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
-    """Add options, with the defaults of a function, and return how its arguments are spelled as options."""
+    """Add options, with the defaults of a function; return the option of each of its arguments."""
     options = {}
     for line in table.strip().splitlines():
         words, text = re.split("  +", line, maxsplit=1)
@@ -215,7 +215,7 @@ def _add(group: Any, table: str, defaults: Mapping[str, Any] = MappingProxyType(
 
 
 def _as(kind: Callable[[str], Any], rule: str) -> Callable[[str], Any]:
-    """A reader of a value, whose error says the rule and the value."""
+    """Return a converter of text whose error has the rule and the value."""
 
     def read(text: str) -> Any:
         try:
@@ -242,7 +242,7 @@ def _compare(given: dict[str, Any]) -> int:
     cluster, as_json = given.pop("dask", None), given.pop("json", False)
     progress = not (given.pop("quiet", False) or as_json)
     arguments = _arguments(given)
-    from equipoise.compare import compare, console, runner  # torch is imported here, or to read data
+    from equipoise.compare import compare, console, runner  # imports torch
 
     try:
         with runner.on_dask(cluster) if cluster else nullcontext(), _warnings():
@@ -258,7 +258,7 @@ def _compare(given: dict[str, Any]) -> int:
 
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """What `compare` is called with: options before the study, files read, functions of the user found."""
+    """Return the arguments of `compare`: options override the study; files are read, functions imported."""
     from equipoise.compare import early, folder, read, study
 
     path = given.pop("data", None)
@@ -293,7 +293,7 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _returned(source: str) -> dict[str, Any]:
-    """The arguments of `compare` that a function of the user returns."""
+    """Return the arguments of `compare` that a function of the user returns."""
     call = _load("source", source)
     with _theirs("source"):
         found = call()
@@ -316,7 +316,7 @@ def _load(name: str, text: str) -> Callable[..., Any]:
     if not module or not path:
         raise ValueError(f"{name} must be module:function, got {text!r}; name both")
     if not {"", os.getcwd()}.intersection(sys.path):
-        sys.path.insert(0, os.getcwd())  # as `python -m` has it
+        sys.path.insert(0, os.getcwd())  # as with `python -m`
     with _theirs(name):
         found = importlib.import_module(module)
         for part in path.split("."):
@@ -328,7 +328,7 @@ def _load(name: str, text: str) -> Callable[..., Any]:
 
 @contextmanager
 def _theirs(name: str) -> Iterator[None]:
-    """Say in one line what code of the user's raises, and where."""
+    """Convert exceptions of the user's code to an error in one line, with file and line."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -342,9 +342,7 @@ def _theirs(name: str) -> Iterator[None]:
 def _warnings() -> Iterator[None]:
     """Print each warning in one line."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "always", module=re.escape(__name__)
-        )  # those that `compare` raises for its caller
+        warnings.filterwarnings("always", module=re.escape(__name__))  # the warnings of `compare`
         warnings.showwarning = lambda message, *_: print(
             f"equipoise: warning: {_line(str(message))}", file=sys.stderr
         )
@@ -359,7 +357,7 @@ def _paired(given: dict[str, Any]) -> int:
     ways = dict.fromkeys(given.pop("higher", ()), True) | dict.fromkeys(given.pop("lower", ()), False)
     test_ratio(given.get("test_size"), given.get("train_size"))
     scores = read_scores(given.pop("scores"))
-    from equipoise.compare import paired  # torch is imported here
+    from equipoise.compare import paired  # imports torch
 
     found = paired(scores, **given, higher_is_better=ways or None)
     if as_json:
@@ -370,14 +368,14 @@ def _paired(given: dict[str, Any]) -> int:
 
 
 def _refuse(error: Exception, options: Mapping[str, str] = MappingProxyType({})) -> int:
-    """Say in one line what is wrong with the input, with the argument spelled as an option."""
+    """Print an error in one line, with the option instead of the argument's name; return the exit code."""
     text = str(error) or type(error).__name__
-    spelled = re.sub(r"^\w+(?= must )", lambda name: options.get(name[0], name[0]), text)
-    print(f"equipoise: error: {_line(spelled)}", file=sys.stderr)
+    message = re.sub(r"^\w+(?= must )", lambda name: options.get(name[0], name[0]), text)
+    print(f"equipoise: error: {_line(message)}", file=sys.stderr)
     return REFUSED
 
 
 def _line(text: str, most: int = LONGEST) -> str:
-    """The text in one line, and not too long."""
+    """Return a text in one line, shortened if necessary."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most * 2 // 3]}...{line[-most // 3 :]}"

@@ -1,7 +1,7 @@
-"""Classes that are sharded over ranks, as a DTensor: what each rank holds, and a check that ranks agree.
+"""Logits and weights sharded over ranks as a DTensor: the part of each rank, and checks that inputs agree.
 
-torch.distributed.tensor is imported by whoever makes a DTensor, not here. How the ranks compute one result is
-in `sharded.py`.
+This module does not import torch.distributed.tensor; code that makes a DTensor has done so. The losses of
+sharded rows are computed in `sharded.py`.
 """
 
 import sys
@@ -16,31 +16,31 @@ from torch import Tensor
 
 from equipoise.kernels.gate import TRACED, is_traced
 
-SAMPLES = 16  # numbers by which ranks compare a floating tensor
+SAMPLES = 16  # of a floating tensor, compared between ranks
 
 
 def is_dtensor(value: object) -> bool:
-    """Return whether it is a DTensor; nothing is where nobody has imported them."""
+    """Return whether a value is a DTensor; False if their module is not imported."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, module.DTensor)
 
 
 def full_tensor(value: Any) -> Any:
-    """Return the full tensor of a DTensor, and anything else as it is."""
+    """Return the full tensor of a DTensor, and other values unchanged."""
     return value.full_tensor() if is_dtensor(value) else value
 
 
 @final
 @dataclass(frozen=True)
 class Run:
-    """A rank's run of a sharded dimension, in chunks of one size but for the last ones.
+    """The slice of a sharded dimension that a rank has, as `torch.chunk` cuts it.
 
     Args:
         size: Length of the dimension.
         chunk: Length of a full chunk.
         ranks: Number of ranks.
-        rank: Which of them this is.
-        group: Their process group; None for a dimension that is not sharded.
+        rank: Index of this rank.
+        group: The process group; None for a dimension that is not sharded.
     """
 
     size: int
@@ -51,33 +51,36 @@ class Run:
 
     @property
     def start(self) -> int:
-        """First index of the run."""
+        """First index of the slice."""
         return min(self.rank * self.chunk, self.size)
 
     @property
     def stop(self) -> int:
-        """Index after the last; a run may be empty."""
+        """Index after the last; the slice may be empty."""
         return min(self.start + self.chunk, self.size)
 
     def narrow(self, tensor: Tensor) -> Tensor:
-        """Return the run of a tensor whose first dimension is complete."""
+        """Return this rank's slice of a tensor whose first dimension is complete."""
         return tensor[self.start : self.stop]
 
     def repeat(self, count: int) -> "Run":
-        """Return the run of a dimension with so many entries for each of this one's."""
+        """Return the slice of a dimension that has `count` entries for each entry of this one."""
         return replace(self, size=self.size * count, chunk=self.chunk * count)
 
     def gather(self, part: Tensor, dim: int) -> Tensor:
-        """Return the complete dimension from each rank's run; all ranks must then do the same with it."""
+        """All-gather a dimension in forward; this rank's slice of the gradient in backward.
+
+        The gradient is right if all ranks compute the same from the result.
+        """
         return part if self.ranks == 1 else _Gathered.apply(part, self, dim)  # pyright: ignore[reportReturnType]
 
     def sum_gradient(self, tensor: Tensor) -> Tensor:
-        """Return a tensor that each rank uses for its run only: its gradient is the sum over the ranks."""
+        """Identity in forward; all-reduce of the gradient in backward."""
         return tensor if self.ranks == 1 else _SummedGradient.apply(tensor, self.group)  # pyright: ignore[reportReturnType]
 
 
 class _Gathered(torch.autograd.Function):
-    """A dimension gathered from the ranks; a rank's gradient is its run of that of the complete one."""
+    """All-gather of a dimension in forward; this rank's slice of the gradient in backward."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, run: Run, dim: int) -> Tensor:
@@ -95,7 +98,7 @@ class _Gathered(torch.autograd.Function):
 
 
 class _SummedGradient(torch.autograd.Function):
-    """A tensor that each rank has; its gradient is the sum of theirs."""
+    """Identity in forward; all-reduce of the gradient in backward."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
@@ -111,14 +114,14 @@ class _SummedGradient(torch.autograd.Function):
 
 
 def all_gather(part: Tensor, group: Any) -> Tensor:
-    """Return what each rank of a group has, (ranks, ...)."""
+    """Return the tensors of all ranks of a group, stacked: (ranks, ...)."""
     found = part.new_empty(dist.get_world_size(group), *part.shape)
     dist.all_gather(list(found), part.contiguous(), group=group)
     return found
 
 
 def refuse_second_derivative() -> None:
-    """Raise where a gradient of the gradient would lack what the other ranks have."""
+    """Raise if create_graph is True, as second derivatives would lack the terms of other ranks."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             "create_graph must be False for classes that are sharded over ranks, got True; for second "
@@ -129,11 +132,11 @@ def refuse_second_derivative() -> None:
 @final
 @dataclass(frozen=True)
 class Shard:
-    """What a rank holds of the rows and the classes of logits.
+    """The slices of rows and classes of logits that a rank has.
 
     Args:
-        rows: Its run of the rows.
-        classes: Its run of the classes.
+        rows: Slice of the rows.
+        classes: Slice of the classes.
     """
 
     rows: Run
@@ -145,12 +148,12 @@ class Shard:
 
 
 def shard_of(logits: Any, axis: int, given: Mapping[str, Any]) -> tuple[Tensor, Shard]:
-    """Return this rank's rows of logits, and which part of all they are.
+    """Return this rank's logits as rows, and its slices of rows and classes.
 
     Args:
         logits: A DTensor.
         axis: Dimension of the classes.
-        given: What else must be the same on all ranks, by name.
+        given: Other inputs that must be equal on all ranks, by name.
     """
     runs = _runs(logits, "logits", {axis: "classes"} | ({0: "rows"} if axis else {}))
     local = logits.to_local()
@@ -164,11 +167,11 @@ def shard_of(logits: Any, axis: int, given: Mapping[str, Any]) -> tuple[Tensor, 
 
 
 def run_of_classes(weight: Any, given: Mapping[str, Any] | None) -> Run:
-    """Return a rank's run of the classes of the weight (V, D) of a linear layer.
+    """Return this rank's slice of the classes of the weight (V, D) of a linear layer.
 
     Args:
         weight: A DTensor.
-        given: What else must be the same on all ranks, by name; None to compare nothing.
+        given: Other inputs that must be equal on all ranks, by name; None for no comparison.
     """
     runs = _runs(weight, "linear_weight", {0: "classes"})
     if given is not None:
@@ -181,7 +184,7 @@ def run_of_classes(weight: Any, given: Mapping[str, Any] | None) -> Run:
 
 
 def refuse_mask(mask: Tensor | None) -> None:
-    """Raise if there is a mask for the logits of a DTensor."""
+    """Raise if a mask is given with logits that are a DTensor."""
     if mask is not None:
         raise ValueError(
             f"mask must be left out where logits are a DTensor, got {tuple(mask.shape)}; "
@@ -190,7 +193,7 @@ def refuse_mask(mask: Tensor | None) -> None:
 
 
 def refuse_traced(hidden: Tensor) -> None:
-    """Raise if something follows the operations on the hidden states of a weight that is a DTensor."""
+    """Raise if hidden states are traced or transformed while the weight is a DTensor."""
     if is_traced(hidden):
         raise ValueError(
             f"linear_weight must be a full tensor {TRACED}, got a DTensor; use linear_weight.full_tensor()"
@@ -198,7 +201,7 @@ def refuse_traced(hidden: Tensor) -> None:
 
 
 def _runs(tensor: Any, name: str, dims: Mapping[int, str]) -> dict[int, Run]:
-    """Return this rank's runs of the dimensions that may be sharded."""
+    """Return this rank's slices of the dimensions that may be sharded."""
     shard = sys.modules["torch.distributed.tensor"].Shard
     mesh = tensor.device_mesh
     runs = {dim: Run(tensor.shape[dim], tensor.shape[dim]) for dim in dims}
@@ -220,9 +223,9 @@ def _runs(tensor: Any, name: str, dims: Mapping[int, str]) -> dict[int, Run]:
 def _check_same(
     tensor: Any, name: str, local: Tensor, runs: Mapping[int, Run], given: Mapping[str, Any], hint: str
 ) -> None:
-    """Raise, on each rank, unless all ranks of a mesh were given the same.
+    """Raise, on every rank, unless all ranks of a mesh have the same inputs.
 
-    It comes before anything that depends on values: an error on one rank leaves the others waiting.
+    Call it before checks of values: an error on one rank only would leave the others waiting.
     """
     mesh = tensor.device_mesh
     expected = [runs[dim].stop - runs[dim].start if dim in runs else n for dim, n in enumerate(tensor.shape)]
@@ -249,9 +252,9 @@ def _check_same(
 
 
 def _fingerprint(value: Any) -> Tensor:
-    """Return a few numbers by which to compare a value: two that are exact, and samples of a floating tensor.
+    """Return numbers to compare a value between ranks: two exact ones, and samples of a floating tensor.
 
-    The samples may differ by some rounding, as what two devices compute from the same may.
+    The samples are compared up to rounding, by which results of different devices may differ.
     """
     numbers = torch.zeros(2 + SAMPLES, dtype=torch.float64)
     if not isinstance(value, Tensor):

@@ -1,8 +1,8 @@
-"""States of rows whose classes are sharded over ranks: each rank computes its part, and all merge them.
+"""States of rows whose classes are sharded over ranks.
 
-One gather of a few numbers per row lets each rank merge the states, as those of blocks are merged. The
-gradient of the merged states is then written to the rank's run of the logits, and nothing travels in the
-backward pass.
+Each rank computes the states of its classes. One all-gather of a few numbers per row gives every rank the
+states of all ranks, which it merges as those of blocks. In the backward pass each rank writes the gradient of
+its own logits, without communication.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,15 @@ from equipoise.statistics.trace import states_of
 
 @final
 class ShardedBackend:
-    """A backend for blocks of this rank's classes, whose states are those of all classes.
+    """Backend for blocks of this rank's classes that returns the states of all classes.
 
-    Relative to the largest logit of all classes, a sum over them has the derivatives of a sum over a run of
-    them, so each rank writes the gradient of the merged states to its logits and exchanges nothing for it.
+    A sum over all classes has the same derivative by a logit as the sum over this rank's classes, if both are
+    relative to the largest logit of all classes. So each rank computes the gradient of its logits without
+    communication.
 
     Args:
-        backend: Computes this rank's part.
-        classes: This rank's run of the classes.
+        backend: The backend for this rank's classes.
+        classes: This rank's slice of the classes.
     """
 
     def __init__(self, backend: Backend, classes: Run) -> None:
@@ -42,11 +43,12 @@ class ShardedBackend:
         self._classes = classes
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the states of all classes; all ranks must call it.
+        """Return the states (N,) of all classes; all ranks must call it.
 
         Args:
-            block: `names` are those of `states_of`, with what `merge` reads. `start` is counted over this
-                rank's classes, None where all of them are there; a rank may have none.
+            block: A block of this rank's classes; `names` must be those of `states_of`, which include the
+                states that `merge` reads. `start` is an index among this rank's classes, None for all of
+                them; a rank may have none.
         """
         if self._classes.ranks == 1:
             return self._backend.states(block)
@@ -68,7 +70,7 @@ class ShardedBackend:
             self._backend.write_gradient(self._local(block), states, grads, out)
 
     def _local(self, block: Block) -> Block:
-        """Return a block with its place among all classes; a masked class stands where the rank has none."""
+        """Return a block with `start` among all classes; with one masked class if the rank has none."""
         if self._classes.ranks == 1:
             return block
         if block.logits.shape[1]:
@@ -77,18 +79,18 @@ class ShardedBackend:
         return replace(block, logits=masked, start=self._classes.size - 1, softcap=None)
 
 
-COUNTED = StateName("max_exp", 1.0)  # how many classes share the maximum, whatever the scale
+COUNTED = StateName("max_exp", 1.0)  # number of classes at the maximum, for every scale
 
 
 def _sent(names: Sequence[StateName]) -> list[StateName]:
-    """Return which numbers ranks exchange: not those that are 0, or the same on all ranks."""
+    """Return the states that ranks exchange, without those that are 0 or equal on all ranks."""
     left_out = ("max_exp", "max_gap", "max_soft_gap", "target_soft")
     return list(dict.fromkeys([COUNTED, *(name for name in names if name.kind not in left_out)]))
 
 
 def _merge(ranks: Sequence[Mapping[StateName, Tensor]], name: StateName, sums: Sums) -> Tensor:
-    """Return a number of the merged states."""
-    if name.kind == "target_logit":  # minus infinity where another rank has the target
+    """Return a merged state."""
+    if name.kind == "target_logit":  # minus infinity on ranks without the target
         return reduce(torch.maximum, [numbers[name] for numbers in ranks])
     return sums.number(name)
 
@@ -111,14 +113,14 @@ def row_statistics(
     weight: Tensor | None = None,
     statistics: Sequence[Statistic] = (),
 ) -> RowStatistics:
-    """Return the statistics of all rows for a loss; all ranks must evaluate the same loss on it.
+    """Return the row statistics of all rows; all ranks must evaluate the same loss on them.
 
     Args:
-        shard: What this rank holds.
-        logits: Its rows and classes.
+        shard: This rank's slices of rows and classes.
+        logits: This rank's logits.
         target: (N,) classes of all rows.
         weight: (C,) class weights.
-        statistics: What the loss reads: the first of them computes all, in one gather.
+        statistics: The statistics that the loss reads; all are computed with the first, in one all-gather.
     """
     computed: dict[Statistic, Tensor] = {}
 
@@ -135,13 +137,13 @@ def row_statistics(
 def statistics_of(
     statistics: Sequence[Statistic], shard: Shard, logits: Tensor, target: Tensor | None
 ) -> dict[Statistic, Tensor]:
-    """Return statistics (N,) of all rows; all ranks must call it with the same ones.
+    """Return statistics (N,) of all rows; all ranks must call it with the same statistics.
 
     Args:
-        statistics: What to compute.
-        shard: What this rank holds.
-        logits: Its rows and classes.
-        target: (N,) classes of all rows; None where no statistic reads them.
+        statistics: The statistics to compute.
+        shard: This rank's slices of rows and classes.
+        logits: This rank's logits.
+        target: (N,) classes of all rows; None if no statistic reads them.
     """
     if any(statistic.reads_target for statistic in statistics):
         require_target(target)
@@ -157,7 +159,7 @@ def statistics_of(
 
 
 class _MergedStates(torch.autograd.Function):
-    """Numbers of the states of rows whose classes are sharded; nothing travels in the backward pass."""
+    """States of rows whose classes are sharded; no communication in the backward pass."""
 
     @staticmethod
     def forward(
@@ -190,13 +192,13 @@ class _MergedStates(torch.autograd.Function):
         out = torch.empty_like(logits, memory_format=torch.contiguous_format)
         states = dict(zip(ctx.bases, bases, strict=True))
         ctx.backend.write_gradient(Block(logits, list(given), ctx.separate, target), states, given, out)
-        if ctx.backend.name != "triton" and bad.any():  # others see the bad entries of this rank
+        if ctx.backend.name != "triton" and bad.any():  # bad rows of other ranks
             out.masked_fill_(bad[:, None], torch.nan)
         return out, None, None, None, None
 
 
 def local_backend(logits: Tensor, names: Sequence[StateName]) -> Backend:
-    """Return what computes a rank's states of dense logits."""
+    """Return the backend for the states of this rank's logits."""
     if logits.is_cuda and triton.available(logits.device):
         return triton.TritonBackend()
     if is_plain(logits) and cpu.available() and fits(names):

@@ -1,7 +1,7 @@
-"""Compare objectives with plain cross entropy done well, on one's own data and model.
+"""Comparison of objectives with a well-tuned cross entropy, on your data and model.
 
-`compare` trains and judges; `paired` judges runs made elsewhere; `read` makes data of a file. The libraries
-that they need are the extra `compare`; they are imported when a function is called.
+`compare` trains and evaluates; `paired` evaluates runs of other programs; `read` reads data from a file. They
+need the libraries of the extra `compare`, which are imported when a function is called.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ _LAZY = {"Paired": "runs", "paired": "runs", "read": "files"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs the extra when it is first used."""
+    """Import a function that needs the extra, on first use."""
     from importlib import import_module
 
     if name not in _LAZY:

@@ -1,4 +1,4 @@
-"""Data from Python: arrays, tensors, tables and data sets of torch."""
+"""Conversion of arrays, tensors, data frames and torch data sets to a `Dataset`."""
 
 import reprlib
 from typing import Any
@@ -32,10 +32,10 @@ def from_arrays(
     sample_weight: Any = None,
     name: str | None = None,
 ) -> Dataset:
-    """Return the data in arrays, tensors, tables or data sets of torch; see `compare` for what they may be.
+    """Return the data set of arrays, tensors, data frames or torch data sets; see `compare`.
 
     Raises:
-        ValueError: If there is anything that training could not work with; names argument and row.
+        ValueError: If a value cannot be used in training; the message names the argument and the row.
 
     Example:
         >>> found = from_arrays(np.arange(40.0).reshape(20, 2) % 7, ["no", "yes"] * 10)
@@ -68,10 +68,10 @@ def from_arrays(
 
 
 def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: N803
-    """Return new X in the form of the features of a data set.
+    """Return new X in the format of the features of a data set.
 
     Raises:
-        ValueError: If its columns or its shape are others, or a number cannot be used.
+        ValueError: If columns or shape differ, or a number cannot be used.
     """
     found, wanted = _features(_pairs(X)[0] if isinstance(X, TORCH) else X), like.features
     places = _places(found)
@@ -99,7 +99,7 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
 
 
 def as_array(given: Any, where: str = "") -> NDArray[Any]:
-    """An array (N, ...) of float32, float64 or int64."""
+    """Return an array (N, ...) of float32, float64 or int64."""
     if sparse.issparse(given) or (isinstance(given, Tensor) and given.layout != torch.strided):
         way = "to_dense" if isinstance(given, Tensor) else "toarray"
         raise refusal("X", "be dense", _kind(given), f"give X.{way}()")
@@ -118,7 +118,7 @@ def as_array(given: Any, where: str = "") -> NDArray[Any]:
 
 
 def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.Series:
-    """A column (N,) of any type, with where each row is as its index."""
+    """Return a column (N,) of any type, indexed by the description of each row's place."""
     plain = isinstance(given, list | tuple) and not any(isinstance(each, Tensor) for each in given)
     if plain or isinstance(given, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
         column = pd.Series(given, dtype=object if plain else None)
@@ -131,7 +131,7 @@ def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.
             raise refusal(option, "be an array (N,)", f"{got}{where}", way)
         if array.dtype.kind == "S":
             array = np.array([each.decode("utf-8", "backslashreplace") for each in array.tolist()], dtype="U")
-        if array.dtype.kind == "M":  # its text has no more digits than it needs
+        if array.dtype.kind == "M":  # as text with the digits that are needed
             array = np.where(np.isnat(array), "", array.astype(str))
         column = pd.Series(array, dtype=object if array.dtype.kind in "OU" else None)
     if len(column) != len(places):
@@ -141,7 +141,7 @@ def as_column(given: Any, option: str, places: pd.Index, where: str = "") -> pd.
 
 
 def _rows(given: Any, y: Any, source: str) -> Rows:
-    """Features and labels as they are given, without roles."""
+    """Return features and labels as given, without roles."""
     if isinstance(given, TORCH):
         if y is not None:
             raise refusal("y", "be left out with a data set of torch", _kind(y), "it has the labels")
@@ -159,8 +159,8 @@ def _rows(given: Any, y: Any, source: str) -> Rows:
 
 
 def _pairs(data: Any) -> tuple[Any, list[Any]]:
-    """Inputs and labels of a data set, read once and in order."""
-    if isinstance(data, DataLoader):  # which may shuffle, leave rows out, or yield them anew in every epoch
+    """Return inputs and labels of a data set, read once and in order."""
+    if isinstance(data, DataLoader):  # which may shuffle, drop or change rows
         raise refusal("X", "be a data set of torch", "a DataLoader", "pass its .dataset")
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise refusal("X", "be a data set with a length", _kind(data), "collect its items in a TensorDataset")
@@ -178,7 +178,7 @@ def _pairs(data: Any) -> tuple[Any, list[Any]]:
 
 
 def _features(given: Any, where: str = "") -> pd.DataFrame | NDArray[Any]:
-    """A table whose columns have different names as text, or an array."""
+    """Return a data frame with different column names as text, or an array."""
     if not isinstance(given, pd.DataFrame):
         return as_array(given, where)
     table = given.set_axis(given.columns.map(str), axis=1)
@@ -189,7 +189,7 @@ def _features(given: Any, where: str = "") -> pd.DataFrame | NDArray[Any]:
 
 
 def _numpy(given: Any, option: str, shape: str) -> NDArray[Any]:
-    """An array in memory, with nan for masked values."""
+    """Return an array in memory, with nan for masked values."""
     try:
         if isinstance(given, Tensor):
             given = given.detach().cpu().resolve_conj().resolve_neg()
@@ -200,22 +200,22 @@ def _numpy(given: Any, option: str, shape: str) -> NDArray[Any]:
             return np.ma.filled(given.astype(np.float64), np.nan)
         array = np.asarray(given)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-    except Exception as error:  # rows of unequal length, or whatever an object says that is no array
+    except Exception as error:  # rows of unequal length, or any error of an object that is no array
         raise refusal(option, f"be an array {shape}", _kind(given), reason(error)) from error
 
 
 def _places(features: pd.DataFrame | NDArray[Any]) -> pd.Index:
-    """Where each row is, in words: by its label in a table."""
+    """Return the place of each row, in words: its index label in a data frame, else its number."""
     if isinstance(features, pd.DataFrame):
         return pd.Index([f"index {label!r}" for label in features.index.tolist()], dtype=object)
     return pd.Index([f"row {row + 1}" for row in range(len(features))], dtype=object)
 
 
 def _kind(given: Any) -> str:
-    """What was given, in a few words."""
+    """Return a short description of a value, for an error."""
     return type(given).__name__ if not isinstance(given, str) else reprlib.repr(given)
 
 
 def reason(error: Exception) -> str:
-    """What an error of a library says, in one line that is not too long."""
+    """Return the message of an exception in one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Probabilities after a calibration on validation rows: the same for candidates and for the models beside."""
+"""Calibration of predictions on validation rows, for candidates and for context models."""
 
 from typing import Any
 
@@ -19,5 +19,5 @@ def fitted(logits: Any, labels: Any) -> Calibration | None:
 
 
 def calibrated_probs(fit: Calibration, logits: Any, nll_of: str) -> Any:
-    """Return probabilities (M, C) of the labels that test rows are held against, "observed" or "clean"."""
+    """Return probabilities (M, C) of the test labels, which are "observed" or "clean" ones."""
     return (fit.probs if nll_of == "clean" else fit.observed_probs)(logits)

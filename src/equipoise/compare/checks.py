@@ -1,4 +1,4 @@
-"""Warnings of what looks wrong in the data without being certainly wrong: columns, classes, copied rows."""
+"""Warnings of probable mistakes in the data: columns, classes, copied rows."""
 
 import re
 import unicodedata
@@ -22,9 +22,9 @@ __all__ = ["alike", "warn_of_columns", "warn_of_dates", "warn_of_parts"]
 
 LEAK = 0.99  # balanced accuracy from one column alone
 LABEL = 0.4  # Cohen's kappa of a column whose values are class names: two labels agree by more than chance
-COPIED = 0.02  # share of test rows whose features a training row has
+COPIED = 0.02  # share of test rows with the features of a training row
 SAMPLE = 1000  # rows for a tree on one column
-DATES = 0.9  # share of the cells of a column that are dates, to call it that
+DATES = 0.9  # smallest share of dates in a column of dates
 Labels = NDArray[np.int64]
 _IDENTIFIER_NAME = re.compile(
     r"(?:^|[^a-z])(?:id|ids|uid|uuid|guid|identifier|index|idx|key|nr|no|number|row|serial|unnamed)(?:[^a-z]|$)"
@@ -42,12 +42,12 @@ def warn_of_columns(
     classes: tuple[str, ...],
     different: Sequence[int] | None = None,
 ) -> list[str]:
-    """Return a warning of each column that looks like an identifier or like the class, and of constant ones.
+    """Return warnings of columns that look like an identifier or like the class, and of constant ones.
 
-    A column looks like the class if it alone predicts it with a balanced accuracy of `LEAK` in rows that were
-    not used to learn how, or if its values are names of classes that agree with the labels with a kappa of
-    `LABEL`; real measurements can do that too. Words have nan where missing; more than two dimensions have no
-    columns; `different` counts the values of each column as they were in the file.
+    A column looks like the class if a tree on it alone has a balanced accuracy of at least `LEAK` on held-out
+    rows, or if its values are names of classes with a kappa of at least `LABEL` with the labels; a real
+    measurement can be so too. Missing words are nan; features with more than two dimensions have no columns;
+    `different` is the number of different values of each column in the file.
     """
     if features.ndim > 2 or not len(labels):
         return []
@@ -86,7 +86,7 @@ def warn_of_columns(
 
 
 def warn_of_dates(features: pd.DataFrame) -> list[str]:
-    """Return warnings of columns of words nearly all of which are dates."""
+    """Return warnings of columns of text in which nearly all cells are dates."""
     cells: dict[Any, Any] = {name: features[name].dropna() for name in features}
     return [
         f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
@@ -98,12 +98,12 @@ def warn_of_dates(features: pd.DataFrame) -> list[str]:
 
 
 def warn_of_parts(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
-    """Return warnings of classes that test parts lack, and of rows copied across parts, in one repeat."""
+    """Return warnings of classes absent from test parts, and of rows copied across parts, in one repeat."""
     return [*_lacking(dataset, splits), *_copied(dataset, splits)]
 
 
 def alike(target: str, classes: tuple[str, ...]) -> list[str]:
-    """Return warnings of classes that are the same number, or word but for case, blanks and marks."""
+    """Return warnings of classes that are equal as numbers, or as words up to case, blanks and marks."""
     first: dict[Any, str] = {}
     found = [(first.setdefault(_key(label), label), label) for label in classes]
     return [
@@ -115,7 +115,7 @@ def alike(target: str, classes: tuple[str, ...]) -> list[str]:
 
 
 def _key(label: str) -> Any:
-    """Return what labels have in common that are spelled nearly alike."""
+    """Return a key that is equal for labels equal as numbers, or as words up to case, blanks and marks."""
     plain = unicodedata.normalize("NFKC", label)
     letters = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
     number = decimal(letters)
@@ -123,15 +123,15 @@ def _key(label: str) -> Any:
 
 
 def _some(names: Sequence[str]) -> str:
-    """Return a list of names, of five at most."""
+    """Return the first five names and the number of the others, as text."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _identifier(name: str, values: NDArray[Any], different: int) -> str:
-    """Return what makes a column look like an identifier or a row number; nothing if it does not.
+    """Return why a column looks like an identifier or a row number; "" if it does not.
 
-    Whole numbers do if all differ and they never fall (or never rise) from row to row, or their column has
-    a name for it, or so many would hardly differ by chance. Words do if nine in ten differ.
+    A column of integers does if all differ, and they are monotonic, or the column has a name such as id, or
+    that many random integers would hardly all differ. A column of words does if nine in ten differ.
     """
     rows = len(values)
     if values.dtype.kind not in "biuf":
@@ -139,7 +139,8 @@ def _identifier(name: str, values: NDArray[Any], different: int) -> str:
     values = values.astype(np.float64)
     if different < max(rows, 2) or not np.isfinite(values).all() or (values != np.round(values)).any():
         return ""
-    # Of values with this spread, rows^2 / (7 spread) pairs are equal by chance: above 5, none is unlikely
+    # Random values of this spread have about rows^2 / (7 spread) equal pairs; if that is above 5, no equal
+    # pair is unlikely.
     crowded = rows**2 > 35 * values.std()
     named = _IDENTIFIER_NAME.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     order = pd.Index(values)
@@ -148,7 +149,7 @@ def _identifier(name: str, values: NDArray[Any], different: int) -> str:
 
 
 def _balanced_sample(labels: Labels) -> Labels:
-    """Return rows with about as many of each class, in a random order; none if a class has fewer than two."""
+    """Return rows with about equal numbers per class, in random order; [] if a class has fewer than two."""
     counts = np.bincount(labels)
     if counts.min() < 2 or len(counts) < 2:
         return np.zeros(0, dtype=np.int64)
@@ -159,13 +160,13 @@ def _balanced_sample(labels: Labels) -> Labels:
 def _accuracy_alone(
     values: NDArray[Any], codes: Labels, levels: int, labels: Labels, sample: Labels
 ) -> float:
-    """Return the balanced accuracy with which a column alone predicts the class of rows left out."""
+    """Return the balanced accuracy of a prediction of the class from one column, on held-out rows."""
     if not len(sample):
         return 0.0
     if values.dtype.kind not in "biuf" or 5 * levels <= len(values):
         if 2 * levels > len(values):
             return 0.0
-        # The commonest class of the other rows with the same value
+        # Predict the most frequent class of the other rows with the same value
         table: Any = contingency_matrix(labels, codes)
         second, first = np.sort(table, axis=0)[-2:]
         right = (table == first) & (table - 1 > second)
@@ -181,7 +182,7 @@ def _accuracy_alone(
 
 
 def _agreement(levels: Any, codes: Labels, labels: Labels, classes: tuple[str, ...]) -> float:
-    """Return the share of rows whose class a column names, if it names three and kappa is `LABEL`; else 0."""
+    """Return the share of rows where a column names the class; 0 unless kappa is at least `LABEL`."""
     if not 3 <= len(levels) <= len(classes) + 1:
         return 0.0
     places: dict[Any, int] = {name: place for place, name in enumerate(classes)}
@@ -210,10 +211,10 @@ def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
 
 
 def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
-    """Return a warning of rows with equal features in a test part and in what was trained on.
+    """Return a warning of test rows whose features equal those of a training row.
 
-    Where columns have few values, rows are equal by chance; so they are counted once more with each column
-    shuffled, and there is a warning only if there are twice as many as that.
+    If columns have few values, rows can be equal by chance. So equal rows are also counted with each column
+    shuffled; there is a warning only if there are more than twice as many as that.
     """
     features: Any = dataset.features
     if isinstance(features, pd.DataFrame):
@@ -234,7 +235,7 @@ def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
 
 
 def _count_copied(features: NDArray[Any], labels: Labels, splits: "Sequence[Split]") -> tuple[int, int]:
-    """Return how many test rows have the features of a row trained on, and of those with another class."""
+    """Return the number of test rows with the features of a training row, and of those with another class."""
     codes = pd.factorize(np.array([hash(row.tobytes()) for row in features]))[0]
     pairs = pd.factorize(codes * (int(labels.max()) + 1) + labels)[0]
     equal = contradicted = 0

@@ -1,4 +1,4 @@
-"""From what the trainings of a plan kept to its result: settings chosen, values, differences, noise."""
+"""Collection of a plan's trainings into a result: chosen settings, values, differences, noise."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ __all__ = ["collect"]
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A candidate's records, and the unit of each."""
+    """Records of a candidate, and the unit of each."""
 
     records: tuple[Record, ...]
     units: tuple[Unit, ...]
 
 
 def collect(plan: Plan, reused: int) -> Result:
-    """The result, from what the trainings kept."""
+    """Return the result, from the stored trainings."""
     chosen = [_choose(plan, place) for place in range(len(plan.candidates))]
     if not all(record.finite for record in chosen[0].records):
         raise FloatingPointError(
@@ -46,7 +46,7 @@ def collect(plan: Plan, reused: int) -> Result:
 
 
 def _choose(plan: Plan, place: int) -> _Chosen:
-    """Take, on every split, the setting that its own validation rows score best."""
+    """Choose, for each split, the setting with the best score on the validation rows of the split."""
     units = [unit for unit in plan.units if unit.of == place]
     tried = max(unit.tried for unit in units) + 1
     found = {(unit.tried, record.split): (record, unit) for unit in units for record in _read(plan, unit.key)}
@@ -63,7 +63,7 @@ def _values(plan: Plan, found: Sequence[dict[str, float | None]]) -> Values:
 def _differences(
     plan: Plan, values: Sequence[Values], pooled: Sequence[Callable[[], Pooled]]
 ) -> list[dict[str, Difference]]:
-    """For each candidate and measure, the difference from plain cross entropy."""
+    """Return the difference from plain cross entropy, for each candidate and measure."""
     found: list[dict[str, Difference]] = [{} for _ in values]
     comparisons = (len(values) - 1) * len(plan.deciding)
     dataset, settings = plan.conditions.dataset, plan.settings
@@ -100,7 +100,7 @@ def _differences(
 
 
 def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Pooled]:
-    """How to read the test predictions of all splits."""
+    """Return a function that reads the test predictions of all splits."""
 
     def load() -> Pooled:
         kept = {key: plan.store.arrays(key) for key in {unit.key for unit in chosen.units}}
@@ -124,7 +124,7 @@ def _pool(plan: Plan, chosen: _Chosen, *, last: bool = False) -> Callable[[], Po
 
 
 def _last_epoch(plan: Plan, baseline: _Chosen) -> Outcome:
-    """Plain cross entropy after its last epoch, in the same settings, not calibrated."""
+    """Return plain cross entropy after its last epoch, in the same settings, not calibrated."""
     load = _pool(plan, baseline, last=True)
     pooled = load()
     found = []
@@ -137,13 +137,13 @@ def _last_epoch(plan: Plan, baseline: _Chosen) -> Outcome:
 
 
 def _context(plan: Plan) -> tuple[Context, ...]:
-    """The models beside."""
+    """Return the context models."""
     records = [plan.store.read(key) or {} for key in plan.context_keys]
     return tuple(Context(name, _values(plan, [each[name] for each in records])) for name in records[0])
 
 
 def _noise(plan: Plan, baseline: _Chosen) -> Noise:
-    """The share of wrong labels: a fit to the validation rows of all splits, every row counted once."""
+    """Return the share of wrong labels, fitted to the validation rows of all splits, each row once."""
     logits, labels, rows = [], [], []
     kept = {key: plan.store.arrays(key) for key in {unit.key for unit in baseline.units}}
     for record, unit in zip(baseline.records, baseline.units, strict=True):
@@ -168,6 +168,6 @@ def _read(plan: Plan, key: str) -> list[Record]:
 
 
 def _file(plan: Plan, unit: Unit) -> str:
-    """Where the predictions of a unit are, relative to the folder."""
+    """Return the file with the predictions of a unit, relative to the folder."""
     path = plan.store.path(unit.key)
     return "" if plan.out is None or path is None else path.relative_to(plan.out).as_posix()

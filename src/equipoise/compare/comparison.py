@@ -1,4 +1,4 @@
-"""`compare`: train candidates beside plain cross entropy, and say which is better."""
+"""`compare`, which trains candidates and plain cross entropy, and `Comparison`, its result."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -39,8 +39,8 @@ class Comparison:
     """A finished comparison.
 
     Attributes:
-        result: Every value, difference and prediction.
-        judged: What they say.
+        result: All values, differences and predictions.
+        judged: The verdict.
     """
 
     result: "Result"
@@ -51,35 +51,35 @@ class Comparison:
 
     @property
     def call(self) -> str:
-        """The answer in a word: "better" if a candidate wins, else "equal" or "undecided"."""
+        """The verdict in a word: "better" if a candidate wins, else "equal" or "undecided"."""
         return self.judged.call
 
     @property
     def verdict(self) -> str:
-        """The answer in a sentence or two, with its size, how sure it is, and the data."""
+        """The verdict in a sentence or two, with differences, intervals and the data."""
         return self.judged.sentence
 
     @property
     def winner(self) -> "Loss":
-        """The loss to use; plain cross entropy where no candidate wins.
+        """The loss to use; plain cross entropy if no candidate wins.
 
-        Where the comparison tuned, its numbers are those that most splits chose. A scheduled number prints as
-        its schedule and counts as its first value: to train with it, take `objective`.
+        With tuning, it has the setting that most splits chose. A scheduled parameter prints as its schedule
+        and has the first value of it; to train with the schedule, use `objective`.
         """
         return self.result.chosen(self.judged.winner)[0].candidate.marked
 
     def objective(self, steps: int) -> "Objective":
-        """Return the winner as an `Objective` with its schedules, for a training of so many steps."""
+        """Return the winner as an `Objective` with its schedules, for a training of this number of steps."""
         return self.result.chosen(self.judged.winner)[0].candidate.objective(steps)
 
     @property
     def code(self) -> str:
-        """The winner as Python to paste."""
+        """The winner as Python code."""
         return self.judged.code
 
     @property
     def files(self) -> dict[str, str]:
-        """What was written, by kind; empty without `out`."""
+        """The files that were written, by kind; empty without `out`."""
         out = self.result.plan.out
         if out is None:
             return {}
@@ -87,44 +87,44 @@ class Comparison:
         return {name: str(out / file) for name, file in names.items()}
 
     def table(self) -> "pd.DataFrame":
-        """Return a row for each objective, split and measure."""
+        """Return a data frame with a row for each objective, split and measure."""
         from equipoise.compare.outputs import table
 
         return table(self.result)
 
     def predictions(self) -> "pd.DataFrame":
-        """Return a row for each objective, split and test row: true and predicted class, probabilities."""
+        """Return a data frame with classes and probabilities for each objective, split and test row."""
         from equipoise.compare.outputs import predictions
 
         return predictions(self.result)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that `equipoise compare --json` prints."""
+        """Return the contents of `equipoise compare --json`."""
         from equipoise.compare.outputs import summary
 
         return summary(self.result, self.judged, self.files)
 
     def report(self, path: str | Path) -> None:
-        """Write the report, one HTML file that needs no network."""
+        """Write the report, one self-contained HTML file."""
         from equipoise.compare.report import write_report
 
         write_report(self.result, self.judged, Path(path))
 
     def fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> "Refitted":  # noqa: N803
-        """Train the winner on all rows but a tenth, which chooses the epoch and fits the calibration.
+        """Train the winner on nine tenths of the rows; the others choose the epoch and fit the calibration.
 
-        Where the comparison tuned, the setting is the one that most splits chose.
+        With tuning, the setting is the one that most splits chose.
 
         Args:
-            X: Rows as `compare` takes them; those that were compared, or others of the same kind.
-            y: (N,) their labels.
+            X: Rows, as in `compare`: the same rows, or others in the same format.
+            y: (N,) labels.
             sample_weight: (N,) weights of the rows, or None.
 
         Returns:
             A model with `predict`, `predict_proba`, `module` and `calibration`.
 
         Raises:
-            ValueError: If the rows are not like those of the comparison.
+            ValueError: If the rows do not have the format of those of the comparison.
         """
         from equipoise.compare.refit import refit
 
@@ -133,7 +133,7 @@ class Comparison:
 
 def compare(
     objectives: "Sequence[Any] | Mapping[str, Any] | Loss | str | None",
-    X: Any,  # noqa: N803 - the word of scikit-learn
+    X: Any,  # noqa: N803 - scikit-learn's name
     y: Any = None,
     *,
     model: str | Callable[[Any, int], Any] = "mlp",
@@ -164,73 +164,75 @@ def compare(
     random_state: int = 0,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Comparison:
-    r"""Train each objective beside plain cross entropy, on the same splits and initial weights, and judge.
+    r"""Train each objective and plain cross entropy on the same splits and initial weights, and compare them.
 
-    The yardstick is plain cross entropy done well: its epoch is chosen on validation rows, its probabilities
-    are calibrated there (temperature and share of wrong labels), and where candidates are tuned it is tuned
-    as much. Accuracy and the calibrated negative log likelihood decide, or the cost of decisions where costs
-    are given. With S paired differences of mean :math:`\bar d` and variance :math:`s^2`, the interval of each
-    deciding difference is
+    The baseline is plain cross entropy with its best epoch and a calibration (temperature and rate of wrong
+    labels), both chosen on validation rows, and with as many tuning trials as each candidate. The deciding
+    measures are accuracy and calibrated negative log likelihood, or, with costs, the cost of decisions. With
+    S paired differences of mean :math:`\bar d` and variance :math:`s^2`, the interval of each deciding
+    difference is
 
     .. math:: \bar d \pm t_{1 - \alpha / 2,\, S - 1}\; s \sqrt{\frac{1}{S} + \frac{n_{test}}{n_{train}}},
         \qquad \alpha = 0.05 / m,
 
-    for m comparisons in all, so that all of them hold together.
+    for m comparisons in all: the intervals are simultaneous.
 
     Args:
         objectives: Candidates: losses, their texts, `Objective` with schedules, or a mapping from names to
             these. The baseline, `CrossEntropy()`, is added. None for one setting of each family.
         X: (N, ...) rows: an array, a tensor, a data frame, a `torch.utils.data.Dataset` of pairs, which is
-            read once and in order, or what `read` returns of a file. Built-in models see columns
-            standardised and categories one-hot, as the training rows of each split say; a model of your own
-            sees arrays and tensors as they are.
-        y: (N,) labels; None where X has them.
+            read once and in order, or the result of `read`. Built-in models get standardised columns and
+            one-hot categories, fitted to the training rows of each split; your own model gets arrays and
+            tensors unchanged.
+        y: (N,) labels; None if X has them.
         model: "mlp", "linear", or a function from (features, classes) to an `nn.Module` from inputs (B, ...)
-            to logits (B, classes), called anew for each training under its seed. `features` is the number of
+            to logits (B, classes), called for each training with its own seed. `features` is the number of
             columns, or the shape of an input of more dimensions.
-        test: Test rows in place of cross-validation, (X, y) or a data set.
-        clean: (N,) labels known to be better, nan or None where unknown: test rows are held against them.
-            With `test`, (M,), one for each test row.
-        groups: (N,) groups that are never in two parts; with `test`, (N + M,).
+        test: Test rows instead of cross-validation, (X, y) or a data set.
+        clean: (N,) more reliable labels, nan or None if unknown, by which test rows are evaluated. With
+            `test`, (M,), one for each test row.
+        groups: (N,) groups; rows of a group are always in the same part. With `test`, (N + M,).
         time: (N,) numbers or dates: the latest fifth of the rows is the test part.
         costs: (C, C) costs[true, predicted] in the order of the sorted classes, or labelled, or groups
             "a, b | c, d".
-        similarity: (C, C) similarity[true, class], rows summing to one; likewise.
+        similarity: (C, C) similarity[true, class], rows summing to one; in the same formats.
         sample_weight: (N,) weights of rows in the loss; rows of weight 0 are left out.
         noise: Share of training and validation labels to flip, or a (C, C) matrix [true, observed].
-        folds: Parts of the cross-validation.
-        repeats: How often the rows are divided anew, or with one test part trained anew.
-        tune: Settings to try for each objective, the baseline too, chosen on validation rows; 0 for none.
-        stop: What chooses the epoch on validation rows: "calibrated", "own", "accuracy", "nll" or "none".
-        patience: Epochs without a better one after which training stops.
-        epochs: Passes over the training rows at most.
+        folds: Number of folds of the cross-validation.
+        repeats: Number of repeats of the cross-validation, or with one test part of the trainings.
+        tune: Number of settings to try for each objective, including the baseline, of which validation rows
+            choose one; 0 for none.
+        stop: Value on the validation rows that chooses the epoch: "calibrated", "own", "accuracy", "nll" or
+            "none".
+        patience: Training stops after this number of epochs without an improvement.
+        epochs: Largest number of epochs.
         lr: Learning rate of AdamW.
         batch_size: Rows per step.
         weight_decay: Weight decay of AdamW.
         width: Hidden units of "mlp".
-        class_weight: "balanced", for classes that count alike in the loss, or None.
-        worthwhile: Smallest differences worth having; by default accuracy 0.005, calibrated_nll 0.01, and
-            2 % of the baseline's cost.
-        device: Where to train, as torch names it.
+        class_weight: "balanced", for equal total weight of each class in the loss, or None.
+        worthwhile: Smallest relevant differences; by default accuracy 0.005, calibrated_nll 0.01, and 2 % of
+            the baseline's cost.
+        device: Device of the trainings, as in torch.
         jobs: Processes; None for one per core, or those of an active `joblib.parallel_config`.
-        out: Folder for the report, the results, the study and the trainings, by which a comparison that was
-            stopped resumes. None keeps nothing on disk.
-        model_name: What stands for a model of your own in the names of kept trainings.
-        random_state: Decides splits, noise, initial weights and batches.
-        progress: Whether to show how far it is; or a function of (done, all) trainings.
+        out: Folder for the report, the results, the study and the trainings; a comparison with the same
+            folder resumes. None writes nothing.
+        model_name: Name of your own model in the keys of stored trainings.
+        random_state: Seed of splits, noise, initial weights and batches.
+        progress: Whether to show the progress; or a function of (done, all) trainings.
 
     Returns:
-        The answer: `call`, `verdict`, `winner`, `table()`, `predictions()`, `report(path)`, `fit(X, y)`.
+        The comparison: `call`, `verdict`, `winner`, `table()`, `predictions()`, `report(path)`, `fit(X, y)`.
 
     Raises:
         ImportError: If a library of the extra `compare` is missing.
-        TypeError: If an argument is of a kind that cannot be used.
-        ValueError: If any of the input is bad; nothing has been written or trained then.
+        TypeError: If an argument has a wrong type.
+        ValueError: If an input is invalid; it is raised before anything is written or trained.
         FloatingPointError: If plain cross entropy itself diverges, or a row is too far from the others.
-        OSError: If `out` cannot be written; what is finished is kept.
+        OSError: If `out` cannot be written; finished trainings are kept.
 
     Warns:
-        UserWarning: Of what looks wrong in the data without being certainly wrong.
+        UserWarning: Of probable mistakes in the data.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -282,7 +284,7 @@ def compare(
 
 
 def require_libraries() -> None:
-    """Raise where a library of the extra is missing."""
+    """Raise if a library of the extra is missing."""
     for module, name in _NEEDED.items():
         try:
             found = find_spec(module) is not None
@@ -293,7 +295,7 @@ def require_libraries() -> None:
 
 
 def _dataset(X: Any, y: Any, *roles: Any) -> Any:  # noqa: N803
-    """The rows as a data set: as they were read from a file, or made from what is given."""
+    """Return the rows as a data set: the result of `read`, or made from the arguments."""
     from equipoise.compare.arrays import from_arrays
     from equipoise.compare.dataset import Dataset
 
@@ -310,7 +312,7 @@ def _dataset(X: Any, y: Any, *roles: Any) -> Any:  # noqa: N803
 
 
 def _listed(objectives: Any) -> Any:
-    """The candidates as a sequence or a mapping."""
+    """Return the candidates as a sequence or a mapping."""
     if objectives is None:
         return ()
     if isinstance(objectives, Mapping):

@@ -1,4 +1,4 @@
-"""What a comparison prints: a table and a progress bar on a terminal, plain lines elsewhere."""
+"""Output of a comparison: a table and a progress bar on a terminal, plain lines otherwise."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ from equipoise.compare.views import features, rows, visible
 __all__ = ["announce", "progress", "show"]
 
 _STYLES = {"better": "bold green", "worse": "red", "equal": "cyan", "undecided": "dim"}
-REPORTS = 10  # how often a run without a terminal says how far it is
-WIDEST = 10**6  # columns of what is no terminal: a line is never broken, and a cell never cut
+REPORTS = 10  # progress lines of a run without a terminal
+WIDEST = 10**6  # columns without a terminal, so that no line is broken and no cell cut
 
 
 def announce(plan: Plan) -> None:
-    """Say on stderr what is about to be done."""
+    """Print on stderr the data and the number of trainings."""
     dataset, tried = plan.conditions.dataset, plan.settings.tune
     objectives, splits = len(plan.candidates), len(plan.conditions.splits)
     shared = objectives * splits * max(tried, 1) - plan.trials
@@ -50,7 +50,7 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task("training", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
-        said: set[int] = set()  # tenths of the way; many trainings may finish at once
+        said: set[int] = set()  # printed tenths; several may be passed at once
 
         def say(done: int, total: int) -> None:
             if (tenth := done * REPORTS // max(total, 1)) not in said:
@@ -61,7 +61,7 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 
 
 def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
-    """Print the table, the verdict, what to beware of, and where the report is, if there is one."""
+    """Print the table, the verdict, a warning if there is one, and the path of the report, if any."""
     _print(
         sys.stdout,
         _table(result, terminal=sys.stdout.isatty()),
@@ -74,7 +74,7 @@ def show(result: Result, verdict: Verdict, report: str | None = None) -> None:
 
 
 def _print(stream: TextIO, *lines: str | Table) -> None:
-    """Print lines and tables: control characters spelled, what the stream cannot encode replaced."""
+    """Print lines and tables; control characters are escaped, characters that cannot be encoded replaced."""
     terminal, encoding = stream.isatty(), getattr(stream, "encoding", None) or "utf-8"
     console = Console(file=stream, width=None if terminal else WIDEST, soft_wrap=True)
     with console.capture() as got:
@@ -86,7 +86,7 @@ def _print(stream: TextIO, *lines: str | Table) -> None:
 
 
 def _table(result: Result, *, terminal: bool) -> Table:
-    """Return a row for each objective: on a terminal a column for each measure, elsewhere three columns."""
+    """Return a table with a row per objective: a column per measure on a terminal, else three columns."""
     names = {*result.plan.deciding, "accuracy", "calibrated_nll"}
     shown = [measure for measure in result.plan.measures if measure.name in names]
     table = Table() if terminal else Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

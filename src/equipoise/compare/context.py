@@ -1,4 +1,4 @@
-"""Models that are shown beside the candidates, never compared: the commonest class, and boosted trees."""
+"""Context models, shown with the candidates but not compared: the commonest class, boosted trees."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,11 @@ def run_context(
     nll_of: str = "observed",
     class_weight: str | None = None,
 ) -> dict[str, Predictions]:
-    """Return the predictions of two plain models for the test rows of a split, raw and calibrated.
+    """Return the predictions of the context models for the test rows of a split, raw and calibrated.
 
-    Trees see what the candidates see, features (N, D) and observed labels (N,); their number and calibration
-    are found on the validation rows. Both models are held against `target` (N,). Without features there are
-    no trees.
+    Trees are trained on the same features (N, D) and observed labels (N,) as the candidates; the validation
+    rows determine their number and calibration. Both models are evaluated by `target` (N,). Without features
+    there are no trees.
     """
     validation, test = split.validation, split.test
     seen = np.zeros((len(observed), 1), np.float32) if inputs is None else inputs
@@ -43,7 +43,7 @@ def run_context(
     found = {COMMONEST: Predictions(shares, shares, target[test], costs)}
     if inputs is None:
         return found
-    with threadpool_limits(1, user_api="openmp"):  # so that nothing depends on the number of threads
+    with threadpool_limits(1, user_api="openmp"):  # for results that do not depend on the number of threads
         model = prior if len(prior.classes_) < 2 else _trees(inputs, observed, split, class_weight)
         probs, held_out = (_probs(model, inputs[rows], classes) for rows in (test, validation))
     fit = fitted(_logits(held_out), observed[validation])
@@ -52,9 +52,9 @@ def run_context(
 
 
 def _trees(inputs: Any, observed: Any, split: "Split", class_weight: str | None) -> Any:
-    """Return scikit-learn's trees at its defaults, but for when they stop."""
+    """Return scikit-learn's boosted trees with default options, except the early stopping."""
     labels = observed[split.train]
-    # scikit-learn refuses validation labels that no training row has
+    # scikit-learn raises for validation labels without a training row
     known = split.validation[np.isin(observed[split.validation], labels)]
     stopping: dict[str, Any] = {"X_val": inputs[known], "y_val": observed[known]} if len(known) else {}
     # Trees of 8 leaves take less than half the time and are as good on digits, but lose 4 to 10 points where
@@ -73,5 +73,5 @@ def _probs(model: Any, inputs: Any, classes: int) -> NDArray[np.float64]:
 
 
 def _logits(probs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return logits whose softmax the probabilities are, those below the eps of float64 counting as it."""
+    """Return the log of the probabilities, clamped to the eps of float64 from below."""
     return np.log(np.maximum(probs, SMALLEST))

@@ -1,4 +1,4 @@
-"""Rows with classes, and what is known of them beside their features."""
+"""`Dataset`: rows with classes, and their groups, times, weights and clean labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from equipoise.costs.io import NUMBER
 
 __all__ = ["Dataset", "UNKNOWN", "decimal"]
 
-UNKNOWN = -1  # in `clean`: nothing better than the label is known of this row
+UNKNOWN = -1  # in `clean`: the row has no better label
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class Dataset:
     """Rows with classes.
 
     Attributes:
-        name: What to call it.
-        features: A table of float64 and of words, whose index says where each row is; or an array (N, ...) of
-            float32, float64 or int64 with two dimensions or more.
-        labels: Observed classes (N,) as places in `classes`.
+        name: Name of the data.
+        features: A data frame of float64 and of words, indexed by the description of each row's place; or an
+            array (N, ...) of float32, float64 or int64 with two dimensions or more.
+        labels: Observed classes (N,) as indices into `classes`.
         classes: Names of the classes, sorted as numbers if all are numbers, else as text.
-        notes: What a reader has to know about how it was read.
-        warnings: What looks wrong without being certainly wrong.
-        clean: Classes that are known to be better (N,), `UNKNOWN` where there is none; None without any.
+        notes: Notes about conversions that `read` made.
+        warnings: Probable mistakes in the data.
+        clean: More reliable classes (N,), `UNKNOWN` for rows without; None without any.
         groups: Group of each row (N,); rows of a group are never in different parts. None without groups.
-        time: When each row is from (N,); the latest rows are the test part. None without times.
+        time: Time of each row (N,); the latest rows are the test part. None without times.
         test: True for the rows of a given test part (N,), which come last. None without one.
         weight: Weights of the rows (N,), above 0, and 1 for rows of a given test part. None without weights.
-        source: What `read` was called with; None for data from Python.
+        source: Arguments of `read`; None for data from Python.
     """
 
     name: str
@@ -58,18 +58,18 @@ class Dataset:
 
     @property
     def target(self) -> NDArray[np.int64]:
-        """The classes to judge predictions by (N,): clean where known, else observed."""
+        """The classes by which predictions are evaluated (N,): clean if known, else observed."""
         return self.labels if self.clean is None else np.where(self.clean == UNKNOWN, self.labels, self.clean)
 
     def place(self, row: int) -> str:
-        """Where a row is in what was given, in words; for an array, among the rows that were kept."""
+        """Return the place of a row in the input, in words; for an array, among the rows that were kept."""
         if isinstance(self.features, pd.DataFrame):
             return str(self.features.index[row])
         before = 0 if self.test is None else int((~self.test).sum())
         return f"row {row + 1}" if row < before or not before else f"row {row - before + 1} of the test rows"
 
     def fingerprint(self) -> str:
-        """Digest of everything in the data that decides a result."""
+        """Digest of all parts of the data that influence a result."""
         if isinstance(self.features, pd.DataFrame):
             hashing: Any = hash_pandas_object
             hashed = hashing(self.features, index=False)
@@ -84,7 +84,7 @@ class Dataset:
 
 
 def decimal(label: str) -> Decimal | None:
-    """The number that a label spells, if it spells a finite one."""
+    """Return the finite number that a label is, or None."""
     try:
         number = Decimal(label) if NUMBER.fullmatch(label) else None
     except InvalidOperation:  # exponents have a limit, of 18 digits

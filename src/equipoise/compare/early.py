@@ -1,4 +1,4 @@
-"""Rules that need neither data nor objectives; the command checks them before it imports torch."""
+"""Checks that need neither data nor objectives; the command makes them before it imports torch."""
 
 import math
 import os
@@ -16,7 +16,7 @@ __all__ = ["check", "flip_share", "is_size", "require_jobs", "require_matrix", "
 
 
 def check(given: Mapping[str, Any]) -> None:
-    """Raise where arguments of `compare` are bad, whatever the data and the objectives are."""
+    """Raise if arguments of `compare` are invalid for any data and objectives."""
     Settings(**{each.name: given[each.name] for each in fields(Settings) if each.name in given})
     require_jobs(given.get("jobs"))
     for name in ("costs", "similarity", "noise"):
@@ -26,16 +26,16 @@ def check(given: Mapping[str, Any]) -> None:
 
 
 def require_jobs(jobs: Any) -> None:
-    """Raise unless it is a number of processes, or None."""
+    """Raise unless `jobs` is a number of processes, or None."""
     if jobs is not None and (not isinstance(jobs, Integral) or jobs < 1):
         raise refusal("jobs", "be a whole number from 1", repr(jobs), "leave it out for one per core")
 
 
 def flip_share(noise: Any) -> float | None:
-    """Return the share of labels to flip; None if the noise is no number, so that it must be a matrix."""
+    """Return the share of labels to flip; None if the noise is not a number, and so must be a matrix."""
     text = str(noise).strip() if isinstance(noise, str | Real) else ""
     try:
-        # float() alone would take 1_000 and digits of other scripts
+        # float() alone would accept 1_000 and digits of other scripts
         share = float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
@@ -45,7 +45,7 @@ def flip_share(noise: Any) -> float | None:
 
 
 def require_matrix(text: str, name: str) -> None:
-    """Raise unless a text is the name of a file that is there, or may be groups of classes."""
+    """Raise unless a text is the path of an existing file, or can be groups of classes."""
     if suffix_of(text) is None and "|" not in text:
         what, way = "groups such as 'a, b | c' or a CSV, TOML or NPY file", "check the path"
         if name == "noise":
@@ -54,13 +54,15 @@ def require_matrix(text: str, name: str) -> None:
 
 
 def suffix_of(given: Any) -> str | None:
-    """Return the suffix of a file that is there, else None."""
-    found = isinstance(given, str | os.PathLike) and os.path.isfile(given)  # False for too long a path, too
+    """Return the suffix of an existing file, else None."""
+    found = isinstance(given, str | os.PathLike) and os.path.isfile(
+        given
+    )  # also False for a path that is too long
     return Path(given).suffix.lower() if found else None
 
 
 def test_ratio(test_size: float | None, train_size: float | None) -> float | None:
-    """Test rows over training rows; None if no sizes are given."""
+    """Return test rows over training rows; None if no sizes are given."""
     if test_size is None and train_size is None:
         return None
     if test_size is None or train_size is None:
@@ -82,7 +84,7 @@ def test_ratio(test_size: float | None, train_size: float | None) -> float | Non
 
 
 def is_size(value: Any, smallest: float = 0.0) -> bool:
-    """Whether it is a number, not below the smallest, that a float can hold."""
+    """Return whether a value is a finite number of at least `least` that converts to a float."""
     import numpy as np
 
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):

@@ -1,4 +1,4 @@
-"""Features as numbers for a model."""
+"""`Encoder`, which converts features to numbers for a model."""
 
 import math
 from typing import Any
@@ -16,11 +16,11 @@ from equipoise.compare.dataset import Dataset
 __all__ = ["Encoder"]
 
 LARGEST_SCALED = 1e30  # sums over features and hidden units stay finite in float32
-MOST_CATEGORIES = 64  # a column of identifiers must not become a column per row
+MOST_CATEGORIES = 64  # a column of identifiers would give one column per row
 
 
 class Encoder:
-    """Missing values filled in, categories one-hot and numbers scaled, as some rows of a data set say."""
+    """Imputation, one-hot categories and scaling, fitted to some rows of a data set."""
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64]) -> None:
         features = dataset.features
@@ -40,10 +40,11 @@ class Encoder:
         self._fitted = ColumnTransformer(steps, sparse_threshold=0).fit(features.iloc[rows])
 
     def transform(self, features: pd.DataFrame | NDArray[Any]) -> NDArray[np.float32]:
-        """Return features of the same kind, of any rows, as numbers (M, D).
+        """Return features in the same format, of any rows, as numbers (M, D).
 
         Raises:
-            FloatingPointError: If a row is so far from the fitted that float32 could not hold its logits.
+            FloatingPointError: If a row is so far from the fitted ones that its logits could overflow
+                float32.
         """
         table = isinstance(features, pd.DataFrame)
         scaled = np.asarray(self._fitted.transform(features if table else _flat(features)))

@@ -1,7 +1,7 @@
-"""Pictures for the report: matplotlib SVG in the colours of the page, and strips of differences.
+"""Figures of the report: matplotlib SVG in the colours of the page, and strips of differences.
 
-A strip has its marks in per cent, so that it fits a phone as well as a desk. A picture of fixed proportions
-would shrink its words with it; here words are HTML and only marks are drawn.
+A strip has marks at positions in per cent, so that it fits narrow and wide screens. Its words are HTML, which
+is not scaled with the picture.
 """
 
 import io
@@ -23,10 +23,10 @@ from equipoise.compare.statistics import Difference
 
 __all__ = ["SYMBOLS", "Axis", "axis", "curves", "reliability", "scale", "strip"]
 
-FEWEST_ROWS = 5  # a group of fewer confidences is not drawn: its share is luck
-MOST_LINES = 20  # splits in a picture of curves
+FEWEST_ROWS = 5  # smaller groups of confidences are not drawn: their share is random
+MOST_LINES = 20  # splits in a figure of curves
 MOST_POINTS = 60  # epochs in a line
-LONGEST = 5.0  # ends farther out than so many times the median of all ends are cut, and drawn as arrows
+LONGEST = 5.0  # ends beyond this multiple of the median of all ends are cut, and drawn as arrows
 TICKS = 5
 SYMBOLS = {
     "better": "M0-6L6.5 5H-6.5Z",
@@ -35,10 +35,10 @@ SYMBOLS = {
     "undecided": "M-5 0A5 5 0 1 0 5 0A5 5 0 1 0-5 0Z",
 }
 
-# Of M rows, the probability of the likeliest class and whether that class was right
+# For M rows, the probability of the likeliest class, and whether it is the true one
 Stated = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
-# Colours that stand for a variable of the page's style, so that a picture is right in dark and in light.
+# Placeholder colours, replaced by CSS variables, so that a figure follows dark and light mode.
 _VARIABLES = {
     f"#0{k}0{k}0{k}": name for k, name in enumerate(("ink", "muted", "grid", "accent", "wrong", "page"), 1)
 }
@@ -55,14 +55,14 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Axis:
-    """A common axis for the differences in a measure, the good side on the right."""
+    """A common axis for the differences in a measure, with better values on the right."""
 
     left: float
-    right: float  # below `left` where lower is better
-    band: float  # smallest difference worth having
+    right: float  # below `left` if lower is better
+    band: float  # smallest relevant difference
 
     def place(self, value: float) -> float:
-        """Return where a difference lies, in per cent from the left, and at most at an end."""
+        """Return the position of a difference, in per cent from the left, clamped to the ends."""
         return float(np.clip(100 * (value - self.left) / (self.right - self.left), 0, 100))
 
     def holds(self, value: float) -> bool:
@@ -71,7 +71,7 @@ class Axis:
 
 
 def axis(differences: Sequence[Difference], better: str | None, band: float) -> Axis:
-    """Return an axis with zero, the band and all differences on it; very long intervals are cut."""
+    """Return an axis that contains zero, the band and all differences; very long intervals are cut."""
     ends = np.array([end for each in differences for end in (each.low, each.mean, each.high)])
     ends = ends[np.isfinite(ends)]
     cut = max(LONGEST * float(np.median(np.abs(ends))) if len(ends) else 0.0, 3 * band, 1e-9)
@@ -82,14 +82,14 @@ def axis(differences: Sequence[Difference], better: str | None, band: float) -> 
 
 
 def strip(along: Axis, difference: Difference) -> Markup:
-    """Return a difference and its interval as marks on the axis; the words beside it say the same."""
+    """Return a difference and its interval as marks on the axis."""
     mean, low, high = difference.mean, difference.low, difference.high
     left, right = sorted((along.place(-along.band), along.place(along.band)))
     marks = [
         Markup('<rect class="band" x="{:.2f}%" width="{:.2f}%" height="100%"/>').format(left, right - left),
         Markup('<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>').format(along.place(0.0)),
     ]
-    paths: list[tuple[float, str, str]] = []  # each with its origin on the axis, in the middle of the strip
+    paths: list[tuple[float, str, str]] = []  # each relative to a point of the axis, at mid height
     if np.isfinite(low):
         places = sorted((along.place(low), along.place(high)))
         marks += [Markup('<line class="reach" x1="{:.2f}%" x2="{:.2f}%" y1="50%" y2="50%"/>').format(*places)]
@@ -122,7 +122,7 @@ def scale(along: Axis, measure: Measure) -> Markup:
 
 
 def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Markup:
-    """Draw stated confidence against the share that is right, raw and calibrated, and how often."""
+    """Draw a reliability diagram: accuracy by stated confidence, raw and calibrated, with a histogram."""
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -153,7 +153,7 @@ def reliability(name: str, title: str, raw: Stated, calibrated: Stated) -> Marku
 
 
 def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key: str, label: str) -> Markup:
-    """Draw a number of the validation rows over epochs, a line per split, with the chosen epochs marked."""
+    """Draw a value on the validation rows over epochs, a line per split, with the chosen epochs marked."""
     lines = [np.array([(each["epoch"], each[key]) for each in curve], dtype=float) for curve, _ in kept]
     dots = [line[line[:, 0] == chosen] for line, (_, chosen) in zip(lines, kept, strict=True)]
 
@@ -169,13 +169,13 @@ def curves(name: str, title: str, kept: Sequence[tuple[Sequence[Any], int]], key
 
 
 def _thinned(line: NDArray[np.float64], dot: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return at most so many points (epoch, value) of a curve, the chosen one and the ends among them."""
+    """Return at most `MOST_POINTS` points (epoch, value) of a curve, with the chosen one and the ends."""
     kept = np.linspace(0, len(line) - 1, min(MOST_POINTS, len(line))).round().astype(int)
     return np.unique(np.concatenate([line[kept], dot]), axis=0)
 
 
 def _window(lines: Sequence[Any], dots: Sequence[Any], key: str) -> tuple[float, float] | None:
-    """Return the ends of the axis: the chosen epochs and all but the worst twentieth, which is the start."""
+    """Return the ends of the axis, which contain the chosen epochs and all values but the worst twentieth."""
     values, chosen = (np.concatenate([each[:, 1] for each in given]) for given in (lines, dots))
     if not np.isfinite(values).any():
         return None
@@ -186,7 +186,7 @@ def _window(lines: Sequence[Any], dots: Sequence[Any], key: str) -> tuple[float,
 
 
 def _svg(name: str, title: str, inches: tuple[float, float], draw: Callable[[Figure], None]) -> Markup:
-    """Return an SVG element to put in a page: ids salted by name, colours of the page."""
+    """Return an SVG element for a page: ids are made unique by the name, colours are those of the page."""
     buffer = io.StringIO()
     style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context(style):

@@ -1,4 +1,4 @@
-"""Data from files: tables, NPZ files and scikit-learn's digits."""
+"""`read`: data from tables, NPZ files and scikit-learn's digits."""
 
 import os
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ def read(
     group: str | None = None,
     time: str | None = None,
 ) -> "Dataset":
-    """Return the data of files, and refuse what could only be read by guessing.
+    """Return the data of files; ambiguous contents raise.
 
-    The file of test rows is of the same kind and has the same columns, and its rows come last. `clean`,
-    `group` and `time` name columns, or arrays of an NPZ file, that are no features. With `test`, only its
-    rows need `clean`, which may be the target: then their labels are the better ones.
+    The file of test rows must have the same format and columns; its rows come last. `clean`, `group` and
+    `time` name columns, or arrays of an NPZ file, that are not features. With `test`, only the test rows need
+    `clean`, which may be the target: then the test labels are the more reliable ones.
 
     Raises:
-        ValueError: If there is anything that training could not work with; names file, column and place.
+        ValueError: If a value cannot be used in training; the message names file, column and place.
         ImportError: If a file needs a library that is not installed.
     """
     drop = [drop] if isinstance(drop, str) else list(drop)
@@ -55,7 +55,7 @@ def read(
     if holds == "npz" and (target is not None or drop):
         got, way = repr(target or drop[0]), "the classes are the array y of an NPZ file"
         raise refusal("target and drop", "be left out without a table", got, way)
-    from equipoise.compare.tables import read_arrays, read_tables  # what needs torch and pandas
+    from equipoise.compare.tables import read_arrays, read_tables  # needs torch and pandas
 
     found = read_arrays(path, test, roles) if holds == "npz" else read_tables(path, target, drop, test, roles)
     return replace(found, source=source)

@@ -1,4 +1,4 @@
-"""The folder of a comparison: whether it may be written, and what is left there."""
+"""The folder of a comparison: a check that it can be written, and the files in it."""
 
 import io
 import tempfile
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILES", "require", "write"]
 
-# What is written, and how its first lines tell that a comparison has written it
+# Files, and a text in their first lines by which a comparison recognises its own files
 FILES = {
     "report.html": b'name="generator" content="equipoise',
     "results.csv": b"objective,repeat,split,measure",
@@ -20,7 +20,7 @@ FILES = {
 
 
 def require(out: Path) -> None:
-    """Raise unless a folder can be written and nothing of somebody else's would be; leave nothing behind."""
+    """Raise unless a folder can be written without overwriting files of others; leave no file behind."""
     nearest = next(path for path in [out, *out.absolute().parents] if path.exists())
     try:
         if not nearest.is_dir():

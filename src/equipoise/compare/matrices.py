@@ -17,12 +17,12 @@ from equipoise.costs.matrix import Kind, labelled
 __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "costs_from_similarity"]
 
 Floats = NDArray[np.float64]
-# Of the largest cost: differences below 1e-12 count as rounding, and squares overflow in float32
+# Range of the largest cost: differences below 1e-12 are rounding, and squares overflow in float32
 SMALLEST, LARGEST = 1e-6, 1e15
 
 
 def as_costs(given: Any, classes: tuple[str, ...], where: str = "costs") -> Floats:
-    """Return costs [true, predicted], (C, C), 0 or more, where being right costs least in its row."""
+    """Return costs [true, predicted], (C, C), at least 0, with the smallest of each row on the diagonal."""
     costs, at = _matrix(given, classes, "costs", where)
     if (costs < 0).any():
         raise ValueError(f"{where} must be 0 or more, got {costs.min():g}{at}; add a constant to every entry")
@@ -40,7 +40,7 @@ def as_similarity(given: Any, classes: tuple[str, ...], where: str = "similarity
 
 
 def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
-    """Return label noise [true, observed], (C, C), from shares like similarities or from one rate for all."""
+    """Return label noise [true, observed], (C, C), from a matrix whose rows sum to one, or from one rate."""
     rate = flip_share(given)
     if rate is None:
         return as_similarity(given, classes, "noise")
@@ -49,17 +49,17 @@ def as_noise(given: Any, classes: tuple[str, ...]) -> Floats:
 
 
 def costs_from_similarity(similarity: Floats) -> Floats:
-    """Return the costs of a similarity: how much less alike the predicted class is than the true one."""
+    """Return the costs of a similarity S: S[true, true] - S[true, predicted]."""
     return similarity.diagonal()[:, None] - similarity
 
 
 def looks_transposed(
     name: str, given: Any, matrix: Floats, classes: tuple[str, ...], counts: NDArray[np.int64]
 ) -> tuple[str, ...]:
-    """Return warnings if the matrix made of what was given may have its rows and columns the wrong way round.
+    """Return warnings if a given matrix may be transposed.
 
-    It may if its corner says so; and costs may if confusions get dearer the commoner the missed class is and
-    the rarer the class it is taken for (`counts` (C,)): it is the rare class that is usually dear to miss.
+    Signs of that are a corner that says so, and, for costs, mistakes that cost more the commoner the true
+    class and the rarer the predicted class (by `counts` (C,)): usually, it is costly to miss a rare class.
     """
     found, corner, at = [], "", "the table"
     if isinstance(given, pd.DataFrame):
@@ -83,14 +83,14 @@ def looks_transposed(
 
 
 def _slope(costs: Floats, counts: NDArray[np.int64]) -> float:
-    """Return the correlation of costs with the logarithm of how often a class occurs; 0 for equal costs."""
+    """Return the correlation of costs with the log of the class counts; 0 for equal costs."""
     if np.ptp(costs) <= 1e-9 * costs.max():
         return 0.0
     return float(np.corrcoef(costs, np.log(np.maximum(counts, 1)))[0, 1])
 
 
 def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tuple[Floats, str]:
-    """Return a matrix of its kind in the order of the classes, and where it is from: " in FILE" or ""."""
+    """Return a matrix of a kind in the order of the classes, and its origin: " in FILE" or ""."""
     count, at = len(classes), ""
     if isinstance(given, str | os.PathLike):
         text = str(given)
@@ -103,7 +103,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
         values, names = labelled(given, kind) if named else (given, None)
         values = _numbers(values, kind)
         if names is None:
-            # Names that are the numbers of the classes say nothing, unless the classes are called so
+            # Names 0, 1, ... are no names, unless the classes have these names
             numbers = [str(place) for place in range(count)]
             names = numbers if named and {*numbers} == {*classes} else classes
             if values.shape != (count, count):
@@ -121,7 +121,7 @@ def _matrix(given: Any, classes: tuple[str, ...], kind: Kind, name: str) -> tupl
 
 
 def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
-    """Return the matrix that groups or a file hold, a table if classes are named in it."""
+    """Return the matrix of groups or of a file, as a data frame if it names the classes."""
     suffix = suffix_of(text)
     require_matrix(text, name)
     try:
@@ -135,7 +135,7 @@ def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
     except Exception as error:  # numpy raises many kinds for a file it cannot read
         raise ValueError(f"{name} must be a matrix, got {text!r}; {_first_line(error)}") from error
     lines, rows = matrix_cells(text, name)
-    # Classes may be called by numbers: only the size tells their names from entries
+    # Classes may have numbers as names: only the size distinguishes names from entries
     named = len(rows) == count + 1 == len(rows[0])
     cells = [
         [number(f"{text}, line {line}", name, cell) for cell in row[named:]]
@@ -147,7 +147,7 @@ def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
 
 
 def _numbers(given: Any, name: str) -> Floats:
-    """Return an array of floats of anything that holds real numbers; nan where they are masked."""
+    """Return an array of floats from any array-like of real numbers; masked entries become nan."""
     try:
         if isinstance(given, Tensor):
             given = given.detach().cpu().to_dense()

@@ -1,8 +1,8 @@
-"""Measures of predictions on test rows: which decide, which are read beside them, and which way is better.
+"""Measures of predictions on test rows: their formulas, direction, and which of them decide.
 
-Accuracy and the calibrated NLL decide; where costs are given, the cost of decisions alone. The others are
-there to be read. Raw probabilities are those of the softmax; calibrated ones went through the calibration
-that the validation rows of the split chose.
+Accuracy and the calibrated NLL decide a comparison; with costs, only the cost of decisions. The others are
+for information. Raw probabilities are the softmax of the logits; calibrated ones use the calibration fitted
+to the validation rows of the split.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ __all__ = ["ECE_BINS", "MEASURES", "Measure", "Predictions", "calibration_error"
 __all__ += ["chance_calibration_errors", "recall_per_class"]
 
 ECE_BINS = 15
-LONG = 1e6  # a number as large as this is shown with three digits and an exponent
-SMALLEST = float(np.finfo(np.float64).eps)  # what scikit-learn's log_loss takes a smaller probability for
+LONG = 1e6  # larger numbers are shown with three digits and an exponent
+SMALLEST = float(np.finfo(np.float64).eps)  # probabilities are clamped to it, as in scikit-learn's log_loss
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities of test rows, raw and calibrated, against their classes.
+    """Probabilities of test rows, raw and calibrated, with their classes.
 
     Attributes:
         probs: Softmax of the logits, (M, C).
-        calibrated: The same after the calibration of the split: probabilities of the observed label, or of
-            the clean one where the test labels are known to be better than those trained on.
-        target: Classes (M,) of the test rows, the clean ones where they are known.
+        calibrated: Calibrated probabilities (M, C) of the observed label, or, if test labels are more
+            reliable than training labels, of the clean label.
+        target: Classes (M,) of the test rows, clean ones if known.
         costs: Costs (C, C) [true, predicted], if any.
     """
 
@@ -60,14 +60,14 @@ class Predictions:
 
     @property
     def given_costs(self) -> NDArray[np.float64]:
-        """The costs, which have to be there."""
+        """The costs; raises ValueError without any."""
         if self.costs is None:
             raise ValueError("a measure of cost must have costs, got none; give Predictions its costs")
         return self.costs
 
     @property
     def one_hot(self) -> NDArray[np.bool_]:
-        """Which class each row has, (M, C)."""
+        """The classes as one-hot rows (M, C)."""
         return self.target[:, None] == np.arange(self.probs.shape[1])
 
     @cached_property
@@ -78,17 +78,18 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Measure:
-    """One number that is read from predictions.
+    """A measure of predictions.
 
     Attributes:
-        name: As in the results.
-        title: As a reader sees it.
-        meaning: One line for someone who has not met it.
-        formula: From finite predictions to a number, or to scores (M,) whose mean is the measure.
-        better: "higher" or "lower"; None for what is described and never called better or worse.
-        needs_costs: Whether it can only be had with costs.
+        name: Name in the results.
+        title: Name in tables.
+        meaning: Explanation in one line.
+        formula: Function of finite predictions that returns a number, or scores (M,) whose mean is the
+            measure.
+        better: "higher" or "lower"; None for a descriptive measure.
+        needs_costs: Whether it needs costs.
         percent: Whether it is shown in per cent.
-        by_row: Whether the formula gives scores.
+        by_row: Whether the formula returns scores.
     """
 
     name: str
@@ -106,7 +107,7 @@ class Measure:
 
     @property
     def rows(self) -> Callable[[Predictions], NDArray[np.float64]] | None:
-        """From predictions to scores (M,) whose mean is the measure, nan as in `of`; else None."""
+        """Function from predictions to scores (M,) whose mean is the measure, nan as in `of`; or None."""
 
         def scores(seen: Predictions) -> NDArray[np.float64]:
             return self.formula(seen).astype(np.float64) if seen.finite else np.full(len(seen.target), np.nan)
@@ -114,7 +115,7 @@ class Measure:
         return scores if self.by_row else None
 
     def show(self, value: float) -> str:
-        """A value as a reader sees it."""
+        """Return a value as text."""
         if np.isnan(value):
             return "\u2013"
         if self.percent:
@@ -124,12 +125,12 @@ class Measure:
         return f"{value:.3f}" if value == 0 or abs(value) >= 5e-4 else f"{value:.0e}"
 
     def show_difference(self, value: float) -> str:
-        """A difference as a reader sees it, without its unit."""
+        """Return a difference as text, without its unit."""
         if np.isnan(value):
             return "\u2013"
         if abs(value) >= LONG:
             return f"{value:+.3g}"
-        if self.needs_costs and 0 < abs(value) < 5e-4:  # the unit of costs is the user's
+        if self.needs_costs and 0 < abs(value) < 5e-4:  # costs may have any scale
             return f"{value:+.0e}"
         shown = f"{100 * value:+.1f}" if self.percent else f"{value:+.3f}"
         return shown if float(shown) else shown.replace("-", "+")
@@ -147,7 +148,7 @@ def calibration_error(probabilities: NDArray[np.float64], target: NDArray[np.int
 
 
 def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, seed: int) -> list[float]:
-    """Return calibration errors of a perfectly calibrated model: hits drawn from its own confidence."""
+    """Return calibration errors of a perfectly calibrated model, with hits drawn by its confidences."""
     if not np.isfinite(probabilities).all():
         return [float("nan")] * draws
     confidence = probabilities.max(axis=1)
@@ -159,18 +160,18 @@ def chance_calibration_errors(probabilities: NDArray[np.float64], draws: int, se
 
 
 def _bins(confidence: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The bin of each confidence."""
+    """Return the bin of each confidence."""
     edges = torch.linspace(0, 1, ECE_BINS + 1).numpy()  # torchmetrics' edges; numpy's differ in the last bit
     return np.searchsorted(edges[1:-1], confidence.astype(np.float32), side="right")
 
 
 def _binned_error(bins: NDArray[np.intp], gaps: NDArray[np.float64]) -> float:
-    """The calibration error of rows, given the bin of each and how far its hit is from its confidence."""
+    """Return the calibration error of rows from their bins and the values hit minus confidence."""
     return float(np.abs(np.bincount(bins, gaps)).sum() / len(gaps))
 
 
 def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
-    """Return the share (C,) of each class's rows that are right; nan without rows, or if not all finite."""
+    """Return the recall (C,) of each class; nan for a class without rows, or if not all values are finite."""
     if not predictions.finite:
         return np.full(predictions.probs.shape[1], np.nan)
     counts = confusion(predictions)
@@ -179,21 +180,21 @@ def recall_per_class(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
-    """Return the counts (C, C) of [true, likeliest class], of rows whose probabilities are finite."""
+    """Return the confusion matrix (C, C), [true, likeliest class], of rows with finite probabilities."""
     finite, classes = np.isfinite(predictions.probs).all(axis=1), predictions.probs.shape[1]
     pairs = classes * predictions.target[finite] + predictions.likeliest[finite]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-# Averages over classes take those that the test rows have: the same ones for every candidate, whatever it
-# predicts, and none whose recall or ranking would be 0 / 0.
+# Averages are over the classes among the test rows: the same for every candidate, and none whose recall or
+# ranking would be 0 / 0.
 def _macro_f1(seen: Predictions) -> float:
-    zero: Any = 0  # scikit-learn's annotations know strings alone
+    zero: Any = 0  # scikit-learn's annotations allow only strings
     return f1_score(seen.target, seen.likeliest, labels=seen.present, average="macro", zero_division=zero)
 
 
 def _ranked(score: Callable[..., Any]) -> Callable[[Predictions], float]:
-    """Return the mean of a score of each present class against the rest; nan where there is no rest."""
+    """Return the mean of a one-versus-rest score over the present classes; nan for a single class."""
 
     def mean(seen: Predictions) -> float:
         if len(seen.present) < 2:
@@ -204,7 +205,7 @@ def _ranked(score: Callable[..., Any]) -> Callable[[Predictions], float]:
 
 
 def _nll(probs: NDArray[np.float64], seen: Predictions) -> NDArray[np.float64]:
-    """Return the NLL of each row, as scikit-learn's log_loss counts it."""
+    """Return the NLL of each row, as in scikit-learn's log_loss."""
     true = np.take_along_axis(probs, seen.target[:, None], axis=1)[:, 0]
     return -np.log(np.clip(true, SMALLEST, 1 - SMALLEST))
 

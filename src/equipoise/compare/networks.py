@@ -1,4 +1,4 @@
-"""Networks and what they see: the built-in ones on encoded rows, the user's own on rows as they are."""
+"""Networks and their inputs: encoded rows for built-in networks, unchanged rows for those of the user."""
 
 import os
 from typing import Any
@@ -17,14 +17,14 @@ __all__ = ["inputs_of", "network", "require_memory", "try_network", "Inputs"]
 
 
 class Inputs:
-    """How rows become inputs: fitted to some rows of a data set, for these and for new ones."""
+    """Conversion of rows to inputs, fitted to some rows of a data set."""
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64], model: Any) -> None:
         as_they_are = callable(model) and not isinstance(dataset.features, pd.DataFrame)
         self.encoder = None if as_they_are else Encoder(dataset, rows)
 
     def __call__(self, features: Any) -> Tensor:
-        """Return inputs (M, ...): encoded in float32, or as they are but for float64."""
+        """Return inputs (M, ...): encoded in float32, or unchanged with float64 cast to float32."""
         if self.encoder is not None:
             return torch.from_numpy(self.encoder.transform(features))
         found = torch.from_numpy(np.require(features, requirements=("C", "W")))
@@ -32,12 +32,12 @@ class Inputs:
 
 
 def inputs_of(dataset: Dataset, rows: NDArray[np.int64], model: Any) -> Tensor:
-    """All rows of a data set as inputs of a model that is trained on some of them."""
+    """Return all rows of a data set as inputs of a model that is trained on some of them."""
     return Inputs(dataset, rows, model)(dataset.features)
 
 
 def network(settings: Settings, width: int, dataset: Dataset, inputs: Tensor, seed: int) -> nn.Module:
-    """An untrained network; the seed decides its weights and whatever it draws in training."""
+    """Return an untrained network; the seed determines its weights and its random draws in training."""
     torch.manual_seed(seed)
     classes = len(dataset.classes)
     if settings.model == "linear":
@@ -56,7 +56,7 @@ def network(settings: Settings, width: int, dataset: Dataset, inputs: Tensor, se
 
 
 def try_network(settings: Settings, dataset: Dataset, rows: NDArray[np.int64]) -> None:
-    """Call a model of the user's once on two rows, so that one that does not fit is found now."""
+    """Call the user's model on two rows, so that a wrong one raises before training."""
     if not settings.own_model:
         return
     classes = len(dataset.classes)
@@ -80,7 +80,7 @@ def try_network(settings: Settings, dataset: Dataset, rows: NDArray[np.int64]) -
 
 
 def require_memory(settings: Settings, widest: int, columns: int, classes: int, copies: int) -> None:
-    """Raise where networks that are trained together could not be held in memory."""
+    """Raise if networks that are trained together do not fit in memory."""
     if settings.model != "mlp":
         return
     numbers = widest * (columns + classes + 1) + classes

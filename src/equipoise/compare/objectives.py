@@ -1,4 +1,4 @@
-"""Objectives to compare: read from texts, losses and `Objective`s, with schedules, and written as Python."""
+"""`Candidate`: an objective to compare, made from a text, a loss or an `Objective`, and written as Python."""
 
 import hashlib
 import inspect
@@ -26,9 +26,10 @@ _LONGEST_NAME = 200  # characters of a text that is its own name
 
 
 class Scheduled(float):
-    """The first value of a schedule: a number that stays scheduled when another multiplies or divides it.
+    """The first value of a schedule: a float whose products and quotients with numbers are scheduled too.
 
-    Its steps are a share of training; if None, those of the schedule. Its origin is what it is a multiple of.
+    `share` is the length of the schedule as a share of training; None for the schedule's own steps. `origin`
+    is the value of which this is a multiple.
     """
 
     schedule: Schedule
@@ -36,31 +37,31 @@ class Scheduled(float):
     origin: "Scheduled"
 
     def __new__(cls, schedule: Schedule, share: float | None, origin: "Scheduled | None" = None) -> Self:
-        """Make one."""
+        """Return a new value."""
         made = super().__new__(cls, schedule(0))
         made.schedule, made.share = schedule, share
         made.origin = made if origin is None else origin
         return made
 
     def over(self, steps: int) -> Schedule:
-        """The schedule in a training of this many steps."""
+        """Return the schedule for a training of this number of steps."""
         given: Any = self.schedule
         return given if self.share is None else replace(given, steps=max(1, round(self.share * steps)))
 
     @property
     def ends(self) -> dict[str, float]:
-        """The values that it moves between, by name; those of a class of one's own are not known."""
+        """The two values between which it moves, by name; empty for a schedule class of the user."""
         known = ("start", "end", "value") if type(self.schedule) in SCHEDULES else ()
         return {name: getattr(self.schedule, name) for name in known if hasattr(self.schedule, name)}
 
     def changed(self, change: Callable[[float], float], *names: str) -> "Scheduled":
-        """The same with other values at these ends, or at all."""
+        """Return a copy with changed values at some ends, or at all."""
         given: Any = self.schedule
         ends = {name: change(self.ends[name]) + 0.0 for name in names or self.ends}  # never -0.0
         return Scheduled(replace(given, **ends), self.share, self.origin)
 
     def written(self, training: str = "") -> str:
-        """The Python that makes it; this stands for the steps of training, which a text leaves out."""
+        """Return the schedule as Python; `training` is the text for the steps of training, None omits it."""
         if self.share is None:
             return _one_line(self.schedule)
         part = f"max(1, round({self.share!r} * {training}))" if training else repr(self.share)
@@ -71,7 +72,7 @@ class Scheduled(float):
     __repr__ = written
 
     def __mul__(self, other: float) -> float:
-        plain = type(other) in (int, float)  # two schedules make a number that has none
+        plain = type(other) in (int, float)  # an operation on two schedules gives a plain number
         return self.changed(lambda value: value * other) if plain else super().__mul__(other)
 
     __rmul__ = __mul__
@@ -83,7 +84,7 @@ class Scheduled(float):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Scheduled) and (self.schedule, self.share) == (other.schedule, other.share)
 
-    def __ne__(self, other: object) -> bool:  # or it would be that of float
+    def __ne__(self, other: object) -> bool:  # float's would be used otherwise
         return not self == other
 
     def __hash__(self) -> int:
@@ -98,9 +99,9 @@ class Candidate:
     """An objective to train.
 
     Attributes:
-        name: How it is called everywhere.
-        marked: The loss, its scheduled numbers `Scheduled`.
-        matrices: What the names of matrices stand for.
+        name: Name in all output.
+        marked: The loss, with `Scheduled` for scheduled parameters.
+        matrices: Matrices by name.
     """
 
     name: str
@@ -109,26 +110,26 @@ class Candidate:
 
     @property
     def loss(self) -> Loss:
-        """The loss, its scheduled numbers at their start."""
+        """The loss, with scheduled parameters at their start."""
         return parameters.replace(
             self.marked, {place: float(each) for place, each in self._scheduled().values()}
         )
 
     @property
     def schedules(self) -> dict[str, Scheduled]:
-        """The scheduled numbers by their paths."""
+        """The schedules of parameters, by path."""
         return {key: each for key, (_, each) in self._scheduled().items()}
 
     @property
     def text(self) -> str:
-        """The Python that makes it, matrices by name; a long one without a name is cut, but no two alike."""
+        """The loss as Python; named matrices by name, long matrices without a name shortened to a digest."""
         return _written(self.marked, self.matrices)
 
     @property
     def key(self) -> str | None:
-        """What stands for it in a file, its text without names of matrices and the code of own classes.
+        """Key in files: the loss as Python, without names of matrices, and the source of the user's classes.
 
-        None if nothing does: its text has the address of something, or its code is in no file.
+        None if the text has a memory address, or a class has no source file.
         """
         text = _written(self.marked, {})
         try:
@@ -143,17 +144,17 @@ class Candidate:
         return self.key is not None
 
     def objective(self, steps: int) -> Objective:
-        """The objective for a training of this many steps."""
+        """Return the objective for a training of this number of steps."""
         return Objective(self.loss, schedules={key: each.over(steps) for key, each in self.schedules.items()})
 
     def same(self, other: "Candidate") -> bool:
-        """Whether both train the same: equal terms with equal schedules, in any order."""
+        """Return whether both have equal terms with equal schedules, in any order."""
         one, two = self.marked.terms(), other.marked.terms()
         counts = [[sum(_equal(each, term) for term in terms) for each in one] for terms in (one, two)]
         return len(one) == len(two) and counts[0] == counts[1]
 
     def code(self, matrices: Mapping[str, str]) -> str:
-        """Python to paste that makes the objective and uses it; matrices are loaded from these NPY files."""
+        """Return Python code that makes and uses the objective, with matrices loaded from these NPY files."""
         times, own = self.schedules, self._own_classes()
         text = _written(self.loss, self.matrices, longest=None)
         words = {type(each.schedule).__name__ for each in times.values()}
@@ -175,7 +176,7 @@ class Candidate:
         return "\n".join(lines)
 
     def _scheduled(self) -> dict[str, tuple[parameters.Place, Scheduled]]:
-        """The place of each scheduled number, by its shortest path."""
+        """Return (term, field) of each scheduled parameter, by its shortest path."""
         shortest = {place: key for key, place in parameters.parameter_paths(self.marked).items()}
         found = {key: (place, parameters.value_at(self.marked, place)) for place, key in shortest.items()}
         return {key: each for key, each in found.items() if isinstance(each[1], Scheduled)}
@@ -190,13 +191,15 @@ class Candidate:
 def read_objective(
     given: str | Loss | Objective, matrices: Mapping[str, NDArray[Any]], name: str | None = None
 ) -> Candidate:
-    """Read an objective to compare; in a text a number may be a schedule, or a number times a schedule.
+    """Return the candidate of a text, loss or `Objective`.
 
-    The steps of a schedule in a text are a share of training, 1 if left out, or a number of 2 or more.
+    In a text, a number may be a schedule, or a number times a schedule. Its steps are a share of training, by
+    default 1, or a number of 2 or more.
 
     Raises:
-        TypeError: If it is none of them.
-        ValueError: If a text makes no loss, names a matrix that is not there, or a schedule fits nothing.
+        TypeError: If the argument is none of these.
+        ValueError: If a text is no loss or names an unknown matrix, or a schedule is not that of one
+            parameter.
 
     Example:
         >>> read_objective("CrossEntropy() - Linear(0, 0.1) * Entropy()", {}).schedules
@@ -233,13 +236,13 @@ def read_objective(
 def candidate_of(
     parts: Sequence[tuple[Any, Any]], matrices: Mapping[str, NDArray[Any]], name: str | None = None
 ) -> Candidate:
-    """Return the candidate of these factors and terms, called by its text if it has no name."""
+    """Return the candidate of factors and terms, with its text as the default name."""
     marked = parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else Sum(tuple(parts))
     return Candidate(name or _written(marked, matrices), marked, matrices)
 
 
 def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Scheduled]) -> Loss:
-    """The loss that a text spells, with the schedules that are made of it."""
+    """Return the loss of a text, and the schedules made while parsing it."""
 
     def note(schedule: Schedule, share: float | None = None) -> Scheduled:
         made.append(Scheduled(schedule, share))
@@ -264,7 +267,7 @@ def _parsed(text: str, matrices: Mapping[str, NDArray[Any]], made: list[Schedule
 
 
 def _marked(given: Objective) -> Loss:
-    """The loss of an objective with its schedules in their places."""
+    """Return the loss of an objective, with `Scheduled` for scheduled parameters."""
     default = Objective(given.loss)
     for option in ("weight", "ignore_index", "reduction"):
         value = getattr(given, option)
@@ -280,7 +283,7 @@ def _marked(given: Objective) -> Loss:
 
 
 def _no_objective(given: object) -> str:
-    """What to say of something that is no objective."""
+    """Return the error for a value that is no objective."""
     kind = given if isinstance(given, type) else type(given)
     way = "write a loss of your own as docs/fused.md does: a frozen dataclass of RowLoss, with per_row"
     if isinstance(given, type) and issubclass(given, Loss | Objective):
@@ -290,7 +293,7 @@ def _no_objective(given: object) -> str:
 
 
 def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | None = _LONGEST) -> str:
-    """The Python that makes a loss or an option; what is off by default is left out, what is long is cut."""
+    """Return a loss or option as Python, without options that are off by default, long arrays shortened."""
     write = partial(_written, matrices=matrices, longest=longest)
     if isinstance(made, Sum):
         said = ""
@@ -303,7 +306,9 @@ def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | Non
         given = []
         for field in fields(made):
             value = getattr(made, field.name)
-            if field.default or value != field.default:  # what has no default has one that is true
+            if (
+                field.default or value != field.default
+            ):  # fields without a default have MISSING, which is true
                 nested = isinstance(value, ClassMatrix) or is_dataclass(value)
                 given.append(write(value) if nested else f"{field.name}={write(value)}")
         return f"{type(made).__name__}({', '.join(given)})"
@@ -318,12 +323,12 @@ def _written(made: Any, matrices: Mapping[str, NDArray[Any]], longest: int | Non
 
 
 def _one_line(made: object) -> str:
-    with np.printoptions(legacy="1.25"):  # numpy's numbers are written as Python's
+    with np.printoptions(legacy="1.25"):  # numpy's numbers print as Python's
         return " ".join(repr(made).split())
 
 
 def _equal(one: object, other: object) -> bool:
     try:
         return bool(one == other)
-    except (RuntimeError, TypeError, ValueError):  # tensors and arrays in a loss of one's own
+    except (RuntimeError, TypeError, ValueError):  # tensors and arrays in a loss of the user
         return False

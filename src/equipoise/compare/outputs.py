@@ -1,4 +1,4 @@
-"""What a finished comparison leaves: tables of values and predictions, a summary for machines, and files."""
+"""Outputs of a comparison: data frames of values and predictions, a JSON summary, and files."""
 
 import math
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ from equipoise.compare.views import last_epoch, rows, worthwhile
 __all__ = ["predictions", "summary", "table", "write_table"]
 
 COLUMNS = ("objective", "repeat", "split", "measure", "value", "better", "predictions")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a formula in a spreadsheet
 
 
 def table(result: Result) -> pd.DataFrame:
-    """Return one row per objective, split and measure.
+    """Return a data frame with a row per objective, split and measure.
 
-    Rows of plain cross entropy at its last epoch and of the context models have names of their own. `value`
-    is missing where there is none, and `predictions` is a file relative to the folder, or empty.
+    Plain cross entropy at its last epoch and the context models have separate names. `value` may be missing;
+    `predictions` is a file relative to the folder, or empty.
     """
     plan, lines = result.plan, []
     for row in rows(result):
         files = row.of.files if isinstance(row.of, Outcome) and not row.beside else ()
-        for split in range(max(map(len, row.of.values.values()))):  # context: of the first repeat alone
+        for split in range(max(map(len, row.of.values.values()))):  # context models: first repeat only
             place = (row.title, plan.conditions.repeat_of(split), split)
             file = files[split] if files else ""
             for each in plan.measures:
@@ -41,12 +41,12 @@ def table(result: Result) -> pd.DataFrame:
 
 
 def predictions(result: Result) -> pd.DataFrame:
-    """Return one row per candidate, split and test row.
+    """Return a data frame with a row per candidate, split and test row.
 
     Columns: `candidate`, `repeat`, `split`, `row` (from 0, of the data), `place` (that row in words),
     `target` and `predicted` (names of classes; the likeliest one by raw probabilities, missing if training
-    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels that
-    `nll_of` says).
+    diverged), for each class `p_CLASS` (raw probability) and `calibrated_p_CLASS` (of the labels given by
+    `nll_of`).
     """
     dataset, repeat_of = result.plan.conditions.dataset, result.plan.conditions.repeat_of
     classes, frames = np.array(dataset.classes, dtype=object), []
@@ -70,14 +70,14 @@ def predictions(result: Result) -> pd.DataFrame:
 
 
 def write_table(result: Result, path: Path) -> None:
-    """Write the table as CSV; text that a spreadsheet would compute has a quote in front of it."""
+    """Write the table as CSV; text that a spreadsheet would take for a formula gets a leading quote."""
     found = table(result)
     found["objective"] = [f"'{text}" if text.startswith(FORMULA) else text for text in found["objective"]]
     write_atomically(path, found.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace"))
 
 
 def summary(result: Result, verdict: Verdict, files: Mapping[str, str]) -> dict[str, Any]:
-    """Return the result as JSON can hold it; what is not a number is null."""
+    """Return the result as JSON values, with None for nan and infinity."""
     plan, settings = result.plan, result.plan.settings
     dataset, sizes = plan.conditions.dataset, plan.conditions.splits[0]
     training = {name: getattr(settings, name) for name in ("width", "lr", "weight_decay")}
@@ -122,7 +122,7 @@ def summary(result: Result, verdict: Verdict, files: Mapping[str, str]) -> dict[
 
 
 def _objective(outcome: Outcome) -> dict[str, Any]:
-    """Return an objective: lists have an entry for each split."""
+    """Return the values of an objective; lists have an entry per split."""
     records, values = outcome.records, _values(outcome)
     for name in values:
         values[name]["difference"] = outcome.differences.get(name)

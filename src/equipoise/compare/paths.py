@@ -1,4 +1,4 @@
-"""Files that arguments name: whether they are there, and what they hold, by their suffix."""
+"""Check of data files: whether they exist, and their format by suffix."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ SUFFIXES = {
 
 
 def kind(path: str, option: str) -> str:
-    """What a file that is there holds, by its suffix."""
+    """Return the format of an existing file, by its suffix."""
     if not os.path.isfile(path):
         why = "which is no file" if os.path.exists(path) else "which is not there"
         raise refusal(option, "be a file", f"{path!r}, {why}", "check the path")

@@ -1,4 +1,4 @@
-"""What a comparison is going to do: everything is checked before anything is written or trained."""
+"""`Plan` of a comparison; all inputs are checked before anything is written or trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,26 +37,26 @@ from equipoise.training import separable
 __all__ = ["BASELINE", "Plan", "prepare", "shared_key", "units_of"]
 
 BASELINE = "CrossEntropy()"
-FORMAT = 1  # of what is kept of a training; another one makes every training anew
-MOST = 6  # candidates unless they are named
+FORMAT = 1  # of stored trainings; a new number invalidates the old ones
+MOST = 6  # default candidates
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison whose input is known to be good.
+    """A comparison with checked inputs.
 
     Attributes:
-        settings: How candidates are trained and judged.
-        conditions: What all trainings share.
-        matrices: Those that an objective may name.
-        costs_from: "costs", "similarity" or None: what the costs are made from.
-        given: How the matrices and the noise were given, by name.
-        candidates: Plain cross entropy first.
+        settings: Options of training and evaluation.
+        conditions: The conditions shared by all trainings.
+        matrices: Matrices that a text may name.
+        costs_from: Origin of the costs: "costs", "similarity" or None.
+        given: Description of the matrices and the noise as given, by name.
+        candidates: The candidates, plain cross entropy first.
         units: All units, candidate by candidate; equal ones have the same key.
-        context_keys: Names of what is kept of the models beside, one per split of the first repeat.
-        versions: Of the libraries that decide a result.
-        out: Folder for everything that is written, or None.
-        warnings: What looks wrong in the input without being certainly wrong.
+        context_keys: Keys of the stored context models, one per split of the first repeat.
+        versions: Versions of the libraries that influence a result.
+        out: Folder of all files, or None.
+        warnings: Probable mistakes in the input.
     """
 
     settings: Settings
@@ -73,28 +73,28 @@ class Plan:
 
     @cached_property
     def store(self) -> Store:
-        """The finished trainings."""
+        """The store of finished trainings."""
         return Store(None if self.out is None else self.out / "trials")
 
     @property
     def noise_name(self) -> str:
-        """How the label noise was given, in a word."""
+        """Name of the label noise in one word."""
         given = self.given.get("noise", 0.0)
         return str(given) if isinstance(given, str | Path | int | float) else "a matrix"
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The measures that can be had."""
+        """The measures that are available with or without costs."""
         return tuple(m for m in MEASURES if self.costs_from or not m.needs_costs)
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        """Names of the measures that decide: the cost of decisions where costs are given."""
+        """Names of the deciding measures; with costs, only the cost of decisions."""
         return ("decided_cost",) if self.costs_from == "costs" else ("accuracy", "calibrated_nll")
 
     @property
     def tasks(self) -> list[Task]:
-        """Everything to run, each once: first the trainings of plain cross entropy, which take longest."""
+        """All tasks, each once; the trainings of plain cross entropy, which take longest, come first."""
         units = {unit.key: unit for unit in self.units}
         trained = [
             Task(key, partial(run_unit, unit, self.conditions), len(unit.places))
@@ -132,10 +132,10 @@ def prepare(
     noise: Any = 0.0,
     out: Path | None = None,
 ) -> Plan:
-    """Check all input and lay out the work, writing nothing.
+    """Check all inputs and return the plan, without writing anything.
 
     Raises:
-        ValueError: If any of it is bad.
+        ValueError: If an input is invalid.
     """
     classes = dataset.classes
     matrices: dict[str, NDArray[Any]] = {}
@@ -194,17 +194,21 @@ def _candidates(
     matrices: Mapping[str, NDArray[Any]],
     classes: tuple[str, ...],
 ) -> list[Candidate]:
-    """Plain cross entropy and the candidates, each once."""
+    """Return plain cross entropy and the candidates, each once."""
     named = objectives.items() if isinstance(objectives, Mapping) else [(None, each) for each in objectives]
     found = [read_objective(BASELINE, matrices)]
     for name, given in named:
         candidate = read_objective(given, matrices, name)
-        if repr(in_order(candidate.loss, classes)) != repr(candidate.loss):  # code to paste has this order
+        if repr(in_order(candidate.loss, classes)) != repr(
+            candidate.loss
+        ):  # the code of the winner has this order
             raise ValueError(
                 f"objectives must have the classes in their order, {', '.join(classes)}, got "
                 f"{candidate.name!r}; give the matrix as costs or similarity, which are matched by name"
             )
-        if any(candidate.same(other) for other in found):  # one more interval would make all of them wider
+        if any(
+            candidate.same(other) for other in found
+        ):  # a duplicate would widen all simultaneous intervals
             continue
         if candidate.name in (COMMONEST, TREES) or any(candidate.name == other.name for other in found):
             raise ValueError(
@@ -221,7 +225,7 @@ def _candidates(
 
 
 def _default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
-    """One sensible setting of each family."""
+    """Return one setting of each family of losses."""
     families = (
         "GammaCrossEntropy(gamma=0.5)",
         "CrossEntropy(label_smoothing=0.1)",
@@ -248,7 +252,7 @@ def _no_trees(dataset: Dataset) -> str:
 
 
 def _try(candidate: Candidate, classes: int) -> None:
-    """Call the objective once, so that a matrix or an option that does not fit the classes is found now."""
+    """Call the objective once, so that a matrix or option that does not fit raises before training."""
     logits = torch.linspace(-1, 1, 2 * classes).reshape(2, classes).requires_grad_()
     try:
         candidate.objective(1)(logits, torch.tensor([0, classes - 1])).backward()
@@ -258,7 +262,7 @@ def _try(candidate: Candidate, classes: int) -> None:
 
 
 def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
-    """Raise where something has no name that could find its trainings again."""
+    """Raise if a model or an objective has no key under which its trainings can be stored."""
     if settings.own_model and settings.model_name is None:
         raise ValueError(
             f"model_name must be given with out and a model of your own, got None for {settings.title}; it "
@@ -278,7 +282,7 @@ def units_of(
     conditions: Conditions,
     shared: Mapping[str, Any],
 ) -> list[Unit]:
-    """The units of a candidate: a setting on all splits of a repeat, or on one where it trains alone."""
+    """Return the units of a candidate: a setting on all splits of a repeat, or on one if trained alone."""
     settings = conditions.settings
     alone = settings.own_model or not separable(candidate.objective(1))
     drawn = draw(candidate, settings, max(settings.tune, 1), len(conditions.dataset.classes))
@@ -287,7 +291,7 @@ def units_of(
         places = tuple(conditions.of_repeat(repeat))
         groups = [(place,) for place in places] if alone else [places]
         for tried, (numbered, setting) in enumerate(drawn):
-            # Without a key there is no folder, and the place of the candidate tells them apart
+            # Without a key there is no folder, and the index of the candidate is the key
             trained = [numbered.key or [numbered.text, of], setting.lr, setting.weight_decay, setting.width]
             for group in groups:
                 key = digest([dict(shared), trained, group, of == 0])[:24]
@@ -296,7 +300,7 @@ def units_of(
 
 
 def shared_key(conditions: Conditions) -> dict[str, Any]:
-    """What decides the result of every training: data, splits, settings, and the version of this package."""
+    """Return the key shared by all trainings: data, splits, settings, and the version of this package."""
     costs = conditions.costs
     first = conditions.splits[: len(conditions.of_repeat(0))]
     parts = [

@@ -1,4 +1,4 @@
-"""What is kept of a training: a record for each candidate and split."""
+"""`Record` of a training: one per candidate and split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Record", "Setting", "mean", "value"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What tuning may change.
+    """The values that tuning may change.
 
     Attributes:
         objective: The objective as text, with its numbers.
@@ -29,23 +29,23 @@ class Setting:
 
 @dataclass(frozen=True)
 class Record:
-    """One candidate on one split, in the setting that the validation rows of that split chose.
+    """A candidate on one split, in the setting chosen by the validation rows of that split.
 
     Attributes:
-        split: Which split.
+        split: Index of the split.
         setting: The setting.
-        epoch: The epoch chosen, from 1; 0 if no epoch had finite logits.
-        temperature: Fitted on the validation rows.
-        noise: Share of wrong labels, fitted along.
-        score: What settings are chosen by: NLL of the validation labels, fitted on one half and scored on the
-            other, exchanged.
-        curve: For each epoch, accuracy, NLL, calibrated NLL and the objective's own value on the validation
-            rows; None where it is not finite.
-        measures: Value of each measure on the test rows; None where there is none.
+        epoch: The chosen epoch, from 1; 0 if no epoch had finite logits.
+        temperature: Temperature fitted to the validation rows.
+        noise: Share of wrong labels fitted to the validation rows.
+        score: Value by which settings are chosen: NLL of each half of the validation labels, calibrated on
+            the other half.
+        curve: For each epoch, accuracy, NLL, calibrated NLL and value of the objective on the validation
+            rows; None for a value that is not finite.
+        measures: Value of each measure on the test rows, or None.
         finite: Whether all logits of the test rows are finite.
-        chance_ece: Calibration errors by chance of a perfectly calibrated model with these confidences.
-        flipped: Share of training labels that the comparison itself has changed.
-        seconds: Time of the training, shared evenly by those that ran together.
+        chance_ece: Calibration errors of a perfectly calibrated model with these confidences, by simulation.
+        flipped: Share of training labels flipped by the comparison.
+        seconds: Time of the training; that of trainings that ran together is divided evenly.
     """
 
     split: int
@@ -63,13 +63,13 @@ class Record:
 
 
 def value(record: Mapping[str, Any], measure: str) -> float:
-    """The value of a measure in a record; nan where there is none."""
+    """Return the value of a measure in a record, or nan."""
     found = record.get(measure)
     return float("nan") if found is None else float(found)
 
 
 def mean(values: ArrayLike) -> float:
-    """The mean of the values that are finite; nan without any."""
+    """Return the mean of the finite values; nan without any."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     return float(known.mean()) if known.size else float("nan")

@@ -1,4 +1,4 @@
-"""The winner of a comparison, trained once more for use."""
+"""`refit`: training of a comparison's winner for use."""
 
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -23,7 +23,7 @@ from equipoise.training import Alone, Rows, predict, train
 
 __all__ = ["Refitted", "refit"]
 
-VALIDATION = 10  # one row in so many chooses the epoch and fits the calibration
+VALIDATION = 10  # one in this number of rows chooses the epoch and fits the calibration
 
 
 @final
@@ -35,9 +35,9 @@ class Refitted:
         module: The network at its best epoch, from inputs to logits.
         calibration: Temperature and share of wrong labels, fitted to the validation rows.
         classes: The classes, in the order of the logits.
-        epoch: The epoch chosen, from 1.
-        nll_of: Whether probabilities are of the "clean" label or of the "observed" one.
-        costs: Costs [true, predicted] that decide the class, or None for the likeliest.
+        epoch: The chosen epoch, from 1.
+        nll_of: Label of the probabilities: "clean" or "observed".
+        costs: Costs [true, predicted], by which `predict` chooses the class; None for the likeliest.
     """
 
     module: nn.Module
@@ -50,7 +50,7 @@ class Refitted:
     _like: Dataset
 
     def logits(self, X: Any) -> torch.Tensor:  # noqa: N803
-        """Return logits (M, C) of rows like those it was trained on."""
+        """Return logits (M, C) of rows in the format of the training rows."""
         return predict(Alone(self.module), None, self._inputs(features_of(X, self._like)))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
@@ -58,7 +58,7 @@ class Refitted:
         return calibrated_probs(self.calibration, self.logits(X).double(), self.nll_of).numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """Return the class (M,) of each row: the cheapest where costs decide, else the likeliest."""
+        """Return the class (M,) of each row: with costs, of smallest expected cost, else the likeliest."""
         probs = self.predict_proba(X)
         return self.classes[probs.argmax(axis=1) if self.costs is None else decide(probs, self.costs)]
 
@@ -99,7 +99,7 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
             options(settings, setting, to_the_end=False),
             [settings.random_state],
         )
-    logits = predict(model, trained.state, rows[validation])  # and leaves these weights in the module
+    logits = predict(model, trained.state, rows[validation])  # this also loads the weights into the module
     if not logits.isfinite().all():
         raise FloatingPointError(
             f"{judged.winner.candidate.name} must stay finite in training, got infinite logits; lower lr "
@@ -118,7 +118,7 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
 
 
 def _as_given(X: Any, y: Any, classes: tuple[str, ...]) -> NDArray[Any]:  # noqa: N803
-    """The classes as the labels have them, and not as text: numbers, bools, or whatever was given."""
+    """Return the classes in the type of the given labels (numbers, bools, ...), not as text."""
     if y is None:
         whole = not isinstance(X, Dataset) and all(name.lstrip("-").isdigit() for name in classes)
         return np.array([int(name) for name in classes] if whole else classes)

@@ -1,4 +1,4 @@
-"""The report: one page with everything in it, which needs no network and no script."""
+"""The report: a self-contained HTML page without scripts."""
 
 import re
 import shlex
@@ -32,10 +32,10 @@ from equipoise.compare.views import (
 __all__ = ["write_report"]
 
 KEY_MEASURES = ("accuracy", "calibrated_nll", "decided_cost", "balanced_accuracy", "nll")
-MOST_IN_MATRIX = 12  # classes of a confusion matrix; with more the recall of each is listed
+MOST_IN_MATRIX = 12  # classes of a confusion matrix; with more, the lowest recalls are listed
 LONGEST_HEAD = 8  # letters of a class above a column; with more, columns are numbered
 MOST_RECALLS = 24
-MOST_PICTURES = 9  # candidates that have pictures
+MOST_PICTURES = 9  # candidates with figures
 
 
 def write_report(result: Result, verdict: Verdict, path: Path) -> None:
@@ -84,9 +84,9 @@ def write_report(result: Result, verdict: Verdict, path: Path) -> None:
 
 
 def _with_code(names: Sequence[str]) -> Callable[[str], Markup]:
-    """Return a filter that sets as code what stands in back ticks and names that are spelled as calls.
+    """Return a filter that formats text in back ticks, and names that are calls, as code.
 
-    Other names may be words of the sentence, and stay as they are.
+    Other names may be words of the sentence, and are not changed.
     """
     calls = [name for name in sorted(names, key=len, reverse=True) if "(" in name]
     pattern = re.compile(rf"((?<!\w)(?:{'|'.join(map(re.escape, calls))})(?!\w)|`[^`]+`)")
@@ -102,7 +102,7 @@ def _with_code(names: Sequence[str]) -> Callable[[str], Markup]:
 
 
 def _breakable(name: str) -> Markup:
-    """Return an objective as HTML that may break after a bracket or a comma."""
+    """Return an objective as HTML with possible line breaks after brackets and commas."""
     return Markup(re.sub(r"(\(|, )", r"\1<wbr>", str(escape(name))))
 
 
@@ -112,7 +112,7 @@ def _signed(text: str) -> str:
 
 
 def _sentence(words: str) -> str:
-    """Return words with a capital and a full stop."""
+    """Return text with a capital and a full stop."""
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
@@ -126,7 +126,7 @@ def _panel(result: Result, name: str, candidates: Sequence[Row]) -> dict[str, An
 
 
 def _card(outcome: Any, place: int) -> dict[str, Any]:
-    """Return the pictures of an objective."""
+    """Return the figures of an objective."""
     name, seen, records = outcome.candidate.name, outcome.predictions, outcome.records
     finite = np.isfinite(seen.probs).all(axis=1) & np.isfinite(seen.calibrated).all(axis=1)
     raw, calibrated = (
@@ -164,7 +164,7 @@ def _matrix(result: Result, verdict: Verdict) -> dict[str, Any]:
     classes, against = result.plan.conditions.dataset.classes, verdict.winner is not result.baseline
     counts = confusion(verdict.winner.predictions)
     recalls, plain = (recall_per_class(each.predictions) for each in (verdict.winner, result.baseline))
-    mistakes = counts - np.diag(np.diag(counts) + 1)  # a class is never taken for itself
+    mistakes = counts - np.diag(np.diag(counts) + 1)  # -1 on the diagonal: never the largest
     often = mistakes.argmax(axis=1)
     depths = np.rint(4 + 30 * counts / counts.sum(axis=1, keepdims=True).clip(1)).astype(int)
     lines = [

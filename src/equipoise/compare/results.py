@@ -1,4 +1,4 @@
-"""What a comparison finds: an outcome for each candidate, and the result."""
+"""`Result` of a comparison, with an `Outcome` for each candidate."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,26 +17,26 @@ from equipoise.compare.trial import Unit
 
 __all__ = ["Context", "Noise", "Outcome", "Pooled", "Result"]
 
-Values = Mapping[str, NDArray[np.float64]]  # for each measure, its values over splits (S,), nan for none
+Values = Mapping[str, NDArray[np.float64]]  # measure to values over splits (S,), nan if missing
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """Predictions of the test rows of all splits: M rows, the row of the data and the split of each."""
+    """Predictions of the test rows of all splits: M rows, with index in the data and split of each."""
 
     predictions: Predictions
     rows: NDArray[np.int64]
     split: NDArray[np.int64]
 
     def by_training(self, score: Callable[[Predictions], NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Scores (R, M) of the rows of one test part, in the order of the rows, by each of R trainings."""
+        """Return scores (R, M) of the M rows of one test part, in their order, for each of R trainings."""
         order = np.lexsort((self.rows, self.split))
         return score(self.predictions)[order].reshape(len(np.unique(self.split)), -1)
 
 
 @dataclass(frozen=True)
 class Context:
-    """A model that is shown beside the candidates and never compared."""
+    """A context model, which is shown with the candidates but not compared."""
 
     name: str
     values: Values
@@ -51,12 +51,12 @@ class Outcome:
     """A candidate after all its trainings.
 
     Attributes:
-        candidate: Which one.
-        records: One per split.
-        values: Of each measure.
-        differences: For each measure, the difference from plain cross entropy; empty for itself.
-        load: Reads the predictions when they are first asked for.
-        files: For each record, the file of its predictions relative to the folder; "" where there is none.
+        candidate: The candidate.
+        records: Records, one per split.
+        values: Values of each measure.
+        differences: Difference from plain cross entropy, by measure; empty for plain cross entropy itself.
+        load: Function that reads the predictions, called on first use.
+        files: File of the predictions of each record, relative to the folder, or "".
     """
 
     candidate: Candidate
@@ -68,12 +68,12 @@ class Outcome:
 
     @cached_property
     def pooled(self) -> Pooled:
-        """Predictions of the test rows of all splits, each row by the model that has not seen it."""
+        """Predictions of the test rows of all splits, each by a model that was not trained on the row."""
         return self.load()
 
     @property
     def predictions(self) -> Predictions:
-        """The same without rows and splits."""
+        """`pooled` without rows and splits."""
         return self.pooled.predictions
 
     def mean(self, measure: str) -> float:
@@ -81,11 +81,11 @@ class Outcome:
         return mean(self.values[measure])
 
     def call(self, measure: str) -> str | None:
-        """What the candidate is called in a measure."""
+        """Return the call of the candidate in a measure."""
         return self.differences[measure].call if measure in self.differences else None
 
     def chance_ece(self) -> tuple[float, float]:
-        """Median and 95 % value of the calibration error of a perfectly calibrated model of this size."""
+        """Median and 95 % quantile of the calibration error of a perfectly calibrated model."""
         drawn = [value for record in self.records for value in record.chance_ece]
         if not drawn:
             return float("nan"), float("nan")
@@ -93,13 +93,13 @@ class Outcome:
 
     @property
     def diverged(self) -> int:
-        """Number of splits on which training ended in infinite or undefined logits."""
+        """Number of splits on which training ended with logits that are not finite."""
         return sum(not record.finite for record in self.records)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The share of wrong labels in the data, found by the baseline, with the ends of its 95 % interval."""
+    """The share of wrong labels in the data, fitted with the baseline, and the ends of its 95 % interval."""
 
     rate: float
     low: float
@@ -111,13 +111,12 @@ class Result:
     """A finished comparison.
 
     Attributes:
-        plan: What was asked.
-        outcomes: Plain cross entropy first, then the candidates as given.
-        last_epoch: Plain cross entropy after its last epoch, not calibrated; never what others are held
-            against.
-        context: Models shown beside.
+        plan: The plan.
+        outcomes: Plain cross entropy first, then the candidates in the given order.
+        last_epoch: Plain cross entropy after its last epoch, not calibrated; for information only.
+        context: Context models.
         noise: The share of wrong labels in the data.
-        reused: How many trainings were there before.
+        reused: Number of trainings that were already stored.
     """
 
     plan: Plan
@@ -133,14 +132,14 @@ class Result:
         return self.outcomes[0]
 
     def chosen(self, outcome: Outcome) -> tuple[Unit, int]:
-        """A unit of the setting that most splits of an outcome chose, and how many did."""
+        """Return a unit with the setting that most splits of an outcome chose, and their number."""
         ((setting, times),) = Counter(record.setting for record in outcome.records).most_common(1)
         units = (each for each in self.plan.units if self.plan.candidates[each.of] is outcome.candidate)
         return next(each for each in units if each.setting == setting), times
 
     @property
     def nll_of(self) -> str:
-        """Which labels the calibrated probabilities are of: "observed" or "clean"."""
+        """Label of the calibrated probabilities: "observed" or "clean"."""
         return self.plan.conditions.nll_of
 
     @property
@@ -150,5 +149,5 @@ class Result:
 
     @property
     def one_test(self) -> bool:
-        """Whether there is one test part, so that the result speaks of its rows alone."""
+        """Whether there is one test part, so that the result is valid for its rows only."""
         return self.plan.one_test

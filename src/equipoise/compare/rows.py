@@ -1,4 +1,4 @@
-"""Rows as they were given, from files or from Python: checked, and made a data set."""
+"""Checks of rows from files or from Python, and their conversion to a `Dataset`."""
 
 import math
 import re
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 LARGEST = float(np.finfo(np.float32).max)  # models are trained in float32
-FEWEST_ROWS = 20  # of ten folds, parts of two rows
-SMALLEST_CLASS = 5  # any fewer and what is said of a class, or learnt of it, is chance
-MISSING = {  # what pandas takes for a missing value, in lower case
+FEWEST_ROWS = 20  # ten folds of two rows
+SMALLEST_CLASS = 5  # smaller classes can neither be learnt nor evaluated
+MISSING = {  # texts that pandas takes for a missing value, in lower case
     *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan"),
     *("<na>", "n/a", "na", "nan", "none", "null"),
 }
 _NUMERIC = ("floating", "exact", "nothing")
-_KINDS = {  # by what pandas infers
+_KINDS = {  # by the type that pandas infers
     **dict.fromkeys(("floating", "mixed-integer-float"), "floating"),
     **dict.fromkeys(("integer", "decimal"), "exact"),
     **dict.fromkeys(("string", "boolean", "categorical"), "words"),
@@ -56,10 +56,10 @@ _NO_TEXT = re.compile(r"[\ud800-\udfff]")
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_] | None
 Table = Any  # a pd.DataFrame
-Column = Any  # a pd.Series, whose index says where each value is
+Column = Any  # a pd.Series, indexed by the description of each value's place
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
-Names = namedtuple("Names", "data features target groups")  # what errors call them
+Names = namedtuple("Names", "data features target groups")  # names in errors
 FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
 ARRAYS = Names("X", "X", "y", "groups")
@@ -67,12 +67,12 @@ ARRAYS = Names("X", "X", "y", "groups")
 
 @dataclass
 class Rows:
-    """Rows before anything is converted, from a source such as "t.csv" or "X"."""
+    """Rows before conversion, from a source such as "t.csv" or "X"."""
 
     source: str
     features: pd.DataFrame | NDArray[Any]
-    known: pd.DataFrame  # other columns by role: label, clean, group, time, weight; the index says where
-    called: dict[str, str] = field(default_factory=dict)  # what these columns were called, by role
+    known: pd.DataFrame  # other columns by role: label, clean, group, time, weight
+    called: dict[str, str] = field(default_factory=dict)  # names of these columns, by role
 
     def __setitem__(self, role: str, column: Column) -> None:
         self.known[role], self.called[role] = column, str(column.name)
@@ -82,7 +82,7 @@ class Rows:
         return column.rename(self.called[role])
 
     def join(self, more: "Rows") -> "Rows":
-        """The rows with those of a test part after them."""
+        """Return the rows followed by those of a test part."""
         mine: Any = self.features
         theirs: Any = more.features
         table = isinstance(mine, pd.DataFrame)
@@ -102,7 +102,7 @@ class Rows:
     def _join(
         self, first: Table, second: Table, more: "Rows", called: Mapping[str, str] | None = None
     ) -> Table:
-        """Columns below each other, as objects if their types differ, so that nothing is rounded."""
+        """Return concatenated columns, of dtype object if types differ, so that no number is rounded."""
         for name in first:
             kinds = [kind(first[name]), kind(second[name])]
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
@@ -116,7 +116,7 @@ class Rows:
 def build(
     name: str, rows: Rows, test: Rows | None, names: Names, notes: list[str], parse: Parse | None = None
 ) -> Dataset:
-    """Return a data set, once its rows are known to be of use; `parse` makes numbers of a column of text."""
+    """Check rows and return them as a data set; `parse` converts a column of text to numbers."""
     target, main, notes = rows.called["label"], len(rows.known), [*notes]
     if test is not None:
         source, rows = rows.source, rows.join(test)
@@ -164,7 +164,7 @@ def build(
     dataset = Dataset(name, features, labels, classes, tuple(notes), test=of_test, **fields)
     _require_enough(dataset, main, f", column {target!r}" if names is FILES else "", names, numeric)
     warnings: list[str] = alike(target, classes)
-    if features.ndim == 2:  # the numbers of images and sequences are no columns
+    if features.ndim == 2:  # images and sequences have no columns
         columns = features[:main] if different else features[:main].astype(np.float64)
         warnings = warn_of_columns(columns, labels[:main], classes, different) + warnings
     if different:
@@ -173,7 +173,7 @@ def build(
 
 
 def kind(column: Column) -> str:
-    """What a column holds: floating, exact, words, times or nothing; the type of a value if none of these."""
+    """Return the kind of a column: floating, exact, words, times or nothing; else the type of a value."""
     as_it_is = isinstance(column.dtype, np.dtype | pd.CategoricalDtype)
     values = column if as_it_is else column.astype(object)
     if found := _KINDS.get(infer_dtype(values, skipna=True)):
@@ -183,7 +183,7 @@ def kind(column: Column) -> str:
 
 
 def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any], list[str]]:
-    """A column as floats, or as words with nan where missing, and what was converted."""
+    """Return a column as floats, or as words with nan for missing ones, and notes of conversions."""
     what = kind(column)
     if what == "words":
         return words(column, names.features), _like_numbers(column, source)
@@ -205,7 +205,7 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
 
 
 def words(column: Column, option: str = "X") -> NDArray[Any]:
-    """The values as text without surrounding blanks, nan where nothing is left."""
+    """Return the values as text without surrounding blanks, nan if empty."""
     values = column.astype(object)
     pairs = zip(values, values.isna(), strict=True)
     found = [np.nan if missing else str(value).strip() or np.nan for value, missing in pairs]
@@ -217,7 +217,7 @@ def words(column: Column, option: str = "X") -> NDArray[Any]:
 
 
 def converted(column: Column, numbers: NDArray[Any], rows: list[int], source: str) -> list[str]:
-    """A note of the first of the rows whose value was converted, and of how many there are."""
+    """Return a note of the first row whose value was converted, and of the number of such rows."""
     if not rows:
         return []
     number = float(numbers[rows[0]])
@@ -228,8 +228,8 @@ def converted(column: Column, numbers: NDArray[Any], rows: list[int], source: st
 
 
 def require_finite(features: NDArray[Any], places: pd.Index) -> None:
-    """Refuse an array with a number that float32 cannot hold."""
-    bad = ~(np.abs(features) <= LARGEST)  # nan among them
+    """Raise if an array has a number outside the range of float32, or nan."""
+    bad = ~(np.abs(features) <= LARGEST)  # including nan
     if features.dtype.kind == "f" and bad.any():
         row, *column = np.argwhere(bad)[0].tolist()
         where = column[0] + 1 if len(column) == 1 else tuple(column)
@@ -239,7 +239,7 @@ def require_finite(features: NDArray[Any], places: pd.Index) -> None:
 
 
 def weights(column: Column) -> Column:
-    """Weights as floats, once they are known to be 0 or more and finite."""
+    """Return weights as floats; raise unless they are finite and at least 0."""
     numbers = _floats(column) if kind(column) in _NUMERIC else np.full(len(column), np.nan)
     rule = "be 0 or more and finite"
     _require(np.isfinite(numbers) & (numbers >= 0), column, "sample_weight", rule)
@@ -247,7 +247,7 @@ def weights(column: Column) -> Column:
 
 
 def _classes(column: Column, option: str) -> NDArray[Any]:
-    """The class of each row, nan if it has none: integers where all floats are whole, else as it is."""
+    """Return the class of each row, nan if missing; floats become integers if all are whole numbers."""
     what = kind(column)
     if what not in (*_NUMERIC, "words", "times"):
         row = next((k for k, each in enumerate(column.astype(object)) if type(each).__name__ == what), 0)
@@ -259,23 +259,23 @@ def _classes(column: Column, option: str) -> NDArray[Any]:
         known = numbers[~np.isnan(numbers)]
         if (known == np.round(known)).all() and (np.abs(known) < 2**63).all():
             return words(pd.Series(numbers).astype("Int64"))
-        if column.dtype != object:  # 0.1 of float32 is not 0.10000000149, which pandas would make of it
+        if column.dtype != object:  # pandas would convert 0.1 of float32 to 0.10000000149
             return words(pd.Series([*column.to_numpy()], dtype=object))
         return words(pd.Series(numbers))
     return words(column, option)
 
 
 def _floats(column: Column) -> NDArray[np.float64]:
-    """The values of a column of numbers, nan where missing."""
+    """Return the values of a column of numbers, nan if missing."""
     try:
         return column.to_numpy(np.float64, na_value=np.nan)
-    except OverflowError:  # an int past all floats
+    except OverflowError:  # an int above the largest float
         values = column.map(lambda value: float(str(value)), na_action="ignore")
         return values.to_numpy(np.float64, na_value=np.nan)
 
 
 def _features(rows: Rows, main: int, names: Names, parse: Parse | None, notes: list[str]) -> tuple[Any, Any]:
-    """Features as they are kept, and how many different values each column of a table had."""
+    """Return the converted features, and the number of different values of each column of a table."""
     given: Any = rows.features
     if not isinstance(given, pd.DataFrame):
         require_finite(given, rows.known.index)
@@ -292,7 +292,7 @@ def _features(rows: Rows, main: int, names: Names, parse: Parse | None, notes: l
 
 
 def _like_numbers(column: Column, source: str) -> list[str]:
-    """A note of text most of which looks like numbers."""
+    """Return a note about a column of text in which most cells look like numbers."""
     cells = [each.strip() if isinstance(each, str) else "" for each in column.astype(object)]
     if 2 * sum(bool(_LIKE_A_NUMBER.fullmatch(cell)) for cell in cells) <= sum(map(bool, cells)):
         return []
@@ -304,7 +304,7 @@ def _like_numbers(column: Column, source: str) -> list[str]:
 
 
 def _places(found: Any, classes: tuple[str, ...], option: str, column: Column, target: str) -> Labels:
-    """Classes (N,) as places in `classes`, `UNKNOWN` where there is none."""
+    """Return classes (N,) as indices into `classes`, `UNKNOWN` for missing ones."""
     places = pd.Index(classes, dtype=object).get_indexer(found)  # -1, which is UNKNOWN, for all others
     other = np.flatnonzero((places == UNKNOWN) & ~pd.isna(found))
     if other.size:
@@ -315,12 +315,12 @@ def _places(found: Any, classes: tuple[str, ...], option: str, column: Column, t
 
 
 def _notes_of_clean(column: Column, clean: Labels, labels: Labels, test: Mask, target: str) -> list[str]:
-    """How better labels differ from the others, once some are known to be there."""
+    """Return notes about differences between clean and observed labels; raise if no clean label is given."""
     known, judged = clean != UNKNOWN, np.ones(len(clean), dtype=bool) if test is None else test
     if not (known & judged).any():
         rule = f"name the class of some {'' if test is None else 'test '}rows"
         raise refusal("clean", rule, f"none in {column.name!r}", "leave it out")
-    if column.name == target:  # the labels of a test part are better themselves
+    if column.name == target:  # the labels of the test part are the clean ones
         return []
     differing, left = int((clean[known] != labels[known]).sum()), int((judged & ~known).sum())
     share = f"{differing} of {known.sum()} labels ({differing / known.sum():.1%})"
@@ -329,7 +329,7 @@ def _notes_of_clean(column: Column, clean: Labels, labels: Labels, test: Mask, t
 
 
 def _groups(column: Column, test: Mask, names: Names) -> Labels:
-    """Groups as numbers, none of them in both parts."""
+    """Return groups as numbers; raise if one is both in the test part and outside."""
     found = words(column, names.groups)
     _require(~pd.isna(found), column, names.groups)
     groups, values = pd.factorize(found)
@@ -341,7 +341,7 @@ def _groups(column: Column, test: Mask, names: Names) -> Labels:
 
 
 def _times(column: Column) -> NDArray[np.float64]:
-    """Numbers as they are, or ISO dates as seconds since 1970, in which a time without zone is UTC."""
+    """Return numbers unchanged, or ISO dates as seconds since 1970; times without zone are UTC."""
     found = words(column, "time")
     if kind(column) in _NUMERIC:
         times = _floats(column)
@@ -355,7 +355,7 @@ def _times(column: Column) -> NDArray[np.float64]:
 
 
 def _require_enough(dataset: Dataset, main: int, column: str, names: Names, numeric: bool) -> None:
-    """Refuse rows that are too few to compare anything on."""
+    """Raise if there are too few rows or classes for a comparison."""
     classes, width = dataset.classes, math.prod(dataset.features.shape[1:])
     where, data = f"{dataset.name}{column}", names.data
     if not main or not width:
@@ -384,7 +384,7 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
 
 
 def _require(good: Any, column: Column, option: str, rule: str = "be known of every row") -> None:
-    """Refuse a column some of whose values are not good."""
+    """Raise if some values of a column are not good."""
     if not good.all():
         value = words(column.iloc[[good.argmin()]], option)[0]
         shown = repr(value) if isinstance(value, str) else "none"
@@ -393,6 +393,6 @@ def _require(good: Any, column: Column, option: str, rule: str = "be known of ev
 
 
 def _at(column: Column, row: Any, option: str = "") -> str:
-    """Where a value is: its row, and its column if that is not called what the option is."""
+    """Return the place of a value: its row, and its column unless that has the name of the option."""
     place = str(column.index[row]) if len(column) else "no row"
     return place if column.name == option else f"{place}, column {column.name!r}"

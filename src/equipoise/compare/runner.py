@@ -1,4 +1,4 @@
-"""Run the tasks that a store lacks: in this process, in several, or on a Dask cluster."""
+"""Run the tasks that are missing in a store: in this process, in several, or on a Dask cluster."""
 
 import multiprocessing
 import os
@@ -33,19 +33,19 @@ __all__ = ["Call", "Task", "Watch", "on_dask", "run_missing"]
 
 Call = Callable[[], tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]]
 Watch = Callable[[int, int], None]
-Outcome = tuple[str, Any, str]  # key, result or error, and where an error of another process was raised
+Outcome = tuple[str, Any, str]  # key, result or error, and traceback of an error in another process
 
-MOST_LOSSES = 3  # one after another, without a task finished in between
+MOST_LOSSES = 3  # of workers in a row, without a finished task in between
 LARGE = 100_000  # bytes of an array that is sent once, not with every task
 CONNECT = 10  # seconds
 KEPT = "finished trainings are kept if out is given"
 
-_ALONE = threading.RLock()  # torch has one generator per process, from which a training draws
+_ALONE = threading.RLock()  # trainings use torch's generator, one per process
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is run and kept under its key, and how many trainings of the comparison it is."""
+    """A call whose result is stored under a key, and the number of trainings that it is."""
 
     key: str
     call: Call
@@ -53,11 +53,11 @@ class Task:
 
 
 def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Watch | None = None) -> int:
-    """Run the tasks that the store lacks, keep each as soon as it is finished, and count trainings.
+    """Run the tasks that are missing in the store, store each result at once, and count trainings.
 
-    `jobs` is the number of processes; 1 for this one, None for what joblib is set to, or one per available
-    core. `watch` is called with the number of finished trainings and of all, at the start and whenever some
-    finish. Returns the number of trainings that were there before.
+    `jobs` is the number of processes; 1 for this one, None for joblib's setting, or one per available core.
+    `watch` is called with the number of finished trainings and of all trainings, at the start and whenever
+    some finish. Return the number of trainings that were already stored.
     """
     require_jobs(jobs)
     total = sum(task.trainings for task in tasks)
@@ -83,7 +83,7 @@ def run_missing(tasks: Sequence[Task], store: Store, jobs: int | None, watch: Wa
                 done += task.trainings
                 if watch is not None and task.trainings:
                     watch(done, total)
-        fewest = 2  # what kills its process must not come into this one
+        fewest = 2  # a task that kills its process must not run in this one
         losses = losses + 1 if len(left) == waiting else 0
         if losses == MOST_LOSSES:
             raise _killed(losses)
@@ -96,7 +96,7 @@ def _killed(times: int) -> Exception:
 
 
 def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator[Outcome]:
-    """Key and outcome of each task, as they are finished, but not of those that ended with their process."""
+    """Yield the outcome of each task when it has finished, without those whose process died."""
     backend, configured = get_active_backend()
     if jobs is None and configured is None and isinstance(backend, BACKENDS["loky"]):
         jobs = cpu_count()
@@ -114,11 +114,11 @@ def _outcomes(tasks: Sequence[Task], jobs: int | None, fewest: int) -> Generator
 
 
 def _by_joblib(calls: Iterable[Any], jobs: int | None) -> Generator[Outcome]:
-    # One task at a time, so that no more is lost with a worker; "c", as torch wants arrays it could write to.
+    # One task at a time, so that a dead worker loses one; "c", as torch warns about read-only arrays.
     options: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, "mmap_mode": "c"}
     workers = Parallel(jobs, **options)
     with warnings.catch_warnings(), _loky_stops_quietly():
-        warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of what is left undone
+        warnings.filterwarnings("ignore", category=UserWarning, module="joblib")  # of unfinished tasks
         outcomes: Any = (each for each in ())
         try:
             with _interrupts_held():
@@ -150,7 +150,7 @@ def _loky_stops_quietly() -> Iterator[None]:
 
 
 def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
-    """Not through joblib, whose Dask backend waits for ever for a task that Dask has given up."""
+    """Yield outcomes from a Dask cluster; joblib's Dask backend would wait for ever for a cancelled task."""
     from distributed import KilledWorker, as_completed
 
     pack, sent, futures = _Packer(), {}, set()
@@ -168,7 +168,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
             elif future.status == "error":
                 _, error, _ = outcome
                 raise _killed(error.allowed_failures + 1) if isinstance(error, KilledWorker) else error
-            elif client.status != "running":  # and not only its arrays are lost, with a worker
+            elif client.status != "running":  # else only a worker with its arrays is lost
                 got = "a lost connection to it"
                 raise refusal("dask", "keep its scheduler running", got, KEPT, ConnectionError)
             futures.discard(future)
@@ -179,7 +179,7 @@ def _on_cluster(client: Any, tasks: Sequence[Task]) -> Generator[Outcome]:
 
 @contextmanager
 def on_dask(address: str) -> Iterator[None]:
-    """Let `run_missing` with `jobs=None` use the Dask cluster whose scheduler is at an address."""
+    """Make `run_missing` with `jobs=None` use the Dask cluster of a scheduler, inside the context."""
     try:
         from distributed import Client
     except ImportError as error:
@@ -188,7 +188,7 @@ def on_dask(address: str) -> Iterator[None]:
     try:
         at = urlsplit(address if "://" in address else f"tcp://{address}")
         with socket.create_connection((at.hostname or "", at.port or 0), CONNECT) as probe:
-            # A scheduler speaks first. A Client would wait for ever, whatever its timeout.
+            # A scheduler sends first. A Client would wait for ever without one, for any timeout.
             if at.scheme == "tcp" and not probe.recv(1):
                 raise OSError("the connection was closed")
         client = Client(address, timeout=CONNECT, set_as_default=False)
@@ -207,7 +207,7 @@ def on_dask(address: str) -> Iterator[None]:
 
 
 class _Packer:
-    """Pickles calls; returns each with its large arrays beside it, which are the same objects every time."""
+    """Pickles calls without their large arrays, which are returned separately, one object per array."""
 
     def __init__(self) -> None:
         self._known: dict[Any, NDArray[np.uint8]] = {}
@@ -222,7 +222,7 @@ class _Packer:
             place = array.ctypes.data, array.nbytes
             if place not in self._known:
                 known = self._known.setdefault(digest(array.tobytes()), array)
-                if known is not array:  # a copy, made by pickling, which ends with this call
+                if known is not array:  # a copy made by pickling, freed after this call
                     beside.append(known)
                     return False
                 self._known[place] = array
@@ -238,7 +238,7 @@ class _Packer:
 
 
 def _attempt(key: str, call: Call) -> Outcome:
-    """The result of a call, or its error as a value, so that what finished before it is kept first."""
+    """Return the result of a call, or its exception, so that earlier results are stored before a raise."""
     try:
         with _ALONE:
             return key, call(), ""
@@ -247,7 +247,7 @@ def _attempt(key: str, call: Call) -> Outcome:
 
 
 def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray[Any]) -> Outcome:
-    """The same in another process, or on another machine."""
+    """As `_attempt`, in another process or on another machine."""
     if parent is not None:
         _end_with(parent)
     key, outcome, trace = _attempt(key, lambda: pickle.loads(packed, buffers=arrays)())
@@ -255,14 +255,14 @@ def _attempt_there(key: str, parent: int | None, packed: bytes, *arrays: NDArray
         trace = "".join(traceback.format_exception(outcome))
         try:
             pickle.loads(cloudpickle.dumps(outcome))
-        except Exception:  # it would end the process that receives it
+        except Exception:  # unpickling it would kill the receiving process
             outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")
     return key, outcome, trace
 
 
 @cache
 def _end_with(parent: int) -> None:
-    """Leave Ctrl-C to the process that started this one, and end when it ends, however that is."""
+    """Ignore SIGINT in a worker, and end the worker when its parent ends for any reason."""
     if getattr(multiprocessing.current_process(), "_parent_pid", None) != parent:
         return
 
@@ -295,13 +295,13 @@ def _interrupt_delayed() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start workers with SIGINT blocked, so that only this process handles Ctrl-C, after the block."""
+    """Start workers with SIGINT blocked, so that only the parent handles Ctrl-C, after the context."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     for tracker in (resource_tracker, loky_resource_tracker):
-        tracker.ensure_running()  # now, as starting one ends the blocking
-    with _interrupt_delayed():  # blocking is not enough: another thread, of a library, may take the signal
+        tracker.ensure_running()  # now, as its start unblocks SIGINT
+    with _interrupt_delayed():  # a thread of a library may receive a blocked signal
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield

@@ -1,4 +1,4 @@
-"""Runs made elsewhere against a baseline: paired by seed, judged as `compare` judges its own."""
+"""`paired`: comparison of the scores of other programs' runs with a baseline, paired by seed."""
 
 import math
 import re
@@ -34,7 +34,7 @@ _HIGHER = (
 _LOWER = (
     "log_loss loss cross_entropy brier_score ece calibration_error error error_rate mse rmse mae perplexity"
 )
-# The measures known by name: those of a comparison, other names of them, and measures like them.
+# Measures whose direction is known: those of a comparison, other names for them, and similar ones.
 _WAYS = (
     {each.name: each.better for each in MEASURES if each.better}
     | dict.fromkeys(_HIGHER.split(), "higher")
@@ -45,15 +45,15 @@ _PART = re.compile(r"^(test|val|valid|validation|eval)_")
 
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """What `paired` finds.
+    """Result of `paired`.
 
     Attributes:
         call: "better" if a candidate wins; else "equal" or "undecided".
-        winner: The name of the candidate to use; that of the baseline if no candidate wins.
-        verdict: Why, in words, and whether the runs were taken as independent.
-        baseline: What the candidates are compared with.
-        worthwhile: For each measure, the smallest difference worth having.
-        test_ratio: Test rows over training rows of the runs; None where they were taken as independent.
+        winner: Name of the candidate to use; that of the baseline if no candidate wins.
+        verdict: The reasons in words, and whether the runs were assumed to be independent.
+        baseline: Name of the baseline.
+        worthwhile: Smallest relevant difference of each measure.
+        test_ratio: Test rows over training rows of the runs; None if they were assumed to be independent.
     """
 
     call: str
@@ -65,16 +65,15 @@ class Paired:
     _rows: Sequence[Mapping[str, Any]] = field(repr=False)
 
     def table(self) -> pd.DataFrame:
-        """Return a row for each candidate and measure.
+        """Return a data frame with a row for each candidate and measure.
 
-        The columns are candidate, measure, runs, mean, baseline_mean, difference, low, high, call and reason:
-        the number of pairs, both means over them, and the difference with its interval and call; reason is
-        empty where the interval is all there is to say.
+        The columns are candidate, measure, runs (number of pairs), mean, baseline_mean, difference, low, high
+        (its interval), call and reason (empty if the interval is the reason).
         """
         return pd.DataFrame([{**each, "reason": each["reason"] or ""} for each in self._rows])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it for JSON: None where a number is not known."""
+        """Return the result as JSON values, with None for unknown numbers."""
         rows = [
             {key: None if value != value else value for key, value in each.items()} for each in self._rows
         ]
@@ -101,42 +100,42 @@ def paired(
     higher_is_better: bool | Mapping[str, bool] | None = None,
     worthwhile: Mapping[str, float] | None = None,
 ) -> Paired:
-    r"""Compare runs made elsewhere with those of a baseline, as `compare` does with its own.
+    r"""Compare the scores of runs with those of a baseline, by the rules of `compare`.
 
     Runs of the same seed are paired. With S differences of mean :math:`\bar d` and variance :math:`s^2`
     (divisor S - 1), the interval of each of k candidates in each of m measures is
 
     .. math:: \bar d \pm t_{1 - 0.025 / (k m),\, S - 1}\; s \sqrt{\frac{1}{S} + \frac{n_{test}}{n_{train}}},
 
-    so that all of them hold together. The second term under the root is there if the sizes are given: runs
-    that split the same rows share training data, and without it the intervals are too narrow.
+    so that all intervals are simultaneous. The second term under the root is used if the sizes are given:
+    runs that split the same rows share training data, and without the term the intervals are too narrow.
 
-    A candidate is better in a measure if its interval is on the good side of 0 and the mean difference is
-    worth having, equal if the interval lies within what is worth having, and worse in the mirror image of
-    better. It wins if it is better in a measure and worse in none; of several, the one that is best in the
-    first measure.
+    A candidate is better in a measure if its interval is on the better side of 0 and the mean difference is
+    at least `worthwhile`; equal if the interval lies within plus or minus `worthwhile`; worse if it is better
+    with the opposite sign. It wins if it is better in a measure and worse in none; of several, the one that
+    is best in the first measure.
 
     Args:
-        scores: Columns `candidate`, `seed` and one for each measure, a row for each run. Whatever runs that
-            belong together share is a seed: a number, a fold, the name of a data set. Or a mapping from
-            candidate to a table, or a mapping from measure to the values of its runs; without a seed or an
-            index they are paired by their places.
+        scores: Data frame with columns `candidate`, `seed` and one for each measure, a row for each run. Runs
+            with equal seeds are paired: a number, a fold, the name of a data set. Or a mapping from candidate
+            to a data frame, or to a mapping from measure to the values of its runs; without a seed or an
+            index they are paired by position.
         baseline: The candidate to compare with.
-        test_size: Test rows of a run, or their share; None if every run has data of its own.
-        train_size: Rows that a run is trained and validated on, or their share.
-        higher_is_better: Whether more is better, by measure, or for all that are not known by name. Known are
-            accuracy, F1, areas under curves and the like as better when higher; NLL or log loss, Brier score,
-            ECE, error, loss and the like as better when lower; all with or without "test_", "val_" or "eval_"
-            before them, and the other way round after "neg_".
-        worthwhile: For each measure, the smallest difference worth having. If left out 0.005 for accuracy, or
-            0.5 if it is in per cent; 0.01 for calibrated_nll; 2 % of the baseline's decided_cost; else 0.
+        test_size: Test rows of a run, or their share; None if every run has its own data.
+        train_size: Training and validation rows of a run, or their share.
+        higher_is_better: Whether higher is better, by measure, or for all measures of unknown direction.
+            Known are accuracy, F1, areas under curves and similar measures (higher); NLL or log loss, Brier
+            score, ECE, error, loss and similar measures (lower); all with or without the prefixes "test_",
+            "val_" and "eval_", and with the opposite direction after "neg_".
+        worthwhile: Smallest relevant difference of each measure. The default is 0.005 for accuracy, or 0.5 if
+            it is in per cent; 0.01 for calibrated_nll; 2 % of the baseline's decided_cost; else 0.
 
     Returns:
-        The answer. Where a run is missing or its value is not finite, the other pairs are compared, `reason`
-        says so, and the candidate is not called better or equal. Fewer than three pairs decide nothing.
+        The result. If a run is missing or its value is not finite, the other pairs are compared, `reason`
+        says so, and the candidate is not called better or equal. With fewer than three pairs it is undecided.
 
     Raises:
-        TypeError: If scores is no table.
+        TypeError: If scores are no data frame or mapping.
         ValueError: If a column, a value or an option cannot be used; the message is one line.
 
     Example:
@@ -149,7 +148,7 @@ def paired(
         0      mine  accuracy     4  0.08  0.135
 
     Source:
-        Nadeau and Bengio, Machine Learning 52, 2003; intervals that hold together by Bonferroni.
+        Nadeau and Bengio, Machine Learning 52, 2003; simultaneous intervals by Bonferroni.
     """
     runs: dict[str, Any] = by_candidate(scores)
     baseline = str(baseline)
@@ -167,7 +166,7 @@ def paired(
     found: dict[str, dict[str, Difference]] = {name: {} for name in runs}
     rows: list[dict[str, Any]] = []
     for name, measure in product(runs, plain):
-        own, theirs = runs[name][measure].align(plain[measure])  # nan where one of them lacks a seed
+        own, theirs = runs[name][measure].align(plain[measure])  # nan if one of the two lacks the seed
         both = own.notna() & theirs.notna()
         [difference] = compare_paired(
             [own],
@@ -176,7 +175,7 @@ def paired(
             test_ratio=ratio or 0.0,
             worthwhile=least[measure],
             comparisons=len(runs) * len(better),
-            repeats=1 if ratio is None else len(own),  # what could be repeated is a run, not all of them
+            repeats=1 if ratio is None else len(own),  # a single run can be added, not only a whole repeat
             unit="runs",
         )
         found[name][measure] = difference
@@ -207,7 +206,7 @@ def paired(
 
 
 def _known(measure: str) -> tuple[str, str | None]:
-    """The plain name of a measure, and which way it is better if that is known."""
+    """Return the name of a measure without prefixes, and its direction if known."""
     name = _PART.sub("", re.sub(r"[\W_]+", "_", measure.lower()).strip("_"))
     name = "accuracy" if name == "acc" else name
     way = _WAYS.get(name.removeprefix("neg_"))
@@ -217,7 +216,7 @@ def _known(measure: str) -> tuple[str, str | None]:
 
 
 def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
-    """For each measure, "higher" or "lower"."""
+    """Return "higher" or "lower" for each measure."""
     ways = {name: _known(name)[1] for name in measures}
     unknown = [name for name, way in ways.items() if way is None]
     if given is not None and not isinstance(given, Mapping):
@@ -246,7 +245,7 @@ def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
 
 
 def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
-    """For each measure, the smallest difference worth having."""
+    """Return the smallest relevant difference of each measure."""
     if not isinstance(given, Mapping):
         raise ValueError(
             f"worthwhile must map measures to numbers, got {given!r}; write {{{plain.columns[0]!r}: 0.01}}"
@@ -262,14 +261,14 @@ def _worthwhile(given: Any, plain: pd.DataFrame) -> dict[str, float]:
     found = {}
     for name, values in plain.items():
         known = _known(str(name))[0]
-        percent = 100 if known == "accuracy" and values.max() > 1 else 1  # its unit
+        percent = 100 if known == "accuracy" and values.max() > 1 else 1  # 100 if in per cent
         least = percent * worthwhile_difference(WORTHWHILE, known, float(values.mean()))
         found[name] = float(given.get(name, least if math.isfinite(least) else 0.0))
     return found
 
 
 def _difference(name: str, found: Difference, least: float) -> str:
-    """A difference in a sentence."""
+    """Return a difference as text."""
     between = f"{found.low:+.3g} to {found.high:+.3g}" if math.isfinite(found.low) else ""
     why = ", ".join(filter(None, (between, found.reason)))
     if found.call == EQUAL:

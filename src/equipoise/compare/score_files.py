@@ -1,4 +1,4 @@
-"""Files with the scores of runs made elsewhere. What is no such file is refused before pandas is imported."""
+"""`read_scores`: files with scores for `paired`. Wrong paths raise before pandas is imported."""
 
 import os
 import warnings
@@ -31,7 +31,7 @@ def read_scores(path: str | PathLike[str]) -> "pd.DataFrame":
             f"scores must be a file ending in {', '.join(SUFFIXES)}, got {shown}; save it as one"
         )
     try:
-        if "://" not in str(path):  # pandas reads those too
+        if "://" not in str(path):  # pandas also reads URLs
             os.stat(os.path.expanduser(path))
         return _read(path, suffix)
     except ImportError:
@@ -50,12 +50,12 @@ def _read(path: Any, suffix: str) -> "pd.DataFrame":
             return _table(path, "," if suffix == ".csv" else "\t")
         if suffix == ".parquet":
             return pd.read_parquet(path)
-        read_json: Any = pd.read_json  # its annotations do not know dtype=False
+        read_json: Any = pd.read_json  # its annotations lack dtype=False
         return read_json(path, lines=True, dtype=False, precise_float=True)
 
 
 def _table(path: Any, separator: str) -> "pd.DataFrame":
-    """A CSV file; a candidate may be called 007 or NA, and is not a number or missing then."""
+    """Return the table of a CSV file; a candidate named 007 or NA stays text."""
     import pandas as pd
 
     read = partial(pd.read_csv, sep=separator, skipinitialspace=True, index_col=False, keep_default_na=False)

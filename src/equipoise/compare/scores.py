@@ -1,4 +1,4 @@
-"""Scores of runs made elsewhere: tables of them, checked, as a table for each candidate."""
+"""Checks of scores for `paired`, and their conversion to a data frame per candidate."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ LARGEST = 1e150  # squares of larger scores are infinite
 
 
 def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
-    """For each candidate, in the order of the rows, a table of its measures over seeds; nan if not finite."""
+    """Return, for each candidate in order, a data frame of measures by seed; values not finite become nan."""
     frame = _frame(scores)
     measures = {name: _numbers(name, frame[name]) for name in frame if name not in ("candidate", "seed")}
     if not measures:
@@ -35,8 +35,8 @@ def by_candidate(scores: Any) -> dict[str, pd.DataFrame]:
 
 
 def _frame(scores: Any) -> pd.DataFrame:
-    """The table, once it has rows and the columns candidate and seed without gaps."""
-    if isinstance(scores, Mapping):  # where nothing else is a seed, the places of values are
+    """Return the data frame; raise unless it has rows, and complete columns candidate and seed."""
+    if isinstance(scores, Mapping):  # without a seed, positions of values are the seeds
         try:
             if not all(isinstance(each, Mapping | pd.DataFrame) for each in scores.values()):
                 raise TypeError("a value that is none")
@@ -72,7 +72,7 @@ def _frame(scores: Any) -> pd.DataFrame:
 
 
 def _places(seeds: Any) -> NDArray[np.int64]:
-    """A number for each seed, the same for equal ones."""
+    """Return a number for each seed, equal for equal seeds."""
     try:
         places = pd.factorize(seeds.to_numpy(dtype=object))[0]
     except TypeError as error:
@@ -87,7 +87,7 @@ def _places(seeds: Any) -> NDArray[np.int64]:
 
 
 def _numbers(name: Any, column: Any) -> NDArray[np.float64]:
-    """A measure as floats, nan where it is missing or infinite."""
+    """Return a measure as floats, nan if missing or infinite."""
     numbers = np.full(len(column), math.nan)
     for row, value in enumerate(column):
         try:

@@ -1,4 +1,4 @@
-"""What the report, the terminal and the JSON say of a result in words, so that they say it alike."""
+"""Sentences about a result, shared by the report, the terminal and the JSON."""
 
 import math
 
@@ -26,7 +26,7 @@ SIMILARITY_COSTS = (
 
 
 def is_proper(candidate: Candidate) -> bool:
-    """Return whether a loss is smallest at the true probabilities; False where that is not known."""
+    """Return whether a loss is known to be proper: smallest at the true probabilities."""
     table = {entry.make: entry for entry in LOSSES}
     found = [(float(factor), term, table.get(type(term))) for factor, term in candidate.loss.terms()]
     known = all(factor > 0 and entry is not None and entry.proper(term) for factor, term, entry in found)
@@ -34,7 +34,7 @@ def is_proper(candidate: Candidate) -> bool:
 
 
 def noise_words(result: Result) -> str:
-    """Return what the comparison did to the labels, and to what share of them."""
+    """Return a text about the labels that the comparison flipped."""
     if not result.plan.conditions.noisy:
         return "no labels flipped"
     share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
@@ -44,7 +44,7 @@ def noise_words(result: Result) -> str:
 
 
 def found_words(result: Result) -> str:
-    """Return the share of wrong labels in the data, with its interval."""
+    """Return a text with the share of wrong labels in the data and its interval."""
     found = result.noise
     if not math.isfinite(found.rate):
         return "wrong labels found: unknown"
@@ -54,7 +54,7 @@ def found_words(result: Result) -> str:
 
 
 def nll_words(result: Result) -> str:
-    """Return of which labels the calibrated NLL is."""
+    """Return a text about the labels of the calibrated NLL."""
     labels, probs, why = "observed", "observed_probs", "taken to be like the others"
     if result.nll_of == "clean":
         labels, probs, why = "clean", "probs", "known to be better than those of training"
@@ -62,7 +62,7 @@ def nll_words(result: Result) -> str:
 
 
 def splits_words(result: Result) -> str:
-    """Return how the rows were shared out."""
+    """Return a text about the splits."""
     settings, repeats = result.plan.settings, result.plan.settings.repeats
     if result.plan.one_test:
         return f"one test part, {repeats} trainings" if repeats > 1 else "one test part"
@@ -70,9 +70,9 @@ def splits_words(result: Result) -> str:
 
 
 def decision_gain(result: Result) -> tuple[float, float, Difference] | None:
-    """Return the mean cost of plain cross entropy, likeliest and cheapest class taken, and the difference.
+    """Return the mean costs of plain cross entropy, by likeliest and by cheapest class, and the difference.
 
-    None without costs. This is what a decision by cost is worth before anything is trained differently.
+    None without costs. The difference is the gain of decisions by cost without another training.
     """
     plan, plain = result.plan, result.baseline
     if plan.costs_from is None:
@@ -93,7 +93,7 @@ def decision_gain(result: Result) -> tuple[float, float, Difference] | None:
 
 
 def decision_gain_words(result: Result) -> str:
-    """Return what deciding by cost alone is worth, in a sentence; empty without costs."""
+    """Return a sentence about the gain of decisions by cost; empty without costs."""
     found = decision_gain(result)
     if found is None:
         return ""
@@ -108,7 +108,7 @@ def decision_gain_words(result: Result) -> str:
 
 
 def sharper_than_the_data(result: Result) -> list[Outcome]:
-    """Return the candidates that are not proper and whose fit finds more noise than the data have."""
+    """Return the candidates not known to be proper whose fit finds more noise than the data have."""
     return [
         outcome
         for outcome in result.outcomes[1:]
@@ -118,7 +118,7 @@ def sharper_than_the_data(result: Result) -> list[Outcome]:
 
 
 def caution(result: Result, winner: Outcome) -> str:
-    """Return what a reader has to know before using the winner, without its full stop; empty if nothing."""
+    """Return a warning for users of the winner, without a full stop; empty if there is none."""
     if not any(winner is each for each in sharper_than_the_data(result)):
         return ""
     return (

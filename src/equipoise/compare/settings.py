@@ -1,4 +1,4 @@
-"""How candidates are trained and judged: everything of a comparison but its data and its objectives."""
+"""`Settings` of a comparison: all options except data and objectives."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from equipoise.training.stops import STOPS
 __all__ = ["WORTHWHILE", "Settings"]
 
 WORTHWHILE = {"accuracy": 0.005, "calibrated_nll": 0.01}
-# Smallest and largest of each count. More of any has no use, and would end in no memory or no time.
+# Range of each count. Larger numbers are of no use, and would exhaust memory or time.
 COUNTS = {
     "width": (1, 10**9),
     "epochs": (1, 10**6),
@@ -26,7 +26,7 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How candidates are trained and judged, the same for all of them; `compare` says what each is."""
+    """Options of training and evaluation, the same for all candidates; `compare` describes them."""
 
     model: str | Callable[[Any, int], Any] = "mlp"
     model_name: str | None = None
@@ -67,7 +67,7 @@ class Settings:
                     f"{name} must be an integer from {low} to {high}, got {_short(value)}; the default is "
                     f"{_default(name)}"
                 )
-            object.__setattr__(self, name, int(value))  # numpy's are no JSON
+            object.__setattr__(self, name, int(value))  # JSON cannot store numpy's integers
         for name, low in (("lr", math.ulp(0.0)), ("weight_decay", 0.0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < math.inf:
@@ -83,7 +83,7 @@ class Settings:
                     f"worthwhile must give {', '.join(known)} a number of 0 or more, got {_short(least)} for "
                     f"{name!r}; write for example {{'accuracy': 0.005}}"
                 )
-        if self.device != "cpu":  # torch, which knows the others, is imported for them alone
+        if self.device != "cpu":  # other devices need an import of torch
             from equipoise.training.networks import find_device
 
             find_device(self.device)
@@ -96,12 +96,12 @@ class Settings:
 
     @property
     def title(self) -> str:
-        """What to call the model."""
+        """Name of the model in errors and output."""
         return self.model if isinstance(self.model, str) else self.model_name or _name(self.model)
 
     @property
     def of_training(self) -> dict[str, Any]:
-        """What decides the result of a training, beside what tuning may change."""
+        """The settings that influence a training, without those that tuning may change."""
         names = ("epochs", "batch_size", "stop", "patience", "class_weight", "device", "random_state")
         return {"model": self.title} | {name: getattr(self, name) for name in names}
 

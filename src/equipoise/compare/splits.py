@@ -1,4 +1,4 @@
-"""Which rows train, which validate and which test, for every repeat; and label noise."""
+"""Splits of the rows into training, validation and test parts, for every repeat; and label noise."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from equipoise.compare.dataset import UNKNOWN, Dataset
 
 __all__ = ["Split", "flip", "splits"]
 
-LATEST = 0.2  # share of rows that test where there are times
-VALIDATION = 10  # one part in so many of what is left validates
-OTHER_SEEDS = 2**16  # far from those of repeats, so that no part is drawn twice
-SPREAD = 2**17 + 1  # between the seeds of one random state and of the next, so that their repeats differ
+LATEST = 0.2  # share of the test part if there are times
+VALIDATION = 10  # one in this number of the other rows is for validation
+OTHER_SEEDS = 2**16  # offset from the seeds of repeats, so that no seed is used twice
+SPREAD = 2**17 + 1  # distance of the seeds of consecutive random states, so that their repeats differ
 Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Places of the rows of each part, sorted.
+    """Sorted indices of the rows of each part.
 
-    The model learns the labels of `train`; `validation` chooses the epoch and the setting, and fits the
-    calibration; `test` decides nothing, and judges the model.
+    The model is trained on `train`; `validation` chooses the epoch and the setting, and fits the calibration;
+    `test` is used for evaluation only.
     """
 
     train: Places
@@ -35,12 +35,13 @@ class Split:
 def splits(dataset: Dataset, folds: int = 10, repeats: int = 1, random_state: int = 0) -> tuple[Split, ...]:
     """Return the parts of the rows for every fold of every repeat, repeat by repeat.
 
-    By default those of stratified k-fold cross-validation, shuffled anew in each repeat; a tenth of the other
-    rows, drawn likewise, validates. Rows of a group stay in one part, so parts are only about as large.
-    Where there is one test part, a repeat has one split: with times, the latest fifth tests and the latest
-    tenth of the others validates, in every repeat, and no time is cut; with given test rows, validation is
-    drawn anew. Where some rows have better labels, rows without one never test: in cross-validation they
-    train and validate, unless a row of their group tests; else they are left out.
+    By default these are the folds of stratified cross-validation, shuffled in each repeat, with a stratified
+    tenth of the other rows for validation. Rows of a group stay in one part, so sizes are approximate. If
+    there is one test part, a repeat has one split: with times, the latest fifth is the test part and the
+    latest tenth of the others is for validation, in every repeat, and rows of equal time stay together; with
+    given test rows, each repeat draws the validation rows. If some rows have clean labels, rows without one
+    are never test rows: in cross-validation they are for training and validation, unless a row of their group
+    is a test row; otherwise they are left out.
     """
     for name, value, least, usual in (("folds", folds, 2, 10), ("repeats", repeats, 1, 1)):
         if value < least:
@@ -68,7 +69,7 @@ def _drawn(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
         tests = _folds(dataset, judged, folds, seed)
     else:
         rows, tests = np.flatnonzero(~dataset.test), [judged[dataset.test[judged]]]
-    # Groups are slow to part, so they are parted for validation once, and each split takes what it may
+    # Splitting groups is slow, so candidates for validation are drawn once, and each split uses those it may
     tenths = None if dataset.groups is None else _folds(dataset, rows, None, seed + OTHER_SEEDS)
     for test in tests:
         rest = rows[~np.isin(groups[rows], groups[test])]
@@ -79,11 +80,11 @@ def _drawn(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
 
 
 def _validation(dataset: Dataset, rest: Places, parts: list[Places], groups: Places) -> Places:
-    """Return the part that is nearest to a tenth of the rest and leaves rows of all classes to train."""
+    """Return the candidate nearest to a tenth of the rest that leaves training rows of all classes."""
     for part in sorted(parts, key=lambda part: abs(len(part) - len(rest) / VALIDATION)):
         if len(part) and not len(_missing(dataset, np.setdiff1d(rest, part, assume_unique=True))):
             return part
-    # Not reached without groups, where no fold takes more of a class than its share
+    # Not reached without groups, where each fold has only its share of a class
     raise ValueError(
         "groups must leave every class rows to train beside those that validate, got "
         f"{len(np.unique(groups[rest]))} groups beside a test part of {dataset.name}; merge small classes, "
@@ -109,7 +110,7 @@ def _require_classes(dataset: Dataset, train: Places) -> None:
 
 
 def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list[Places]:
-    """Return the parts of stratified, shuffled cross-validation; folds None for ten, or what there can be."""
+    """Return the folds of stratified, shuffled cross-validation; None for ten, or as many as possible."""
     labels, splitter = dataset.labels[rows], StratifiedKFold
     groups, what = None, "rows of the commonest class"
     most = int(np.bincount(labels, minlength=1).max())
@@ -123,7 +124,9 @@ def _folds(dataset: Dataset, rows: Places, folds: int | None, seed: int) -> list
             "lower folds"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes rarer than folds; ours are in checks.py
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of classes with fewer rows than folds; checks.py warns too
         parts = splitter(folds, shuffle=True, random_state=seed % 2**32).split(rows, labels, groups)
         return [rows[part] for _, part in parts]
 
@@ -142,7 +145,7 @@ def _by_time(dataset: Dataset, time: NDArray[np.float64]) -> Split:
 
 
 def _latest(dataset: Dataset, time: NDArray[np.float64], rows: Places, share: float) -> tuple[Places, Places]:
-    """Return earlier and later rows, where the later ones are nearest to a share and no time is cut."""
+    """Return earlier and later rows, split between two times, with the later ones nearest to a share."""
     times, counts = np.unique(time[rows], return_counts=True)
     if len(times) < 2:
         raise ValueError(

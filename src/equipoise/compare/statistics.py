@@ -1,4 +1,4 @@
-"""How sure a difference is: paired over splits or test rows, with simultaneous intervals and a call."""
+"""Paired differences over splits or test rows, with simultaneous intervals and a call."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,9 @@ __all__ += ["compare_paired", "compare_rows", "worthwhile_difference"]
 BETTER, EQUAL, WORSE, UNDECIDED = "better", "equal", "worse", "undecided"
 LEVEL = 0.05
 FEWEST_SPLITS = 3
-MOST_REPEATS = 100  # more is not proposed
-COST_SHARE = 0.02  # smallest difference worth having of a cost, as a share of the baseline's
-ROUNDING = 1e-12  # relative; differences such as 0.915 - 0.91 are off by less than this share of the values
+MOST_REPEATS = 100  # largest number to propose
+COST_SHARE = 0.02  # smallest relevant difference of a cost, as a share of the baseline's
+ROUNDING = 1e-12  # bound of the rounding error of differences such as 0.915 - 0.91, relative to the values
 STEPS = 64  # steps of the grid per standard deviation of a row's difference
 REACH = 20  # standard deviations of a sum that the grid covers on either side
 
@@ -28,12 +28,12 @@ class Difference:
     """A candidate against the baseline in one measure.
 
     Attributes:
-        mean: Mean of candidate minus baseline; nan if nothing has both.
+        mean: Mean of candidate minus baseline; nan without a pair.
         low: Lower end of its interval, simultaneous over the comparisons; nan if there is none.
         high: Upper end.
         call: "better", "equal", "worse" or "undecided"; None for a measure that does not decide.
-        reason: Why there is no interval or no call, where that is not the interval itself.
-        needed: What would settle an undecided one, as a clause with a verb.
+        reason: Reason why there is no interval or no call; empty if the interval is the reason.
+        needed: Number of runs or rows that would settle an undecided difference, as a clause with a verb.
     """
 
     mean: float
@@ -58,24 +58,25 @@ def compare_paired(
 ) -> list[Difference]:
     """Compare candidates with a baseline over splits of the same data, in one measure.
 
-    The interval is that of t, wider because training sets overlap, and holds together with others; see
-    `equipoise.compare.paired` for the formula. No number of splits makes it narrower than its second term.
+    The interval is a t interval, corrected for overlapping training sets and simultaneous over comparisons;
+    see `equipoise.compare.paired` for the formula. For any number of splits it is at least as wide as its
+    second term.
 
     Args:
-        candidates: For each, its values over splits (S,); nan where there is none.
+        candidates: Values over splits (S,) of each candidate; nan if missing.
         baseline: Values over the same splits (S,).
-        better: "higher", "lower", or None to call nothing.
-        test_ratio: Test rows over the rows trained and validated on; 0 where every run has data of its own.
-        worthwhile: Smallest difference worth having, 0 or more.
-        comparisons: How many intervals hold together: candidates times deciding measures. The number of
-            candidates if None.
-        repeats: How often the folds were made anew: S is folds times repeats.
-        rows: Rows of the data, to say how many would settle it; None says how many times as many.
-        unit: What the values are called in a reason.
+        better: "higher", "lower", or None for no call.
+        test_ratio: Test rows over training and validation rows; 0 if every run has its own data.
+        worthwhile: Smallest relevant difference, at least 0.
+        comparisons: Number of simultaneous intervals: candidates times deciding measures. None for the number
+            of candidates.
+        repeats: Number of repeats of the cross-validation: S is folds times repeats.
+        rows: Rows of the data, for the number of rows that would settle it; None to state a multiple instead.
+        unit: Name of the values in a reason.
 
     Returns:
-        A difference for each candidate. A pair of values of which one is not finite is left out, `reason`
-        says so, and what is left is not called better or equal: runs that diverge must not be forgiven.
+        A difference for each candidate. Pairs with a value that is not finite are left out, `reason` says so,
+        and the candidate is not called better or equal, as diverged runs must count against it.
 
     Source:
         Nadeau and Bengio, Machine Learning 52, 2003; for repeated cross-validation Bouckaert and Frank,
@@ -114,20 +115,20 @@ def compare_rows(
 ) -> list[Difference]:
     r"""Compare candidates with a baseline on one test part, in a measure that is a mean over rows.
 
-    The interval is that of the paired bootstrap over rows, or over groups (M,) of rows that are alike, of the
-    differences averaged over repeated trainings. It speaks of these trainings and of rows like these, not of
-    other training data. Scores are (R, M), per repeat and row, or (M,) for one repeat; a repeat with a nan is
-    left out. All else is as in `compare_paired`.
+    The interval is that of the paired bootstrap over rows, or over groups (M,) of rows, of differences
+    averaged over repeated trainings. It is valid for these trainings and for rows of this distribution, not
+    for other training data. Scores are (R, M), per repeat and row, or (M,) for one repeat; a repeat with a
+    nan is left out. The other arguments are those of `compare_paired`.
 
     Numerics:
-        Nothing is resampled. The sum of n draws from the n differences is distributed as the n-fold
-        convolution of their empirical distribution, which one Fourier transform on a grid gives: 64 steps
-        per standard deviation, each value shared by its two neighbours so that the mean is kept. A mean over
-        groups of unequal sizes is a ratio of sums and is made linear first. The ends are quantiles at
+        There is no resampling. The sum of n draws from the n differences has the n-fold convolution of their
+        empirical distribution, computed by one Fourier transform on a grid: 64 steps per standard deviation,
+        each value split between its two neighbours so that the mean is kept. A mean over groups of unequal
+        sizes is a ratio of sums, and is linearised first. The ends are quantiles at
         :math:`\Phi(-\sqrt{n / (n - 1)}\, t_{1 - \alpha / 2, n - 1})` (Hesterberg 2015): those at
-        :math:`\alpha / 2` are too narrow for few rows, as a normal interval is beside a t interval. Where so
-        few rows differ that a sign test cannot reach :math:`\alpha`, whatever their signs, the difference is
-        undecided: a bootstrap that has seen no row of the other sign does not draw one.
+        :math:`\alpha / 2` give intervals that are too narrow for few rows, as normal intervals are compared
+        to t intervals. If so few rows differ that a sign test cannot reach :math:`\alpha` for any signs, the
+        difference is undecided: a bootstrap never draws a sign that no row has.
 
     Source:
         Efron and Tibshirani, An introduction to the bootstrap, 1993; Hesterberg, What teachers should know
@@ -153,7 +154,7 @@ def compare_rows(
         else:
             sums = _without_rounding(np.bincount(places, kept.mean(axis=0)), rounding)
             mean = float(sums.sum() / total)
-            # The ratio of sums, made linear; for single rows these are the differences themselves.
+            # The linearised ratio of sums; for single rows these are the differences themselves.
             linear = mean + (sums - sizes * mean) * count / total
             low, high = _lower_end(linear, alpha, rounding), 0.0 - _lower_end(-linear, alpha, rounding)
             ends, needed = (mean, low, high), partial(_more, (high - low) / 2, count, f"test {unit}")
@@ -164,11 +165,11 @@ def compare_rows(
 
 
 def call(mean: float, low: float, high: float, better: str | None, worthwhile: float = 0.0) -> str | None:
-    """Call a difference from its mean and interval.
+    """Return the call of a difference from its mean and interval.
 
-    "better": all of the interval is on the good side of 0 and the mean is at least the smallest difference
-    worth having; else "equal": the interval lies within that difference of 0; "worse": the mirror image of
-    "better"; else "undecided". A nan is undecided.
+    "better": the interval is on the better side of 0 and the mean is at least `worthwhile`; else "equal": the
+    interval lies within plus or minus `worthwhile`; "worse": "better" with the opposite sign; else
+    "undecided". A nan is undecided.
     """
     if better is None:
         return None
@@ -182,14 +183,14 @@ def call(mean: float, low: float, high: float, better: str | None, worthwhile: f
 
 
 def worthwhile_difference(given: Mapping[str, float], measure: str, baseline: float) -> float:
-    """Return the smallest difference worth having in a measure: as given, 2 % of a baseline's cost, or 0."""
+    """Return the smallest relevant difference in a measure: as given, 2 % of a baseline's cost, or 0."""
     return given.get(measure, COST_SHARE * abs(baseline) if measure == "decided_cost" else 0.0)
 
 
 def _differences(
     candidates: Any, baseline: Any, ndim: int, better: str | None, worthwhile: float, comparisons: int | None
 ) -> tuple[list[tuple[NDArray[np.float64], float]], float]:
-    """Candidates minus baseline, with their rounding, nan where one is missing; and the level."""
+    """Return candidates minus baseline with rounding errors set to 0, nan if missing; and the level."""
     shaped = np.atleast_2d if ndim == 2 else np.atleast_1d
     plain, *values = (shaped(np.asarray(each, dtype=np.float64)) for each in (baseline, *candidates))
     if plain.ndim != ndim or any(each.shape != plain.shape for each in values):
@@ -216,7 +217,7 @@ def _differences(
 
 
 def _without_rounding(values: NDArray[Any], rounding: float) -> NDArray[np.float64]:
-    """Values, those that are 0 but for rounding as 0."""
+    """Return values with rounding errors set to 0."""
     return np.where(np.abs(values) <= rounding, 0.0, values)
 
 
@@ -225,7 +226,7 @@ def _mean(kept: NDArray[np.float64]) -> float:
 
 
 def _spread(values: NDArray[np.float64], ddof: int) -> float:
-    """The standard deviation, also of values whose squares are too small for a float."""
+    """Return the standard deviation, also of values whose squares underflow."""
     size = float(np.abs(values).max()) or 1.0
     return size * float((values / size).std(ddof=ddof))
 
@@ -235,24 +236,24 @@ def _worth_having(difference: float, worthwhile: float) -> bool:
 
 
 def _too_few(differences: NDArray[np.float64], alpha: float) -> bool:
-    """Whether a two-sided sign test cannot reach alpha even if all that differ have one sign."""
+    """Return whether a two-sided sign test cannot reach alpha, even if all differences have one sign."""
     count = int(np.count_nonzero(differences))
     return count > 0 and 2.0 ** (1 - count) > alpha
 
 
 def _half_width(spread: float, count: ArrayLike, test_ratio: float, alpha: float) -> NDArray[np.float64]:
-    """Half the corrected interval, for one number of splits or several."""
+    """Return half the width of the corrected interval, for one number of splits or several."""
     number = np.asarray(count)
     return stats.t.isf(alpha / 2, number - 1) * spread * np.sqrt(1 / number + test_ratio)
 
 
 def _lower_end(differences: NDArray[np.float64], alpha: float, rounding: float) -> float:
-    """Lower end of the bootstrap interval of the mean: the smallest value whose tail holds the level."""
+    """Return the lower end of the bootstrap interval of the mean: its quantile at the level."""
     count, spread = len(differences), _spread(differences, 0)
     if spread <= rounding:
         return float(differences.mean())
     tail = special.ndtr(-math.sqrt(count / (count - 1)) * stats.t.isf(alpha / 2, count - 1))
-    # Anchored at 0, so that rows without a difference stay exactly there.
+    # The grid contains 0, so that rows without a difference are not moved.
     step = spread / STEPS
     below = np.floor(differences / step)
     share = differences / step - below
@@ -274,14 +275,14 @@ def _judge(
     lost: str,
     needed: Callable[[float], str] | None,
 ) -> Difference:
-    """A difference of mean, low and high: undecided if there is a reason, never better if runs are lost."""
+    """Return a difference: undecided if there is a reason, and not better or equal if runs are lost."""
     said = call(*ends, better, worthwhile) if reason is None else better and UNDECIDED
     if lost and math.isfinite(ends[1]):
         said = UNDECIDED if said in (BETTER, EQUAL) else said
         reason = f"{lost}; {reason}" if reason else lost
     if reason or said != UNDECIDED or needed is None:
         return Difference(*ends, said, reason)
-    size = abs(ends[0])  # half the interval has to become narrower than this, or than what is left to it
+    size = abs(ends[0])  # half the interval must become narrower than this or the next
     return Difference(
         *ends, said, None, needed(size if _worth_having(size, worthwhile) else worthwhile - size)
     )
@@ -290,7 +291,7 @@ def _judge(
 def _runs(
     spread: float, half: float, folds: int, test_ratio: float, alpha: float, rows: int | None, gap: float
 ) -> str:
-    """What would settle a difference over splits, with mean and spread as they are."""
+    """Return a clause about the number of runs that would settle a difference of this mean and spread."""
     each, run = (folds, f"repeats of {folds} folds") if test_ratio and folds > 1 else (1, "runs")
     counts = each * np.arange(1, MOST_REPEATS * folds // each + 1)
     widths = _half_width(spread, np.maximum(counts, 2), test_ratio, alpha)
@@ -305,7 +306,7 @@ def _runs(
 
 
 def _more(half: float, rows: int | None, unit: str, gap: float) -> str:
-    """How many rows would settle a difference, its variance falling as one over their number."""
+    """Return a clause about the number of rows that would settle a difference, with variance 1 / rows."""
     if half >= 1e3 * gap:
         return f"no number of {unit} would settle it while the difference stays as it is"
     factor = (half / gap) ** 2
@@ -314,6 +315,6 @@ def _more(half: float, rows: int | None, unit: str, gap: float) -> str:
 
 
 def _rounded_up(value: float) -> int:
-    """The next number of two digits and zeros."""
+    """Return a number rounded up to two significant digits."""
     unit = 10 ** max(math.floor(math.log10(value)) - 1, 0)
     return math.ceil(value / unit) * unit

@@ -1,4 +1,4 @@
-"""Finished trials, in memory or on disk: there written whole or not at all, and believed only if intact."""
+"""`Store` of finished trials, in memory or on disk, with atomic writes and checksums."""
 
 import hashlib
 import io
@@ -23,13 +23,13 @@ DAY = 24 * 60 * 60.0
 
 
 def digest(value: Any) -> str:
-    """Fingerprint of bytes, or of anything that JSON can hold."""
+    """Return the digest of bytes, or of JSON values."""
     raw = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
     return hashlib.sha256(raw).hexdigest()
 
 
 def _machine() -> str:
-    """Name of this machine since its start, or of this container: where process numbers have a meaning."""
+    """Return a name of this boot of the machine, or of this container, in which process ids are unique."""
     known = [socket.gethostname(), str(uuid.getnode())]
     with suppress(OSError):
         known += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
@@ -42,7 +42,7 @@ _UNFINISHED = re.compile(r"\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d+)\.[0-9a-f
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say in one line what cannot be written, why, and that nothing finished is lost."""
+    """Convert errors of writing to an OSError in one line, with path, reason and the way to resume."""
     try:
         yield
     except OSError as error:
@@ -55,7 +55,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put the content at the path in one step: what was there stays until then, and if that fails."""
+    """Write a file atomically: if it fails, the old file is unchanged."""
     fresh = path.with_name(f"{path.name}.{_MACHINE}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         with _writing(path):
@@ -67,10 +67,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 class Store:
-    """The finished trials of a folder, a JSON and an NPZ each, or of memory where the folder is None.
+    """The finished trials of a folder, a JSON and an NPZ file each; in memory if the folder is None.
 
-    The JSON names the NPZ by its content and is put in place last, so two runs that finish the same trial at
-    once leave a whole pair.
+    The JSON has the digest of the NPZ and is written last, so two processes that finish the same trial at the
+    same time leave a consistent pair.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -78,7 +78,7 @@ class Store:
         self._memory: dict[str, tuple[str, dict[str, NDArray[Any]]]] = {}
 
     def prepare(self) -> None:
-        """Make sure that the folder can be written, and remove what killed runs left unfinished in it."""
+        """Check that the folder can be written, and remove temporary files of killed processes."""
         if self.folder is None:
             return
         with _writing(self.folder):
@@ -87,12 +87,12 @@ class Store:
         write_atomically(probe, b"")
         probe.unlink(missing_ok=True)
         for leftover in self.folder.glob("*.tmp"):
-            with suppress(OSError):  # another run may have removed it, or it is somebody else's
+            with suppress(OSError):  # removed by another process, or owned by another user
                 if _abandoned(leftover):
                     leftover.unlink()
 
     def write(self, key: str, record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep a finished trial."""
+        """Store a finished trial."""
         if self.folder is None:
             self._memory[key] = json.dumps(dict(record)), dict(arrays)
             return
@@ -107,14 +107,14 @@ class Store:
         write_atomically(self.folder / f"{key}.json", text.encode())
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """The record of a finished trial; None if it is missing, torn, altered, or without its arrays."""
+        """Return the record of a finished trial; None if it is missing or damaged."""
         if self.folder is None:
             return json.loads(self._memory[key][0]) if key in self._memory else None
         found = _intact(self.folder, key)
         return None if found is None else found[0]["record"]
 
     def arrays(self, key: str) -> dict[str, NDArray[Any]]:
-        """The arrays of a finished trial, checked again."""
+        """Return the arrays of a finished trial, after a check of their digest."""
         if self.folder is None:
             return dict(self._memory[key][1])
         found = _intact(self.folder, key)
@@ -127,14 +127,14 @@ class Store:
             return dict(kept)
 
     def path(self, key: str) -> Path | None:
-        """Where the arrays of a finished trial are; None in memory, or if the trial is missing or damaged."""
+        """Return the file of the arrays of a trial; None in memory, or if the trial is missing or damaged."""
         if self.folder is None or (found := _intact(self.folder, key)) is None:
             return None
         return self.folder / _name(key, found[0]["predictions"])
 
 
 def _intact(folder: Path, key: str) -> tuple[dict[str, Any], bytes] | None:
-    """The JSON of a trial and the bytes of its arrays, or None."""
+    """Return the JSON of a trial and the bytes of its arrays, or None."""
     try:
         body = json.loads((folder / f"{key}.json").read_bytes())
         if body.pop("digest") != digest(body) or body["key"] != key:
@@ -150,15 +150,15 @@ def _name(key: str, predictions: str) -> str:
 
 
 def _abandoned(leftover: Path) -> bool:
-    """Whether a file was left by a process of this machine that is gone, or by any a day ago."""
+    """Return whether a temporary file is from a dead process of this machine, or older than a day."""
     made = _UNFINISHED.search(leftover.name)
     if made is None or time.time() - leftover.stat().st_mtime > DAY:
         return made is not None
     try:
-        if made["machine"] == _MACHINE and sys.platform != "win32":  # where 0 is a signal that interrupts
+        if made["machine"] == _MACHINE and sys.platform != "win32":  # on Windows, signal 0 would interrupt
             os.kill(int(made["process"]), 0)
     except ProcessLookupError:
         return True
     except OverflowError:
         pass
-    return False  # its process lives, or another has its number by now, or it is elsewhere: it has a day
+    return False  # the process may be alive: keep the file for a day

@@ -1,4 +1,4 @@
-"""A study: what a comparison was asked for, as TOML, written beside its report and read by the command."""
+"""Studies: the arguments of a comparison as TOML, written next to its report, and read by the command."""
 
 import json
 import tomllib
@@ -19,7 +19,7 @@ __all__ = ["dumps", "load"]
 
 _WORDS = {str: "text", int: "an integer", float: "a number", dict: "a table", list: "a list"}
 _MATRIX = (str, list)
-# Kinds of values: the defaults of settings tell theirs, but for these.
+# Types of values that are not given by the defaults of settings.
 _KINDS = {each.name: (type(each.default),) for each in fields(Settings)} | {
     "model_name": (str,),
     "class_weight": (str,),
@@ -34,7 +34,7 @@ _KINDS = {each.name: (type(each.default),) for each in fields(Settings)} | {
 
 
 def dumps(plan: "Plan") -> str:
-    """Return the study of a comparison; its comments say which options it needs beside it."""
+    """Return the study of a comparison; its comments name options that must be added to it."""
     import tomli_w
 
     path = Path("study.toml") if plan.out is None else plan.out / "study.toml"
@@ -59,22 +59,20 @@ def dumps(plan: "Plan") -> str:
     for name, given in plan.given.items():
         if isinstance(given, str | Path | int | float):
             study[name] = str(given) if isinstance(given, Path) else given
-        else:  # in one line: tomli_w writes one for each number
+        else:  # tomli_w would write a line per number
             matrix = plan.conditions.noise if name == "noise" else plan.matrices[name]
             lines.append(f"{name} = {json.dumps(matrix.tolist())}")
     study |= {"out": None if plan.out is None else str(plan.out)} | settings
     study |= {"worthwhile": dict(plan.settings.worthwhile), "data": source}
     written = tomli_w.dumps({name: value for name, value in study.items() if value is not None})
-    return (
-        "\n".join([*lines, written]).encode("utf-8", "backslashreplace").decode()
-    )  # names of files may be bytes
+    return "\n".join([*lines, written]).encode("utf-8", "backslashreplace").decode()  # paths may be bytes
 
 
 def load(path: str) -> dict[str, Any]:
-    """Read a study into arguments of `compare`, and under "data" those of `read`: None for data from Python.
+    """Return the arguments of `compare` in a study; "data" has those of `read`, or None for Python data.
 
     Raises:
-        ValueError: If it is no TOML, or has a key or a kind of value that a study does not have.
+        ValueError: If the file is not TOML, or has an unknown key or a value of a wrong type.
         OSError: If the file cannot be read.
     """
     from equipoise.compare.files import read
@@ -92,7 +90,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def _text(candidate: "Candidate", plan: "Plan") -> str | None:
-    """A text that makes this candidate again: its name, if that is one; None for a loss of one's own."""
+    """Return a text from which the candidate can be read: its name or its loss as text; or None."""
     from equipoise.compare.objectives import read_objective
 
     for text in (candidate.name, candidate.text):
@@ -105,7 +103,7 @@ def _text(candidate: "Candidate", plan: "Plan") -> str | None:
 
 
 def _require(table: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], path: str) -> None:
-    """Raise where a key is unknown or a value of another kind."""
+    """Raise if a key is unknown or a value has a wrong type."""
     for key, value in table.items():
         if key not in kinds:
             raise ValueError(f"{path} must have the keys of a study, got {key!r}; {nearest(key, kinds)}")

@@ -1,4 +1,4 @@
-"""The cells of tables and the arrays of NPZ files, as a data set."""
+"""Conversion of tables and NPZ files to a data set."""
 
 import re
 import warnings
@@ -19,11 +19,11 @@ from equipoise.naming import nearest
 
 __all__ = ["read_arrays", "read_tables"]
 
-_CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 are numbers that may be meant as names
+_CODE = re.compile(r"[+-]?(?:0\d.*|\d+[eE]\d+)")  # 007 and 2E10 may be names
 
 
 def read_arrays(path: str, test: str | None, roles: dict[str, str]) -> Dataset:
-    """The data set in an NPZ file, and in one of test rows."""
+    """Return the data set of an NPZ file, and of one with test rows."""
     _require_one_use({}, roles)
     rows = _npz(path, "data", {role: roles[role] for role in roles if test is None or role != "clean"})
     return build(Path(path).name, rows, _npz(test, "test", roles) if test else None, NPZ, [])
@@ -32,7 +32,7 @@ def read_arrays(path: str, test: str | None, roles: dict[str, str]) -> Dataset:
 def read_tables(
     path: str, target: str | None, drop: Sequence[str], test: str | None, roles: dict[str, str]
 ) -> Dataset:
-    """The data set in a table, and in one of test rows."""
+    """Return the data set of a table, and of one with test rows."""
     drop, roles = [name.strip() for name in drop], {role: name.strip() for role, name in roles.items()}
     table, notes = _table(path, target, "data")
     if target is None:
@@ -47,7 +47,9 @@ def read_tables(
             raise refusal(option, f"be a column of {path}", repr(name), way)
     if target in drop:
         raise refusal("drop", "leave the target in", f"{target!r} for both", "name another target")
-    its_own = test is not None and roles.get("clean") == target  # labels of test rows are better themselves
+    its_own = (
+        test is not None and roles.get("clean") == target
+    )  # the labels of the test rows are the clean ones
     mine = {role: name for role, name in roles.items() if not (its_own and role == "clean")}
     _require_one_use({target: "target"}, mine)
     rows, more = _as_rows(table, path, target, drop, mine), None
@@ -71,7 +73,7 @@ def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
 
 
 def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:
-    """The columns of a table by what they are for."""
+    """Return the columns of a table by role."""
     used = [name for name in (target, *drop, *roles.values()) if name in table]
     rows = Rows(path, table.drop(columns=used), pd.DataFrame(index=table.index))
     for role, name in {"label": target, **roles}.items():
@@ -81,7 +83,7 @@ def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], r
 
 
 def _table(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, list[str]]:
-    """The cells of a table, whose index says where each row is, and how it was read."""
+    """Return the cells of a table, indexed by the place of each row, and notes about the format."""
     try:
         table, where, notes = (_parquet if kind(path, option) == "parquet" else _text)(path, target, option)
     except OSError as error:
@@ -101,7 +103,7 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
     if not found.rows:
         raise refusal(option, "have a header", f"an empty file {path!r}", "name the columns in line 1")
     header, *cells = found.rows
-    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as pandas calls them
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(header)]  # as in pandas
     table = pd.DataFrame(cells or None, _places("line", found.lines[1:], path), names, dtype=object)
     separated = f"the cells of {path} are separated by {SEPARATORS[found.separator]}"
     notes = [separated] if found.separator != own else []
@@ -109,8 +111,8 @@ def _text(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str
 
 
 def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, str, list[str]]:
-    """Columns as objects, so that nothing is rounded, without the index that pandas wrote."""
-    # pandas.read_parquet makes floats of integers with gaps, and has no words for two columns of one name.
+    """Return columns of dtype object, so that no number is rounded, without the index that pandas wrote."""
+    # pandas.read_parquet converts integers with gaps to floats, and has no clear error for duplicate names.
     del target
     try:
         from pyarrow.parquet import ParquetFile
@@ -136,7 +138,7 @@ def _parquet(path: str, target: str | None, option: str) -> tuple[pd.DataFrame, 
 
 
 def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
-    """A column of text as numbers if every cell is one or missing, and notes of cells that were changed."""
+    """Return a column of text as numbers if every cell is a number or missing, and notes of changed cells."""
     cells: list[str] = column.tolist()
     if not all(NUMBER.fullmatch(cell) or cell.lower() in MISSING for cell in cells):
         return column, []
@@ -151,7 +153,7 @@ def _numbers(column: pd.Series, source: str) -> tuple[pd.Series, list[str]]:
 
 
 def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
-    """The arrays X (N, ...) and y (N,) of an NPZ file, and those that have a role."""
+    """Return the arrays X (N, ...) and y (N,) of an NPZ file, and those with a role."""
     try:
         with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -180,5 +182,5 @@ def _npz(path: str, option: str, roles: dict[str, str]) -> Rows:
 
 
 def _places(unit: str, numbers: Any, path: str) -> pd.Index:
-    """Where each row is, in words."""
+    """Return the place of each row, in words."""
     return pd.Index([f"{unit} {number} of {path}" for number in numbers], dtype=object)

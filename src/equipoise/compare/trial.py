@@ -1,4 +1,4 @@
-"""One unit of work: a candidate in one setting, trained on some splits, and measured."""
+"""Training and evaluation of a unit: a candidate in one setting on some splits."""
 
 import time
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ __all__ += ["values_of"]
 
 CHANCE_DRAWS = 50
 MOST_FOR_TREES = 2 * 10**7  # numbers in a table
-MOST_TOGETHER = 2**27  # numbers in the features of the copies that are trained together
+MOST_TOGETHER = 2**27  # numbers in the features of copies that are trained together
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all trainings of a comparison share.
+    """The conditions shared by all trainings of a comparison.
 
     Attributes:
         dataset: Rows with classes.
-        splits: Parts of the rows, all those of a repeat one after another.
-        settings: How to train.
+        splits: Splits of the rows, repeat by repeat.
+        settings: Options of training.
         noise: Transition matrix [true, observed] of the training and validation labels.
         costs: Costs [true, predicted], or None.
     """
@@ -51,7 +51,7 @@ class Conditions:
 
     @property
     def repeats(self) -> int:
-        """How often the splits were made anew."""
+        """Number of repeats."""
         return self.settings.repeats
 
     @property
@@ -61,24 +61,24 @@ class Conditions:
 
     @property
     def nll_of(self) -> str:
-        """Which labels calibrated probabilities are of: "clean" where test labels are known to be better."""
+        """Label of calibrated probabilities: "clean" if test labels are more reliable, else "observed"."""
         return "clean" if self.noisy or self.dataset.clean is not None else "observed"
 
     def of_repeat(self, repeat: int) -> range:
-        """Places of the splits of a repeat."""
+        """Return the indices of the splits of a repeat."""
         each = len(self.splits) // self.repeats
         return range(repeat * each, (repeat + 1) * each)
 
     def repeat_of(self, place: int) -> int:
-        """The repeat that a split belongs to."""
+        """Return the repeat of a split."""
         return place // (len(self.splits) // self.repeats)
 
     def seed(self, place: int) -> int:
-        """What decides the initial weights and the order of batches on a split."""
+        """Return the seed of initial weights and batches on a split."""
         return 1000 * self.settings.random_state + place
 
     def observed(self, repeat: int) -> NDArray[np.int64]:
-        """Labels (N,) as training and validation rows have them."""
+        """Return the labels (N,) of training and validation rows, with noise."""
         labels = self.dataset.labels
         return flip(labels, self.noise, self.settings.random_state + repeat) if self.noisy else labels
 
@@ -88,12 +88,12 @@ class Unit:
     """A candidate in one setting on splits that are trained together.
 
     Attributes:
-        key: Name of its record.
-        of: Place of its candidate in the plan.
-        tried: Place of the setting among those of the candidate.
-        candidate: The objective with the numbers of the setting.
+        key: Key of its record.
+        of: Index of its candidate in the plan.
+        tried: Index of the setting among those of the candidate.
+        candidate: The objective with the parameters of the setting.
         setting: The setting.
-        places: The splits, all of one repeat.
+        places: Indices of the splits, all of one repeat.
     """
 
     key: str
@@ -105,14 +105,14 @@ class Unit:
 
     @property
     def baseline(self) -> bool:
-        """Whether it is plain cross entropy, of which the last epoch and the validation logits are kept."""
+        """Whether it is plain cross entropy, of which the last epoch and validation logits are stored too."""
         return self.of == 0
 
 
 def run_unit(unit: Unit, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Train and measure one unit; return its records and its predictions, split by split."""
+    """Train and evaluate a unit; return its records and predictions, split by split."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would make the result depend on the number of jobs
+    torch.set_num_threads(1)  # with more, sums and so results would depend on the number of jobs
     try:
         with torch.random.fork_rng(devices=[]):
             found = _run(unit, conditions)
@@ -123,12 +123,12 @@ def run_unit(unit: Unit, conditions: Conditions) -> tuple[dict[str, Any], dict[s
 
 
 def for_trees(dataset: Dataset) -> bool:
-    """Whether rows are a table, and one on which boosted trees take no longer than the candidates."""
+    """Return whether rows are a table on which boosted trees take no longer than the candidates."""
     return dataset.features.ndim == 2 and dataset.features.size <= MOST_FOR_TREES
 
 
 def run_beside(place: int, conditions: Conditions) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Train and measure the models that are shown beside the candidates, on one split."""
+    """Train and evaluate the context models on one split."""
     split, dataset = conditions.splits[place], conditions.dataset
     found = run_context(
         inputs_of(dataset, split.train, "mlp").numpy() if for_trees(dataset) else None,
@@ -163,7 +163,7 @@ _Kept = tuple[Record, dict[str, NDArray[Any]]]
 
 
 def _run(unit: Unit, conditions: Conditions) -> list[_Kept]:
-    """The records and the predictions of a unit, split by split."""
+    """Return the records and predictions of a unit, split by split."""
     settings, dataset = conditions.settings, conditions.dataset
     observed = torch.from_numpy(conditions.observed(conditions.repeat_of(unit.places[0])))
     together: dict[tuple[int, ...], list[_Prepared]] = {}
@@ -176,14 +176,14 @@ def _run(unit: Unit, conditions: Conditions) -> list[_Kept]:
         group = together.setdefault(shape, [])
         group.append(_Prepared(place, split, inputs, observed, weight))
         if len(group) >= MOST_TOGETHER // inputs.numel():
-            found |= _finish(unit, conditions, together.pop(shape))  # now, and not all in memory
+            found |= _finish(unit, conditions, together.pop(shape))  # now, to free memory
     for group in together.values():
         found |= _finish(unit, conditions, group)
     return [found[place] for place in sorted(found)]
 
 
 def _finish(unit: Unit, conditions: Conditions, group: Sequence[_Prepared]) -> dict[int, _Kept]:
-    """Train and measure some splits together: for each, its record and predictions."""
+    """Train and evaluate some splits together; return the record and predictions of each."""
     began = time.perf_counter()
     settings, setting = conditions.settings, unit.setting
     seeds = [conditions.seed(each.place) for each in group]
@@ -209,7 +209,7 @@ def _finish(unit: Unit, conditions: Conditions, group: Sequence[_Prepared]) -> d
 
 
 def options(settings: Settings, setting: Setting, *, to_the_end: bool) -> Options:
-    """How to train a candidate in a setting."""
+    """Return the options of training of a candidate in a setting."""
     return Options(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
@@ -225,14 +225,14 @@ def options(settings: Settings, setting: Setting, *, to_the_end: bool) -> Option
 def measured(
     logits: Tensor, target: NDArray[np.int64], conditions: Conditions, fit: Calibration | None
 ) -> Predictions:
-    """Predictions of test rows from their logits (M, C); calibrated ones are the raw ones without a fit."""
+    """Return the predictions of test rows from logits (M, C); without a fit, calibrated equals raw."""
     probs = logits.double().softmax(dim=1)
     calibrated = probs if fit is None else calibrated_probs(fit, logits.double(), conditions.nll_of)
     return Predictions(probs.numpy(), calibrated.numpy(), target, conditions.costs)
 
 
 def values_of(predictions: Predictions) -> dict[str, float | None]:
-    """The value of each measure; None where JSON has no word for it."""
+    """Return the value of each measure, None if it is not finite."""
     wanted = [each for each in MEASURES if predictions.costs is not None or not each.needs_costs]
     found = {each.name: each.of(predictions) for each in wanted}
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
@@ -241,7 +241,7 @@ def values_of(predictions: Predictions) -> dict[str, float | None]:
 def row_weight(
     observed: Tensor, train: NDArray[np.int64], dataset: Dataset, class_weight: str | None
 ) -> Tensor | None:
-    """Weights (N,) of rows in the loss: their own, times those that let classes count alike; or None."""
+    """Return the weights (N,) of rows in the loss: sample weights times balanced class weights; or None."""
     weight = None if dataset.weight is None else torch.tensor(dataset.weight, dtype=torch.float32)
     if class_weight is None:
         return weight
@@ -253,7 +253,7 @@ def row_weight(
 def _measure(
     unit: Unit, conditions: Conditions, prepared: _Prepared, trained: Trained, template: Copies | Alone
 ) -> _Kept:
-    """The record and the predictions of one training."""
+    """Return the record and predictions of one training."""
     split, inputs, dataset = prepared.split, prepared.inputs, conditions.dataset
     validation = predict(template, trained.state, inputs[split.validation])
     labels = prepared.observed[split.validation]

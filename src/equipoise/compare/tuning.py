@@ -1,4 +1,4 @@
-"""Settings to try for a candidate, drawn before anything is trained, and the choice among them."""
+"""Random search: settings of a candidate, all drawn before training, and the choice of one per split."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ WIDTHS = (32, 64, 128, 256)
 @final
 @dataclass(frozen=True)
 class Range:
-    """Where a number is drawn from."""
+    """The distribution of a random number."""
 
     low: float
     high: float
-    log: bool = False  # whether its logarithm is uniform
-    per_class: bool = False  # whether low and high are divided by the number of classes
-    off: float | None = None  # value at which an option is switched off, and left so
+    log: bool = False  # log-uniform
+    per_class: bool = False  # low and high are divided by the number of classes
+    off: float | None = None  # a value that switches an option off, and is not changed
 
 
 LR = Range(3e-4, 3e-2, log=True)
 WEIGHT_DECAY = Range(1e-6, 1e-1, log=True)
-WIDTH = Range(0.0, len(WIDTHS) - 1e-3)  # the place in WIDTHS, rounded down
+WIDTH = Range(0.0, len(WIDTHS) - 1e-3)  # index into WIDTHS, rounded down
 FACTOR = Range(0.1, 10.0, log=True)  # on the coefficient of a penalty
 
 OPTIONS: dict[tuple[type, str], Range] = {
@@ -56,19 +56,18 @@ _PENALTIES = {entry.make for entry in PENALTIES}
 def draw(
     candidate: Candidate, settings: Any, count: int, classes: int
 ) -> tuple[tuple[Candidate, Setting], ...]:
-    """Draw what a candidate is tried with: itself with the given training first.
+    """Return the settings of a candidate: first the given one, then random ones.
 
-    Every split tries the same settings, so they are drawn once, whatever comes of them: a search that adapts
-    would need a list per split, and could not be resumed in any order. Learning rate, weight decay and width
-    are the same draws for every candidate; the loss's own numbers, `OPTIONS` and the coefficients of
-    penalties, are drawn beside them, to three digits. A schedule is tuned at its end, or at its start where
-    it ends at 0.
+    All splits use the same settings, drawn before training: an adaptive search would need settings per split,
+    and could not be resumed in any order. Learning rate, weight decay and width are the same draws for every
+    candidate; the parameters of the loss (`OPTIONS` and the coefficients of penalties) are drawn too, to
+    three digits. Of a schedule, the end is tuned, or the start if the end is 0.
 
     Args:
         candidate: An objective.
-        settings: The defaults lr, weight_decay, width and model, and the random_state that decides the draws.
-        count: How many settings, the first included; at least 1.
-        classes: Number of classes, which floors are relative to.
+        settings: The defaults of lr, weight_decay, width and model, and the random_state of the draws.
+        count: Number of settings, at least 1.
+        classes: Number of classes, by which the range of floors is divided.
     """
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}; the first setting is the candidate as it is")
@@ -90,15 +89,15 @@ def draw(
 
 
 def choose(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return which setting each split chooses: that of the smallest score, the first among equals.
+    """Return the index of the chosen setting of each split: that with the smallest score, first if equal.
 
-    Scores (settings, splits) are of validation rows; nan, from a training that diverged, comes last.
+    Scores (settings, splits) are those of validation rows; nan, from a diverged training, comes last.
     """
     return np.argsort(scores, axis=0, kind="stable")[0]  # numpy sorts nan last
 
 
 def _draws(ranges: list[Range], count: int, classes: int, seed: int) -> list[list[float]]:
-    """Return count draws of each number; those of the first do not depend on how many others there are."""
+    """Return `count` draws of each number; draws of a number do not depend on the numbers after it."""
     if not count:
         return []
     try:
@@ -116,7 +115,7 @@ def _draws(ranges: list[Range], count: int, classes: int, seed: int) -> list[lis
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=seed)
         study = optuna.create_study(sampler=sampler)
-        study.tell(study.ask(kinds), 0.0)  # the sampler learns from a first trial what there is to draw
+        study.tell(study.ask(kinds), 0.0)  # a first trial defines the search space of the sampler
         return [list(study.ask(kinds).params.values()) for _ in range(count)]
     finally:
         optuna.logging.set_verbosity(said)
@@ -127,7 +126,7 @@ def _rounded(value: float) -> float:
 
 
 def _numbers(coefficient: Any, term: Any) -> Iterator[tuple[Range, tuple[str, ...]]]:
-    """Return the range of each number to tune in a term, and the way to it; none to the coefficient."""
+    """Return the path and range of each number to tune in a term; the path of the coefficient is empty."""
     if type(term) in _PENALTIES and not (isinstance(coefficient, Scheduled) and not coefficient.ends):
         yield FACTOR, ()
     for (kind, option), range_ in OPTIONS.items():
@@ -146,7 +145,7 @@ def _end(scheduled: Scheduled) -> list[str]:
 
 
 def _put(made: Any, path: tuple[str, ...], value: float) -> Any:
-    """Return a term, option or number with another number at the end of the way."""
+    """Return a term, option or number with the number at a path replaced."""
     if path:
         return replace(made, **{path[0]: _put(getattr(made, path[0]), path[1:], value)})
     return made.changed(lambda _: value, *_end(made)) if isinstance(made, Scheduled) else value

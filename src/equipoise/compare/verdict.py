@@ -1,4 +1,4 @@
-"""The answer in words: which objective to use, against what, by how much, how sure, and on what data."""
+"""The verdict in words: the objective to use, the baseline, differences, intervals and data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,28 +16,31 @@ __all__ = ["Verdict", "answer", "decide", "judge"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer, and what a reader must know beside it."""
+    """The verdict of a comparison."""
 
     call: str  # "better" if a candidate wins; else "equal" or "undecided"
     winner: Outcome  # the objective to use; plain cross entropy if no candidate wins
-    against: str  # what the candidates are compared with
-    choice: tuple[str, ...]  # without a winner: the baseline, and those better in one and worse in another
-    headline: str  # what to do and why: how the sentence begins
-    sentence: str  # all reasons and the data, for someone who has read nothing else
-    others: str  # what else there is to know of the candidates
+    against: str  # the baseline, in words
+    choice: tuple[
+        str, ...
+    ]  # without a winner: the baseline, and candidates better in one measure and worse in another
+    headline: str  # first part of the sentence: recommendation and reason
+    sentence: str  # recommendation, all reasons and the data
+    others: str  # further remarks about the candidates
     code: str  # the winner as code to paste
 
 
 def decide(
     calls: Sequence[Sequence[str | None]], ranks: Sequence[tuple[float, str]]
 ) -> tuple[str, int | None, list[int]]:
-    """Choose the winner from calls alone: return the call, its place, and the places left to choose from.
+    """Choose the winner by calls: return the call, the winner's index, and the indices left to choose from.
 
-    A candidate wins that is better in a deciding measure and worse in none; of several, the one of the
-    smallest rank. The call is then "better". Else it is "undecided" if a candidate is better in one measure
-    and worse in another, "equal" if all calls are equal or worse, and "undecided" otherwise. The winner is
-    None for the baseline; where none wins, those better in one and worse in another are left to choose from.
-    `calls` has a row for each candidate, and `ranks` its calibrated NLL or cost, and its text for ties.
+    A candidate that is better in a deciding measure and worse in none wins; of several, the one of the
+    smallest rank. The call is then "better". Otherwise it is "undecided" if a candidate is better in one
+    measure and worse in another, "equal" if all calls are equal or worse, else "undecided". The winner is
+    None for the baseline; if none wins, candidates better in one and worse in another measure are left to
+    choose from. `calls` has a row per candidate; `ranks` has its calibrated NLL or cost, and its text for
+    ties.
 
     Example:
         >>> decide([["better", "undecided"], ["equal", "worse"]], [(0.3, "Brier()"), (0.4, "Focal()")])
@@ -69,11 +72,11 @@ def answer(
     least: Mapping[str, str],
     hint: str = "",
 ) -> tuple[str, int | None, list[int], list[str], list[str]]:
-    """Return what `decide` does, why in sentences, and what else is to be said of the candidates.
+    """Return the result of `decide`, the reasons in sentences, and further remarks about the candidates.
 
-    By candidate, the differences in each deciding measure are `found`, and in words `said`. By measure, its
-    name is in `plain`, and in `least` the smallest difference worth having, with its unit. A `hint` says what
-    to do where no candidate has an interval.
+    `found` has the differences of each candidate in each deciding measure, `said` the same in words; `plain`
+    the name of each measure, `least` its smallest relevant difference with its unit. A `hint` is appended if
+    no candidate has an interval.
     """
     call, place, mixed = decide([[each.call for each in its.values()] for its in found], ranks)
     places, count = range(len(names)), len(names) * len(least)
@@ -110,7 +113,7 @@ def answer(
 
 
 def judge(result: Result) -> Verdict:
-    """Return the answer that a result gives; see `decide` for the rule."""
+    """Return the verdict on a result; see `decide` for the rule."""
     plan, candidates = result.plan, result.outcomes[1:]
     found = [{name: each.differences[name] for name in plan.deciding} for each in candidates]
     lost = any(each.diverged for each in result.outcomes)
@@ -138,7 +141,7 @@ def judge(result: Result) -> Verdict:
 def _distance(
     found: Mapping[str, Difference], better: Mapping[str, str | None], name: str
 ) -> tuple[bool, float, str]:
-    """How far a candidate is from being called better; smaller is nearer."""
+    """Return the distance of a candidate from the call "better"; smaller is nearer."""
     reached = [
         each.mean / (each.high - each.low) * (-1 if better[key] == "higher" else 1)
         for key, each in found.items()
@@ -148,7 +151,7 @@ def _distance(
 
 
 def _joined(found: Mapping[str, Difference], said: Mapping[str, str]) -> str:
-    """What a candidate gains and loses in each deciding measure, what is better first."""
+    """Return the differences of a candidate in each deciding measure as text, better ones first."""
     order, calls = (BETTER, WORSE, EQUAL, UNDECIDED, None), {key: each.call for key, each in found.items()}
     *first, last = (said[key] for key in sorted(calls, key=lambda key: order.index(calls[key])))
     link = " but " if {BETTER, WORSE} <= {*calls.values()} else " and "
@@ -156,7 +159,7 @@ def _joined(found: Mapping[str, Difference], said: Mapping[str, str]) -> str:
 
 
 def _difference(result: Result, name: str, found: Difference) -> str:
-    """A call with its numbers."""
+    """Return a call with its numbers, as text."""
     shown, plain = cell(measures(result)[name], (), found), _plain(result, name)
     known = math.isfinite(found.low)
     between = shown.interval if known else str(found.reason)
@@ -170,7 +173,7 @@ def _difference(result: Result, name: str, found: Difference) -> str:
 
 
 def _data(result: Result) -> str:
-    """The data in a sentence: name, rows, classes, noise found, noise put there, and how rows were tested."""
+    """Return the data in a sentence: name, rows, classes, noise found, labels flipped, and splits."""
     plan, dataset = result.plan, result.plan.conditions.dataset
     parts = [f"Data: {dataset.name}, {len(dataset.labels):,} rows, {len(dataset.classes)} classes"]
     parts.append(found_words(result))
@@ -184,7 +187,7 @@ def _data(result: Result) -> str:
 
 
 def _also(result: Result) -> list[str]:
-    """What else is to be said of the candidates, and of all that went wrong."""
+    """Return further remarks about the candidates, such as diverged runs."""
     lines = []
     for each in result.outcomes[1:]:
         raw, calls = each.differences.get("nll"), {each.call(name) for name in result.plan.deciding}
@@ -204,9 +207,9 @@ def _also(result: Result) -> list[str]:
 
 
 def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Difference, str, str] | None:
-    """A model beside minus an outcome on the splits that it has, and both values; None without the model.
+    """Return a context model minus an outcome on the model's splits, and both values; None without the model.
 
-    Where these splits are too few for an interval the mean alone decides.
+    If the splits are too few for an interval, only the mean is used.
     """
     values = next((each.values for each in result.context if each.name == model), {}).get(name)
     if values is None:
@@ -223,7 +226,7 @@ def _beside(result: Result, outcome: Outcome, model: str, name: str) -> tuple[Di
 
 
 def _besides(result: Result, winner: Outcome) -> list[str]:
-    """What the models beside say of the winner."""
+    """Return remarks about the winner compared with the context models."""
     lines: list[str] = []
     if commonest := _beside(result, winner, COMMONEST, "accuracy"):
         found, other, own = commonest
@@ -251,7 +254,7 @@ def _besides(result: Result, winner: Outcome) -> list[str]:
 
 
 def _code(result: Result, winner: Outcome) -> str:
-    """The winner as code; where it was tuned, in the setting that most splits chose."""
+    """Return the winner as code; with tuning, in the setting that most splits chose."""
     plan, candidate, lines = result.plan, winner.candidate, ""
     if plan.settings.tune > 1:
         unit, times = result.chosen(winner)
@@ -271,7 +274,7 @@ def _code(result: Result, winner: Outcome) -> str:
 
 
 def _plain(result: Result, name: str) -> str:
-    """A measure in a sentence."""
+    """Return the name of a measure for a sentence."""
     return {
         "accuracy": "accuracy",
         "calibrated_nll": f"calibrated NLL of the {result.nll_of} labels",
@@ -280,7 +283,7 @@ def _plain(result: Result, name: str) -> str:
 
 
 def _against(result: Result) -> str:
-    """What the candidates are compared with."""
+    """Return the baseline in words."""
     settings = result.plan.settings
     epoch, tuned = ("last" if settings.stop == "none" else "best"), settings.tune > 1
     return f"plain cross entropy, {epoch} epoch, calibrated{', tuned alike' if tuned else ''}"

@@ -1,4 +1,4 @@
-"""A result as a reader sees it: each number becomes text here, once, for terminal, report and sentences."""
+"""Formatting of a result: numbers as text, shared by terminal, report and sentences."""
 
 import math
 import re
@@ -17,13 +17,13 @@ __all__ = ["Cell", "Row", "cell", "features", "last_epoch", "least", "measures",
 __all__ += ["share", "visible", "worthwhile"]
 
 _NONE = "\u2013"
-# Controls such as the escapes of a terminal, what turns the direction of writing, halves of surrogate pairs
+# Control characters such as escapes of a terminal, changes of the writing direction, lone surrogates
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A measure of a row, and where that is compared its difference, as numbers (`found`) and as text."""
+    """A measure of a row, and its difference from the baseline if compared, as numbers (`found`) and text."""
 
     value: str
     found: Difference | None = None
@@ -31,12 +31,12 @@ class Cell:
     difference: str = ""
     unit: str = ""
     interval: str = ""
-    why: str = ""  # there is no interval or no call, and what would settle the question
+    why: str = ""  # reason for no interval or no call, and the number of runs that would settle it
 
 
 @dataclass(frozen=True)
 class Row:
-    """An objective, or a model that is shown beside and never compared."""
+    """An objective, or a context model."""
 
     name: str
     note: str
@@ -47,12 +47,12 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The name in a table that has no place for the note."""
+        """The name, with the note in the same text."""
         return f"{self.name}, {self.note}" if self.beside and isinstance(self.of, Outcome) else self.name
 
 
 def rows(result: Result) -> list[Row]:
-    """Return the baseline, the candidates as given, and what is shown beside."""
+    """Return rows for the baseline, the candidates in the given order, and the context models."""
     found: list[Row] = []
     for place, each in enumerate(result.outcomes):
         lost = f"diverged in {each.diverged} of {len(each.records)} splits, left out of its numbers"
@@ -113,39 +113,39 @@ def measures(result: Result) -> dict[str, Measure]:
 
 
 def worthwhile(result: Result, name: str) -> float:
-    """Return the smallest difference worth having in a measure; 0 where none was given."""
+    """Return the smallest relevant difference in a measure; 0 if none was given."""
     return worthwhile_difference(result.plan.settings.worthwhile, name, result.baseline.mean(name))
 
 
 def least(result: Result, name: str) -> str:
-    """Return the smallest difference worth having with its unit."""
+    """Return the smallest relevant difference with its unit, as text."""
     value = worthwhile(result, name)
     return f"{100 * value:g} points" if measures(result)[name].percent else f"{value:.3g}"
 
 
 def rank(value: float) -> float:
-    """Return a number to sort by, smallest first and what is unknown last."""
+    """Return a sort key: smallest first, unknown last."""
     return value if math.isfinite(value) else math.inf
 
 
 def features(dataset: Dataset) -> str:
-    """Return how large the features of a row are."""
+    """Return the number of columns, or the shape of a row, as text."""
     sizes = dataset.features.shape[1:]
     return f"{sizes[0]} columns" if len(sizes) == 1 else f"features of {' x '.join(map(str, sizes))}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number as a reader sees it."""
+    """Return a number as text."""
     if not math.isfinite(value):
         return _NONE
     return f"{value:.{digits}f}" if abs(value) < LONG else f"{value:.3g}"
 
 
 def share(value: float) -> str:
-    """Return a share in per cent."""
+    """Return a share in per cent, as text."""
     return f"{100 * value:.1f}\u00a0%" if math.isfinite(value) else _NONE
 
 
 def visible(text: str, keep: str = "") -> str:
-    """Return a text whose control characters, but for those to keep, are spelled as Python spells them."""
+    """Return a text with control characters, except those to keep, escaped as in Python."""
     return _HIDDEN.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)

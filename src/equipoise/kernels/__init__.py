@@ -1,1 +1,1 @@
-"""Kernels that compute the losses of rows of logits and their gradient."""
+"""Kernels that compute losses of rows of logits and their gradients."""

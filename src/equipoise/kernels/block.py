@@ -1,4 +1,4 @@
-"""Blocks of logits: their states, and their gradient given that of the states, by kernels or plain torch."""
+"""Blocks of logits: states, and the gradient of the logits from that of the states, by kernels or torch."""
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,15 @@ from equipoise.statistics.states import SoftTargets, StateName
 
 CONSTANTS = ("base", "min_base", "count", "greater", "max_soft", "rest_soft", "target_soft")  # no gradient
 BASE, MIN_BASE = StateName("base"), StateName("min_base")
-PIECE = 2**20  # logits that plain torch works on at a time on a CPU: they stay in its last cache
+PIECE = 2**20  # logits per piece of a block for torch on a CPU: they stay in the last cache
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the C library keep some freed memory: to touch fresh memory takes longer than the work in it.
+    """Make the C library keep freed memory: page faults of new memory take longer than the computation.
 
-    glibc returns what is free beyond twice the largest allocation that was mapped and freed, if below 32 MiB.
+    glibc returns freed memory to the system beyond twice the largest mapped allocation that was freed, if
+    that was below 32 MiB; this allocates and frees 31 MiB.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
@@ -31,15 +32,15 @@ def _keep_freed_memory() -> None:
 @final
 @dataclass(frozen=True)
 class Block:
-    """Logits of some rows, of all classes or a run of them.
+    """Logits of some rows, of all classes or of consecutive ones.
 
     Args:
-        logits: (N, B) as a matrix product gave them, classes side by side.
-        names: The numbers of the state that are wanted.
-        separate: Whether the target is kept out of the sums.
-        target: (N,) class of each row, counted over all classes; None where no statistic reads it.
-        start: Class of the first column; None where all classes are there.
-        softcap: s, where the logits are s tanh(z / s); None for no cap.
+        logits: (N, B), the output of a matrix product, each row contiguous.
+        names: The states to compute.
+        separate: Whether the sums are over the classes without the target.
+        target: (N,) class of each row, an index among all classes; None if no statistic reads it.
+        start: Class of the first column; None if the columns are all classes.
+        softcap: s, for logits s tanh(z / s); None for no cap.
     """
 
     logits: Tensor
@@ -55,12 +56,12 @@ class Block:
         return torch.float32 if self.logits.dtype.itemsize < 4 else self.logits.dtype
 
     def rows(self, rows: slice) -> "Block":
-        """Return the block of some of the rows."""
+        """Return the block of a slice of the rows."""
         target = None if self.target is None else self.target[rows]
         return replace(self, logits=self.logits[rows], target=target)
 
     def pieces(self) -> Iterator[slice]:
-        """Cut the rows so that on a CPU the logits of each piece stay in its cache."""
+        """Yield slices of the rows; on a CPU the logits of each stay in the cache."""
         _keep_freed_memory()
         count, classes = self.logits.shape
         size = max(1, PIECE // max(1, classes) if self.logits.is_cpu else count)
@@ -69,12 +70,12 @@ class Block:
 
 
 class Backend(Protocol):
-    """How the states of blocks and their gradients are computed."""
+    """Interface of backends: the states of blocks, and the gradients of their logits."""
 
     name: str
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the state."""
+        """Return the states (N,) by name."""
         ...
 
     def write_gradient(
@@ -84,8 +85,8 @@ class Backend(Protocol):
 
         Args:
             block: The block.
-            states: Its states, or those of all classes if it is a run of them; `base` and `min_base` count.
-            grads: The gradients (N,) of numbers of the state; those that are missing are 0.
+            states: Its states, or those of all classes if it has only some; `base` and `min_base` are read.
+            grads: The gradients (N,) of states by name; missing ones are 0.
             out: In the dtype of the logits or of the states.
         """
         ...
@@ -98,7 +99,7 @@ class CppBackend:
     name = "cpp"
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the state."""
+        """Return the states (N,) by name."""
         block = _with_contiguous_target(block)
         program, names, table = _request(block.names, block)
         out = block.logits.new_empty(len(names), len(block.logits), dtype=block.dtype)
@@ -144,15 +145,15 @@ def losses_by_program(
 ) -> Tensor:
     """Return the losses (N,) of a block of complete rows times a factor, and write their gradient.
 
-    A row whose factor is 0 is left out: its loss and gradient are 0, whatever its logits hold.
+    The loss and gradient of a row with factor 0 are 0, even if its logits are nan.
 
     Args:
-        compiled: The loss; its options have been read.
+        compiled: The loss; `read_options` has been called.
         block: The block; `names` and `separate` are those of the program.
         factor: (N,).
         weight: (C,) class weights.
-        skip_zero_weight: Whether a row is left out if the weight of its class is 0.
-        out: (N, C) where the gradient of the logits goes, which may be the logits; None for no gradient.
+        skip_zero_weight: Whether loss and gradient of a row are 0 if the weight of its class is 0.
+        out: (N, C) for the gradient of the logits, which may be the logits; None for no gradient.
     """
     block, factor = _with_contiguous_target(block), factor.contiguous()
     weight = None if weight is None else weight.contiguous()
@@ -170,14 +171,14 @@ def losses_by_program(
 
 
 def _with_contiguous_target(block: Block) -> Block:
-    """Return the block with its targets side by side, as the kernel reads them."""
+    """Return the block with contiguous targets, which the kernel needs."""
     if block.target is None or block.target.is_contiguous():
         return block
     return replace(block, target=block.target.contiguous())
 
 
 def _pack(block: Block, table: Tensor | None) -> bytes:
-    """Return a block as the kernel reads it; the tensors must outlive the call."""
+    """Return a block as the struct of the kernel; the caller must keep its tensors alive."""
     logits, target = block.logits, block.target
     return cpu.pack_logits(
         logits.data_ptr(),
@@ -194,7 +195,7 @@ def _pack(block: Block, table: Tensor | None) -> bytes:
 
 
 def fits(names: Sequence[StateName]) -> bool:
-    """Return whether the compiled kernel can compute numbers of a state in one call."""
+    """Return whether the compiled kernel can compute these states in one call."""
     soft = {name.parameter for name in names if isinstance(name.parameter, SoftTargets)}
     return len(_scales(names)) <= cpu.SCALES and len(soft) <= 1 and is_plain(*(one.table for one in soft))
 
@@ -204,7 +205,7 @@ def _scales(names: Sequence[StateName]) -> list[float]:
 
 
 def _request(names: Sequence[StateName], block: Block) -> tuple[cpu.Program, list[StateName], Tensor | None]:
-    """Return a program that computes numbers of a state, their names in its order, and soft targets."""
+    """Return a program that computes states, their names in its order, and soft targets."""
     scales = _scales(names)
     soft = next((name.parameter for name in names if isinstance(name.parameter, SoftTargets)), None)
 

@@ -1,7 +1,7 @@
-"""The compiled kernel of `cpu/kernels.cpp`: its tables and structures, and how it is loaded and called.
+"""Binding of the compiled kernel `cpu/kernels.cpp`: its tables and structs, loading and calls.
 
-It is compiled where the package is built, once for each kind of vector instructions that a processor may
-have, and runs on torch's threads.
+It is compiled when the package is built, once for each set of vector instructions (AVX2, AVX-512), and runs
+on torch's threads.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from torch import Tensor
 
 KINDS = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 
-# The number of each operation of a program; those of `Op` in `cpu/program.h`.
+# Number of each operation of a program, as in `Op` of `cpu/program.h`.
 OPS = {
     name: number
     for number, name in enumerate(
@@ -60,8 +60,8 @@ OPS = {
     )
 }
 
-# The number of each state, which is also its bit in `Program.used`; those of `State` in `cpu/program.h`. Of
-# `max_exp` and `rest_exp` there is one for each scale, counted on from the first.
+# Number of each state, as in `State` of `cpu/program.h`; it is also the bit in `Program.used`. `max_exp` and
+# `rest_exp` have one number per scale, counted from the first.
 STATES = {
     "target_logit": 0,
     "max_gap": 1,
@@ -82,19 +82,19 @@ STATES = {
     "class_weight": 22,
 }
 DIFFERENTIABLE = 15  # states before this number have a derivative with respect to the logits
-SCALES = 4  # the most a program has
+SCALES = 4  # at most, in a program
 MISSING = "no kernel was compiled with the package, or it does not load"
-REGISTERS = 192  # the most a program has
+REGISTERS = 192  # at most, in a program
 
 
 class Instruction(ctypes.Structure):
-    """An operation on registers: inputs are counted first, then constants, then instructions."""
+    """An operation on registers, numbered: first inputs, then constants, then instructions."""
 
     _fields_ = (("op", ctypes.c_int32), ("a", ctypes.c_int32), ("b", ctypes.c_int32), ("c", ctypes.c_int32))
 
 
 class Program(ctypes.Structure):
-    """A loss as elementwise instructions on the states of a row. The arrays must live as long as it does."""
+    """A loss as elementwise instructions on the states of a row; the owner must keep the arrays alive."""
 
     _fields_ = (
         ("separate", ctypes.c_int64),
@@ -129,18 +129,18 @@ class Logits(ctypes.Structure):
     )
 
 
-# Return the fields of `Logits`, in their order, as bytes that a call takes for one: a third of the time of a
-# structure, and no two threads share them.
+# Return the fields of `Logits` as bytes, which a call accepts as a pointer to the struct: it takes a third of
+# the time of a ctypes structure, and each thread has its own.
 pack_logits = struct.Struct("PqqqqPqdPqq").pack
 
 
 def add(numbers: Tensor, total: Tensor, *, begin: bool) -> None:
-    """Add numbers of half precision to a sum in float32, or begin it with them: a tenth of torch's time.
+    """Add half precision numbers to a float32 sum, or overwrite it with them, in a tenth of torch's time.
 
     Args:
         numbers: Contiguous, bfloat16 or float16.
         total: Contiguous, float32, of the same shape.
-        begin: Whether what is in `total` is overwritten.
+        begin: Whether `total` is overwritten.
     """
     assert numbers.is_contiguous()
     assert total.is_contiguous()
@@ -150,10 +150,10 @@ def add(numbers: Tensor, total: Tensor, *, begin: bool) -> None:
 
 
 def run_in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Call `work` for each number below `count`, each in a thread of torch's whose operations use no others.
+    """Call `work` for each number below `count`, in parallel, each in one of torch's threads.
 
-    No gradients are recorded there. What one raises is raised when all have ended. Where a mode observes
-    torch's operations, which other threads would hide from it, all are called in this thread.
+    torch operations inside `work` are single-threaded, and record no gradient. An exception is raised after
+    all calls have ended. Under a dispatch or function mode, which is per thread, this thread makes all calls.
     """
     results: list[Future[None]] = [Future() for _ in range(count)]
 
@@ -162,7 +162,7 @@ def run_in_threads(count: int, work: Callable[[int], None]) -> None:
         try:
             with torch.no_grad():
                 results[number].set_result(work(number))
-        except BaseException as error:  # nothing may leave a function that C calls
+        except BaseException as error:  # an exception must not pass through C
             results[number].set_exception(error)
 
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
@@ -181,7 +181,7 @@ def available() -> bool:
 
 @cache
 def library() -> Any:
-    """Return the kernel's functions, or None where it was not compiled or does not load."""
+    """Return the kernel's functions, or None if it was not compiled or does not load."""
     capability = torch.backends.cpu.get_cpu_capability()
     kind = {"AVX512": "avx512", "AVX2": "avx2"}.get(capability, platform.machine())
     path = Path(__file__).with_name(f"kernels.{kind}.so")
@@ -189,18 +189,18 @@ def library() -> Any:
         return None
     try:
         return load(path)
-    except OSError as error:  # such as another OpenMP than the one that torch has loaded where it was built
+    except OSError as error:  # for example, built with another OpenMP than torch's
         reason = f"the compiled kernel does not load, losses run in plain torch: {error}"
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
         return None
 
 
 def load(path: Path) -> Any:
-    """Return the functions that were compiled into a file; they take addresses as integers or bytes."""
+    """Return the functions of a shared library; they take addresses as integers or bytes."""
     loaded = ctypes.CDLL(str(path))
     address, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     rows = (integer, address, address, integer)  # ignore_index, weight, sample_weight, skip_zero_weight
-    out = (address, integer, integer)  # its address, stride, whether it is in the dtype of the work
+    out = (address, integer, integer)  # address, stride, whether in the dtype of the computation
     signatures: dict[str, tuple[tuple[Any, ...], Any]] = {
         "states": ((address, address, address), integer),
         "kept": ((address,), integer),

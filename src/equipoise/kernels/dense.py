@@ -1,4 +1,4 @@
-"""Losses of dense logits by the compiled kernel: one call forward, one call backward."""
+"""Losses of dense logits by the compiled kernel: one call in the forward pass, one in the backward pass."""
 
 import ctypes
 import threading
@@ -17,7 +17,7 @@ from equipoise.statistics.trace import Trace, trace
 
 
 class DenseLoss(RowFunction, Protocol):
-    """A loss of rows that can be computed in plain torch too."""
+    """Interface of a row loss that can be computed by torch too."""
 
     def in_torch(
         self,
@@ -28,7 +28,7 @@ class DenseLoss(RowFunction, Protocol):
         ignore_index: int,
         reduction: str,
     ) -> Tensor:
-        """Return the loss of logits (N, C) in plain differentiable torch."""
+        """Return the loss of logits (N, C), computed by differentiable torch operations."""
         ...
 
 
@@ -39,14 +39,14 @@ class Prepared:
     Args:
         loss: The loss.
         classes: Number of classes.
-        dtype: Of the statistics.
+        dtype: Dtype of the statistics.
         weight: Class weights, or None.
-        fixed: Whether the loss always computes the same; others have no program.
+        fixed: Whether the loss is immutable; others have no program.
 
     Attributes:
-        trace: What it asks of its rows.
-        compiled: Its program for the kernel, or None.
-        reason: Why there is none.
+        trace: The trace of the loss.
+        compiled: The program for the kernel, or None.
+        reason: Reason why there is none.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Prepared:
 _by_value: dict[Any, Prepared] = {}
 _by_loss: dict[int, tuple[Any, dict[Any, Prepared]]] = {}
 _lock = threading.Lock()
-MOST = 256  # prepared losses that are kept
-_CPU = torch.device("cpu")  # whatever the default device is
+MOST = 256  # size of the cache of prepared losses
+_CPU = torch.device("cpu")  # for any default device
 
 
 def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None = None) -> Prepared:
-    """Return a loss, traced once and kept."""
+    """Return the prepared loss, from a cache if possible."""
     key = classes, dtype, weight is not None
     held = _by_loss.get(id(loss))
     if held is None:
@@ -97,11 +97,11 @@ def prepared(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor
 
 
 def _equal_or_new(loss: RowFunction, classes: int, dtype: torch.dtype, weight: Tensor | None) -> Prepared:
-    """Return what was prepared for an equal loss, or prepare this one."""
+    """Return the cached result for an equal loss, or prepare this one."""
     value = loss, classes, dtype, weight is not None
     try:
         found = _by_value.get(value)
-    except TypeError:  # it has no hash, as it can change
+    except TypeError:  # not hashable, so it may be mutable
         return Prepared(loss, classes, dtype, weight, fixed=False)
     if found is None:
         found = Prepared(loss, classes, dtype, weight)
@@ -113,13 +113,13 @@ def _equal_or_new(loss: RowFunction, classes: int, dtype: torch.dtype, weight: T
 
 
 def forget() -> None:
-    """Prepare all losses anew, as where what is available has changed."""
+    """Clear the cache of prepared losses, for example after a change of the available kernels."""
     _by_value.clear()
     _by_loss.clear()
 
 
 class Call(NamedTuple):
-    """What the kernel takes beside the logits. None of the tensors needs a gradient."""
+    """Arguments of the kernel besides the logits. No tensor requires a gradient."""
 
     target: Tensor | None
     weight: Tensor | None
@@ -139,22 +139,22 @@ def kernel_call(
     ignore_index: int,
     reduction: str,
 ) -> Call | str:
-    """Return what the kernel takes to compute the loss of logits (N, C), or why it cannot.
+    """Return the arguments of the kernel for the loss of logits (N, C), or the reason to use torch.
 
     Args:
         loss: The loss.
-        logits: Any strides; none of the tensors has an `obstacle`.
-        target: (N,) int64 classes; None where the loss needs none.
+        logits: With any strides; `obstacle` must be empty for all tensors.
+        target: (N,) int64 classes; None for losses without a target.
         weight: (C,) class weights.
         sample_weight: (N,) weights of rows.
-        ignore_index: Rows with this class are left out.
+        ignore_index: Rows with this class are ignored.
         reduction: "none", "mean" or "sum".
     """
     dtype = logits.dtype
     work = torch.float64 if dtype == torch.float64 else torch.float32
     try:
         found = prepared(loss, logits.shape[1], work, weight)
-    except Exception:  # an error of the loss, here with the shapes of rows made up to trace it
+    except Exception:  # torch will raise it again, with the real shapes
         loss.in_torch(logits, target, weight, sample_weight, ignore_index, reduction)
         raise
     compiled = found.compiled
@@ -212,7 +212,7 @@ def _block(logits: Tensor, target: Tensor | None, table: Tensor | None) -> bytes
 
 
 def _read(logits: Tensor, call: Call) -> Tensor:
-    """Return the logits that the kernel reads: as they are, or plus the target's row of a matrix."""
+    """Return the logits for the kernel: unchanged, or plus the target's row of a matrix."""
     added = call.loss.compiled.added  # pyright: ignore[reportOptionalMemberAccess]
     if added is None:
         return logits
@@ -221,9 +221,9 @@ def _read(logits: Tensor, call: Call) -> Tensor:
 
 
 def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, float]:
-    """Return the loss, and the denominator of a mean; `kept` (N, K) comes to hold what the gradient needs.
+    """Return the loss, and the denominator of a mean; write the numbers for the gradient to `kept` (N, K).
 
-    The logits are those that `_read` returns.
+    The logits are the result of `_read`.
     """
     target, weight, sample_weight, table, loss, ignore_index, reduction = call
     compiled = loss.compiled
@@ -253,12 +253,12 @@ def _forward(logits: Tensor, call: Call, kept: Tensor | None) -> tuple[Tensor, f
     total, denominator = sums
     if reduction == "sum":
         return torch.scalar_tensor(total, dtype=work, device=_CPU), 1.0
-    mean = total / denominator if denominator else total * torch.inf  # nan where the total is 0, too
+    mean = total / denominator if denominator else total * torch.inf  # nan also for a total of 0
     return torch.scalar_tensor(mean, dtype=work, device=_CPU), denominator
 
 
 class _Dense(torch.autograd.Function):
-    """A loss of dense logits. An old-style Function, as `setup_context` costs more than a small batch."""
+    """A loss of dense logits. An old-style Function: `setup_context` takes longer than a small batch."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, call: Call, loss: DenseLoss) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -313,14 +313,14 @@ class _Dense(torch.autograd.Function):
 
 
 def _why_in_torch(grad: Tensor) -> str:
-    """Return why a gradient must be computed in plain torch; empty where the kernel can."""
+    """Return the reason why a gradient must be computed by torch; empty if the kernel can compute it."""
     if torch.is_grad_enabled():
         return "create_graph is True"
     return "is_grads_batched is True" if is_batched(grad) else obstacle(grad)
 
 
 def _gradient_in_torch(grad: Tensor, loss: DenseLoss, logits: Tensor, call: Call) -> Tensor:
-    """Return the gradient by plain torch, where it is differentiated again or transformed."""
+    """Return the gradient computed by torch, so that it can be differentiated again or transformed."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = logits if again else logits.detach().requires_grad_()

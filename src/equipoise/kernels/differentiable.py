@@ -1,4 +1,4 @@
-"""Blocks of logits in plain torch: their states and gradients by autograd."""
+"""The torch backend: states of blocks of logits, and gradients by autograd."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -13,12 +13,12 @@ from equipoise.statistics.states import FAR, RowStates, SoftTargets, StateName, 
 
 @final
 class TorchBackend:
-    """Plain torch; the gradient is autograd's."""
+    """States by torch operations, gradients by autograd."""
 
     name = "torch"
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the state."""
+        """Return the states (N,) by name."""
         with torch.no_grad():
             found = [DifferentiableBlock(block.rows(rows)).states() for rows in block.pieces()]
             return {name: torch.cat([states.number(name) for states in found]) for name in block.names}
@@ -41,15 +41,15 @@ class TorchBackend:
 
 @final
 class DifferentiableBlock:
-    """The states of a block by operations of autograd, from leaves that make it read the classes few times.
+    """The states of a block as functions of few leaves, so that autograd needs few passes over the classes.
 
-    The target is a leaf, and so are the largest logit and the smallest, which classes may share: one number
-    for a row. Only the logits between are differentiated class by class.
+    Leaves are one number per row for the target's logit, for the largest logit and for the smallest, which
+    several classes may share, and the (N, B) logits below the largest.
 
     Args:
-        block: The block; `names` tell whether soft targets are read.
-        base: (N,) what the sums are relative to, None for the largest logit of the block.
-        min_base: (N,) the same for the smallest.
+        block: The block; `names` show whether soft targets are read.
+        base: (N,) reference of the sums, None for the largest logit of the block.
+        min_base: (N,) reference of `min_exp`, None for the smallest logit of the block.
     """
 
     def __init__(self, block: Block, base: Tensor | None = None, min_base: Tensor | None = None) -> None:
@@ -58,7 +58,7 @@ class DifferentiableBlock:
         if self._soft or block.softcap is not None:
             self._raw = self._raw.to(block.dtype).requires_grad_(torch.is_grad_enabled())
             self._capped = capped(self._raw, block.softcap)
-        if self._soft:  # which differ between the classes that share the largest logit
+        if self._soft:  # equal largest logits may have different soft targets
             self._soft_states = partial(
                 self._capped,
                 block.target,
@@ -83,7 +83,7 @@ class DifferentiableBlock:
             self._least, self._at_least = min_base, None
             if any(name.kind in ("min_base", "min_exp") for name in block.names):
                 self._find_least(z)
-            # The classes at the base, and those at the least logit, rise together: by 0.
+            # Leaves of value 0, added to all logits at the base, and to all at the smallest logit.
             self._rise, self._least_rise = torch.zeros_like(base), torch.zeros_like(base)
             self._gap = z.masked_fill_(self._at_base, -torch.inf).sub_(base[:, None])
         self._exps: dict[Any, Tensor] = {}
@@ -93,7 +93,7 @@ class DifferentiableBlock:
             leaf.requires_grad_(torch.is_grad_enabled())
 
     def states(self) -> RowStates:
-        """Return the states; not kept here, as they hold this object and would be freed late."""
+        """Return new states; storing them would make a reference cycle, which is freed late."""
         return self._soft_states if self._soft else RowStates(Sums(self._read), self._target)
 
     def _take_target(self, z: Tensor) -> Tensor:
@@ -101,7 +101,9 @@ class DifferentiableBlock:
         target, start = self._block.target, self._block.start
         assert target is not None
         column = (target - (start or 0))[:, None]
-        self._here = (column >= 0) & (column < z.shape[1])  # it may be in another run of the classes
+        self._here = (column >= 0) & (
+            column < z.shape[1]
+        )  # False if the target is in another block of classes
         self._column = column.clamp(0, z.shape[1] - 1)
         found = z.gather(1, self._column)
         z.scatter_(1, self._column, torch.where(self._here, -torch.inf, found))
@@ -114,7 +116,7 @@ class DifferentiableBlock:
         return self._exps[scale]
 
     def _find_least(self, z: Tensor) -> None:
-        """Find the smallest logit (N,) that is not masked, and which classes have it."""
+        """Set the smallest logit (N,) that is not masked, and the mask of the classes that have it."""
         least = self._least
         if least is None:
             lowest = z.masked_fill(z == -torch.inf, torch.inf).amin(1)
@@ -130,7 +132,7 @@ class DifferentiableBlock:
             return count * torch.exp(rise if parameter == 1 else parameter * rise)
         if kind == "max_gap":
             return count * rise * torch.exp(rise)
-        if kind == "max_square":  # which counts for second derivatives alone
+        if kind == "max_square":  # used in second derivatives only
             return 0.0
         if kind == "rest_exp":
             return self._exp(parameter).sum(1)
@@ -154,8 +156,8 @@ class DifferentiableBlock:
         """Write the gradient of the logits, before the soft cap.
 
         Args:
-            pairs: What was computed from the states, and its gradient.
-            out: (N, B) where it goes.
+            pairs: Pairs of a tensor computed from the states and its gradient.
+            out: (N, B), for the result.
         """
         pairs = [(value, grad) for value, grad in pairs if value.requires_grad]
         if not pairs:
@@ -169,7 +171,7 @@ class DifferentiableBlock:
         gap, rise, least_rise, *target = torch.autograd.grad(
             values, self._leaves, grads, allow_unused=True, materialize_grads=True
         )
-        share = (rise / self._count.clamp(min=1))[:, None]  # each class at the base has the same
+        share = (rise / self._count.clamp(min=1))[:, None]  # equal for all classes at the base
         direct = out.dtype == gap.dtype and self._block.softcap is None
         found = torch.where(self._at_base, share, gap, out=out if direct else torch.empty_like(gap))
         if self._at_least is not None:

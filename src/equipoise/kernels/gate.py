@@ -1,4 +1,4 @@
-"""Whether a kernel may read the memory of tensors, or what is computed must be operations of torch."""
+"""Checks whether a kernel may read the memory of tensors, or torch operations are needed, as in a tracer."""
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ _TRACERS = tuple(getattr(torch._C._TorchDispatchModeKey, name) for name in ("FAK
 
 
 def obstacle(*tensors: Tensor | None) -> str:
-    """Return why no kernel may read the memory of tensors; empty where one may.
+    """Return the reason why a kernel must not read the memory of tensors; empty if it may.
 
-    One may where they lie in the memory of a CPU, and only autograd follows the operations on them.
+    It may if they are on a CPU, and nothing but autograd records the operations on them.
     """
     if is_compiling():
         return "under a compiler"
@@ -27,7 +27,7 @@ def obstacle(*tensors: Tensor | None) -> str:
         return "in forward mode"
     if _is_tracing():
         return "under torch.jit.trace"
-    for tensor in tensors:  # a loop, as a generator takes longer than all else
+    for tensor in tensors:  # a generator expression would take longer than all other checks
         if tensor is not None:
             if type(tensor) not in _TYPES:
                 return "a tensor is of a subclass of Tensor"
@@ -37,16 +37,16 @@ def obstacle(*tensors: Tensor | None) -> str:
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Return whether a kernel may read the memory of tensors, and code may branch on what they hold."""
+    """Return whether a kernel may read the memory of tensors, and code may branch on their values."""
     return not obstacle(*tensors)
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Return whether a tensor stands for another, or its operations are recorded to be done again.
+    """Return whether a tensor is a placeholder, or its operations are recorded to be replayed.
 
-    It does under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
-    the device "meta", and where it is of a subclass of Tensor. `torch.compile` is not counted, nor is a mode
-    that only observes operations.
+    True under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
+    the device "meta", and for subclasses of Tensor; False under `torch.compile`, and under a mode that only
+    observes operations.
     """
     return not is_compiling() and (
         type(tensor) not in _TYPES
@@ -59,5 +59,5 @@ def is_traced(tensor: Tensor) -> bool:
 
 
 def is_batched(grad: Tensor) -> bool:
-    """Return whether a gradient stands for several at once, as under `is_grads_batched`."""
+    """Return whether a gradient is a batch of gradients, as under `is_grads_batched`."""
     return is_functorch_wrapped_tensor(grad) or is_legacy_batchedtensor(grad)

@@ -1,4 +1,4 @@
-"""The log of which code computed a loss: the logger "equipoise.kernels", at level DEBUG."""
+"""The logger "equipoise.kernels", which logs the backend of each loss at level DEBUG."""
 
 import logging
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ def log_backend(
     why_torch: str = "",
     shape: Sequence[int] | None = None,
 ) -> None:
-    """Log by what a loss is computed, where the level is DEBUG and nothing is being compiled.
+    """Log the backend of a loss, if the level is DEBUG and nothing is being compiled.
 
-    All arguments are attributes of the record, `tensor` as its `shape`, `dtype` and `device`.
+    The arguments are attributes of the record; `shape`, `dtype` and `device` replace `tensor`.
 
     Args:
         what: "loss", "loss.linear" or "gradient".
         loss: The loss.
         tensor: Logits or hidden states.
         backend: "cpp", "triton" or "torch".
-        why_torch: Why the loss, or a part of it, is computed in plain torch; empty if it is not.
-        shape: Instead of that of the tensor.
+        why_torch: Reason why the loss, or a part of it, is computed by torch; empty if it is not.
+        shape: Replaces the shape of the tensor.
     """
     if is_compiling() or not LOG.isEnabledFor(logging.DEBUG):
         return

@@ -1,4 +1,4 @@
-"""A recorded loss in the form that the compiled kernel reads."""
+"""`Compiled`: a recorded program, encoded for the compiled kernel."""
 
 import ctypes
 from typing import final
@@ -10,7 +10,7 @@ from equipoise.kernels import cpu
 from equipoise.statistics.record import Operand, Program, uses
 from equipoise.statistics.states import SoftTargets, StateName
 
-TOO_MUCH = f"it reads more than {cpu.SCALES} scales or one table of soft targets"  # where `fits` is false
+TOO_MUCH = f"it reads more than {cpu.SCALES} scales or one table of soft targets"  # if not `fits`
 
 
 @final
@@ -21,10 +21,10 @@ class Compiled:
         program: The program; `fits` must be true.
 
     Attributes:
-        address: Of the structure that the kernel reads.
-        kept: How many numbers of each row the backward pass needs.
-        added: (C, C) whose row for the target is added to the logits, or None.
-        tensors: Those that are read at each call, but for class weights.
+        address: Address of the struct for the kernel.
+        kept: Number of values per row that the backward pass needs.
+        added: (C, C); the row of the target is added to the logits; or None.
+        tensors: Tensors whose values are read at each call, without class weights.
     """
 
     def __init__(self, program: Program) -> None:

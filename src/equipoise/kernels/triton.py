@@ -1,7 +1,7 @@
-"""States of blocks and their gradients by two Triton kernels, on a GPU.
+"""The Triton backend: states of blocks of logits, and gradients, by two kernels on a GPU.
 
-One kernel reads a block once for all sums of the state, the other writes the gradient. In the kernels `i_` is
-an index, `o_` are offsets, `m_` is a mask and `b_` a block in registers.
+One kernel computes all states in one pass over a block, the other writes the gradient. In the kernels, the
+prefix `i_` is an index, `o_` offsets, `m_` a mask and `b_` a block in registers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from equipoise.kernels.block import Block
 from equipoise.statistics.states import FAR, SoftTargets, StateName, finite_limit
 
-BLOCK = 4096  # most logits that a program holds at a time
+BLOCK = 4096  # largest number of logits in the registers of a Triton program
 SUMS: tuple[str, ...] = (
     "target_logit",
     "base",
@@ -32,14 +32,14 @@ SUMS: tuple[str, ...] = (
     "rest_gap",
 )
 
-# What the kernels name of Triton: `_kernels` imports it when first called, as it takes long.
+# Names of Triton in the kernels: `_kernels` imports Triton on its first call, as the import is slow.
 tl: Any = None
 _capped: Any = None
 constexpr: TypeAlias = Any
 
 
 def available(device: torch.device) -> bool:
-    """Return whether the kernels can run there: on a GPU, or anywhere if TRITON_INTERPRET=1 was set."""
+    """Return whether the kernels can run on a device: a GPU, or any with TRITON_INTERPRET=1."""
     if find_spec("triton") is None:
         return False
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
@@ -47,12 +47,12 @@ def available(device: torch.device) -> bool:
 
 @final
 class TritonBackend:
-    """Two kernels, in float32, or in float64 where the logits are; see `Backend`."""
+    """Two kernels, in float32, or in float64 for float64 logits; see `Backend`."""
 
     name = "triton"
 
     def states(self, block: Block) -> dict[StateName, Tensor]:
-        """Return the numbers (N,) of the state; all are nan for a row with a nan or plus infinity."""
+        """Return the states (N,) by name; all are nan for a row with a nan or plus infinity."""
         kinds = {name.kind for name in block.names}
         scales = _scales(block.names)
         tables = _tables(block.names)
@@ -122,7 +122,9 @@ class TritonBackend:
         base = states[StateName("base")]
         min_base = states[StateName("min_base")] if least else zero
         numbers = torch.stack([base, min_base, *coefficients])
-        numbers[0].masked_fill_(numbers.isnan().any(0), torch.nan)  # the kernel reads no more than the base
+        numbers[0].masked_fill_(
+            numbers.isnan().any(0), torch.nan
+        )  # of a bad row, the kernel reads only the base
         _launch(
             1,
             block,
@@ -135,14 +137,14 @@ class TritonBackend:
 
 
 def _scales(names: Iterable[StateName]) -> tuple[float, ...]:
-    """Return the scales of exponentials below the base; 1 is the first where `rest_gap` is there."""
+    """Return the scales of exponentials below the base; 1 comes first if `rest_gap` is among the names."""
     found = [name.parameter for name in names if name.kind == "rest_exp"]
     first = [1.0] if any(name.kind == "rest_gap" for name in names) else []
     return tuple(dict.fromkeys([*first, *found]))  # pyright: ignore[reportReturnType]
 
 
 def _tables(names: Iterable[StateName]) -> tuple[SoftTargets, ...]:
-    """Return the soft targets that are summed over classes."""
+    """Return the soft targets of sums over the classes."""
     found = [name.parameter for name in names if name.kind != "target_soft"]
     return tuple(dict.fromkeys(parameter for parameter in found if isinstance(parameter, SoftTargets)))
 
@@ -188,19 +190,19 @@ def _launch(
             limit=-finite_limit(block.dtype),
             block=size,
             num_warps=max(1, min(8, size // 256)),
-            # a capped logit must be the same to the bit in both kernels, as the largest are compared
+            # both kernels must give equal bits for a capped logit, as they compare logits with the largest
             enable_fp_fusion=block.softcap is None,
         )
 
 
 @lru_cache(maxsize=128)
 def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Not arguments of the kernel: it would round them to float32.
+    # Constants, as arguments would be rounded to float32.
     return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _padded(number: int) -> int:
-    """Return the smallest of 1, 2, 4, ... that is not below a number."""
+    """Return the smallest power of two that is at least a number."""
     return 1 << max(0, number - 1).bit_length()
 
 
@@ -221,7 +223,7 @@ def _kernels() -> tuple[Any, Any]:
 
 
 def _cap(b_z, s):
-    """Return s tanh(z / s) and its derivative, neither of which cancels."""
+    """Return s tanh(z / s) and its derivative, both without cancellation."""
     b_x = b_z / s
     b_q = b_x * b_x
     b_t = tl.exp(-2 * tl.abs(b_x))
@@ -237,7 +239,7 @@ def _sums(
     level: constexpr, least: constexpr, greater: constexpr, gap: constexpr,
     lowest: constexpr, far: constexpr, limit: constexpr, block: constexpr,
 ):  # fmt: skip
-    """Write the sums of a row: relative to its largest logit so far, and moved when a larger one comes."""
+    """Write the states of a row, in one pass: rescale the sums whenever a larger logit is found."""
     i_n = tl.program_id(0).to(tl.int64)
     work = out.dtype.element_ty
     z += i_n * z_stride
@@ -325,7 +327,7 @@ def _sums(
         ties = tl.where(top == higher, ties, 0.0) + tl.sum(tl.where(m_top, 1.0, 0.0), 0).to(work)
         top = higher
 
-    # A row without a class is not bad; a maximum may leave nan out.
+    # A row with all classes masked is not bad; a maximum may ignore nan.
     usable = tl.where(bad > 0, float("nan"), 0.0).to(work)
     tl.store(out, target_logit + usable)
     tl.store(out + rows, tl.where(top == -float("inf"), lowest, top) + usable)
@@ -355,7 +357,7 @@ def _gradient(
     scales: constexpr, soft: constexpr, padded: constexpr, separate: constexpr, capped: constexpr,
     least: constexpr, gap: constexpr, far: constexpr, limit: constexpr, block: constexpr,
 ):  # fmt: skip
-    """Write the gradient of a part of a row; `numbers` are the bases and the coefficients, a row for each."""
+    """Write the gradient of a part of a row; the rows of `numbers` are the bases and the coefficients."""
     i_n = tl.program_id(0).to(tl.int64)
     work = numbers.dtype.element_ty
     numbers += i_n

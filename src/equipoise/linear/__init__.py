@@ -1,8 +1,8 @@
-"""Losses and statistics of hidden states and a weight matrix, without the logits they would make.
+"""Fused losses and statistics of a linear layer, which never materialise all logits.
 
-`loss.linear(hidden, linear_weight, target)` is `loss(hidden @ linear_weight.T, target)`, value and gradients,
-and holds a block of the logits at a time. `row_statistics` gives the statistics themselves, for any use;
-`explain` says how something will be computed.
+`loss.linear(hidden, linear_weight, target)` has the value and gradients of
+`loss(hidden @ linear_weight.T, target)`, with one block of the logits in memory. `row_statistics` returns
+differentiable statistics; `explain` returns the plan of a computation.
 """
 
 from equipoise import naming

@@ -1,4 +1,4 @@
-"""The derivatives of fused losses: made together with the loss, or from logits that are recomputed."""
+"""Autograd functions of fused losses: gradients in the forward pass, or from recomputed logits."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def outside_graph(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a function whose loops and gradients are its own: one graph break for a compiler."""
+    """Decorate a function so that a compiler does not trace it, but breaks the graph once."""
 
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> T:
@@ -62,7 +62,7 @@ def reduced(
     block_bytes: int | None,
     backend: str,
 ) -> Tensor:
-    """Return `loss.linear` with these arguments; see there."""
+    """Return `loss.linear` of these arguments; see `Loss.linear`."""
     inputs = read_inputs(
         loss,
         hidden,
@@ -102,7 +102,7 @@ def reduced(
             with torch.enable_grad():
                 (factor,) = torch.autograd.grad(inputs.reduce(ones), ones)
             summed: Any = _Summed.apply(setup, factor, head.scales, *head.parameters)
-            return summed + inputs.reduce(_rows(head, 0.0))  # nan where it is the mean over no weight
+            return summed + inputs.reduce(_rows(head, 0.0))  # adds nan for a mean of total weight 0
         if setup.full_logits:
             recomputed: Any = _OfFullLogits.apply(setup, head.scales, *head.parameters)
             return inputs.reduce(recomputed)
@@ -116,7 +116,7 @@ def _rows(head: Head, value: float) -> Tensor:
 
 @final
 class _Summed(torch.autograd.Function):
-    """The sum of losses times a factor, whose gradient is made while it is computed."""
+    """The sum of losses times a factor; the forward pass computes the gradients too."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -124,9 +124,9 @@ class _Summed(torch.autograd.Function):
     ) -> Tensor:
         """Return the sum."""
         head, outer = Head.from_parameters(parts, scales), None
-        if head.hidden.dtype == torch.float16:  # which has nothing left of a gradient over many rows
+        if head.hidden.dtype == torch.float16:  # in which a mean over many rows has gradients that underflow
             mean = factor.abs().sum() / max(1, len(factor))
-            outer = torch.exp2(torch.where(mean > 0, mean, 1.0).log2().round())  # exact to multiply by
+            outer = torch.exp2(torch.where(mean > 0, mean, 1.0).log2().round())  # a power of two
             factor = factor / outer
         losses, ctx.gradients = compute_blocks(
             setup, head, ctx.needs_input_grad[3:], factor, cast=outer is None
@@ -137,9 +137,9 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the gradients times that of the sum.
+        """Return the stored gradients times the gradient of the sum.
 
-        They are returned themselves; for a second backward pass they are recomputed.
+        They are scaled in place, without a copy; a second backward pass recomputes them.
         """
         _refuse_second_derivative()
         gradients, ctx.gradients = ctx.gradients, None
@@ -163,7 +163,7 @@ class _Summed(torch.autograd.Function):
 
 @final
 class _OfFullLogits(torch.autograd.Function):
-    """Losses (N,) that need complete rows, whose logits are recomputed in the backward pass."""
+    """Losses (N,) that need complete rows; the backward pass recomputes the logits."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -184,20 +184,20 @@ class _OfFullLogits(torch.autograd.Function):
 
 
 def recomputed_numbers(setup: Setup, head: Head) -> dict[StateName, Tensor]:
-    """Return the numbers (N,) of the states of rows, whose logits are made again for their gradient."""
+    """Return the states (N,) of rows; the backward pass recomputes the logits."""
     numbers: Any = _Recomputed.apply(setup, head.scales, *head.parameters)
     return dict(zip(setup.names, numbers, strict=True))
 
 
 @final
 class _Recomputed(torch.autograd.Function):
-    """The numbers (N,) of the states of rows, whose logits are recomputed in the backward pass."""
+    """The states (N,) of rows; the backward pass recomputes the logits."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, setup: Setup, scales: tuple[float, float], *parts: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Return the numbers, in the order of their names."""
+        """Return the states, in the order of their names."""
         head = Head.from_parameters(parts, scales)
         out = [_rows(head, 0.0) for _ in setup.names]
         with Buffers(head.hidden.device) as buffers:
@@ -234,7 +234,7 @@ class _Recomputed(torch.autograd.Function):
                 head.write_logits(rows, logits)
                 block = setup.block(logits, rows)
                 of_rows: Mapping[StateName, Tensor] = {name: number[rows] for name, number in bases.items()}
-                if ctx.threads != torch.get_num_threads():  # the largest logits may be others by a rounding
+                if ctx.threads != torch.get_num_threads():  # rounding, and so the largest logits, may differ
                     of_rows = setup.backend.states(block)
                 setup.backend.write_gradient(
                     block, of_rows, {name: grad[rows] for name, grad in named.items()}, out
@@ -245,7 +245,7 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _refuse_second_derivative() -> None:
-    """Raise where a gradient of the gradient would be silently wrong."""
+    """Raise if create_graph is True, as second derivatives would be wrong."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             "create_graph must be False for a fused loss, got True; for second derivatives "

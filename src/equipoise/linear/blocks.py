@@ -1,4 +1,4 @@
-"""The losses of a head over blocks of rows, and their gradients, each block's with its logits."""
+"""Losses of a head, block by block of rows, and their gradients from the same logits."""
 
 from collections.abc import Iterator, Sequence
 from typing import final
@@ -20,18 +20,18 @@ def compute_blocks(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """Return losses (N,) times a factor, and the gradients of their sum.
 
-    A row whose factor is 0 is left out: it adds nothing to either, whatever its logits hold.
+    The loss and gradient of a row with factor 0 are 0, even if its logits are nan.
 
     Args:
-        setup: How they are computed.
+        setup: Backend, program and plan.
         head: The head.
-        wanted: Which of its parameters need a gradient.
+        wanted: Whether each of its parameters requires a gradient.
         factor: (N,).
-        cast: Whether the gradients are returned in the dtypes of the parameters; if not, as they were summed.
+        cast: Whether gradients are cast to the dtypes of the parameters; else they have that of the sums.
     """
     blocks = list(row_blocks(head, setup))
     threads = min(setup.plan.threads, len(blocks))
-    factor = factor.contiguous()  # the gradient of a sum has strides of 0
+    factor = factor.contiguous()  # an expanded tensor has strides of 0
     losses = torch.empty_like(factor)
     if setup.compiled is not None:
         setup.compiled.read_options()
@@ -58,7 +58,7 @@ def compute_blocks(
 
 
 def row_blocks(head: Head, setup: Setup) -> Iterator[slice]:
-    """Cut the rows into blocks; one of no rows if there are none."""
+    """Return slices of the rows, one per block; one empty slice if there are no rows."""
     count, size = len(head.hidden), setup.plan.rows
     for start in range(0, max(1, count), size):
         yield slice(start, min(start + size, count))
@@ -66,13 +66,13 @@ def row_blocks(head: Head, setup: Setup) -> Iterator[slice]:
 
 @final
 class BlockMemory:
-    """Memory for a block of logits and for their gradient: the same if the dtypes are.
+    """Memory for a block of logits and for their gradient, shared if the dtypes are equal.
 
     Args:
-        buffers: Where it is from.
+        buffers: Source of the memory.
         head: The head.
-        setup: How large a block is.
-        gradient: Whether there is one.
+        setup: Setup with the size of a block.
+        gradient: Whether memory for the gradient is needed.
     """
 
     def __init__(self, buffers: Buffers, head: Head, setup: Setup, *, gradient: bool) -> None:
@@ -92,7 +92,7 @@ class BlockMemory:
     def _view(self, memory: Tensor, count: int) -> Tensor:
         stride = row_stride(self._classes, memory.dtype)
         block = memory[: count * stride].view(count, stride)
-        if stride > self._classes:  # a matrix product may read past the last class, and 0 times nan is nan
+        if stride > self._classes:  # a matrix product may read the padding, and 0 times nan is nan
             block[:, self._classes :] = 0
         return block[:, : self._classes]
 
@@ -125,7 +125,7 @@ def _compute_block(setup: Setup, block: Block, rows: slice, factor: Tensor, out:
 
 
 def _compute_in_torch(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:
-    """The same by operations of torch that autograd follows from the logits to the losses."""
+    """As `_compute_block`, by torch operations and autograd from the logits to the losses."""
     with torch.set_grad_enabled(out is not None):
         differentiable = DifferentiableBlock(block)
         states = differentiable.states()
@@ -139,7 +139,7 @@ def _compute_in_torch(setup: Setup, block: Block, factor: Tensor, out: Tensor | 
 def _compute_from_full_logits(
     setup: Setup, block: Block, rows: slice, factor: Tensor, out: Tensor | None
 ) -> Tensor:
-    """The same for a loss that needs all logits of a row at once."""
+    """As `_compute_block`, for a loss that needs complete rows of logits."""
     assert setup.loss is not None
     soft = None if setup.targets.soft is None else setup.targets.soft[rows]
     leaf = block.logits.detach().to(block.dtype).requires_grad_(out is not None)
@@ -155,7 +155,7 @@ def _compute_from_full_logits(
 
 
 def _compute_from_states(setup: Setup, block: Block, factor: Tensor, out: Tensor | None) -> Tensor:
-    """The same from the states, and the gradient given that of the states."""
+    """As `_compute_block`, by states: their gradient by autograd, and that of the logits by the backend."""
     numbers = setup.backend.states(block)
     if out is None:
         return _times(setup.losses(setup.states(numbers), block.target), factor)
@@ -177,13 +177,13 @@ def _compute_from_states(setup: Setup, block: Block, factor: Tensor, out: Tensor
 
 
 def write_bad_rows(out: Tensor, valid: Tensor, factor: Tensor) -> None:
-    """Write the gradient of rows that are not valid: nan, or 0 where the factor is."""
+    """Write the gradient of rows that are not valid: nan, or 0 if the factor is 0."""
     _fill(out, valid.isnan(), torch.where(factor == 0, 0.0, torch.nan))
 
 
 def _fill(out: Tensor, rows: Tensor, values: Tensor) -> None:
-    """Write a number to each entry of some rows (N,) of `out` (N, B)."""
-    if out.device.type != "cpu":  # where to know whether there is any would be to wait
+    """Fill the rows of `out` (N, B) given by a mask (N,) with a number."""
+    if out.device.type != "cpu":  # testing whether any row is set would synchronise
         out.copy_(torch.where(rows[:, None], values[:, None].to(out.dtype), out))
     elif rows.any():
         out[rows] = values[rows, None].to(out.dtype)

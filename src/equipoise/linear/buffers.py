@@ -1,4 +1,4 @@
-"""Memory that is used again: on a CPU, the first use of fresh memory takes longer than the work in it."""
+"""Cache of CPU memory: page faults of newly allocated memory take longer than the computation."""
 
 import mmap
 from threading import Lock
@@ -7,20 +7,20 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-KEPT = 2**28  # bytes at most that are kept for later
-WIDE = 4  # how many times the memory that is needed a buffer may be
+KEPT = 2**28  # largest number of bytes in the cache
+WIDE = 4  # largest ratio of the size of a reused buffer to the size needed
 PAGE = 2**21  # bytes of a large page
 
-_free: list[Tensor] = []  # of bytes; what was used last is last
+_free: list[Tensor] = []  # uint8, the most recently used last
 _lock = Lock()
 
 
 @final
 class Buffers:
-    """Memory that may be used again at the end of a `with` statement, unless that ends by an error.
+    """Memory that is returned to the cache at the end of a `with` statement, unless it ends by an exception.
 
     Args:
-        device: All but a CPU have an allocator that keeps memory itself.
+        device: The device; only CPU memory is cached, as allocators of other devices cache memory themselves.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class Buffers:
         self._used: list[Tensor] = []
 
     def take(self, count: int, dtype: torch.dtype) -> Tensor:
-        """Return memory for so many numbers, which hold anything; writable in every mode and thread."""
+        """Return an uninitialised tensor; it can be written in every mode and thread."""
         size = count * dtype.itemsize
         with torch.inference_mode(mode=False):
             if self._device.type != "cpu" or size > KEPT:
@@ -50,7 +50,7 @@ class Buffers:
 
 
 def empty_cache() -> None:
-    """Give memory that is kept for the next fused loss back to the system; it is 256 MiB at most.
+    """Free the memory that is cached for the next fused loss, at most 256 MiB.
 
     Example:
         >>> empty_cache()
@@ -60,9 +60,9 @@ def empty_cache() -> None:
 
 
 def _take_free(size: int) -> Tensor | None:
-    """Return the smallest buffer that is large enough, and not far too large, or None.
+    """Return the smallest cached buffer that is large enough and at most `WIDE` times too large, or None.
 
-    If there is none, buffers that the new one can stand for are deleted.
+    If there is none, delete the buffers that the new one can replace.
     """
     with _lock:
         fitting = [index for index, buffer in enumerate(_free) if size <= len(buffer) <= WIDE * size]
@@ -73,7 +73,7 @@ def _take_free(size: int) -> Tensor | None:
 
 
 def _fresh(size: int) -> Tensor:
-    """Return memory that was not used before, in large pages where the system has them on demand."""
+    """Return newly allocated memory, in huge pages if the system provides them on request."""
     if size < 2 * PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
     memory = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,4 +1,4 @@
-"""How the logits of a block are made from hidden states, and where their gradient goes."""
+"""`Head`, which computes blocks of logits from hidden states, and `Gradients` of its parameters."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -14,17 +14,17 @@ from equipoise.linear.buffers import Buffers
 
 LINE = 64  # bytes of a cache line
 HALF = (torch.bfloat16, torch.float16)
-RUN = 2**20  # numbers of a weight, or of a product to add to its gradient, that are worked on at a time
-SMALL = 2**19  # most numbers of a weight for which each thread may have a block, and sums, for itself
-SHARE = 2**26  # fewest multiplications for which a thread is given classes for itself
+RUN = 2**20  # numbers of a weight, or of a product that is added to its gradient, per step
+SMALL = 2**19  # largest weight, in numbers, for which each thread may have its own block and sums
+SHARE = 2**26  # smallest number of multiplications per thread for a split of the classes over threads
 
 
 def row_stride(classes: int, dtype: torch.dtype) -> int:
-    """Return how many numbers apart the rows of a block begin.
+    """Return the stride of the rows of a block, in numbers.
 
-    Long ones begin where a cache line does: for 50 257 classes the product takes a quarter less time. But not
-    a multiple of 4 KiB apart, where they get in each other's way in a cache: that makes a tenth or more for
-    32 768 classes, and nothing in half precision.
+    Long rows are aligned to cache lines: for 50 257 classes the product takes a quarter less time. The stride
+    is not a multiple of 4 KiB, which would map rows to the same cache sets and cost a tenth or more of the
+    time for 32 768 classes, except in half precision.
     """
     line = LINE // dtype.itemsize
     if classes < 8 * line:
@@ -40,7 +40,7 @@ def _round_up(count: int, step: int) -> int:
 @final
 @dataclass(frozen=True)
 class Head:
-    r"""A linear layer whose logits are made a block at a time.
+    r"""A linear layer that computes its logits block by block.
 
     .. math:: z = s\,x W^\top + a s\,(x A^\top) B^\top + b
 
@@ -72,12 +72,12 @@ class Head:
 
     @property
     def parameters(self) -> tuple[Tensor | None, ...]:
-        """Everything the logits are made of, in the order of `Gradients.result`."""
+        """The tensors of the layer, hidden states included, in the order of `Gradients.result`."""
         return self.hidden, self.weight, self.bias, self.down, self.up
 
     @property
     def scales(self) -> tuple[float, float]:
-        """The numbers beside them."""
+        """The scale and the scale of LoRA."""
         return self.lora_scale, self.scale
 
     @property
@@ -87,7 +87,7 @@ class Head:
 
     @property
     def logit_dtype(self) -> torch.dtype:
-        """Dtype in which the matrix product gives the logits."""
+        """Dtype of the output of the matrix product."""
         return self.work_dtype if self.hidden.is_cuda else self.hidden.dtype
 
     def inputs(self, rows: slice) -> Tensor:
@@ -95,7 +95,7 @@ class Head:
         return self.hidden[rows] if self.scale == 1 else self.hidden[rows] * self.scale
 
     def all_logits(self) -> Tensor:
-        """Return the logits (N, V) by operations that autograd and tracers can follow."""
+        """Return the logits (N, V), by operations that autograd and tracers can record."""
         inputs = self.inputs(slice(None))
         z = F.linear(inputs, self.weight, self.bias)
         if self.down is not None and self.up is not None:
@@ -127,16 +127,16 @@ class Head:
 
 
 def _for_classes(weight: Tensor, rows: int, work: Callable[[slice], None]) -> None:
-    """Call `work` for all classes of a weight, on a CPU for runs of them, some in each thread.
+    """Call `work` with slices of the classes of a weight, in parallel threads if that is faster on a CPU.
 
-    A product of few rows takes up to a fourth less time so than if torch shares it out.
+    A product of few rows takes up to a quarter less time than with torch's own parallel matrix product.
     """
     threads, size = torch.get_num_threads(), weight.numel()
     shared = weight.device.type == "cpu" and threads > 1 and size > SMALL and rows * size >= threads * SHARE
     if not shared or not cpu.available():
         work(slice(None))
         return
-    share = _round_up(-(-len(weight) // threads), LINE)  # runs begin at cache lines too
+    share = _round_up(-(-len(weight) // threads), LINE)  # aligned to cache lines
     run = _round_up(max(1, RUN // weight.shape[1]), LINE)
 
     def of_thread(thread: int) -> None:
@@ -151,13 +151,13 @@ def _for_classes(weight: Tensor, rows: int, work: Callable[[slice], None]) -> No
 class Gradients:
     """The gradients of a head, summed over blocks of rows.
 
-    Half precision is summed in float32 where there are several blocks to sum.
+    Half precision is summed in float32 if there are several blocks.
 
     Args:
         head: The head.
-        wanted: Which of its parameters need one.
+        wanted: Whether each of its parameters requires a gradient.
         several: Whether there are several blocks of rows.
-        buffers: Where memory for sums is from; None to return the sums themselves.
+        buffers: Source of memory for sums; None if the sums themselves are returned.
     """
 
     def __init__(self, head: Head, wanted: Sequence[bool], *, several: bool, buffers: Buffers | None) -> None:
@@ -171,7 +171,7 @@ class Gradients:
         self._product: dict[int, Tensor] = {}
 
     def add(self, rows: slice, gradient: Tensor) -> None:
-        """Add what the gradient (R, V) of the logits of some rows gives to each."""
+        """Add the gradients of the parameters for the gradient (R, V) of the logits of some rows."""
         head = self._head
         inputs = head.inputs(rows)
         self._add(0, rows, gradient, head.weight)
@@ -189,7 +189,7 @@ class Gradients:
             self._add(3, slice(None), low.t(), inputs)
 
     def beside(self) -> "Gradients":
-        """Return further sums, for other rows; that of the hidden states is shared."""
+        """Return separate sums, for the rows of another thread; the hidden states' gradient is shared."""
         other = copy(self)
         other._sums = [
             self._sums[0],
@@ -221,7 +221,7 @@ class Gradients:
         if part.dtype == one.dtype:
             torch.mm(one, two, out=part) if first else part.addmm_(one, two)
             return
-        # A run of the product stays in cache until it is added; on a GPU it is added at once.
+        # In slices on a CPU: a slice of the product stays in the cache until it is added.
         size = max(1, RUN // max(1, part.shape[1])) if part.device.type == "cpu" else len(part)
         memory = self._product.get(index)
         if memory is None or memory.numel() < min(size, len(part)) * part.shape[1]:
@@ -238,14 +238,14 @@ class Gradients:
                 to.add_(product)
 
     def _memory(self, part: Tensor, buffers: Buffers | None, *, summed: bool) -> Tensor:
-        """Return memory for the gradient, or for a sum that it is made from."""
+        """Return memory for a gradient, or for its float32 sum."""
         dtype = self._head.work_dtype if summed else part.dtype
         if dtype == part.dtype or buffers is None:
             return torch.empty_like(part, dtype=dtype)
         return buffers.take(part.numel(), dtype).view(part.shape)
 
     def _is_first(self, index: int, start: int) -> bool:
-        """Return whether nothing has been added to a part of a gradient yet."""
+        """Return whether this is the first addition to a slice of a gradient."""
         first = (index, start) not in self._begun
         self._begun.add((index, start))
         return first

@@ -1,4 +1,4 @@
-"""What a user passed: checked, cast as autocast would, and laid out as rows."""
+"""Inputs of fused losses: checked, cast as by autocast, and reshaped to rows."""
 
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, final
@@ -28,20 +28,20 @@ Lora = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]
 @final
 @dataclass(frozen=True)
 class Inputs:
-    """What a fused loss is computed from.
+    """The checked inputs of a fused loss.
 
     Args:
-        head: The linear layer; this rank's part of it where the classes are sharded.
+        head: The linear layer; if the classes are sharded, this rank's part of it.
         targets: The targets and class weights.
         sample_weight: (N,) weights of rows, or None.
         reduction: "none", "mean" or "sum".
-        denominator: What to divide the sum by for "mean", or None.
+        denominator: Divisor of the sum for "mean", or None.
         softcap: Cap s on the logits, s tanh(z / s), or None.
         grad: "auto", "forward" or "recompute".
         block_bytes: Memory for a block of logits, or None.
         backend: "auto", "torch", "cpp" or "triton".
-        traced: Whether the logits must be made in one piece, by operations that a tracer can follow.
-        classes: This rank's run of the classes where they are sharded, or None.
+        traced: Whether the logits must be computed in one piece, by operations that a tracer can record.
+        classes: The classes of this rank if they are sharded, or None.
     """
 
     head: Head
@@ -62,7 +62,7 @@ class Inputs:
         return len(self.head.weight) if self.classes is None else self.classes.size
 
     def reduce(self, losses: Tensor) -> Tensor:
-        """Return the losses (N,), which carry their class weight, reduced as the user asked."""
+        """Return the reduction of losses (N,) that are multiplied by class weights."""
         return reduce(
             losses,
             self.targets,
@@ -72,11 +72,11 @@ class Inputs:
         )
 
     def all_logits(self) -> Tensor:
-        """Return the logits (N, V) by operations that a tracer can follow."""
+        """Return the logits (N, V), by operations that a tracer can record."""
         return capped(self.head.all_logits(), self.softcap)
 
     def reasons(self) -> list[str]:
-        """Return why the gradient of any loss cannot be made together with it; none if it can."""
+        """Return reasons why the forward pass cannot compute the gradients, for any loss; [] if it can."""
         reasons = ["reduction is 'none'"] if self.reduction == "none" else []
         for name, value in {"sample_weight": self.sample_weight, "denominator": self.denominator}.items():
             if isinstance(value, Tensor) and value.requires_grad:
@@ -85,7 +85,7 @@ class Inputs:
 
 
 def learns(loss: RowFunction, weight: Tensor | None) -> bool:
-    """Return whether a class weight, or a number in the loss, needs a gradient."""
+    """Return whether a class weight or a parameter of the loss requires a gradient."""
     held: list[Any] = [weight]
     for coefficient, term in loss.terms():
         held.append(coefficient)
@@ -113,26 +113,26 @@ def read_inputs(
     backend: str = "auto",
     alone: bool = False,
 ) -> Inputs:
-    """Return the inputs of a loss, or of statistics if that is None.
+    """Return the inputs of a loss, or of statistics if the loss is None.
 
     Args:
         loss: The loss.
-        hidden: As for `Loss.linear`, like all that follow but the last.
+        hidden: As in `Loss.linear`, like the other arguments except the last.
         linear_weight: (V, D).
         target: Classes or probabilities.
         linear_bias: (V,).
         weight: (V,).
         sample_weight: One number per row.
-        ignore_index: Class of rows that are left out.
+        ignore_index: Class of ignored rows.
         reduction: "none", "mean" or "sum".
-        denominator: For "mean".
+        denominator: Divisor for "mean".
         logit_scale: Factor on the logits.
         softcap: Cap on the logits.
         lora: Low-rank part of the weight.
-        grad: When the gradient is made.
+        grad: "auto", "forward" or "recompute".
         block_bytes: Memory for a block.
-        backend: Of the blocks.
-        alone: Whether other ranks may not be here, so that nothing is compared and nothing travels.
+        backend: Backend of the blocks.
+        alone: Whether only this rank makes the call, so that there is no communication and no comparison.
     """
     hidden, target, weight = full_tensor(hidden), full_tensor(target), full_tensor(weight)
     sample_weight, denominator = full_tensor(sample_weight), full_tensor(denominator)
@@ -160,7 +160,7 @@ def read_inputs(
     targets = read_targets(target, shape, len(head.weight), len(shape), like, weight, ignore_index)
     out = left_out(targets, rows, applies_class_weight=loss is not None and applies_class_weight(loss))
     if out is not None:
-        # A sum is not finite if one of its terms is not, and quicker than looking at each.
+        # The sum is finite only if all terms are; this is faster than a test of each.
         head = replace(
             head, hidden=without(head.hidden, out, lambda x: x.sum(1, dtype=head.work_dtype).isfinite())
         )
@@ -182,7 +182,7 @@ def read_inputs(
 def _read_head(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, lora: Lora | None, logit_scale: float
 ) -> Head:
-    """Check the parts of a head, cast them as autocast would, and lay the hidden states out as rows."""
+    """Check the tensors of a head, cast them as by autocast, and reshape the hidden states to rows."""
     parts: dict[str, Tensor | None] = {"hidden": hidden, "linear_weight": weight, "linear_bias": bias}
     scale = 1.0
     if lora is not None:
@@ -231,7 +231,7 @@ def _read_head(
 
 
 def _without_padding(part: Tensor) -> Tensor:
-    """Return a matrix with nothing between its rows that a product in half precision may read."""
+    """Return a matrix without padding between its rows, which half precision products may read."""
     if part.ndim != 2 or part.dtype not in HALF or part.device.type != "cpu":
         return part
     return part.contiguous() if part.stride(1) == 1 and part.stride(0) > part.shape[1] else part
@@ -260,7 +260,7 @@ def _share(head: Head, classes: Run) -> Head:
 
 
 def _read_denominator(denominator: Any, reduction: str, device: torch.device) -> Any:
-    """Check what the sum is divided by."""
+    """Check the denominator."""
     if denominator is None:
         return None
     if reduction != "mean":
@@ -276,7 +276,7 @@ def _read_denominator(denominator: Any, reduction: str, device: torch.device) ->
 
 
 def _read_softcap(softcap: float | None) -> float | None:
-    """Check the cap on the logits."""
+    """Check the soft cap."""
     if softcap is None:
         return None
     _check_finite("softcap", softcap)

@@ -1,4 +1,4 @@
-"""In which order, in which blocks and with what memory a fused loss is computed."""
+"""`Plan` of a fused loss: when gradients are computed, size of the blocks, memory."""
 
 from dataclasses import dataclass
 from typing import final
@@ -12,31 +12,31 @@ from equipoise.linear.inputs import Inputs
 GRADS = ("auto", "forward", "recompute")
 BLOCK_BYTES = 2**27
 CACHE_BYTES = 2**23  # of logits that stay in the last cache from one product to the next
-FEWEST = 1024  # rows of a block for which going over the weight's gradient once more costs little
+FEWEST = 1024  # rows of a block, for which another addition to the weight's gradient costs little
 
 
 @final
 @dataclass(frozen=True)
 class Plan:
-    """What a fused loss will do; prints as a table.
+    """How a fused loss is computed; prints as a table.
 
     Args:
-        grad: "forward" where the gradient is made together with the loss, "recompute" where the logits are
-            made again in the backward pass, "none" where nothing needs a gradient.
+        grad: "forward" if the forward pass computes the gradients, "recompute" if the backward pass
+            recomputes the logits, "none" if no input requires a gradient.
         why: Reason for that.
         backend: "torch", "cpp" or "triton".
-        program: Whether the loss runs as a program in the kernel, in one call for a block.
+        program: Whether the kernel runs a program for the loss, in one call per block.
         why_torch: Reason why it does not; empty if it does.
         shape: N, D and V.
         rows: Rows of a block, in the backward pass too.
-        threads: How many threads have a block at a time.
+        threads: Number of threads that work on separate blocks in parallel.
         products: Matrix products of N x D x V, forward and backward.
-        block_bytes: Memory for the blocks of logits that there are at a time.
-        logit_bytes: Memory that the logits would take.
-        gradient_bytes: Memory of the gradients; in half precision, where there are several blocks, also of
-            the float32 sums that they are made from and of a product to add.
-        ranks: Over how many the classes are sharded; blocks, products and memory are of the one that has
-            most of them.
+        block_bytes: Memory of all blocks of logits at the same time.
+        logit_bytes: Memory that all logits would need.
+        gradient_bytes: Memory of the gradients; in half precision with several blocks, including their
+            float32 sums and a product to add.
+        ranks: Number of ranks over which the classes are sharded; blocks, products and memory are those of
+            the rank with most classes.
     """
 
     grad: str
@@ -74,14 +74,14 @@ class Plan:
 
 
 def make_plan(inputs: Inputs, *, reasons: list[str], full_logits: bool, backend: str, why_torch: str) -> Plan:
-    """Return the plan for inputs: the same on every rank, so that they gather block by block together.
+    """Return the plan for inputs; it is the same on every rank, as ranks communicate once per block.
 
     Args:
         inputs: The inputs.
-        reasons: Why the gradient cannot be made in the forward pass; none if it can.
-        full_logits: Whether every logit of a row must be there at once.
+        reasons: Reasons why the forward pass cannot compute the gradients; empty if it can.
+        full_logits: Whether the loss needs complete rows of logits.
         backend: "torch", "cpp" or "triton".
-        why_torch: Why the loss is no program of the kernel; empty if it is.
+        why_torch: Reason why the kernel cannot run a program for the loss; empty if it can.
     """
     head, grad, block_bytes, classes = inputs.head, inputs.grad, inputs.block_bytes, inputs.classes
     if grad not in GRADS:
@@ -91,7 +91,7 @@ def make_plan(inputs: Inputs, *, reasons: list[str], full_logits: bool, backend:
     if block_bytes is not None and (not isinstance(block_bytes, int) or block_bytes < 1):
         raise ValueError(f"block_bytes must be a positive number of bytes, got {block_bytes!r}")
     n, d = head.hidden.shape
-    v = len(head.weight) if classes is None else classes.chunk  # of the rank that has most
+    v = len(head.weight) if classes is None else classes.chunk  # of the rank with most classes
     ranks = 1 if classes is None else classes.ranks
     needed = [part for part in head.parameters if part is not None and part.requires_grad]
     if not needed:
@@ -106,7 +106,7 @@ def make_plan(inputs: Inputs, *, reasons: list[str], full_logits: bool, backend:
         why_torch = why_torch or "the logits are recomputed for the gradient"
     rows, threads = _rows(inputs, n, v, in_threads=taken == "forward" and not why_torch)
     width = v
-    if full_logits and ranks > 1:  # all of a row's logits are gathered
+    if full_logits and ranks > 1:  # complete rows are gathered
         rows, width = max(1, rows // ranks), inputs.num_classes
     wanted = int(head.hidden.requires_grad) + int(head.weight.requires_grad)
     products = 1 + (0 if taken == "none" else (taken == "recompute") + wanted)
@@ -141,7 +141,7 @@ def _has_classes(inputs: Inputs, part: Tensor) -> bool:
 
 
 def _rows(inputs: Inputs, n: int, v: int, *, in_threads: bool) -> tuple[int, int]:
-    """Return the rows of a block, and how many threads have one at a time."""
+    """Return the number of rows of a block, and of threads that work on separate blocks."""
     head, block_bytes = inputs.head, inputs.block_bytes
     item = head.logit_dtype.itemsize
     row = item * v  # bytes
@@ -150,7 +150,7 @@ def _rows(inputs: Inputs, n: int, v: int, *, in_threads: bool) -> tuple[int, int
         return _even(n, max(1, min(n, budget // row))), 1
     budget, half = block_bytes or BLOCK_BYTES, item < head.work_dtype.itemsize
     rows, threads, weight = max(1, min(n, budget // row)), 1, v * head.weight.shape[1]
-    if block_bytes is None and rows < n and half:  # which is rounded for each block, and summed in float32
+    if block_bytes is None and rows < n and half:  # each block rounds, and is summed in float32
         rows = max(min(rows, FEWEST), (budget - 4 * weight) // row)
     if CACHE_BYTES // row >= FEWEST or not half:
         if in_threads and weight <= SMALL and CACHE_BYTES // row >= FEWEST:
@@ -161,7 +161,7 @@ def _rows(inputs: Inputs, n: int, v: int, *, in_threads: bool) -> tuple[int, int
 
 
 def _even(length: int, size: int) -> int:
-    """Return a size that cuts a length into as many runs, the last of which is not much smaller."""
+    """Return the smallest block size that gives as many blocks of a length as `size` does."""
     return max(1, -(-length // max(1, -(-length // max(1, size)))))
 
 

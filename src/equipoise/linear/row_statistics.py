@@ -1,4 +1,4 @@
-"""Statistics of the rows of logits that are never held, for any use."""
+"""`row_statistics`: differentiable statistics of the logits of a linear layer, without materialising them."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -25,7 +25,7 @@ from equipoise.statistics import (
     reference,
 )
 
-# Of the options of `Loss.linear`, those that `row_statistics` has too, but for the class weights.
+# Options that `row_statistics` shares with `Loss.linear`, except the class weights.
 ROW_OPTIONS = ("ignore_index", "logit_scale", "softcap", "lora", "block_bytes", "backend")
 
 STATS: tuple[Statistic, ...] = (
@@ -57,19 +57,19 @@ def row_statistics(
     block_bytes: int | None = None,
     backend: Literal["auto", "torch", "cpp", "triton"] = "auto",
 ) -> RowStatistics:
-    r"""Return statistics of the rows of the logits :math:`x W^\top`, for any use; no logits are held.
+    r"""Return statistics of the rows of the logits :math:`x W^\top` without materialising the logits.
 
-    The statistics are differentiable, so what is made of them may be any function, of several rows too:
-    losses of a policy gradient, weights for each token, an entropy bonus, metrics. The logits are made once
-    for all of `stats`, and once more for the gradient.
+    The statistics are differentiable, and may be used in any function, also of several rows: a policy
+    gradient, weights per token, an entropy bonus, metrics. The logits are computed once for all of `stats`,
+    and recomputed once for the gradient.
 
     Args:
         hidden: (..., D), the hidden states x.
         linear_weight: (V, D), as in `torch.nn.Linear`.
-        target: (...) class of each row; None for statistics that need none. A row with `ignore_index` is
-            answered as if its class were 0: leave it out of what you make of the answers.
+        target: (...) class of each row; None for statistics without a target. The statistics of a row with
+            `ignore_index` are those of class 0: exclude the row from your result.
         linear_bias: (V,).
-        stats: What will be asked; None for everything that `RowStatistics` answers at scale 1.
+        stats: The statistics to compute; None for all those of `RowStatistics` at scale 1.
         weight: (V,) class weights, for losses that read them.
         ignore_index: As in `Loss.linear`.
         logit_scale: As in `Loss.linear`.
@@ -79,11 +79,11 @@ def row_statistics(
         backend: As in `Loss.linear`.
 
     Shapes:
-        Answers are (N,), the rows in the order of `hidden.reshape(-1, D)`.
+        Statistics are (N,), the rows in the order of `hidden.reshape(-1, D)`.
 
     Raises:
         TypeError: As `Loss.linear`.
-        ValueError: As `Loss.linear`, and if a statistic is asked for that is not among `stats`.
+        ValueError: As `Loss.linear`; also, when used, for a statistic that is not among `stats`.
 
     Numerics:
         As `Loss.linear`.
@@ -117,7 +117,7 @@ def row_statistics(
     if stats is None:
         stats = [stat for stat in STATS if targets.target is not None or not stat.reads_target]
         if inputs.classes is not None:
-            stats = [stat for stat in stats if stat != Rank()]  # it needs complete rows
+            stats = [stat for stat in stats if stat != Rank()]  # which needs complete rows
     if inputs.traced:
         check_traced_backend(inputs)
         plain = reference.row_statistics(inputs.all_logits(), targets.target)
@@ -133,7 +133,7 @@ def row_statistics(
 def _answering(
     stats: Sequence[Statistic], compute: Callable[[Statistic], Tensor], classes: int, targets: Targets
 ) -> RowStatistics:
-    """Return what computes some statistics, and refuses others."""
+    """Return a function that returns the given statistics, and raises for others."""
 
     def answer(statistic: Statistic) -> Tensor:
         if statistic not in stats:

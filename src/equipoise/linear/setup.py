@@ -1,4 +1,4 @@
-"""How a fused loss is computed: the backend, what it reads of a row of logits, and the plan."""
+"""`Setup` of a fused loss: backend, states, program and plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,20 +32,20 @@ BACKENDS = ("auto", "torch", "cpp", "triton")
 @final
 @dataclass(frozen=True)
 class Setup:
-    """What is computed of the rows of a head, and how.
+    """The computation of a fused loss or of statistics.
 
     Args:
-        loss: The loss, or None for statistics alone.
-        names: The numbers of the state that are read.
-        separate: Whether the target is kept out of the sums.
-        full_logits: Whether the loss needs complete rows of logits, or has target probabilities.
-        compiled: The loss as a program of the kernel, or None.
-        skip_zero_weight: Whether a row is left out if the weight of its class is 0.
+        loss: The loss, or None for statistics only.
+        names: The states that are read.
+        separate: Whether the sums are over the classes without the target.
+        full_logits: Whether the loss needs complete rows of logits, or targets are probabilities.
+        compiled: The program of the loss for the kernel, or None.
+        skip_zero_weight: Whether rows are left out if the weight of their class is 0.
         targets: The targets and class weights.
         softcap: Cap s on the logits, s tanh(z / s), or None.
-        backend: What computes the states and their gradient.
-        plan: Blocks.
-        classes: This rank's run of the classes where they are sharded, or None.
+        backend: The backend of states and gradients.
+        plan: The plan, with the size of blocks.
+        classes: The classes of this rank if they are sharded, or None.
     """
 
     loss: RowFunction | None
@@ -66,11 +66,11 @@ class Setup:
         return Block(logits, self.names, self.separate, target, softcap=self.softcap)
 
     def states(self, numbers: Mapping[StateName, Tensor]) -> RowStates:
-        """Return the states whose numbers (N,) are given."""
+        """Return `RowStates` of the given states (N,)."""
         return RowStates.read(numbers.__getitem__, separate=self.separate)
 
     def losses(self, states: RowStates, target: Tensor | None) -> Tensor:
-        """Return the losses (N,) of rows, given their states and targets."""
+        """Return the losses (N,) of rows from their states and targets."""
         assert self.loss is not None
         weight = self.targets.weight
         row = RowStatistics(
@@ -83,7 +83,7 @@ class Setup:
 
 
 def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
-    """Return how a loss is computed."""
+    """Return the setup of a loss."""
     name, backend, why_torch = _open(inputs.backend, inputs.head.hidden.device)
     targets, soft = inputs.targets, inputs.targets.soft
     found = prepared(loss, inputs.num_classes, inputs.head.work_dtype, targets.weight)
@@ -133,7 +133,7 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
 
 
 def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, ...]:
-    """Return the numbers of the state that a loss reads, with the soft targets of this call."""
+    """Return the states that a loss reads, with the soft targets of this call."""
     head = inputs.head
     like = head.hidden.new_empty(0, dtype=head.work_dtype)
     read = statistics_of_call(loss, trace, inputs.num_classes, inputs.targets.weight, like)
@@ -141,7 +141,7 @@ def _names(loss: RowFunction, trace: Trace, inputs: Inputs) -> tuple[StateName, 
 
 
 def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setup:
-    """Return how statistics are computed."""
+    """Return the setup of statistics."""
     name, backend, _ = _open(inputs.backend, inputs.head.hidden.device)
     if any(statistic.reads_target for statistic in statistics):
         require_target(inputs.targets.target)
@@ -168,12 +168,12 @@ def setup_of_statistics(statistics: Sequence[Statistic], inputs: Inputs) -> Setu
 
 
 def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
-    """Return how `loss.linear(*args, **options)` will be computed, without computing it.
+    """Return the plan of `loss.linear(*args, **options)`, without computing it.
 
     Args:
         loss: The loss.
-        args: As for `Loss.linear`.
-        options: As for `Loss.linear`.
+        args: As in `Loss.linear`.
+        options: As in `Loss.linear`.
 
     Raises:
         TypeError: As `Loss.linear`.
@@ -198,13 +198,13 @@ def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
 
 
 def check_traced_backend(inputs: Inputs) -> None:
-    """Raise if a backend is named whose work a tracer or transform cannot follow."""
+    """Raise if the given backend is one that a tracer or transform cannot record."""
     if _open(inputs.backend, inputs.head.hidden.device)[0] != "torch" and inputs.backend != "auto":
         raise ValueError(f"backend must be 'auto' or 'torch' {TRACED}, got {inputs.backend!r}; leave it out")
 
 
 def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
-    """Return the name of the backend that is used on a device, the backend, and why it is not "cpp"."""
+    """Return the name of the backend for a device, the backend, and the reason why it is not "cpp"."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     why_torch = f"there is no kernel for {device.type}" if backend == "auto" else f"backend is {backend}"
@@ -230,15 +230,13 @@ def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
     return "torch", TorchBackend(), why_torch
 
 
-_row_wise: WeakSet[Prepared] = (
-    WeakSet()
-)  # losses without a program that were found to look at one row at a time
+_row_wise: WeakSet[Prepared] = WeakSet()  # losses without a program that passed `_check_row_wise`
 
 
 def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
-    """Raise if the loss of a row depends on the row beside it, computed from made-up statistics.
+    """Raise if the loss of a row depends on other rows, tested on example statistics.
 
-    A loss that was recorded is elementwise.
+    A loss with a program is elementwise, and needs no test.
     """
     if found.trace.program is not None or found in _row_wise:
         return

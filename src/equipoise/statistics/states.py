@@ -78,7 +78,7 @@ class Sums:
 
     @property
     def base(self) -> Tensor:
-        """Largest logit, detached; minus `finite_limit` without a class."""
+        """Largest logit, detached; a large negative number without a class."""
         return self._get("base")
 
     def max_exp(self, scale: float = 1.0) -> Tensor:
@@ -118,7 +118,7 @@ class Sums:
 
     @property
     def min_base(self) -> Tensor:
-        """Smallest logit, detached; `finite_limit` without a class."""
+        """Smallest logit, detached; a large number without a class."""
         return self._get("min_base")
 
     @property

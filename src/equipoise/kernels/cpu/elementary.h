@@ -1,4 +1,4 @@
-// Elementary functions of any argument, to an ulp or two, in forms that a compiler turns into vector instructions.
+// Elementary functions for all arguments, accurate to an ulp or two, in forms that compilers vectorise.
 
 #pragma once
 
@@ -11,7 +11,7 @@ namespace {
 template <class W>
 INLINE W between(W x, W low, W high) { return x < low ? low : x > high ? high : x; }
 
-// 2^n is applied in two halves: n may lie beyond the exponents of normal numbers.
+// Multiply by 2^(n/2) twice: n may be outside the exponents of normal numbers.
 template <class W>
 INLINE W scaled(W x, W n) {
   const W shifted = n * W(0.5) + rounder<W>, half = shifted - rounder<W>;
@@ -29,7 +29,7 @@ INLINE double exp_(double x) {
   return scaled(exp_near((x - n * 0.6931471803691238) - n * 1.9082149292705877e-10, 0.0), n);
 }
 
-// Return the logarithm of a positive normal number times 2^shift: of its exponent, and of what is left in
+// Return the logarithm of a positive normal number times 2^shift: n log 2 plus the logarithm of the significand in
 // [sqrt(1/2), sqrt(2)), by Cephes' polynomial in float, by fdlibm's in double.
 INLINE float log_of_normal(float x, float shift) {
   const uint32_t bits = float_to_bits(x), up = (bits - 0x3f3504f3u) & 0xff800000u;
@@ -42,7 +42,7 @@ INLINE float log_of_normal(float x, float shift) {
 }
 INLINE double log_of_normal(double x, double shift) {
   const uint64_t bits = double_to_bits(x), up = (bits - 0x3fe6a09e667f3bcdu) & 0xfff0000000000000u;
-  // The exponent becomes a number by way of the digits of 2^52: no conversion of integers, which AVX2 has not.
+  // Convert the exponent by the bits of 2^52 + n: AVX2 has no conversion from 64-bit integers.
   const uint64_t biased = ((up >> 52) + 1023) & 0x7ff;
   const double n = bits_to_double(biased | 0x4330000000000000u) - (4503599627370496.0 + 1023.0) + shift;
   const double f = bits_to_double(bits - up) - 1, s = f / (2 + f), z = s * s, w = z * z, half = 0.5 * f * f;
@@ -61,7 +61,7 @@ INLINE W log_(W x) {
   return ((x > 0) & (x < infinity<W>)) ? y : special;
 }
 
-// What 1 + x loses to rounding is added to the logarithm of the sum.
+// log(1 + x) plus a correction for the rounding error of 1 + x.
 template <class W>
 INLINE W log1p_(W x) {
   const W sum = 1 + x, y = log_(sum), lost = (x - (sum - 1)) / sum;
@@ -89,7 +89,7 @@ INLINE W expm1_(W x) {
   return std::fabs(x) < W(0.35) ? near : beyond;
 }
 
-// e^-|x|, from which sigmoid, softplus and tanh are computed without cancelling.
+// e^-|x|, from which sigmoid, softplus and tanh are computed without cancellation.
 template <class W>
 INLINE W exp_of_minus(W x) { return exp_(-std::fabs(x)); }
 
@@ -106,11 +106,11 @@ INLINE W tanh_(W x) {
   return x < 0 ? -size : size;
 }
 
-// By way of double: the error of a logarithm grows by the exponent times it.
+// In double: the error of the logarithm is multiplied by the exponent.
 INLINE float pow_(float x, float y) {
   const double a = x, b = y, finite = exp_(b * log_(std::fabs(a))), size = std::fabs(a) == 1 ? 1 : finite;
   const bool integer = std::floor(b) == b, odd = std::floor(b / 2) * 2 != b;
-  // A root of minus 0 or minus infinity is that of the number without its sign; of other numbers below 0 there is none.
+  // As in C: a non-integer power of -0 and -infinity is that of |x|, of other negative numbers nan.
   const double root = ((a == 0) | (a == -infinity<double>)) ? size : nan_of<double>;
   const double negative = integer ? odd ? -size : size : root;
   return y == 0 ? 1 : static_cast<float>(float_to_bits(x) >> 31 ? negative : size);

@@ -1,4 +1,4 @@
-// The gradient of rows of logits: a combination of the functions of a logit whose sums are the states.
+// The gradient of rows of logits: a linear combination of the terms of the states and their derivatives.
 
 #pragma once
 
@@ -6,11 +6,11 @@
 
 namespace {
 
-// Where the numbers that `losses` keeps of a row stand: base, min_base if used, derivatives.
+// Layout of the numbers of a row that `losses` keeps for the gradient: base, min_base if used, derivatives.
 struct Kept {
   int count = 1;
   int min_base = -1;
-  int place[DIFFERENTIABLE];  // of the derivative of a state, or -1
+  int place[DIFFERENTIABLE];  // index of the derivative by each state, or -1
 
   explicit Kept(const Program& p) {
     if (uses(p, MIN_EXP)) min_base = count++;
@@ -18,7 +18,7 @@ struct Kept {
   }
 };
 
-// The factors of the functions of a logit in the gradient of a row.
+// Coefficients of the functions of a logit in the gradient of a row.
 template <class W>
 struct Factors {
   W base, min_base, target, at_max, at_min, present, soft_at_max, soft_below;
@@ -55,7 +55,7 @@ struct Factors {
   }
 };
 
-// Write, or add, e (a + b e + gap (1 + g)) below the largest logit, `at_max` there.
+// Write or add, with e = e^(scale g) and g = x - base: e (a + b e + gap (1 + g)) for g < 0, `at_max` for g = 0.
 template <bool unit, bool plain, bool first, class W>
 inline void write_exponentials(
     const W* x, int64_t count, W base, W scale, W a, W b, W gap, W at_max, W* to) {
@@ -79,7 +79,7 @@ inline void write_exponentials(
   write_exponentials<false, false, first>(x, count, base, scale, a, b, gap, at_max, to);
 }
 
-// Write the gradient of a row, as it is or narrowed; `out` may be the row itself.
+// Write the gradient of a row, in W or narrowed to the dtype of the logits; `out` may be the row itself.
 template <class T, class W, class Out>
 void row_gradient(const Program& p, const Plan& plan, const Logits& z, int64_t r, const Factors<W>& f, Out* out) {
   alignas(64) W copy[CHUNK], chain[CHUNK], computed[CHUNK];
@@ -97,7 +97,7 @@ void row_gradient(const Program& p, const Plan& plan, const Logits& z, int64_t r
   }
   for (int64_t at = 0, width; at < classes; at += width) {
     width = std::min(CHUNK, classes - at);
-    if (width > LANES) width = width / LANES * LANES;  // what is left over is a chunk of its own, padded
+    if (width > LANES) width = width / LANES * LANES;  // the remainder is a separate, padded chunk
     const int64_t count = padded(width);
     const bool in_place = count == width;
     const W* x = copy;

@@ -1,6 +1,6 @@
-// The kernel of losses on a CPU: the states of each row of logits, the loss as a program over them, and the gradient.
-// It knows no statistic and no loss. A row is read in chunks that stay in the first cache; the compiler turns every loop
-// into vector instructions. `cpu.py` calls it.
+// The CPU kernel of losses: it computes the states of each row of logits, runs the program of a loss on them, and
+// writes the gradient. It has no code of single statistics or losses. A row is read in chunks that fit in the first
+// cache; compilers vectorise every loop. `cpu.py` calls it.
 
 #include <optional>
 #include <type_traits>
@@ -11,7 +11,7 @@
 
 namespace {
 
-// What weighs and leaves out rows, and where the results of all rows go.
+// Weights of rows, the rule for rows that are left out, and the array of the results.
 template <class W>
 struct Rows {
   int64_t ignore_index;
@@ -50,7 +50,7 @@ void states_of_group(
   }
 }
 
-// Compute the losses of up to ROWS rows, and what their gradient needs: `kept` (rows, K), or null.
+// Compute the losses of up to ROWS rows, and the numbers for their gradient: `kept` (rows, K), or null.
 template <class T, class W>
 void losses_of_group(
     const Program& p, const Plan& plan, const Kept& places, const Logits& z, const Rows<W>& rows, int64_t start,
@@ -92,7 +92,8 @@ void losses_of_group(
   }
 }
 
-// Write the gradient of up to ROWS rows of what `losses_of_group` kept; `scale` is of each row, or the same for all.
+// Write the gradient of up to ROWS rows from the numbers kept by `losses_of_group`; `scale` has one factor per row if
+// `each`, else one for all.
 template <class T, class W, class Out>
 void gradient_of_group(
     const Program& p, const Plan& plan, const Kept& places, const Logits& z, int64_t start, int64_t count,
@@ -105,7 +106,7 @@ void gradient_of_group(
   for (int64_t r = 0; r < count; ++r) row_gradient<T>(p, plan, z, start + r, factors_of(r), out + r * out_stride);
 }
 
-// Return the number of the first row with a target that is no class, from 1, or 0; a run of classes cannot tell.
+// Return 1 + the index of the first row whose target is no class, or 0; always 0 for blocks of some of the classes.
 int64_t first_wrong_target(const Logits& z, std::optional<int64_t> ignore_index) {
   if (!z.target || z.start >= 0) return 0;
   for (int64_t r = 0; r < z.rows; ++r) {
@@ -115,7 +116,7 @@ int64_t first_wrong_target(const Logits& z, std::optional<int64_t> ignore_index)
   return 0;
 }
 
-// Call work(start, stop, sum) for each thread's rows, and write the sums over threads in their order.
+// Call work(start, stop, sum) in each thread for its rows, and write the totals, added in the order of the threads.
 template <class Work>
 void sum_over_rows(const Logits& z, double* result, Work work) {
   std::vector<Sum> sums(static_cast<size_t>(std::clamp<int64_t>(z.threads, 1, MOST_THREADS)));
@@ -156,7 +157,7 @@ void gradient(
   });
 }
 
-// Both, in groups of rows whose logits stay in the second cache.
+// Losses and gradients, in groups of rows whose logits fit in the second cache.
 template <class T, class W, class Out>
 void losses_and_gradient(
     const Program& p, const Logits& z, const Rows<W>& rows, const W* row_gradient_, W scale, Out* out,
@@ -197,7 +198,7 @@ void states(const Program& p, const Logits& z, W* out) {
   });
 }
 
-// Call work(pointer to a logit, pointer to a number that is worked with) of the types of a kind.
+// Call work(T*, W*) with the types of a kind: T of the logits, W of the computation.
 template <class Work>
 void dispatch(int64_t kind, Work work) {
   constexpr float* in_float = nullptr;
@@ -282,7 +283,7 @@ extern "C" void equipoise_add(
   add(static_cast<const Float16*>(from), count, threads, begin, to);
 }
 
-// Call `work` for each of `count` numbers, in a thread of its own where there are as many.
+// Call `work` for each number below `count`, each in a separate thread if there are enough.
 extern "C" void equipoise_run_in_threads(int64_t count, void (*work)(int64_t)) {
   share(count, count << 14, count, [&](int64_t start, int64_t stop, int64_t) {
     for (int64_t k = start; k < stop; ++k) work(k);

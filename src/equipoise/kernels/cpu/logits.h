@@ -1,4 +1,4 @@
-// A block of logits, and how a chunk of a row is read.
+// A block of logits, and functions that read a chunk of a row.
 
 #pragma once
 
@@ -12,26 +12,26 @@ namespace {
 struct Logits {
   void* data;
   int64_t kind;    // 0 float64, 1 float32, 2 bfloat16, 3 float16
-  int64_t stride;  // from row to row; the classes of a row are side by side
+  int64_t stride;  // of the rows; the classes of a row are contiguous
   int64_t rows, classes;
-  const int64_t* target;  // (rows), counted over all classes, or null
+  const int64_t* target;  // (rows), indices among all classes, or null
   int64_t start;          // class of the first column, or -1: the rows are complete
-  double softcap;         // s of logits s tanh(z / s), or 0
+  double softcap;         // s, for logits s tanh(z / s), or 0
   const void* soft;       // table of soft targets, (all classes, all classes) or (all classes), or null
-  int64_t soft_stride;    // from row to row, 0 for (all classes)
+  int64_t soft_stride;    // of the rows, 0 for (all classes)
   int64_t threads;
 };
 
-constexpr int64_t CHUNK = 2048;  // classes that stay in the first cache
+constexpr int64_t CHUNK = 2048;  // classes that fit in the first cache
 
-// One loop over the classes: the sums of e^(scale gap), of its squares, and of gap e^gap.
+// A loop over the classes, which computes the sums of e^(scale gap), of its squares, and of gap e^gap.
 struct Exponentials {
   double scale;
   int slot, square;  // scale slots that the sums belong to, or -1
   bool gap;
 };
 
-// What of a program concerns the classes: found once for each call.
+// The loops over the classes that a program needs; computed once per call.
 struct Plan {
   int exponentials = 0;
   Exponentials exponential[SCALES + 1];
@@ -55,7 +55,7 @@ struct Plan {
   }
 };
 
-// Column of the target of a row; outside [0, classes) where it is not in this block.
+// Column of the target of a row; outside [0, classes) if the target is not in this block.
 inline int64_t column_of(const Logits& z, int64_t r) {
   return z.target ? z.target[r] - std::max<int64_t>(0, z.start) : -1;
 }
@@ -65,7 +65,7 @@ inline const W* soft_of(const Logits& z, int64_t r) {
   return static_cast<const W*>(z.soft) + (z.target ? z.target[r] * z.soft_stride : 0) + std::max<int64_t>(0, z.start);
 }
 
-// Cap logits, and write the derivative of the cap. Never inlined, so that a logit is capped to the same bits each time.
+// Cap logits, and write the derivative of the cap. Not inlined, so that all calls give equal bits.
 template <class W>
 __attribute__((noinline)) void cap_logits(W* x, int64_t count, W cap, W* chain) {
 #pragma omp simd
@@ -76,10 +76,10 @@ __attribute__((noinline)) void cap_logits(W* x, int64_t count, W cap, W* chain) 
   }
 }
 
-// The largest of logits as they are read; nan is passed over.
+// Running maximum of logits; nan is ignored.
 template <class W>
 struct RunningMax {
-  Vector<W> highest[4];  // not one, for which each step would wait for the last
+  Vector<W> highest[4];  // four, as consecutive updates of one wait for each other
 
   RunningMax() {
     for (auto& one : highest) one = Vector<W>{} - infinity<W>;
@@ -91,7 +91,7 @@ struct RunningMax {
   }
 };
 
-// Return the largest of logits, mapped by vectors; `count` is a multiple of LANES.
+// Return the maximum of map(logits); `count` is a multiple of LANES.
 template <class W, class Map>
 inline W max_of_padded(const W* x, int64_t count, Map map) {
   RunningMax<W> max;
@@ -106,13 +106,13 @@ inline W max_of_padded(const W* x, int64_t count) {
   return max_of_padded(x, count, [](Vector<W> z) { return z; });
 }
 
-// Read `count` logits and follow them by -inf up to a multiple of LANES. Return the largest.
+// Read `count` logits and pad them with -inf to a multiple of LANES. Return the largest.
 template <class T, class W>
 inline W load(const T* from, int64_t count, W cap, W* x, W* chain) {
   const int64_t end = padded(count);
   for (int64_t c = 0; c < LANES; ++c) x[end - LANES + c] = -infinity<W>;
   if constexpr (std::is_same_v<T, W>) {
-    if (cap == 0 && count >= VECTOR<W>) {  // by vectors: a loop that copies becomes slow string instructions
+    if (cap == 0 && count >= VECTOR<W>) {  // by vectors: compilers turn a copying loop into slow string instructions
       RunningMax<W> max;
       const auto copy = [&](int64_t c, int k) {
         const Vector<W> z = vector_at(from + c);
@@ -136,7 +136,7 @@ inline W load(const T* from, int64_t count, W cap, W* x, W* chain) {
   return max_of_padded(x, end);
 }
 
-// Return the largest number; nan is passed over.
+// Return the largest number; nan is ignored.
 template <class W, class T>
 inline W max_of(const T* x, int64_t count) {
   constexpr int64_t STEP = 4 * VECTOR<W>;

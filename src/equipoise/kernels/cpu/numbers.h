@@ -1,4 +1,4 @@
-// Numbers of each dtype, wide and narrow, and the exponential, in forms that a compiler turns into vector instructions.
+// Conversions between dtypes, vectors, and the exponential function, in forms that compilers vectorise.
 
 #pragma once
 
@@ -16,7 +16,7 @@ struct Float16 {
   uint16_t bits;
 };
 
-// A call in a loop would keep it from being vectorised.
+// A call inside a loop would prevent its vectorisation.
 #define INLINE inline __attribute__((always_inline))
 
 template <class W>
@@ -48,7 +48,7 @@ INLINE uint64_t double_to_bits(double value) {
   return bits;
 }
 
-// Conversions by their bits: compilers vectorise those of half precision on some processors only.
+// Conversions of half precision by bit operations: compilers vectorise casts on some processors only.
 template <class W>
 INLINE W wide(Bfloat16 from) { return bits_to_float(static_cast<uint32_t>(from.bits) << 16); }
 template <class W>
@@ -65,7 +65,7 @@ INLINE void narrow(float from, Bfloat16& to) {
   const uint32_t bits = float_to_bits(from), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   to.bits = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
-// Adding a power of two that depends on the exponent rounds to the digits there are.
+// Adding a power of two that depends on the exponent rounds to the significand of float16.
 INLINE void narrow(float from, Float16& to) {
   const uint32_t bits = float_to_bits(from), twice = bits + bits, exponent = twice & 0xff000000u;
   const float size = bits_to_float(bits & 0x7fffffffu) * 5.19229686e33f * 7.70371978e-34f;  // 2^112, 2^-110
@@ -76,8 +76,8 @@ INLINE void narrow(float from, Float16& to) {
 template <class W, class T>
 INLINE void narrow(W from, T& to) { to = static_cast<T>(from); }
 
-// Adding this number rounds to an integer n and leaves n + the exponent's bias in the low bits, from where a shift
-// makes it 2^n.
+// Adding this number rounds to an integer n, and leaves n + the bias of the exponent in the low bits; a left shift
+// of these bits gives 2^n.
 template <class W>
 constexpr W rounder = 0;
 template <>
@@ -88,8 +88,8 @@ constexpr double rounder<double> = 6755399441055744.0 + 1023.0;
 INLINE float exponent(float shifted) { return bits_to_float(float_to_bits(shifted) << 23); }
 INLINE double exponent(double shifted) { return bits_to_double(double_to_bits(shifted) << 52); }
 
-// As many numbers as a vector register has. Sums over classes are written with them: of a loop over numbers the
-// compiler adds up what is left in the register one by one.
+// A vector register of numbers. Sums over classes use it explicitly: in a loop over scalars the compiler would
+// reduce the register one number at a time.
 #if defined(__AVX512F__)
 constexpr int64_t VECTOR_BYTES = 64;
 #elif defined(__AVX__)
@@ -124,7 +124,7 @@ INLINE Vector<W> vector_at(const W* from) {
   return to;
 }
 
-// Combine the numbers of a vector, half of them with the other half.
+// Reduce a vector by combining one half with the other, repeatedly.
 template <class W, class Combine>
 INLINE W combined(Vector<W> of, Combine combine) {
   W x[VECTOR<W>];
@@ -138,13 +138,13 @@ INLINE W sum_of(Vector<W> of) {
   return combined<W>(of, [](W a, W b) { return a + b; });
 }
 
-// A polynomial, its constant first. Not a loop over the factors, which the compiler may leave in a loop over classes.
+// A polynomial, constant term first. Recursive: a compiler may not unroll a loop over the factors.
 template <class X, class W>
 INLINE W polynomial(X, W factor) { return factor; }
 template <class X, class W, class... More>
 INLINE X polynomial(X x, W factor, More... factors) { return factor + x * polynomial(x, factors...); }
 
-// e^r for r within half of log 2 of 0; in float the best of its degree, 5e-9 off.
+// e^r for |r| <= log(2) / 2; in float the minimax polynomial, with an error of 5e-9.
 template <class X>
 INLINE X exp_near(X r, float) {
   return polynomial(
@@ -158,12 +158,12 @@ INLINE X exp_near(X r, double) {
       2.08767569878681e-9, 1.6059043836821613e-10);
 }
 
-// e^x for x of at most 0, to a unit in the last place, in float to four of them below 1e-9; 0 where it would be
-// subnormal, exactly 1 for 0, nan for nan. X is a number, or a vector of them.
+// e^x for x <= 0, accurate to an ulp, in float to four ulps for results below 1e-9; 0 for subnormal results, exactly
+// 1 for x = 0, nan for nan. X is a number or a vector.
 template <class X>
 INLINE X exp_nonpositive(X x, float) {
   const X shifted = x * 1.44269504f + rounder<float>, n = shifted - rounder<float>;
-  const X r = x - n * 0.693147182f;  // off by 2e-9 n: four units at the far end
+  const X r = x - n * 0.693147182f;  // error 2e-9 n: four ulps for the smallest results
   const X e = exp_near(r, 0.0f) * exponent(shifted);
   return x < -87.3f ? X{} : e;
 }
@@ -175,7 +175,7 @@ INLINE X exp_nonpositive(X x, double) {
   return x < -708.3 ? X{} : e;
 }
 
-// A gap below which e^gap is 0, so that it may stand for all gaps below, minus infinity included.
+// Clamp gaps from below to a value with e^gap = 0, so that gap e^gap is 0 for minus infinity.
 template <class W>
 constexpr W no_gap = sizeof(W) == 4 ? W(-128) : W(-1024);
 template <class W, class X>

@@ -1,4 +1,4 @@
-// A loss as a program: elementwise instructions from the states of a row to its loss. `cpu.py` has the same tables.
+// Programs: elementwise instructions that compute the loss of a row from its states. `cpu.py` has the same tables.
 
 #pragma once
 
@@ -13,7 +13,7 @@ enum State : int {
   TARGET_LOGIT, MAX_GAP, REST_GAP, MIN_EXP, SUM_LOGIT, MAX_EXP, REST_EXP = 9, MAX_SOFT_GAP = 13, REST_SOFT_GAP,
   BASE, MIN_BASE, COUNT, GREATER, MAX_SOFT, REST_SOFT, TARGET_SOFT, CLASS_WEIGHT, STATES
 };
-constexpr int DIFFERENTIABLE = BASE;  // states before it have a derivative with respect to the logits
+constexpr int DIFFERENTIABLE = BASE;  // states before this have a derivative by the logits
 constexpr int SCALES = 4;
 
 enum Op : int32_t {
@@ -26,12 +26,12 @@ struct Instruction {
 };
 
 struct Program {
-  int64_t separate;  // whether the target is kept out of the sums
+  int64_t separate;  // whether the sums are over the classes without the target
   int64_t scales;
   double scale[SCALES];
-  int64_t used;  // a bit for each state
+  int64_t used;  // a bit per state
   int64_t inputs;
-  const int32_t* input;  // the state of each
+  const int32_t* input;  // state of each input
   int64_t constants;
   const double* constant;
   int64_t length;
@@ -39,9 +39,9 @@ struct Program {
   int64_t result;  // register of the loss
 };
 
-constexpr int64_t ROWS = 64;         // at a time
-constexpr int64_t REGISTERS = 192;   // the most a program has
-constexpr int64_t LANES = 16;        // rows and classes are padded to a multiple: loops have no remainder
+constexpr int64_t ROWS = 64;         // rows per group
+constexpr int64_t REGISTERS = 192;   // at most, in a program
+constexpr int64_t LANES = 16;        // rows and classes are padded to a multiple, so that loops have no remainder
 
 inline int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 inline int64_t registers(const Program& p) { return p.inputs + p.constants + p.length; }
@@ -50,7 +50,7 @@ inline bool uses_any(const Program& p, int first, int last) {
   return p.used >> first & ((int64_t(1) << (last - first + 1)) - 1);
 }
 
-// The states of up to ROWS rows, the registers, and the derivative of the loss with respect to each.
+// The states of up to ROWS rows, the registers, and the derivative of the loss by each register.
 template <class W>
 struct Registers {
   alignas(64) W state[STATES][ROWS];
@@ -58,14 +58,14 @@ struct Registers {
   alignas(64) W derivative[REGISTERS][ROWS];
 };
 
-// 0 times anything is 0: a branch that was not taken has no part, whatever its derivative.
+// a b, but 0 if a or b is 0: a branch that was not taken may have a derivative of infinity or nan.
 template <class W>
 INLINE W product(W a, W b) {
   const W with_b = b == 0 ? 0 : a * b;
   return a == 0 ? 0 : with_b;
 }
 
-// Written as a multiple of LANES, so that the compiler makes no loop for a remainder.
+// The bound is written as a multiple of LANES, so that the compiler generates no remainder loop.
 #define EACH_ROW _Pragma("omp simd") for (int64_t r = 0; r < (rows / LANES) * LANES; ++r)
 
 // Compute all registers from the inputs; `rows` is a multiple of LANES.
@@ -122,7 +122,7 @@ void evaluate(const Program& p, int64_t rows, Registers<W>& all) {
           to[r] = ((up < high) | (up != up)) ? up : high;
         }
         break;
-      case POW: {  // roots by a number have the signs of zero and minus infinity that torch gives them
+      case POW: {  // special cases give the results of torch for -0 and minus infinity
         const bool constant = i.b >= p.inputs && i.b < first;
         if (constant && b[0] == 2) {
           EACH_ROW to[r] = a[r] * a[r];
@@ -140,7 +140,7 @@ void evaluate(const Program& p, int64_t rows, Registers<W>& all) {
 #undef VALUE
 }
 
-// Compute the derivative of the result with respect to every input, from the result back.
+// Compute the derivative of the result by every input, in reverse mode.
 template <class W>
 void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
   W(*const value)[ROWS] = all.value;
@@ -177,7 +177,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
       ONE(EXP, z);
       ONE(LOG, 1 / x);
       ONE(LOG1P, 1 / (1 + x));
-      ONE(EXPM1, exp_(x));  // not z + 1, which has lost its digits where it is small
+      ONE(EXPM1, exp_(x));  // not z + 1, which cancels for z near -1
       ONE(LOGSIGMOID, sigmoid_(-x));
       ONE(SOFTPLUS, sigmoid_(x));
       ONE(SQRT, W(0.5) / z);
@@ -216,7 +216,7 @@ void differentiate(const Program& p, int64_t rows, Registers<W>& all) {
           if (varies(i.b)) ADD_TO(to_b, ((x == 0) & (y >= 0)) ? W(0) : z * log_(x));
         }
         break;
-      default:  // comparisons, and what is detached
+      default:  // comparisons and detach
         break;
     }
 #undef ADD_TO

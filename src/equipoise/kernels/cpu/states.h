@@ -1,4 +1,4 @@
-// The states of rows: sums over the classes of each, relative to the largest logit.
+// The states of rows: sums over the classes, relative to the largest logit.
 
 #pragma once
 
@@ -6,15 +6,15 @@
 
 namespace {
 
-// In a state for no class, the base is as far as a logit may be.
+// The base of a row without a class is minus this number.
 template <class W>
 constexpr W logit_limit = std::numeric_limits<W>::max() / 8;
 
-// A soft target times this is finite.
+// Clamp gaps from below, so that a soft target times the gap is finite.
 template <class W>
 INLINE W bounded_soft_gap(W gap) { return gap < -logit_limit<W> ? -logit_limit<W> : gap; }
 
-// Loops over a chunk that is padded with -inf; `count` is a multiple of LANES.
+// Loop over a chunk padded with -inf; `count` is a multiple of LANES.
 #define EACH_CLASS for (int64_t c = 0; c < (count / LANES) * LANES; ++c)
 
 template <class W>
@@ -22,7 +22,7 @@ struct ExponentialSums {
   W maxima, rest, squares, gaps;
 };
 
-// Sum over the logits below the largest, `highest`, which is nan if there is none.
+// Sums over the logits other than `highest`, the largest; nan to exclude none.
 template <bool unit, bool square, bool gap, class W>
 inline ExponentialSums<W> exponential_sums(const W* x, int64_t count, W base, W highest, W scale) {
   Vector<W> maxima{}, rest{}, squares{}, gaps{};
@@ -49,7 +49,7 @@ inline ExponentialSums<W> exponential_sums(const Exponentials& of, const W* x, i
   return exponential_sums<false, false, false>(x, count, base, highest, scale);
 }
 
-// Return how many logits have a value, and add whether any is nan.
+// Return the number of logits equal to `value`, and set `nan` if any is nan.
 template <class W>
 inline W count_of(const W* x, int64_t count, W value, bool& nan) {
   W found = 0, wrong = 0;
@@ -68,8 +68,8 @@ inline W min_of(const W* x, int64_t count) {
   return -max_of_padded(x, count, [](Vector<W> z) { return z == -infinity<W> ? z : -z; });
 }
 
-// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether the
-// loss is nan: then, or where every class is masked.
+// Compute the states of a row; all are nan if any logit is nan or +inf. Return whether the loss is nan, that is, if
+// any logit is nan or +inf, or every class is masked.
 template <class T, class W>
 bool row_states(const Program& p, const Plan& plan, const Logits& z, int64_t r, W* s) {
   alignas(64) W x[CHUNK], chain[CHUNK];

@@ -1,4 +1,4 @@
-// Work that is shared out over threads of OpenMP, those of the library that torch has loaded.
+// Parallel loops over the threads of the OpenMP library that torch has loaded.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 
 #include "numbers.h"
 
-// What `#pragma omp parallel` calls; declared here, g++ and clang need no library of their own for it.
+// The function that `#pragma omp parallel` calls; with this declaration g++ and clang link no OpenMP of their own.
 extern "C" {
 void GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 int omp_get_thread_num();
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t MOST_THREADS = 1024;
 
-// Call work(start, stop, part) for each thread's part of `count`; `numbers` is how many numbers that is altogether.
+// Call work(start, stop, part) in each thread for its part of `count` items, which have `numbers` numbers in all.
 template <class Work>
 void share(int64_t count, int64_t numbers, int64_t threads, Work work) {
   threads = std::max<int64_t>(1, std::min({threads, numbers >> 14, MOST_THREADS}));
@@ -36,7 +36,7 @@ void share(int64_t count, int64_t numbers, int64_t threads, Work work) {
       &shared, static_cast<unsigned>(threads), 0);
 }
 
-// Add numbers to a sum in float, or begin it with them.
+// Add numbers to a sum in float, or, if `begin`, overwrite it with them.
 template <class T>
 void add(const T* from, int64_t count, int64_t threads, bool begin, float* to) {
   share(count, count, threads, [&](int64_t start, int64_t stop, int64_t) {

@@ -1,4 +1,4 @@
-// Rows of few classes, transposed: the loops run over up to ROWS rows, so that none is shorter than a vector.
+// Rows of few classes, transposed: inner loops run over up to ROWS rows, and so are not shorter than a vector.
 
 #pragma once
 
@@ -8,16 +8,16 @@ namespace {
 
 constexpr int64_t FEW = 32;  // classes, at most
 
-// Whether rows are worked on as a tile.
+// Whether rows are processed as tiles.
 inline bool is_tile(const Logits& z) { return z.classes <= FEW && z.softcap == 0; }
 
-// Numbers of a class, or of anything else, for each row.
+// One number per row: the logits of a class, a state, ...
 template <class W>
 using RowsOf = W[ROWS];
 
 #define EACH_ROW for (int64_t r = 0; r < (rows / LANES) * LANES; ++r)
 
-// Read logits of rows from `start` on; zeros follow the last.
+// Read logits of rows from `start` on, padded with zeros.
 template <class T, class W>
 void load_tile(const Logits& z, int64_t start, int64_t count, RowsOf<W>* x) {
   const T* row = static_cast<const T*>(z.data) + start * z.stride;
@@ -26,7 +26,7 @@ void load_tile(const Logits& z, int64_t start, int64_t count, RowsOf<W>* x) {
     for (int64_t c = 0; c < z.classes; ++c) x[c][r] = wide<W>(row[c]);
 }
 
-// Read the soft targets of rows from `start` on; zeros follow the last.
+// Read the soft targets of rows from `start` on, padded with zeros.
 template <class W>
 void load_soft_tile(const Logits& z, int64_t start, int64_t count, RowsOf<W>* t) {
   for (int64_t c = 0; c < z.classes; ++c) std::fill(t[c] + padded(count) - LANES, t[c] + padded(count), W(0));
@@ -54,7 +54,7 @@ void tile_sums(
   }
 }
 
-// Compute the states (STATES, rows), as `row_states` does, and whether every class of a row is masked.
+// Compute the states (STATES, rows), as `row_states` does, and whether all classes of each row are masked.
 template <class T, class W>
 void tile_states(
     const Program& p, const Plan& plan, const Logits& z, int64_t start, int64_t count, RowsOf<W>* s, bool* masked) {
@@ -159,7 +159,7 @@ void tile_states(
   }
 }
 
-// The factors of the functions of a logit for each row; see `Factors`.
+// Coefficients of the functions of a logit for each row; see `Factors`.
 template <class W>
 struct TileFactors {
   W base[ROWS], min_base[ROWS], target[ROWS], at_max[ROWS], at_min[ROWS], present[ROWS], gap[ROWS];
@@ -189,7 +189,7 @@ void tile_gradient(
     int64_t out_stride) {
   alignas(64) W x[FEW][ROWS], y[FEW][ROWS], none[ROWS] = {};
   alignas(64) TileFactors<W> f;
-  W constant[ROWS];  // what a row is filled with, if it is
+  W constant[ROWS];  // value of all entries of a row, if constant
   bool filled[ROWS];
   const int64_t classes = z.classes, rows = padded(count);
   load_tile<T, W>(z, start, count, x);
