@@ -276,6 +276,7 @@ class Head(nn.Module):
         return self.map.probs(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_onnxruntime_computes_the_same(entry: MapEntry, map: Map) -> None:
