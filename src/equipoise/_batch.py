@@ -232,7 +232,7 @@ def read_targets(
     indices = target.reshape(-1).long()
     if indices.numel() and is_plain(indices):
         low, high = (bound.item() for bound in indices.aminmax())
-        if 0 <= low and high < classes and not low <= ignore_index <= high:
+        if low >= 0 and high < classes and not low <= ignore_index <= high:
             return Targets(labels=indices, target=indices, weight=weight, shape=shape)
     kept = indices != ignore_index
     inside = _in_range(torch.where(kept, indices, 0), classes, ignore_index)

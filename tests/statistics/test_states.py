@@ -58,9 +58,12 @@ def close(ours: Tensor, expected: Tensor, logits: Tensor, *, relative: bool = Fa
 
 
 def close_gradients(ours: Tensor, expected: Tensor, logits: Tensor) -> None:
-    """Agree to 64 units of the norm; where largest logits are equal, gradients cancel and are held to 1."""
+    """Agree to 64 units of the norm; where largest logits are equal, gradients cancel and are held to 1.
+
+    So they are where they differ by no more than those of narrow samples, which is 2e-3.
+    """
     best = logits.detach().amax(1, keepdim=True)
-    tied = (logits.detach() >= best - 1e-3 * (1 + best.abs())).sum(1) > 1
+    tied = (logits.detach() >= best - 2e-3 * (1 + best.abs())).sum(1) > 1
     norm = torch.where(tied, 1.0, 0.0).maximum(expected.abs().amax(1))  # as squares underflow
     least = 64 * units(logits) * norm + torch.finfo(torch.float64).tiny
     good = ((ours - expected).abs() <= least[:, None]) | (ours.isnan() & expected.isnan())
@@ -282,7 +285,7 @@ def test_samples_spread() -> None:
     """The samples have many values, extremes, orders and masked rows."""
     seen: list[Sample] = []
 
-    @settings(max_examples=25)
+    @settings(max_examples=100)
     @given(samples())
     def note(sample: Sample) -> None:
         seen.append(sample)

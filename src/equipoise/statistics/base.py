@@ -19,7 +19,7 @@ class Statistic(ABC):
 
     @property
     def separates_target(self) -> bool:
-        """Whether it needs sums over the classes without the target; if not, it is the same for every target."""
+        """Whether it needs sums over the classes but the target."""
         return False
 
     @property
