@@ -110,6 +110,7 @@ def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
     assert "note: 5 rows without a value in PID were left out" in said.err
 
 
+@pytest.mark.slow
 def test_costs_and_similarity_add_their_measures_candidates_and_matrices(call, blobs, fast, tmp_path):
     np.savetxt(tmp_path / "costs.csv", [[0, 1, 9], [1, 0, 1], [1, 1, 0]], delimiter=",")
     np.savetxt(tmp_path / "alike.csv", [[0.8, 0.2, 0], [0.2, 0.8, 0], [0, 0, 1]], delimiter=",")

@@ -125,6 +125,7 @@ def test_differences_are_from_the_baseline_and_only_deciding_measures_are_called
     assert all(len(each.values["accuracy"]) == 3 for each in result.context)
 
 
+@pytest.mark.slow
 def test_the_noise_is_that_of_the_data_and_of_the_command(blobs):
     with np.load(blobs) as kept:
         features, labels = np.tile(kept["X"], (8, 1)), np.tile(kept["y"], 8)

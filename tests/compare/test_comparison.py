@@ -109,6 +109,7 @@ def of_images(images, tmp_path_factory):
     return compare(PAIR[:1], *images, model=Net, model_name="net 1", out=out, **options), out, options
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_sees_images_as_they_are(of_images, images):
     comparison, _, options = of_images
     assert comparison.result.baseline.mean("accuracy") > 0.8
@@ -129,6 +130,7 @@ def test_boosted_trees_are_shown_beside_tables_that_are_not_too_large(of_images,
     assert timeless(large)["objectives"] == timeless(found)["objectives"]
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_resumes_by_its_name(of_images, images):
     _, out, options = of_images
     seen = []

@@ -247,6 +247,7 @@ def test_a_column_that_looks_like_an_identifier_is_warned_of(workplace, case, su
         assert load(f"t{suffix}", drop=[shown]).warnings == ()
 
 
+@pytest.mark.slow
 def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, workplace):
     (workplace / "t.csv").write_text(",a;b,label\n" + rows_of(lambda k: f"{k},{k % 3},{'xy'[k // 20]}"))
     words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--folds", 2)

@@ -307,6 +307,7 @@ def test_twenty_candidates_fit_a_mebibyte(written, result):
     assert "11 more have no pictures here" in Page(page).text
 
 
+@pytest.mark.slow
 def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
     """An improper loss that fits more noise than the data have is cautioned of; a proper one is not."""
     cleaner = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
@@ -454,6 +455,7 @@ def network(features, classes):
     raise AssertionError("the report never calls the model")
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_named_and_has_no_width(written):
     text = Page(written(make(DEFAULT[:1], model=network, **SMALL))).text
     assert "Trainingnetwork; at most 5 epochs" in text

@@ -76,6 +76,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["decision_gain"]
 
 
+@pytest.mark.slow
 def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
     words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--folds", 2, "--json")
     words = (*words, "--out", animals / "out", "--objective", "Focal()")
@@ -162,6 +163,7 @@ def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, g
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, animals):
     words = (
         "compare",

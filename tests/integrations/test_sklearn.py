@@ -286,7 +286,7 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
         (
             {"costs": ClassMatrix(FLAT, kind="costs")},
             ValueError,
-            "costs[true, predicted] must have a row and a column for each of cat, dog",
+            "costs[true, predicted] must have a row and a column for each of cat, dog, eel, got (2, 2)",
         ),
     ],
 )

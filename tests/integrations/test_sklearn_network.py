@@ -368,6 +368,7 @@ def test_numbers_of_numpy_are_numbers(data: Any) -> None:
     assert quick("Brier()", max_iter=2).set_params(objective=Brier()).fit(*data).n_iter_ == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_is_as_good_as_the_perceptron_on_digits() -> None:
     digits: Any = load_digits()

@@ -110,6 +110,7 @@ def test_control_a_plain_policy_falls_below_the_floor() -> None:
     assert model.policy.get_distribution(states).distribution.probs.min() < FLOOR
 
 
+@pytest.mark.slow
 def test_it_learns_as_far_as_the_floor_lets_it() -> None:
     model = make(PPO, Identity(spaces.Discrete(4)), Floored(0.02))
     model.learn(4000)
@@ -118,6 +119,7 @@ def test_it_learns_as_far_as_the_floor_lets_it() -> None:
     assert model.policy.get_distribution(torch.eye(4)).distribution.probs.diagonal().min() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [spaces.Discrete(5), spaces.MultiDiscrete([3, 4])], ids=str)
 def test_masked_actions_are_never_taken_and_the_floor_is_over_the_others(space: Any) -> None:
     env = Identity(space, masked=True)

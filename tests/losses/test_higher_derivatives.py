@@ -104,6 +104,7 @@ def test_transforms_agree_with_autograd(entry: Entry, loss: Loss, masked: bool) 
     check_transforms(*case(loss, masked))
 
 
+@pytest.mark.slow
 @every
 @masks
 def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bool) -> None:

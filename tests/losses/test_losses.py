@@ -126,6 +126,7 @@ def test_balance_against_the_oracle() -> None:
         assert abs(ours - float(exact)) <= 16 * EPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entry", "loss"), SETTINGS)
 def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: Entry, loss: Loss) -> None:
     logits, target = rows(2.0, masked=False)
