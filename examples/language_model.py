@@ -159,15 +159,23 @@ def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
         row = linear.row_statistics(hidden, model.lm_head.weight, tokens[:, 1:], stats=asked)
         seen.append(torch.stack((row.log_odds(), row.logsumexp_gap(), row.margin), 1).cpu())
     odds, gap, margin = torch.cat(seen).double().T
-    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-gap).exp(), "right": margin > 0}
-    return pd.DataFrame({name: column.numpy() for name, column in told.items()})
+    per_token = {
+        "nll": -F.logsigmoid(odds),
+        "target": odds.sigmoid(),
+        "top": (-gap).exp(),
+        "right": margin > 0,
+    }
+    return pd.DataFrame({name: column.numpy() for name, column in per_token.items()})
 
 
-def measure(told: pd.DataFrame) -> pd.Series:
+def measure(per_token: pd.DataFrame) -> pd.Series:
     """Return the measures of a model from what it says of each token."""
-    mean = told.mean()
+    mean = per_token.mean()
     # torchmetrics drops a confidence of exactly 1
-    top, right = torch.tensor(told.top.to_numpy()).clamp(max=1 - 1e-7), torch.tensor(told.right.to_numpy())
+    top, right = (
+        torch.tensor(per_token.top.to_numpy()).clamp(max=1 - 1e-7),
+        torch.tensor(per_token.right.to_numpy()),
+    )
     mean["ECE"] = binary_calibration_error(top, right.long(), n_bins=BINS, norm="l1").item()
     return mean
 
@@ -215,11 +223,11 @@ def run_seed(text: dict[str, Tensor], seed: int, given: argparse.Namespace) -> I
                 model.load_state_dict(plain)
                 windows = text["tuning"] if name == CLEAN else wrong
             train(model, windows, objective, given, steps=steps, rate=rate, seed=seed)
-            told = look(model, text["validation"], given.batch)
+            per_token = look(model, text["validation"], given.batch)
             if not plain:
-                plain, before = {key: value.clone() for key, value in model.state_dict().items()}, told
-            print(f"seed {seed}, {stage}: {name}, perplexity {np.exp(told.nll.mean()):.1f}", flush=True)
-            yield told.assign(stage=stage, name=name, seed=seed)
+                plain, before = {key: value.clone() for key, value in model.state_dict().items()}, per_token
+            print(f"seed {seed}, {stage}: {name}, perplexity {np.exp(per_token.nll.mean()):.1f}", flush=True)
+            yield per_token.assign(stage=stage, name=name, seed=seed)
     yield before.assign(stage="fine-tuning", name="before", seed=seed)
 
 
@@ -303,8 +311,8 @@ def draw(tokens: pd.DataFrame, path: Path) -> None:
         figure, both = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
         for axes, (stage, models) in zip(both, tokens.groupby("stage", sort=False), strict=True):
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-            for name, told in models.groupby("name", sort=False):
-                right, top = calibration_curve(told.right, told.top, n_bins=BINS)
+            for name, per_token in models.groupby("name", sort=False):
+                right, top = calibration_curve(per_token.right, per_token.top, n_bins=BINS)
                 axes.plot(top, right, marker=".", label=name)
             axes.set(xlabel="probability of the likeliest token", title=stage)
             axes.legend()
@@ -337,7 +345,9 @@ def main(argv: list[str] | None = None) -> None:
     text["validation"] = text["validation"][:: max(1, len(text["validation"]) // given.validation)]
     torch.save(text["training"], given.out / "windows.pt")
     costs = compare_costs(argv, given)
-    tokens = pd.concat([told for seed in range(given.seeds) for told in run_seed(text, seed, given)])
+    tokens = pd.concat(
+        [per_token for seed in range(given.seeds) for per_token in run_seed(text, seed, given)]
+    )
     models = tokens.groupby(["stage", "name", "seed"], sort=False)
     found = models[["nll", "target", "top", "right"]].apply(measure).reset_index()
     page = [f"Tokens counted alone: perplexity {np.exp(unigram(text, given.vocabulary)):.1f}."]
