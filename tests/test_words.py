@@ -12,14 +12,13 @@ ROOT = Path(__file__).parents[1]
 METAPHOR = re.compile(
     r"(?<![^\W_])"
     r"(waists?|houses?|rooms?|heats?|heated|(let|lets|letting)\s+go|looks?\s+on|mends?|mended|told|asked\s+of)"
-    r"(?![^\W_])",
-    re.IGNORECASE,
+    r"(?![^\W_])", re.IGNORECASE,
 )
 SPELL = re.compile(r"(?<![^\W_])spell(s|ed|ing|ings)?(?![^\W_])", re.IGNORECASE)
 
 
 def files() -> list[Path]:
-    """Return Python, C++ and templates of src, examples and benchmarks, and the pages but decision records."""
+    """Return Python, C++ and templates of src, examples and benchmarks, and pages without decision records."""
     code = [
         path
         for folder in ("src", "examples", "benchmarks")
