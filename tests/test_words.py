@@ -18,7 +18,7 @@ SPELL = re.compile(r"(?<![^\W_])spell(s|ed|ing|ings)?(?![^\W_])", re.IGNORECASE)
 
 
 def files() -> list[Path]:
-    """Return Python, C++ and templates of src, examples and benchmarks, and pages without decision records."""
+    """Return Python, C++ and templates of src, examples and benchmarks, and the pages of docs."""
     code = [
         path
         for folder in ("src", "examples", "benchmarks")
