@@ -11,8 +11,11 @@ ROOT = Path(__file__).parents[1]
 # Whole words, where an underscore separates words too, so that identifiers are read.
 METAPHOR = re.compile(
     r"(?<![^\W_])"
-    r"(waists?|houses?|rooms?|heats?|heated|(let|lets|letting)\s+go|looks?\s+on|mends?|mended|told|asked\s+of)"
-    r"(?![^\W_])", re.IGNORECASE,
+    r"(waists?|houses?|rooms?|heats?|heated|(let|lets|letting)\s+go|looks?\s+on)"
+    r"(?![^\W_])|(?<![^\W_])"
+    r"(mends?|mended|told|asked\s+of)"
+    r"(?![^\W_])",
+    re.IGNORECASE,
 )
 SPELL = re.compile(r"(?<![^\W_])spell(s|ed|ing|ings)?(?![^\W_])", re.IGNORECASE)
 
