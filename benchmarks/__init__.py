@@ -1,1 +1,1 @@
-"""How fast and how small equipoise is beside its peers: `python -m benchmarks.run`."""
+"""Benchmarks of time and memory against other libraries (`python -m benchmarks.run`), and studies."""

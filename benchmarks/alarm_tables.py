@@ -26,7 +26,7 @@ Scores = Mapping[str, Sequence[float]]
 @final
 @dataclass(frozen=True)
 class Share:
-    """How many of all, with the binomial standard error.
+    """A count as a share of all, with the binomial standard error.
 
     Example:
         >>> Share(10, 200).text
@@ -56,13 +56,13 @@ def limit(count: int) -> float:
 def new_calls(
     candidate: Scores, baseline: Scores, *, test_ratio: float, kept: int | None = None
 ) -> dict[str, Difference]:
-    """Return what the command's rule says of one candidate in the deciding measures.
+    """Return the calls of the command's rule for one candidate in the deciding measures.
 
     Args:
         candidate: Scores over splits.
         baseline: Scores over the same splits.
         test_ratio: Test rows over the others: 1 / (folds - 1) in cross-validation.
-        kept: How many splits to look at, from the first; None for all.
+        kept: Number of splits to use, from the first; None for all.
     """
     found = {}
     for name in DECIDING:
@@ -78,7 +78,7 @@ def new_calls(
 
 
 def old_calls(candidate: Scores, baseline: Scores, measures: Sequence[str]) -> dict[str, str]:
-    """Return what the old rule says of one candidate in some measures."""
+    """Return the calls of the old rule for one candidate in some measures."""
     return {name: old_rule([candidate[name]], baseline[name], BETTER[name])[0] for name in measures}
 
 
@@ -145,9 +145,9 @@ def truth_table(true: Sequence[Scores]) -> str:
 def contradiction(found: Difference, true: float, better: str, worthwhile: float) -> str | None:
     """Return how a call contradicts the true difference, or None.
 
-    "sign": called better or worse, and the truth lies on the other side of 0. "size": called so, and the
-    truth lies on this side but inside the band of what is not worthwhile. "equal": called equal, and the
-    truth is worthwhile.
+    "sign": called better or worse, and the true difference has the other sign. "size": called better or
+    worse, and the true difference has this sign but is smaller than worthwhile. "equal": called equal, and
+    the true difference is worthwhile.
     """
     good = true if better == "higher" else -true
     if found.call in CALLED:
@@ -157,9 +157,9 @@ def contradiction(found: Difference, true: float, better: str, worthwhile: float
 
 
 def close_table(lines: Sequence[Mapping[str, Any]], true: Sequence[Scores]) -> str:
-    """Return how often close losses were called what they are not, and how often intervals had the truth.
+    """Return the shares of false calls of close losses, and of intervals that contain the true difference.
 
-    The truth is known to two standard errors, and an interval has it if it comes that near.
+    The true difference is known to two standard errors; an interval counts if it comes that near.
     """
     if not true:
         return "The true differences are not there; run `python -m benchmarks.alarms truth` first.\n"

@@ -1,21 +1,21 @@
-"""How often the command's rule calls a difference that is none, and how often it finds one that is.
+"""False calls and power of the command's rule.
 
-`python -m benchmarks.alarms STUDY` trains what is missing, a line of JSON per comparison with the raw scores,
-and `--table` prints what the lines say, by the rule as it is then. The studies:
+`python -m benchmarks.alarms STUDY` trains the missing comparisons, with a line of JSON with raw scores for
+each, and `--table` prints tables by the current rule. The studies:
 
-- null: cross entropy against itself, other seeds. A call is false.
-- close: losses that differ so little that cross-validation may mislead. Their difference is known from a
-  large made population. Bayle, Janson, Mackey (arXiv 2508.04409): intervals from cross-validation are right
-  where the difference between two learners is stable, that is, where exchanging one training row changes it
-  by little beside its own spread. Two close learners may each be stable and their difference not be, as the
-  spread between them vanishes; a loss against itself, with seeds exchanged, is symmetric about 0 and does not
-  show it.
+- null: cross entropy against itself, with other seeds. Every call is false.
+- close: losses that nearly agree, for which cross-validation may be invalid. Their true difference is known
+  from a large synthetic population. Bayle, Janson, Mackey (arXiv 2508.04409): intervals from cross-validation
+  are valid if the difference between two learners is stable, that is, if exchanging one training row changes
+  it by little relative to its standard deviation. Two close learners may both be stable and their difference
+  not, as this standard deviation vanishes; a loss against itself, with seeds exchanged, is symmetric about 0
+  and does not show it.
 - power: gamma cross entropy against plain, where it is known to be better, by folds and repeats.
 
-Comparisons draw rows, splits, noise, initial weights and batches anew. Those of a pool (a real data set) are
-therefore independent given the pool, and standard errors are binomial and speak of this pool; those of the
-made population share nothing. Both losses of a pair have the same splits, and in "close" and "power" the same
-seeds, as they have in the command.
+Each comparison has new rows, splits, noise, initial weights and batches. Those of a pool (a real data set)
+are independent given the pool, and binomial standard errors are valid for this pool; those of the synthetic
+population are independent. Both losses of a pair have the same splits, and in "close" and "power" the same
+seeds, as in the command.
 """
 
 import argparse
@@ -57,10 +57,10 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 @final
 @dataclass(frozen=True)
 class Pool:
-    """Where the rows of a comparison are drawn from.
+    """Source of the rows of a comparison.
 
     Args:
-        name: Of a data set, or "made".
+        name: Name of a data set, or "made" for the synthetic population.
         rows: Drawn without replacement for each comparison, as many as the folds divide.
         noise: Share of wrong labels, symmetric.
         clean_test: Whether test labels stay clean, as with `--noise`; else they are like the others.
@@ -86,7 +86,7 @@ class Pool:
 
 
 def population(rows: int, seed: int, *, classes: int = 5, columns: int = 10) -> Dataset:
-    """Return rows of a made population: Gaussian classes that overlap, the same in all draws."""
+    """Return rows of the synthetic population: overlapping Gaussian classes, the same in all draws."""
     centres = np.random.default_rng(15).normal(size=(classes, columns)) * 0.8
     random = np.random.default_rng([seed, 4])
     labels = random.integers(0, classes, rows)
@@ -100,12 +100,12 @@ class Study:
     """Pairs of losses on pools.
 
     Args:
-        name: Of the study.
-        pools: Where rows are from.
+        name: Name of the study.
+        pools: Sources of the rows.
         baseline: The loss compared with.
         candidates: The losses compared with it.
         designs: Folds and repeats.
-        comparisons: How many, for each pool.
+        comparisons: Number of comparisons for each pool.
         same_seeds: Whether candidate and baseline have the same initial weights and batches.
     """
 
@@ -215,10 +215,10 @@ def compare_block(study: Study, pool: Pool, seeds: Sequence[int]) -> list[dict[s
 
 
 def truth(study: Study, pool: Pool, draws: int, rows: int = 20_000) -> list[dict[str, list[float]]]:
-    """Return what the losses come to on average over training sets, as scores of each draw.
+    """Return the scores of the losses for each of many training sets.
 
-    Each draw has training and validation rows of its own, as many as a fold leaves, and fresh test rows that
-    the draws of one block share.
+    Each draw has its own training and validation rows, as many as a fold leaves, and test rows that the draws
+    of one block share.
 
     Args:
         study: With a made pool.
@@ -250,7 +250,7 @@ def truth(study: Study, pool: Pool, draws: int, rows: int = 20_000) -> list[dict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing of a study, or print its tables."""
+    """Run the missing comparisons of a study, or print its tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.alarms")
     parser.add_argument(
         "study", choices=(*STUDIES, "truth"), help="truth: the difference in the made population"

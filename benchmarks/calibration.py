@@ -1,6 +1,6 @@
-"""Calibration on noisy labels beside its rivals: `python -m benchmarks.calibration`.
+"""Calibration on noisy labels, compared with other methods: `python -m benchmarks.calibration`.
 
-Every seed makes the same rows for every method; differences are taken within a seed. NLL is of clean labels.
+In each seed all methods have the same rows; differences are paired by seed. NLL is that of clean labels.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def observed(clean: Labels, weak: Floats, kind: str, noise: float, random: Any) 
 
 
 def methods(logits: Floats, target: Labels, kind: str, noise: float) -> dict[str, Calibration]:
-    """Return a calibration by each method; NTS, the rate and the matrix are given the truth."""
+    """Return a calibration by each method; NTS, "rate given" and "matrix given" get the true values."""
     classes = logits.shape[1]
     found = {
         "T alone": fit(logits, target, noise=0),

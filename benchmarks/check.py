@@ -1,8 +1,8 @@
-"""The gate: nothing is timed unless our losses and gradients are right, on random and on peaked logits.
+"""Correctness check before the timing: losses and gradients of equipoise, on random and on peaked logits.
 
-The truth is the textbook formula on float64 logits. Ours runs in one block and in several, and may be off by
-twice as much as that formula is in the dtype of the inputs, or by what the tests of the losses allow;
-how much it is goes into the report. A peer that is far off is named, not hidden.
+The reference is the textbook formula on float64 logits. The error of equipoise, in one block and in several,
+must be at most twice that of the formula in the dtype of the inputs, or within the tolerance of the tests;
+the report has the errors. Peers with a large error are listed.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,18 @@ BLOCKS = 4
 @final
 @dataclass(frozen=True)
 class Error:
-    """How far a result is from the truth, relative; the gradients by the norm of the difference.
+    """Relative errors of a result; those of gradients by the norm of the difference.
 
     Args:
-        loss: Of the loss.
-        gradient: Of the gradient that is further off.
+        loss: Error of the loss.
+        gradient: The larger of the errors of the gradients.
     """
 
     loss: float
     gradient: float
 
     def within(self, other: "Error") -> bool:
-        """Whether neither is larger; nan never is within."""
+        """Return whether both errors are at most those of another; False for nan."""
         return self.loss <= other.loss and self.gradient <= other.gradient
 
     def at_least(self, other: "Error") -> "Error":
@@ -46,15 +46,15 @@ class Error:
 @final
 @dataclass(frozen=True)
 class Finding:
-    """What the gate says of a contender.
+    """Result of the check of a contender.
 
     Args:
-        name: The contender's.
-        ours: Whether it is ours.
-        right: Whether it is as exact as it must be.
-        error: The largest of its errors; None where it could not run.
+        name: Name of the contender.
+        ours: Whether it is equipoise's.
+        right: Whether its errors are within the tolerance.
+        error: The largest of its errors; None if it could not run.
         over_plain: Largest ratio of its gradient error to that of the textbook formula in the same dtype.
-        reason: Why it could not run.
+        reason: Reason why it could not run.
     """
 
     name: str
@@ -68,13 +68,13 @@ class Finding:
 @final
 @dataclass(frozen=True)
 class Gate:
-    """What the gate says of all contenders."""
+    """Results of the check of all contenders."""
 
     findings: tuple[Finding, ...]
 
     @property
     def open(self) -> bool:
-        """Whether everything that is ours is right."""
+        """Whether all contenders of equipoise are right."""
         return all(one.right for one in self.findings if one.ours)
 
     def passed(self, contenders: Sequence[Contender]) -> tuple[list[Contender], list[Absent]]:
@@ -95,7 +95,7 @@ class Gate:
 
 
 def check(contenders: Sequence[Contender], shape: Shape, dtype: torch.dtype, device: str = "cpu") -> Gate:
-    """Hold every contender against the truth, on a slice of the shape."""
+    """Compare every contender with the reference, on a slice of the shape."""
     rough, smooth = (
         [
             Problem.make(shape.at_most(*size, shape.features), dtype, device, peaked=peaked)

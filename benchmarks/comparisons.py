@@ -1,4 +1,4 @@
-"""A comparison: which contenders are timed on which problem, and what is expected of the result."""
+"""`Comparison`: contenders that are timed on a problem, and the limits for the result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ NUMBERS = {1: "one thread", 2: "two threads"}
 @final
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured.
+    """Settings of the measurement.
 
     Args:
-        repeats: At most so many of each comparison; more of those that take milliseconds.
-        budget: Seconds a comparison may take, as far as three repeats allow.
-        threads: Of torch.
+        repeats: Largest number of repeats of a comparison; more if they take milliseconds.
+        budget: Seconds for a comparison, but at least three repeats.
+        threads: Number of torch's threads.
         amx: Whether the limits of a processor with AMX apply.
     """
 
@@ -39,15 +39,15 @@ class Settings:
 @final
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found, for those who compare it with limits.
+    """Result of a comparison, with methods that compare it with limits.
 
     Args:
-        shape: Of the problem.
-        dtype: Of the problem.
+        shape: Shape of the problem.
+        dtype: Dtype of the problem.
         result: The times.
         gate: The errors.
-        runners: Who ran.
-        expected: Names of all that should have run.
+        runners: The contenders that ran.
+        expected: Names of all contenders that should have run.
         amx: Whether the limits of a processor with AMX apply.
     """
 

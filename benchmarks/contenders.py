@@ -1,4 +1,4 @@
-"""What is timed: ours, the peers, and the bare matrix products below which nothing can go."""
+"""Contenders: equipoise, its peers, and the bare matrix products as a lower bound."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Many small networks trained together for the studies, with their logits after every epoch where wanted."""
+"""Training of many small networks together, for the studies, optionally with the logits of every epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,10 +84,10 @@ def halves(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], ...
 @final
 @dataclass(frozen=True)
 class Recording:
-    """What K copies did in E epochs.
+    """Results of K copies in E epochs.
 
     Attributes:
-        trained: As the training loop returns it.
+        trained: Result of the training loop.
         validation: Logits (E, K, V, C) of the validation rows after each epoch.
         test: Logits (E, K, M, C) of the test rows.
         predictions: Predicted classes (E, K, N) of the training rows.
@@ -151,12 +151,12 @@ def _train(model: Copies, loss: Loss, parts: Sequence[Parts], options: Options, 
 @final
 @dataclass(frozen=True)
 class Ended:
-    """What one copy came to.
+    """Result of one copy.
 
     Attributes:
         parts: Its rows.
-        validation: Logits (V, C) of the validation rows at the epoch chosen.
-        test: Logits (M, C) of the test rows there.
+        validation: Logits (V, C) of the validation rows at the chosen epoch.
+        test: Logits (M, C) of the test rows at the chosen epoch.
         last: Logits (M, C) of the test rows after the last epoch trained.
     """
 
@@ -169,7 +169,7 @@ class Ended:
 def ended(
     loss: Loss, parts: Sequence[Parts], classes: int, options: Options, width: int = WIDTH
 ) -> Iterator[list[Ended]]:
-    """Train a copy on each of the parts, many at once, and yield what they came to, in their order."""
+    """Train a copy on each of the parts, many at once, and yield the results in the order of the parts."""
     for start in range(0, len(parts), TOGETHER):
         some = parts[start : start + TOGETHER]
         trained = _train(networks(some, classes, width), loss, some, options, None)

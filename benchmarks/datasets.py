@@ -1,7 +1,7 @@
-"""Data sets for classification that ordinary packages bring with them: nothing is downloaded.
+"""Data sets for classification that are part of ordinary packages, so that nothing is downloaded.
 
-They differ in rows (150 to 6366), in classes (2 to 10), in columns (numbers, or categories as well), in how
-clear the classes are, and in how unequal. `python -m benchmarks.datasets` prints the table.
+They differ in rows (150 to 6366), classes (2 to 10), columns (numbers only, or categories too), separability
+and balance of the classes. `python -m benchmarks.datasets` prints the table.
 """
 
 import sys
@@ -25,15 +25,15 @@ Loaded = tuple[pd.DataFrame | NDArray[np.float64], NDArray[Any]]
 @final
 @dataclass(frozen=True)
 class Source:
-    """A data set and where it is from.
+    """A data set and its package.
 
     Args:
-        name: Short, and safe as the name of a file.
-        package: That brings it, with its name on the package index.
-        licence: Of the package; then of the data, where the package names another.
-        kind: What is particular about it.
-        rows: How many.
-        classes: How many.
+        name: Short name, also used for files.
+        package: The package that has it, by its name on the package index.
+        licence: Licence of the package; then of the data, if the package names another.
+        kind: Special properties.
+        rows: Number of rows.
+        classes: Number of classes.
         load: Returns features, a table of numbers (float64) and categories (text) or an array (N, D), and
             classes (N,).
     """

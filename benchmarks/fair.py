@@ -1,9 +1,8 @@
-"""Where each family of losses wins, ties and loses: all data sets, clean and with wrong labels of two kinds.
+"""Comparison of families of losses on all data sets, with clean labels and with wrong labels of two kinds.
 
-`python -m benchmarks.fair` gives each data set wrong labels in all rows, runs `compare` on it, and keeps one
-JSON file per comparison; what is there is not run again. Calls are made from the values when the page is.
-`--table` prints the Markdown page. The clean labels are kept for a second look, at accuracy and NLL; nothing
-is chosen by them.
+`python -m benchmarks.fair` flips labels in all rows of each data set, runs `compare` on it, and writes one
+JSON file per comparison; existing files are not computed again. `--table` computes calls from the values and
+prints the Markdown page. The clean labels are used for a second evaluation of accuracy and NLL only.
 """
 
 import argparse
@@ -49,15 +48,15 @@ def observed(dataset: Dataset, kind: str, seed: int = 0) -> NDArray[np.int64]:
 def run(
     name: str, kind: str, folds: int, tune: int, work: Path, candidates: Sequence[str] = CANDIDATES
 ) -> dict[str, Any]:
-    """Compare on one data set and return what to keep of it.
+    """Compare on one data set and return the figures to store.
 
     Args:
-        name: Of the data set.
-        kind: Of its labels.
-        folds: As `compare` has them.
-        tune: As `compare` has it.
-        work: Folder for the trainings; a comparison that was stopped goes on from there.
-        candidates: Beside plain cross entropy.
+        name: Name of the data set.
+        kind: Kind of label noise.
+        folds: As in `compare`.
+        tune: As in `compare`.
+        work: Folder of the trainings, from which an interrupted comparison resumes.
+        candidates: Candidates, without plain cross entropy.
     """
     dataset = named(name).dataset()
     labels = observed(dataset, kind)

@@ -1,6 +1,6 @@
-"""Wrong labels of three kinds, at an exact rate: anywhere, by class, and where a weak model is unsure.
+"""Three kinds of label noise at an exact rate: symmetric, by class, and instance-dependent.
 
-Rates are shares of wrong labels. What is drawn depends on the seed alone.
+Rates are shares of wrong labels. The draws depend on the seed only.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ def pairs(features: Features, labels: Labels, rate: float, seed: int) -> Labels:
 
 
 def instance_dependent(features: Features, labels: Labels, rate: float, seed: int) -> Labels:
-    """Return labels of which a share became what a second, weak model takes them for, where it is unsure.
+    """Return labels of which a share became the prediction of a weak model, mostly in rows of small margin.
 
     The model is a logistic regression on half of the columns, drawn by the seed, cross-validated, so that it
     has not seen the row. Its margin is the log of the clean class's probability over the likeliest other

@@ -23,11 +23,11 @@ SMALL = (*TINY, "512 x 1000", "4096 x 1000")
 @final
 @dataclass(frozen=True)
 class Limit:
-    """What a number may be, and what it should be.
+    """Limit and goal of a number.
 
     Args:
         limit: The largest number that is accepted.
-        goal: The number to come to; None where the limit is all.
+        goal: The number to reach; None if there is only a limit.
     """
 
     limit: float

@@ -142,7 +142,7 @@ def _timed(runner: Runner, problem: Problem, clock: Clock, calls: int = 1) -> fl
 
 
 def _warm_up(runner: Runner, problem: Problem, clock: Clock, notes: dict[str, str]) -> tuple[int, float]:
-    """Run until nothing is new, and return how many calls make a timing, and its seconds."""
+    """Warm up, and return the number of calls per timing, and the seconds of a timing."""
     if isinstance(runner, Contender) and runner.compiled:
         if CHUNKER in runner.name:
             with chunker_reports() as reports:

@@ -1,9 +1,9 @@
-"""Some mistakes cost twenty times as much: what the decision rule is worth, and what each loss adds to it.
+"""Mistakes of different cost: mean costs of decisions by cost, and of losses with costs.
 
 300 rows of noisy digits to train, the others to test. Missing an 8 or a 1 costs 20, any other mistake 1.
-In each seed every method has the same split and initial weights. Each is read twice: by its likeliest class,
-and by the class of smallest expected cost. All seeds split the same 1797 digits, and intervals are
-corrected for that (`compare_paired`). With so few rows to train the correction makes them wide.
+In each seed every method has the same split and initial weights. Each is evaluated by its likeliest class and
+by the class of smallest expected cost. All seeds split the same 1797 digits, and intervals are corrected for
+that (`compare_paired`). With so few training rows the correction makes them wide.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from equipoise.metrics import mean_cost, severity
 
 ROWS, TRAIN, NOISE, DEAR = 1797, 300, 0.35, (1, 8)
 OVERLAP = (ROWS - TRAIN) / TRAIN  # test rows over training rows
-GROUPS = "0, 6 | 1, 7 | 2, 3 | 4, 9 | 5, 8"  # digits that are written alike
+GROUPS = "0, 6 | 1, 7 | 2, 3 | 4, 9 | 5, 8"  # digits of similar shape
 NAMES = [str(digit) for digit in range(10)]
 
 costs = np.ones((10, 10))
@@ -51,7 +51,7 @@ METHODS = {
 
 
 def trained(loss: Any, rows: torch.Tensor, labels: torch.Tensor, seed: int, epochs: int) -> torch.nn.Module:
-    """A small network after training."""
+    """Return a small trained network."""
     torch.manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
@@ -64,7 +64,7 @@ def trained(loss: Any, rows: torch.Tensor, labels: torch.Tensor, seed: int, epoc
 
 
 def measured(seed: int, epochs: int) -> dict[tuple[str, str], dict[str, float]]:
-    """Accuracy, severity and mean cost of each method and class taken, on one split."""
+    """Return accuracy, severity and mean cost of each method and decision on one split."""
     digits: Any = load_digits()
     noise = np.random.default_rng(seed).normal(scale=NOISE, size=digits.data.shape)
     rows = torch.tensor(digits.data / 16 + noise, dtype=torch.float32)
@@ -89,7 +89,7 @@ def measured(seed: int, epochs: int) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def table(runs: list[dict[tuple[str, str], dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row per method and way of reading: means over seeds, and its cost against the first two rows'."""
+    """Return a row per method and decision: means over seeds, and cost minus that of the first two rows."""
     values = {key: {name: [run[key][name] for run in runs] for name in runs[0][key]} for key in runs[0]}
     spent = np.array([each["cost"] for each in values.values()])
     both = [values["cross entropy", read]["cost"] for read in ("likeliest", "cheapest")]

@@ -1,6 +1,6 @@
-"""What keeps a policy exploring: floors, bonuses and hinges on a bandit that changes, and PPO with a floor.
+"""Exploration with floors, entropy bonuses and hinges, on a bandit that changes, and PPO with a floor.
 
-Prints slopes and two tables, writes all numbers and a picture. Needs pip install 'equipoise[compare,rl]'.
+Prints gradients and two tables, writes all numbers and a picture. Needs pip install 'equipoise[compare,rl]'.
 """
 
 import argparse
@@ -44,7 +44,7 @@ MEANS, EXTREMES = {"found in %": 0, "before": 3, "after": 3}, ["smallest probabi
 
 
 def bandit(name: str, runs: int, steps: int, hinge: float) -> tuple[pd.DataFrame, torch.Tensor]:
-    """Run REINFORCE on many bandits at once; return what each reached, and traces (2, steps) over all."""
+    """Run REINFORCE on many bandits at once; return the results of each, and mean traces (2, steps)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)  # the same bandits, noise and draws of `sample` for every policy
     (shape, penalty), weight = POLICIES[name], hinge if "hinge" in name else 1.0
@@ -73,14 +73,14 @@ def bandit(name: str, runs: int, steps: int, hinge: float) -> tuple[pd.DataFrame
 
 
 def noting(made: Any, seen: list[float], action_logits: torch.Tensor) -> Any:
-    """Return the distribution that the policy is about to use, and note its smallest probability."""
+    """Return the distribution of the policy, and record its smallest probability."""
     shown = made(action_logits)
     seen.append(shown.distribution.probs.min().item())
     return shown
 
 
 def cartpole(name: str, seed: int, steps: int) -> pd.DataFrame:
-    """Train PPO for half of the steps, save it, load it, and train what was loaded for the other half."""
+    """Train PPO for half of the steps, save it, load it, and train the loaded policy for the other half."""
     torch.set_num_threads(1)
     (kind, kwargs), env, seen, saved = PLAYERS[name], make_vec_env("CartPole-v1", 8, seed=seed), [], BytesIO()
     model = PPO(kind, env, policy_kwargs=kwargs, seed=seed, device="cpu", **LEARNING)

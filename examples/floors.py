@@ -1,4 +1,4 @@
-"""Which ways to a floor keep it in every step of a training, and what each costs: three tasks of gymnasium.
+"""Methods for a minimum probability: whether they keep it in every step, and their returns, on three tasks.
 
 python examples/floors.py    a table for each of FrozenLake, CliffWalking and Taxi; six minutes on one core
 
@@ -27,7 +27,7 @@ SHARE, SMALLEST, RETURN, LIKELIEST = "below the floor in %", "smallest", "return
 
 
 def policies(actions: int) -> dict[str, tuple[Map, Loss | None]]:
-    """Return a map and a penalty for each way to a floor, set to FLOOR for so many actions."""
+    """Return a map and a penalty for each method, set to FLOOR for a number of actions."""
     hinge = LogitRange.for_floor(FLOOR, actions)
     half = (hinge.width or 0.0) / 2
     return {
@@ -43,7 +43,7 @@ def policies(actions: int) -> dict[str, tuple[Map, Loss | None]]:
 
 
 class Task:
-    """A gymnasium task with a table of what follows from each state and action, as tensors."""
+    """A gymnasium task, as tensors of the transitions of each state and action."""
 
     def __init__(self, name: str) -> None:
         inner: Any = gymnasium.make(name).unwrapped
@@ -93,7 +93,7 @@ class Lanes:
 
 
 def trained(task: Task, name: str, runs: int, updates: int) -> pd.DataFrame:
-    """Train many runs of one policy; return what each reached."""
+    """Train many runs of one policy; return the results of each."""
     torch.manual_seed(0)
     shape, penalty = policies(task.actions)[name]
     logits = torch.zeros(runs, task.states, task.actions, requires_grad=True)

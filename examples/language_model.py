@@ -1,8 +1,8 @@
-"""Losses for a language model, on the text that every Python carries.
+"""Losses for a language model, on the source of Python's standard library.
 
-Trains a tokenizer and llama models on the standard library, fine-tunes them on text with wrong tokens, all
-through the fused head; measures time and memory beside the plain Trainer. Prints tables, writes all numbers
-and a picture. Needs pip install 'equipoise[compare,transformers]' torchmetrics.
+Trains a tokenizer and llama models, fine-tunes them on text with wrong tokens, all with the fused head, and
+compares time and memory with the plain Trainer. Prints tables, writes all numbers and a picture. Needs pip
+install 'equipoise[compare,transformers]' torchmetrics.
 """
 
 import argparse
@@ -55,7 +55,7 @@ MIB = 2**20
 
 
 def read_files(every: int = 1) -> dict[str, str]:
-    """Return every so many of the standard library's modules, without tests and tables of characters."""
+    """Return one in a number of the standard library's modules, without tests and character tables."""
     folder = Path(sysconfig.get_path("stdlib"))
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
     names = [name for name in names if not LEFT_OUT & set(name.split("/"))]
@@ -64,7 +64,7 @@ def read_files(every: int = 1) -> dict[str, str]:
 
 
 def part_of(name: str) -> str:
-    """Return what a file is for: the same on every machine, whatever other files there are."""
+    """Return the part of a file (training, fine-tuning, validation), by a hash of its name."""
     share = zlib.crc32(name.encode()) % 20
     return "validation" if share == 0 else "tuning" if share <= 3 else "training"
 
@@ -149,7 +149,7 @@ def train(
 
 @torch.no_grad()
 def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
-    """Return what the model says of each token of clean text, from statistics of rows; no logits are held."""
+    """Return the statistics of each token of clean text, without materialised logits."""
     model.eval()
     seen = []
     for chunk in windows.split(batch):
@@ -159,27 +159,35 @@ def look(model: LlamaForCausalLM, windows: Tensor, batch: int) -> pd.DataFrame:
         row = linear.row_statistics(hidden, model.lm_head.weight, tokens[:, 1:], stats=asked)
         seen.append(torch.stack((row.log_odds(), row.logsumexp_gap(), row.margin), 1).cpu())
     odds, gap, margin = torch.cat(seen).double().T
-    told = {"nll": -F.logsigmoid(odds), "target": odds.sigmoid(), "top": (-gap).exp(), "right": margin > 0}
-    return pd.DataFrame({name: column.numpy() for name, column in told.items()})
+    per_token = {
+        "nll": -F.logsigmoid(odds),
+        "target": odds.sigmoid(),
+        "top": (-gap).exp(),
+        "right": margin > 0,
+    }
+    return pd.DataFrame({name: column.numpy() for name, column in per_token.items()})
 
 
-def measure(told: pd.DataFrame) -> pd.Series:
-    """Return the measures of a model from what it says of each token."""
-    mean = told.mean()
+def measure(per_token: pd.DataFrame) -> pd.Series:
+    """Return the measures of a model from the statistics of each token."""
+    mean = per_token.mean()
     # torchmetrics drops a confidence of exactly 1
-    top, right = torch.tensor(told.top.to_numpy()).clamp(max=1 - 1e-7), torch.tensor(told.right.to_numpy())
+    top, right = (
+        torch.tensor(per_token.top.to_numpy()).clamp(max=1 - 1e-7),
+        torch.tensor(per_token.right.to_numpy()),
+    )
     mean["ECE"] = binary_calibration_error(top, right.long(), n_bins=BINS, norm="l1").item()
     return mean
 
 
 def unigram(text: dict[str, Tensor], vocabulary: int) -> float:
-    """Return the NLL of the validation text by how often each token stands in the training text."""
+    """Return the NLL of the validation text under the token frequencies of the training text."""
     counts = torch.bincount(text["training"].flatten(), minlength=vocabulary).double() + 1
     return -(counts / counts.sum()).log()[text["validation"][:, 1:]].mean().item()
 
 
 def pretraining(given: argparse.Namespace) -> dict[str, Objective]:
-    """Return what the models are trained with, the plain one first."""
+    """Return the objectives of training from scratch, plain cross entropy first."""
     rising = {"gamma": Linear(0, given.end, steps=given.steps)}
     return {
         "cross entropy": Objective(CrossEntropy()),
@@ -189,7 +197,7 @@ def pretraining(given: argparse.Namespace) -> dict[str, Objective]:
 
 
 def fine_tuning(given: argparse.Namespace) -> dict[str, Objective]:
-    """Return what the plain model is fine-tuned with, the plain loss first."""
+    """Return the objectives of fine-tuning, plain cross entropy first."""
     matched = convert(given.vocabulary, noise=given.noise).gamma
     losses = {
         "gamma 0": GammaCrossEntropy(0.0),
@@ -203,7 +211,7 @@ def fine_tuning(given: argparse.Namespace) -> dict[str, Objective]:
 
 
 def run_seed(text: dict[str, Tensor], seed: int, given: argparse.Namespace) -> Iterator[pd.DataFrame]:
-    """Train and fine-tune with every loss, from the same weights and batches; yield what models say."""
+    """Train and fine-tune with every loss, from the same weights and batches; yield statistics per token."""
     wrong = corrupt(text["tuning"], given.noise, given.vocabulary, seed)
     stages = [("training", pretraining(given), given.steps, given.rate)]
     stages.append(("fine-tuning", fine_tuning(given), given.tune_steps, given.tune_rate))
@@ -215,38 +223,38 @@ def run_seed(text: dict[str, Tensor], seed: int, given: argparse.Namespace) -> I
                 model.load_state_dict(plain)
                 windows = text["tuning"] if name == CLEAN else wrong
             train(model, windows, objective, given, steps=steps, rate=rate, seed=seed)
-            told = look(model, text["validation"], given.batch)
+            per_token = look(model, text["validation"], given.batch)
             if not plain:
-                plain, before = {key: value.clone() for key, value in model.state_dict().items()}, told
-            print(f"seed {seed}, {stage}: {name}, perplexity {np.exp(told.nll.mean()):.1f}", flush=True)
-            yield told.assign(stage=stage, name=name, seed=seed)
+                plain, before = {key: value.clone() for key, value in model.state_dict().items()}, per_token
+            print(f"seed {seed}, {stage}: {name}, perplexity {np.exp(per_token.nll.mean()):.1f}", flush=True)
+            yield per_token.assign(stage=stage, name=name, seed=seed)
     yield before.assign(stage="fine-tuning", name="before", seed=seed)
 
 
 class Clock(TrainerCallback):
-    """Notes when each step begins."""
+    """Records the start time of each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Note the time; the Trainer has read the loss of the step before, so a GPU has done its work."""
+        """Record the time; the Trainer has read the loss of the previous step, so a GPU has finished it."""
         self.times.append(time.perf_counter())
 
 
 def peak_bytes() -> int:
-    """Return the most memory held so far: of the GPU if there is one, or else by this process."""
+    """Return the peak memory: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    # Linux gives a new process the maxrss of the one that started it, but a high-water mark of its own.
+    # On Linux a new process inherits the maxrss of its parent, but has its own VmHWM.
     if status.exists() and (mark := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(mark[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def cost(way: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Return the first loss, the time of each step and the memory they took of one way, in this process."""
+    """Return the first loss, the time of each step and the memory of one method, in this process."""
     windows, clock, loss = torch.load(given.out / "windows.pt"), Clock(), COSTS[way]
     objective, model = None if loss is None else Objective(loss), make_model(given, 0)
     given.batch = given.cost_batch
@@ -257,7 +265,7 @@ def cost(way: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare_costs(argv: list[str], given: argparse.Namespace) -> pd.DataFrame:
-    """Return the costs of each way, in processes of their own that take turns."""
+    """Return the costs of each method, in separate processes that take turns."""
     rows = []
     for _ in range(given.rounds):
         for way in COSTS:
@@ -268,7 +276,7 @@ def compare_costs(argv: list[str], given: argparse.Namespace) -> pd.DataFrame:
 
 
 def cost_table(costs: pd.DataFrame, given: argparse.Namespace) -> str:
-    """Return the median time of a step and the memory of training of each way as a table."""
+    """Return the median time of a step and the memory of each method as a table."""
     each = costs.explode("seconds").groupby("way", sort=False)
     step = each.seconds.median()
     lines = ["| | ms a step | as a ratio | memory in MiB | first loss |", "|---|---|---|---|---|"]
@@ -298,13 +306,13 @@ def table(found: pd.DataFrame) -> str:
 
 
 def draw(tokens: pd.DataFrame, path: Path) -> None:
-    """Draw how often the likeliest token is right against how likely the model says it is."""
+    """Draw the accuracy of the likeliest token by its probability."""
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "language_model", "font.size": 9}):
         figure, both = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
         for axes, (stage, models) in zip(both, tokens.groupby("stage", sort=False), strict=True):
             axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-            for name, told in models.groupby("name", sort=False):
-                right, top = calibration_curve(told.right, told.top, n_bins=BINS)
+            for name, per_token in models.groupby("name", sort=False):
+                right, top = calibration_curve(per_token.right, per_token.top, n_bins=BINS)
                 axes.plot(top, right, marker=".", label=name)
             axes.set(xlabel="probability of the likeliest token", title=stage)
             axes.legend()
@@ -337,7 +345,9 @@ def main(argv: list[str] | None = None) -> None:
     text["validation"] = text["validation"][:: max(1, len(text["validation"]) // given.validation)]
     torch.save(text["training"], given.out / "windows.pt")
     costs = compare_costs(argv, given)
-    tokens = pd.concat([told for seed in range(given.seeds) for told in run_seed(text, seed, given)])
+    tokens = pd.concat(
+        [per_token for seed in range(given.seeds) for per_token in run_seed(text, seed, given)]
+    )
     models = tokens.groupby(["stage", "name", "seed"], sort=False)
     found = models[["nll", "target", "top", "right"]].apply(measure).reset_index()
     page = [f"Tokens counted alone: perplexity {np.exp(unigram(text, given.vocabulary)):.1f}."]

@@ -1,10 +1,10 @@
-"""Classes on a scale: cross entropy and the ranked probability score, by likeliest class and by costs.
+"""Ordered classes: cross entropy and the ranked probability score, by likeliest class and by costs.
 
 python examples/ordinal.py    party identification (anes96, 7 classes) and rating of a marriage (fair, 5)
 
 Needs pip install 'equipoise[compare]' statsmodels. In each split every loss has the same rows, initial
-weights and batches. The epoch is the one of the loss's own smallest validation value; a temperature is then
-fitted to the validation rows, also by the loss itself.
+weights and batches. The epoch is that of the smallest validation value of the loss; a temperature is then
+fitted to the validation rows by the same loss.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """A scikit-learn pipeline on digits with wrong labels: search gamma or its schedule, then decide by cost.
 
 600 rows to train, a share of them with a wrong label; the others, with true labels, to test. Missing an 8 or
-a 1 costs 20, any other mistake 1. The search sees nothing but the training rows and their labels.
+a 1 costs 20, any other mistake 1. The search uses only the training rows and their labels.
 """
 
 import argparse
@@ -31,7 +31,7 @@ np.fill_diagonal(COSTS, 0)
 
 
 def pipeline(epochs: int, seed: int) -> Pipeline:
-    """The pipeline to search."""
+    """Return the pipeline to search."""
     model = ObjectiveClassifier(
         "GammaCrossEntropy(gamma=0.0)",
         learning_rate_init=0.003,
@@ -43,7 +43,7 @@ def pipeline(epochs: int, seed: int) -> Pipeline:
 
 
 def measured(noise: float, epochs: int, seed: int) -> dict[str, Any]:
-    """What the search chose, and accuracy and mean cost of each way to train and decide."""
+    """Return the choice of the search, and accuracy and mean cost of each method of training and decision."""
     digits: Any = load_digits()
     rows, test_rows, labels, target = train_test_split(
         digits.data.astype(np.float32),
@@ -72,7 +72,7 @@ def measured(noise: float, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Print the mean over seeds of each line, and return what each seed gave."""
+    """Print the mean over seeds of each line, and return the results of each seed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,7 +1,7 @@
-"""A gate that chooses one of 16 sections: what makes it decide, measured on handwritten digits.
+"""A gate over 16 sections: penalties and maps that make it one-hot, measured on handwritten digits.
 
 python examples/routing.py                     trains every gate, prints the table, draws the picture
-python examples/routing.py --tune --seeds 4    shows what the weights of the penalties do
+python examples/routing.py --tune --seeds 4    compares the weights of the penalties
 Needs pip install 'equipoise[compare,entmax]'.
 """
 
@@ -57,7 +57,7 @@ def train(name: str, seed: int, epochs: int, tried: float | None) -> dict[str, o
     torch.set_num_threads(1)
     torch.manual_seed(seed)  # the same split, initial weights and batches for every gate
     data = train_test_split(*load_digits(return_X_y=True), test_size=0.4, random_state=seed)
-    if tried is not None:  # the test rows are not looked at
+    if tried is not None:  # without the test rows
         data = train_test_split(data[0], data[2], test_size=0.25, random_state=seed)
     x, unseen, y, truth = map(torch.tensor, data)
     x, unseen = x.float() / 16 - 0.5, unseen.float() / 16 - 0.5
@@ -104,7 +104,7 @@ def table(found: pd.DataFrame) -> str:
 
 
 def picture(found: pd.DataFrame, path: Path) -> None:
-    """Draw what each gate and its chosen section reach, and how the logits grow at two temperatures."""
+    """Draw the accuracies of each gate, soft and hard, and the spread of the logits at two temperatures."""
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "routing", "font.size": 9}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
         soft, hard = (found.pivot_table(c, "gate").loc[GATES[::-1], c] for c in MEASURES[:2])

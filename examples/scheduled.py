@@ -1,7 +1,7 @@
 """A Lightning run on digits with wrong labels, in which gamma rises with the steps.
 
-600 rows to train, a share of them with a wrong label; the others, with true labels, to test. Prints what the
-monitor logged, and the accuracy beside that of plain cross entropy from the same start.
+600 rows to train, a share of them with a wrong label; the others, with true labels, to test. Prints the log
+of the monitor, and the accuracies of this run and of plain cross entropy with the same initial weights.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A model with 50257 words whose logits would not fit in memory: the fused loss trains it all the same.
+"""Training of a model with 50257 words, whose logits would not fit in memory, with the fused loss.
 
-The text is the source of Python's own library. The batch is so large that its logits alone outgrow the
-machine: with 24 GiB and two cores a step takes about half a minute.
+The text is the source of Python's standard library. The batch is so large that its logits alone exceed the
+memory of the machine: with 24 GiB and two cores a step takes about half a minute.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def words() -> Iterator[list[str]]:
     """Yield the words and signs of each file of the standard library."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(folder.rglob("*.py")):
-        if "-packages" not in str(path.relative_to(folder)):  # what was installed differs between machines
+        if "-packages" not in str(path.relative_to(folder)):  # installed packages differ between machines
             yield re.findall(r"\w+|[^\w\s]", path.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -66,14 +66,14 @@ class Model(nn.Module):
 @final
 @dataclass(frozen=True)
 class Run:
-    """What a training took.
+    """Losses, times and memory of a training.
 
     Args:
-        losses: Loss of each step, before it.
+        losses: Loss of each step, before the step.
         seconds: Time of each step.
-        logit_bytes: What the logits of a step would take in float32.
+        logit_bytes: Memory of the logits of a step in float32.
         machine_bytes: Memory of this machine.
-        peak_bytes: Most memory that this process held.
+        peak_bytes: Peak memory of this process.
     """
 
     losses: list[float]
@@ -89,16 +89,16 @@ def machine_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held."""
+    """Return the peak memory of this process."""
     status = Path("/proc/self/status")
-    # Linux gives a new process the maxrss of the one that started it, but a high-water mark of its own.
+    # On Linux a new process inherits the maxrss of its parent, but has its own VmHWM.
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def train(tokens: int, steps: int, vocabulary: int, width: int) -> Run:
-    """Train on `tokens` words a step, from windows drawn anew, and print how it goes."""
+    """Train on `tokens` words per step, in random windows, and print the progress."""
     torch.manual_seed(0)
     text, distinct = read_text(vocabulary)
     print(f"text      {len(text)} words of the standard library, {distinct} different")

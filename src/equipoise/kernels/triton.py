@@ -122,9 +122,7 @@ class TritonBackend:
         base = states[StateName("base")]
         min_base = states[StateName("min_base")] if least else zero
         numbers = torch.stack([base, min_base, *coefficients])
-        numbers[0].masked_fill_(
-            numbers.isnan().any(0), torch.nan
-        )  # of a bad row, the kernel reads only the base
+        numbers[0].masked_fill_(numbers.isnan().any(0), torch.nan)  # of a bad row, only the base is read
         _launch(
             1,
             block,
