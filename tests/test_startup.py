@@ -14,6 +14,8 @@ import equipoise
 from equipoise import Objective
 from equipoise.losses import Focal
 
+pytestmark = pytest.mark.slow  # processes that import the package
+
 SOURCE = Path(str(equipoise.__file__)).parent
 SLOW = {"torch", "pandas", "scipy", "sklearn", "matplotlib"}
 BY_NAME = {"__main__", "cli", "compare", "integrations", "training"}  # modules that a user imports by name

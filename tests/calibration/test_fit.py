@@ -15,6 +15,8 @@ from equipoise.calibration.solve import crossfit_nll_batch, fit_batch
 from equipoise.costs import ClassMatrix
 from equipoise.maps import Softmax
 
+pytestmark = pytest.mark.slow  # fits to simulated data
+
 Floats = NDArray[np.float64]
 SETS = 200
 NORMAL = 1.959963984540054

@@ -11,6 +11,8 @@ import pytest
 import equipoise
 from equipoise.compare import compare, comparison
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 GAMMA = ("--objective", "GammaCrossEntropy(gamma=0.5)")
 BESIDE = {"CrossEntropy(), last epoch, not calibrated", "commonest class", "HistGradientBoostingClassifier"}
 

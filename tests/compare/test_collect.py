@@ -19,6 +19,8 @@ from equipoise.compare.store import digest
 from equipoise.losses import CrossEntropy, RowLoss
 from equipoise.statistics import RowStatistics
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 GAMMA = ("GammaCrossEntropy(gamma=0.5)",)
 TRAINING = {"epochs": 6, "width": 8, "batch_size": 32}
 

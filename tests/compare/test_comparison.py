@@ -18,6 +18,8 @@ from equipoise.costs import ClassMatrix
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy, RowLoss
 from equipoise.schedules import Linear
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 FAST = {"folds": 3, "epochs": 4, "width": 8, "batch_size": 32, "jobs": 1, "progress": False}
 PAIR = [GammaCrossEntropy(0.5), "Focal(gamma=2)"]
 

@@ -13,6 +13,8 @@ from equipoise.compare.statistics import compare_paired
 from equipoise.compare.verdict import judge
 from support.made_result import DEFAULT, make, renamed
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 FILES = {"report": "report.html"}
 

@@ -15,6 +15,8 @@ from equipoise.compare.verdict import judge
 from support.made_result import DEFAULT, make, renamed
 from support.report_pages import Page, axe_is_missing, external, judged_by_axe
 
+pytestmark = pytest.mark.slow  # whole comparisons
+
 NASTY = '<script>alert("x")</script> & $a_b$'
 NAN = float("nan")
 SMALL = {"folds": 3, "epochs": 5, "rows": 600}

@@ -30,6 +30,8 @@ from support.masked_actions import (
     take,
 )
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 
 def in_tensors(obs: Any) -> Any:
     return (

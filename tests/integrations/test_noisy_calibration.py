@@ -26,6 +26,8 @@ from equipoise.calibration import fit
 from equipoise.costs import ClassMatrix
 from equipoise.integrations.sklearn import NoisyCalibratedClassifier
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 NAMES = np.array(["cat", "dog", "eel"])
 
 

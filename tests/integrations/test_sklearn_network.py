@@ -21,7 +21,7 @@ from equipoise.integrations.sklearn import ObjectiveClassifier
 from equipoise.losses import Brier
 from support.sklearn_cases import NAMES, quick
 
-pytestmark = pytest.mark.usefixtures("plain_memory")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_memory")]  # whole trainings
 
 
 @pytest.fixture(scope="module")

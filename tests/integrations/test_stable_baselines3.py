@@ -21,6 +21,8 @@ from equipoise.integrations.stable_baselines3 import (  # noqa: E402
 )
 from equipoise.maps import Clipped, ClippedLogits, Floored, Projected  # noqa: E402
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 FLOOR = 0.05
 
 

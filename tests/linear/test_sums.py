@@ -11,6 +11,8 @@ from equipoise.penalties import PENALTIES, Gini
 from support.definitions import settings_of
 from support.linear_cases import BOTH_WAYS, case, same
 
+pytestmark = pytest.mark.slow  # each pair of losses
+
 ENTRIES = [
     settings_of(entry)[0] for entry in LOSSES + PENALTIES if isinstance(settings_of(entry)[0], RowLoss)
 ]

@@ -22,7 +22,9 @@ SETTINGS = [
     for entry in LOSSES + PENALTIES
     for index, loss in enumerate(settings_of(entry))
 ]
-pytestmark = [  # torch's own: of its first use of forward mode, and of linearize for any function
+pytestmark = [
+    pytest.mark.slow,  # each loss in each transform
+    # torch's own: of its first use of forward mode, and of linearize for any function
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),
 ]

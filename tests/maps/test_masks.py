@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from equipoise.maps import Floored, Map, emit_log_probs
 from support.map_cases import CLASSES, DTYPES, RANDOM, allowed_in, both, every, inf, nan, slope
 
+pytestmark = pytest.mark.slow  # each map with each way to mask
+
 
 def ways(logits: Tensor, mask: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Logits and mask for each way of saying the same."""

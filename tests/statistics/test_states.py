@@ -31,6 +31,8 @@ from equipoise.statistics.reference import partial
 from equipoise.statistics.states import RowStates, SoftTargets, StateName, Sums, merge
 from support.state_samples import EPS, KINDS, OF_WHOLE_ROWS, RELATIVE, Kind, Sample, finds, law, samples
 
+pytestmark = pytest.mark.slow  # samples drawn at random
+
 Merge = Callable[[Sums, Sums], Sums]
 SOFT = SoftTargets(torch.linspace(0.0, 1.0, 7, dtype=torch.float64))
 NAMES = [
