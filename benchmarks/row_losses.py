@@ -119,7 +119,7 @@ def of_full_rows(num_classes: int) -> list[TimedLoss]:
     """Return the losses that know which classes are alike, for a number of classes."""
     classes = torch.arange(num_classes)
     costs = (classes[:, None] - classes).abs().float() / num_classes
-    similarity = 0.9 * torch.eye(num_classes) + 0.1 / num_classes
+    similarity = 0.9 * torch.eye(num_classes, dtype=torch.float64) + 0.1 / num_classes  # rows that sum to 1
     group = 10 if num_classes >= 100 else 2
     tree = tuple(tuple(range(first, first + group)) for first in range(0, num_classes, group))
     matrices: tuple[tuple[str, Callable[[Tensor], Loss], Callable[[Tensor], Formula], Tensor], ...] = (
