@@ -33,30 +33,6 @@ GAMMAS = [0.0, 1e-7, 1e-3, 0.1, 0.5, 0.8, 0.99]
 SIZES = [2, 3, 10, 1000]
 
 
-def floor_from_gamma(gamma, n):
-    return convert(n, gamma=gamma).floor
-
-
-def noise_from_gamma(gamma, n):
-    return convert(n, gamma=gamma).noise
-
-
-def gamma_from_floor(floor, n):
-    return convert(n, floor=floor).gamma
-
-
-def gamma_from_noise(noise, n):
-    return convert(n, noise=noise).gamma
-
-
-def floor_from_noise(noise, n):
-    return convert(n, noise=noise).floor
-
-
-def noise_from_floor(floor, n):
-    return convert(n, floor=floor).noise
-
-
 def batch(classes: int, rows: int = 40) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(rows, classes, dtype=torch.float64), torch.randint(classes, (rows,))
 
@@ -85,7 +61,7 @@ def test_gamma_cross_entropy_is_that_of_a_floor_and_that_of_corrected_noise(
     logits.requires_grad_()
     offset = torch.tensor(1 + (classes - 1) * gamma, dtype=torch.float64).log()
     ours = (1 - gamma) * GammaCrossEntropy(gamma)(logits, target, reduction="none") + offset
-    floor, noise = floor_from_gamma(gamma, classes), noise_from_gamma(gamma, classes)
+    floor, noise = convert(classes, gamma=gamma).floor, convert(classes, gamma=gamma).noise
     for same in (
         cross_entropy_of(floored(logits, floor), target),
         cross_entropy_of(noisy(logits, noise), target),
@@ -99,7 +75,7 @@ def test_gamma_cross_entropy_is_that_of_a_floor_and_that_of_corrected_noise(
 def test_the_identity_finds_another_floor() -> None:
     logits, target = batch(10)
     ours = 0.9 * GammaCrossEntropy(0.1)(logits, target, reduction="none") + torch.tensor(1.9).double().log()
-    for wrong in (floor_from_gamma(0.1, 9), floor_from_gamma(0.1 + 1e-9, 10)):
+    for wrong in (convert(9, gamma=0.1).floor, convert(10, gamma=0.1 + 1e-9).floor):
         same = cross_entropy_of(floored(logits, wrong), target)
         with pytest.raises(AssertionError):
             torch.testing.assert_close(ours, same, rtol=1e-12, atol=1e-13)
@@ -110,11 +86,11 @@ def test_the_identity_finds_another_floor() -> None:
 def test_conversions_are_exact_and_stay_in_range(gamma: float, classes: int) -> None:
     exact, n = Fraction(gamma), classes
     floor, noise = exact / (1 + (n - 1) * exact), (n - 1) * exact / (1 + (n - 1) * exact)
-    assert floor_from_gamma(gamma, n) == pytest.approx(float(floor), rel=1e-14, abs=1e-300)
-    assert noise_from_gamma(gamma, n) == pytest.approx(float(noise), rel=1e-14, abs=1e-300)
-    assert floor_from_noise(float(noise * (1 - Fraction(1, 10**12))), n) <= 1 / n
-    assert 0 <= floor_from_gamma(gamma, n) <= 1 / n
-    assert 0 <= noise_from_gamma(gamma, n) <= (n - 1) / n * (1 + EPS)
+    assert convert(n, gamma=gamma).floor == pytest.approx(float(floor), rel=1e-14, abs=1e-300)
+    assert convert(n, gamma=gamma).noise == pytest.approx(float(noise), rel=1e-14, abs=1e-300)
+    assert convert(n, noise=float(noise * (1 - Fraction(1, 10**12)))).floor <= 1 / n
+    assert 0 <= convert(n, gamma=gamma).floor <= 1 / n
+    assert 0 <= convert(n, gamma=gamma).noise <= (n - 1) / n * (1 + EPS)
 
 
 @settings(max_examples=200)
@@ -122,13 +98,13 @@ def test_conversions_are_exact_and_stay_in_range(gamma: float, classes: int) -> 
 def test_conversions_round_trip(gamma: float, classes: int) -> None:
     """Gamma to floor or noise and back is gamma."""
     n = classes
-    floor = floor_from_gamma(gamma, n)
+    floor = convert(n, gamma=gamma).floor
     lost = 1 / (1 - (n - 1) / n * min(1.0, n * floor))  # 1 - noise, whose digits go as it nears 1
     near = {"rel": 8 * EPS * (1 + lost), "abs": 1e-300}
     for back in (
-        gamma_from_floor(floor, n),
-        gamma_from_noise(noise_from_gamma(gamma, n), n),
-        gamma_from_floor(floor_from_noise(noise_from_floor(floor, n), n), n),
+        convert(n, floor=floor).gamma,
+        convert(n, noise=convert(n, gamma=gamma).noise).gamma,
+        convert(n, floor=convert(n, noise=convert(n, floor=floor).noise).floor).gamma,
     ):
         GammaCrossEntropy(gamma=back)
         assert back == pytest.approx(gamma, **near)
@@ -137,14 +113,14 @@ def test_conversions_round_trip(gamma: float, classes: int) -> None:
 def test_the_ends_of_the_ranges_can_be_converted_for_any_number_of_classes() -> None:
     for n in (*range(2, 200), 1000, 4097, 50_257, 128_256):
         for gamma, floor, noise in ((0.0, 0.0, 0.0), (1.0, 1 / n, (n - 1) / n)):
-            assert floor_from_gamma(gamma, n) == pytest.approx(floor, rel=1e-15)
-            assert noise_from_gamma(gamma, n) == pytest.approx(noise, rel=1e-15)
-            assert floor_from_noise(noise, n) == pytest.approx(floor, rel=1e-15)
-            assert noise_from_floor(floor, n) == pytest.approx(noise, rel=1e-15)
+            assert convert(n, gamma=gamma).floor == pytest.approx(floor, rel=1e-15)
+            assert convert(n, gamma=gamma).noise == pytest.approx(noise, rel=1e-15)
+            assert convert(n, noise=noise).floor == pytest.approx(floor, rel=1e-15)
+            assert convert(n, floor=floor).noise == pytest.approx(noise, rel=1e-15)
             for back in (
-                gamma_from_floor(floor, n),
-                gamma_from_noise(noise, n),
-                gamma_from_noise(noise_from_gamma(gamma, n), n),
+                convert(n, floor=floor).gamma,
+                convert(n, noise=noise).gamma,
+                convert(n, noise=convert(n, gamma=gamma).noise).gamma,
             ):
                 assert back == pytest.approx(gamma, rel=4 * EPS * n)
                 GammaCrossEntropy(gamma=back)
@@ -198,7 +174,7 @@ def test_under_noise_the_softmax_estimates_clean_labels_and_the_read_out_noisy_o
     clean = torch.tensor([[0.85, 0.1, 0.05]], dtype=torch.float64)
     noise = 0.3
     labels = noisy(clean.log(), noise)
-    gamma = gamma_from_noise(noise, 3)
+    gamma = convert(3, noise=noise).gamma
     logits = clean.log().requires_grad_()
     (slope,) = torch.autograd.grad(GammaCrossEntropy(gamma)(logits, labels), logits)
     assert slope.abs().max() < 1e-15
@@ -260,9 +236,9 @@ def test_read_out_is_a_distribution_above_the_floor(dim: int) -> None:
     for gamma in (0.0, 1e-3, 0.4, 1.0):
         probs = floored_probs(logits, gamma, dim=dim)
         torch.testing.assert_close(probs.sum(dim), torch.ones(7))
-        assert probs.min() >= floor_from_gamma(gamma, 7) * (1 - 1e-6)
+        assert probs.min() >= convert(7, gamma=gamma).floor * (1 - 1e-6)
         if dim == 1:
-            torch.testing.assert_close(probs, floored(logits, floor_from_gamma(gamma, 7)))
+            torch.testing.assert_close(probs, floored(logits, convert(7, gamma=gamma).floor))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -291,13 +267,13 @@ def test_read_out_has_a_gradient() -> None:
 def test_suggestions() -> None:
     """Suggested values of gamma are those of the published tasks, and the reason says where from."""
     noisy_labels = suggest_gamma(noise=0.4, num_classes=10)
-    assert noisy_labels.gamma == 0.5 > gamma_from_noise(0.4, 10)
+    assert noisy_labels.gamma == 0.5 > convert(10, noise=0.4).gamma
     assert (
         "0.074 corrects for symmetric label noise of 0.4 among 10 classes; 0.5 keeps" in noisy_labels.reason
     )
-    assert suggest_gamma(noise=0.45, num_classes=2).gamma == gamma_from_noise(0.45, 2) > 0.5
+    assert suggest_gamma(noise=0.45, num_classes=2).gamma == convert(2, noise=0.45).gamma > 0.5
     many = suggest_gamma(noise=0.4, num_classes=101)
-    assert many.gamma == gamma_from_noise(0.4, 101)
+    assert many.gamma == convert(101, noise=0.4).gamma
     assert "by heart" not in many.reason
     scratch = suggest_gamma(num_classes=50)
     assert scratch.gamma == 1 / 50
