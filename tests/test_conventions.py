@@ -37,6 +37,7 @@ from equipoise.losses import (
     TaiLrWeight,
 )
 from equipoise.maps import Clipped, Entmax, Floored, Projected, Softmax
+from equipoise.naming import nearest
 from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, matched_weight
 from support.definitions import settings_of
 
@@ -314,6 +315,11 @@ class TestWrongNames:
         with pytest.raises(AttributeError) as caught:
             getattr(there, name)
         assert str(caught.value).startswith(f"module {path!r} has no attribute {name!r}; {way}")
+
+    def test_a_known_name_is_not_taken_for_another(self) -> None:
+        """A word with another meaning in the package is looked up as it is where that meaning is absent."""
+        assert nearest("gamma", ["gamma2", "low"]) == "did you mean gamma2?"
+        assert nearest("gamma", ["label_noise", "low"]) == "did you mean label_noise?"
 
     def test_every_public_module_answers(self) -> None:
         modules = {name for name in equipoise.__all__ if type(getattr(equipoise, name)) is type(equipoise)}

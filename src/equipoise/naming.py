@@ -61,8 +61,9 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     """
     import difflib
 
-    name = ALIASES.get(name.lower().replace("_", ""), name)
     listed = [each if each.isprintable() else repr(each) for each in known]
+    meant = ALIASES.get(name.lower().replace("_", ""), name)
+    name = meant if meant in listed or meant in elsewhere else name
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
     more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""

@@ -77,9 +77,14 @@ def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
         traced = _trace(loss, batch)
         read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
         return loss.of(rows_of(batch, read))
-    logits = batch.logits
-    usable = is_plain(logits) and logits.numel() > 0 and bool(logits.detach().amax(1).isfinite().all())
-    return losses_of_logits(loss, logits, batch.target, batch.soft, weight=batch.weight, usable=usable)
+    return losses_of_logits(
+        loss, batch.logits, batch.target, batch.soft, weight=batch.weight, usable=_are_usable
+    )
+
+
+def _are_usable(logits: Tensor) -> bool:
+    """Return whether each row is known to have a class and neither nan nor plus infinity."""
+    return is_plain(logits) and logits.numel() > 0 and bool(logits.detach().amax(1).isfinite().all())
 
 
 def rows_of(batch: Batch, statistics: Sequence[Statistic]) -> RowStatistics:

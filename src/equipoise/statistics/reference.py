@@ -163,7 +163,11 @@ class _Dense:
 
 
 def row_statistics(
-    logits: Tensor, target: Tensor | None = None, *, weight: Tensor | None = None, usable: bool = False
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    weight: Tensor | None = None,
+    usable: Callable[[Tensor], bool] = lambda logits: False,
 ) -> RowStatistics:
     """Return the row statistics of logits, computed by differentiable torch operations.
 
@@ -171,7 +175,8 @@ def row_statistics(
         logits: (N, C) floating; minus infinity masks a class.
         target: (N,) integer class, or None for losses without a target.
         weight: (C,) weight of each class.
-        usable: Whether each row is known to have a class and neither nan nor plus infinity.
+        usable: Returns whether each row is known to have a class and neither nan nor plus infinity; called
+            only for losses that read the full logits.
     """
     held: dict[bool, RowStates] = {}
 
@@ -189,7 +194,7 @@ def row_statistics(
         num_classes=logits.shape[1],
         class_weight=weight,
         weight=None if weight is None or target is None else weight[target],
-        full_logits=lambda: FullLogits(logits, require_target(target), usable=usable),
+        full_logits=lambda: FullLogits(logits, require_target(target), usable=usable(logits)),
         plus=lambda matrix: row_statistics_plus(logits, require_target(target), matrix),
     )
 
@@ -235,7 +240,7 @@ def losses_of_logits(
     soft: Tensor | None = None,
     *,
     weight: Tensor | None = None,
-    usable: bool = False,
+    usable: Callable[[Tensor], bool] = lambda logits: False,
 ) -> Tensor:
     """Return the losses (N,) of logits, computed by differentiable torch operations.
 
@@ -245,7 +250,8 @@ def losses_of_logits(
         target: (N,) integer class, or None for losses without a target.
         soft: (N, C) target probabilities, under which the expected loss is returned, or None.
         weight: (C,) weight of each class.
-        usable: Whether each row is known to have a class and neither nan nor plus infinity.
+        usable: Returns whether each row is known to have a class and neither nan nor plus infinity; called
+            only for losses that read the full logits.
     """
     if soft is None:
         row = row_statistics(logits, target, weight=weight, usable=usable)
