@@ -128,6 +128,32 @@ def test_linearize_gives_the_value_and_the_derivative_along_a_direction(entry: E
     close(push(direction), (torch.func.grad(function)(logits) * direction).sum())
 
 
+def differences(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """Return the Hessian by central differences of the gradient."""
+    steps = 1e-5 * torch.eye(logits.numel(), dtype=logits.dtype).reshape(-1, *logits.shape)
+    gradient = torch.func.grad(function)
+    return torch.stack([gradient(logits + step) - gradient(logits - step) for step in steps]) / 2e-5
+
+
+@every
+@pytest.mark.parametrize(
+    "row", [[0.9, 0.9, -0.5, 0, -1.7], [-0.3, 0.7, 0.7, -1, 0.2], [0.4, 0.4, 0.4, -1, -3], [0.2] * 5], ids=str
+)
+def test_second_derivatives_where_the_largest_logits_are_equal(
+    entry: Entry, loss: Loss, row: list[float]
+) -> None:
+    """The Hessian is that of differences where the largest logits, kept out of the sums, are equal."""
+    fitted, logits = of_five_classes(loss), torch.tensor([row], dtype=torch.float64)
+    for target in (0, 1, 4):
+
+        def function(z: Tensor, target: int = target) -> Tensor:
+            return fitted(z, torch.tensor([target]), reduction="sum")
+
+        second = by_autograd(function, logits)[1].reshape(5, 1, 5)
+        if not entry.reweighted:  # its gradient is not that of its value
+            torch.testing.assert_close(second, differences(function, logits), rtol=1e-6, atol=1e-8)
+
+
 class _Exp(torch.autograd.Function):
     """The exponential; its backward pass is right, once."""
 
