@@ -20,18 +20,6 @@ def _log_ratio(sums: Sums, scale: float) -> Tensor:
     return torch.log1p(sums.rest_exp(scale) / sums.max_exp(scale).clamp(min=1))
 
 
-def _add_tie_curvature(value: Tensor, factor: float | Tensor, sums: Sums, ties: Tensor) -> Tensor:
-    """Return the value plus half a factor times the sum of (z - mean z)^2 over the largest logits.
-
-    That sum and its gradient are 0; its second derivative is not. States of a kernel, which has first
-    derivatives only, do not have it.
-    """
-    square = sums.max_square
-    if not isinstance(square, Tensor):
-        return value
-    return value + factor * (square - sums.max_gap * sums.max_gap / ties) / 2
-
-
 @final
 @dataclass(frozen=True)
 class LogOdds(Statistic):
@@ -94,8 +82,8 @@ class LogSumExpGap(Statistic):
     r"""Log-sum-exp at a scale c minus the largest scaled logit: :math:`\log\sum_k e^{c (z_k - \max z)}`.
 
     At scale 1 it is minus the log of the largest probability. It lies between 0 and log C, and is exact near
-    0, where the difference of the two statistics would cancel. Where several logits are the largest, the
-    derivatives are those with the mean of these logits in place of the largest, up to the second order.
+    0, where the difference of the two statistics would cancel. Where several logits are the largest, it is
+    differentiated as if the largest was the log of the mean of their exponentials.
 
     Args:
         scale: c.
@@ -115,7 +103,10 @@ class LogSumExpGap(Statistic):
         sums = states.others if self.exclude_target else states.all
         ties = sums.max_exp(self.scale).detach().clamp(min=1)
         gap = ties.log() + _log_ratio(sums, self.scale)
-        return _add_tie_curvature(gap, self.scale**2 / ties, sums, ties)
+        if self.scale == 1 or sums.first_order:
+            return gap
+        top, scaled = sums.max_exp().clamp(min=1), sums.max_exp(self.scale).clamp(min=1)
+        return gap + (torch.log(scaled / ties) - self.scale * torch.log(top / ties))
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
         """Return the gap (N, C) with every class as the target, (N, 1) if it is the same for every target."""
@@ -140,11 +131,12 @@ class Entropy(Statistic):
         With P and R the sums of e^(z - base) at and below the largest logit, T = P + R, and D the sum of the
         terms of R times z - base, the entropy is log T - D / T = log P + log(T / P) - D / T. The last two are
         of the size of R / T, as are their gradients. If several logits are the largest, log P is the log of
-        their number.
+        their number, and a term is added whose value and gradient are 0, but not its second derivative.
         """
         sums = states.all
         top, rest = sums.max_exp().clamp(min=1), sums.rest_exp()
         ties, total = top.detach(), top + rest
         terms = torch.log(top / ties) * rest - sums.rest_gap
-        terms = _add_tie_curvature(terms, -1.0, sums, ties)
+        if not sums.first_order:
+            terms = terms + (sums.max_gap * sums.max_gap / ties - sums.max_square) / 2
         return ties.log() + _log_ratio(sums, 1.0) + terms / total
