@@ -10,6 +10,7 @@ import pytest
 
 import equipoise
 from equipoise.cli import main
+from equipoise.compare.store import Store
 
 FAST = ("--epochs", "3", "--width", "8", "--jobs", "1")
 
@@ -51,6 +52,18 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("blobs") / "blobs.npz"
     np.savez(path, X=features, y=labels)
     return path
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The file into which tasks write that they ran."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "trials")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -20,7 +19,7 @@ import pytest
 from equipoise.compare import runner
 from equipoise.compare.runner import Task, run_missing
 from equipoise.compare.store import Store
-from support import stored_tasks
+from support import processes, stored_tasks
 from support.stored_tasks import TRAININGS, ran, right, tasks, twice
 
 pytestmark = pytest.mark.slow
@@ -29,22 +28,12 @@ HERE = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def log(tmp_path):
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "trials")
-
-
-@pytest.fixture
 def watched():
     seen = []
     return seen, lambda done, total: seen.append((done, total))
 
 
-def processes(log):
+def process_ids(log):
     return {int(line.split()[1]) for line in log.read_text().splitlines()}
 
 
@@ -65,7 +54,7 @@ def test_what_is_missing_is_run_once_and_counted(log, store, watched, jobs):
     assert run_missing(todo, store, jobs, watch) == 8
     assert seen[3:] == [(8, 8)]
     assert ran(log) == [0, 3, 99]
-    assert (processes(log) == {os.getpid()}) == (jobs == 1)
+    assert (process_ids(log) == {os.getpid()}) == (jobs == 1)
 
 
 def test_control_what_is_run_twice_is_seen(log, store):
@@ -109,7 +98,7 @@ def test_how_many_processes(log, monkeypatch, jobs, config, count, expected):
 
 def test_one_task_runs_in_this_process(log, store):
     run_missing(tasks(log, 1), store, None)
-    assert processes(log) == {os.getpid()}
+    assert process_ids(log) == {os.getpid()}
 
 
 def test_threads_run_one_task_at_a_time(store):
@@ -319,25 +308,9 @@ def start(environment, tmp_path):
 
     def run(log="log", count=12, seconds=0.2, jobs=2):
         code = textwrap.dedent(SCRIPT.format(here=str(HERE)))
-        made = subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "error::ResourceWarning",
-                "-c",
-                code,
-                tmp_path,
-                log,
-                *map(str, (count, seconds, jobs)),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # What runs these tests in the background may ignore interrupts, which is inherited.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
+        words = [tmp_path, log, *map(str, (count, seconds, jobs))]
+        command = [sys.executable, "-W", "error::ResourceWarning", "-c", code, *words]
+        made = processes.start(command, environment)
         started.append(made)
         return made
 

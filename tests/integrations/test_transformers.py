@@ -29,7 +29,7 @@ from equipoise.integrations.transformers import (
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Entropy
 from equipoise.schedules import Cosine, Linear
-from support.causal_models import ARCHITECTURES, SMALL, V, batch, lora, make
+from support.causal_models import ADAPTERS, ARCHITECTURES, SMALL, V, batch, lora, make
 from support.trainer_options import OPTIONS
 
 LOSS = GammaCrossEntropy(gamma=0.2) + 0.1 * Entropy()
@@ -76,15 +76,7 @@ def test_a_fused_model_has_the_loss_and_gradients_of_whole_logits(name: str) -> 
     check_fused(model, router=model.config.router_aux_loss_coef if "router" in name else 0.0)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["q_proj"]},
-        {"target_modules": ["q_proj", "lm_head"]},
-        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
-    ],
-    ids=["body", "body and head", "whole head"],
-)
+@ADAPTERS
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's
 def test_adapters(options: dict[str, Any]) -> None:
     """A fused model with adapters has the loss and gradients of a plain one, and so with them disabled."""

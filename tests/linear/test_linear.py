@@ -38,15 +38,7 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
     upstream = torch.randn_like(dense)
     rows_of_three = 3 * TEST_CLASSES * 8
     for block_bytes in (None, rows_of_three, 1):
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            grad=grad,
-            block_bytes=block_bytes,
-        )
+        fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=block_bytes)
         same(c, fused, dense, upstream)
 
 
@@ -64,7 +56,7 @@ def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
     dense = CrossEntropy()(c.logits(), c.target)
     for wrong in (Wrong(), CrossEntropy(label_smoothing=1e-9)):
         with pytest.raises(AssertionError):
-            same(c, wrong.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), dense)
+            same(c, c.fused(wrong), dense)
 
 
 @BOTH_WAYS
@@ -76,15 +68,7 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
     for reduction, grad in ORDERS:
         dense = loss(c.logits(), c.target, reduction=reduction)
         for block_bytes in (None, 8 * v, 8 * 3 * v + 1, 8 * n):
-            fused = loss.linear(
-                c.hidden,
-                c.weight,
-                c.target,
-                linear_bias=c.bias,
-                reduction=reduction,
-                grad=grad,
-                block_bytes=block_bytes,
-            )
+            fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=block_bytes)
             same(c, fused, dense, rounds=256)
 
 
@@ -96,9 +80,7 @@ def test_a_block_has_all_classes_of_a_row_at_least() -> None:
     )
     assert plan.rows == 1
     dense = THREE(c.logits(), c.target, reduction="none")
-    fused = THREE.linear(
-        c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none", block_bytes=8 * 600
-    )
+    fused = c.fused(THREE, reduction="none", block_bytes=8 * 600)
     same(c, fused, dense, torch.randn(6, dtype=torch.float64), rounds=256)
 
 
@@ -108,20 +90,11 @@ def test_nothing_to_count(reduction: str) -> None:
     """Without a row that counts the fused loss is the dense one: 0 or nan."""
     empty = case(0)
     for grad in ("auto", "recompute"):
-        fused = THREE.linear(
-            empty.hidden, empty.weight, empty.target, linear_bias=empty.bias, reduction=reduction, grad=grad
-        )
+        fused = empty.fused(THREE, reduction=reduction, grad=grad)
         same(empty, fused, THREE(empty.logits(), empty.target, reduction=reduction))
         ignored = case()
         ignored.target.fill_(-100)
-        fused = THREE.linear(
-            ignored.hidden,
-            ignored.weight,
-            ignored.target,
-            linear_bias=ignored.bias,
-            reduction=reduction,
-            grad=grad,
-        )
+        fused = ignored.fused(THREE, reduction=reduction, grad=grad)
         dense = THREE(ignored.logits(), ignored.target, reduction=reduction)
         assert torch.equal(dense.isnan(), fused.isnan())
         assert all(bool((g == 0).all()) for g in ignored.grads(fused))
@@ -137,9 +110,7 @@ def test_class_weights_sample_weights_and_shapes(reduction: str, grad: str) -> N
         counted = torch.where(c.target == -100, 0.0, weights[c.target.clamp(min=0)] * per_row)
         expected = {"none": dense, "sum": dense.sum(), "mean": dense.sum() / counted.sum()}[reduction]
         options: dict[str, Any] = {"weight": weights, "reduction": reduction, "grad": grad}
-        fused = loss.linear(
-            c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=per_row, **options
-        )
+        fused = c.fused(loss, sample_weight=per_row, **options)
         same(c, fused, expected)
         shaped = loss.linear(
             c.hidden.view(3, 4, -1),
@@ -159,7 +130,7 @@ def test_a_weight_of_one_row_is_that_row() -> None:
     single = GammaCrossEntropy(0.1)(c.logits()[4:5], c.target[4:5])
     same(
         c,
-        GammaCrossEntropy(0.1).linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=one),
+        c.fused(GammaCrossEntropy(0.1), sample_weight=one),
         single,
     )
 
@@ -167,7 +138,7 @@ def test_a_weight_of_one_row_is_that_row() -> None:
 def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
     c = case(12)
     count = (c.target != -100).sum()
-    whole = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    whole = c.fused(THREE)
     parts = sum(
         THREE.linear(
             c.hidden[i : i + 3], c.weight, c.target[i : i + 3], linear_bias=c.bias, denominator=count
@@ -175,9 +146,9 @@ def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
         for i in range(0, 12, 3)
     )
     same(c, torch.as_tensor(parts), whole)
-    same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=11), whole)
+    same(c, c.fused(THREE, denominator=11), whole)
     with pytest.raises(AssertionError):
-        same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=12), whole)
+        same(c, c.fused(THREE, denominator=12), whole)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -192,7 +163,7 @@ def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
     assert c.bias is not None
     for part, wanted in zip((c.hidden, c.weight, c.bias), needed, strict=True):
         part.requires_grad_(wanted)
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
+    fused = c.fused(loss, reduction=reduction)
     dense = loss(c.logits(), c.target, reduction=reduction)
     assert fused.requires_grad == any(needed)
     plan = linear.explain(loss, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
@@ -215,16 +186,8 @@ def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
     z = 0.7 * (c.hidden @ (c.weight + 0.3 * b @ a).T) + c.bias
     dense = loss(2 * torch.tanh(z / 2), c.target, reduction=reduction)
     for block_bytes in (None, 3 * TEST_CLASSES * 8):
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            lora=(a, b, 0.3),
-            logit_scale=0.7,
-            softcap=2.0,
-            block_bytes=block_bytes,
+        fused = c.fused(
+            loss, reduction=reduction, lora=(a, b, 0.3), logit_scale=0.7, softcap=2.0, block_bytes=block_bytes
         )
         same(c, fused, dense, torch.ones_like(dense))
         for leaf in (a, b):
@@ -280,15 +243,7 @@ def test_masked_classes() -> None:
     loss = THREE + 0.1 * LogitRange(width=0.5) + CrossEntropy(label_smoothing=0.1)
     kept = c.bias.detach() > -torch.inf
     for reduction, grad in ORDERS:
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            grad=grad,
-            block_bytes=8 * 20 * 2,
-        )
+        fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=8 * 20 * 2)
         dense = loss(c.logits(), c.target, reduction=reduction)
         torch.testing.assert_close(fused, dense)
         ours, theirs = c.grads(fused), c.grads(dense)
@@ -316,7 +271,7 @@ def test_odd_memory_layouts() -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
+    fused = c.fused(THREE, reduction=reduction, grad=grad)
     total = 3 * fused.sum()
     first = torch.autograd.grad(total, c.leaves, retain_graph=True)
     kept = [grad.clone() for grad in first]
@@ -328,7 +283,7 @@ def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
 
 def test_gradients_accumulate_over_calls() -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    fused = c.fused(THREE)
     fused.backward(retain_graph=True)
     before = c.weight.grad
     assert before is not None
@@ -343,7 +298,7 @@ def test_gradients_accumulate_over_calls() -> None:
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -> None:
     c = case()
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
+    fused = c.fused(loss, reduction=reduction, grad=grad)
     with pytest.raises(
         RuntimeError, match=r"create_graph must be False .* use loss\(hidden @ linear_weight.T, target\)"
     ):
@@ -374,12 +329,12 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
     gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = GammaCrossEntropy(gamma)  # pyright: ignore[reportArgumentType]
     assert linear.explain(loss, c.hidden, c.weight, c.target).grad == "recompute"
-    fused, dense = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target)
+    fused, dense = c.fused(loss), loss(c.logits(), c.target)
     same(c, fused, dense)
     for one, two in zip(*(torch.autograd.grad(x, gamma) for x in (fused, dense)), strict=True):
         torch.testing.assert_close(one, two)
     weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=weights)
+    fused = c.fused(THREE, sample_weight=weights)
     rows = THREE(c.logits(), c.target, reduction="none")
     counted = torch.where(c.target == -100, 0.0, weights)
     dense = (rows * weights).sum() / counted.sum()
@@ -390,7 +345,7 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
 def test_a_stopped_gradient_in_the_loss_is_kept() -> None:
     c = case()
     loss = Reweighted(TaiLrWeight(0.2, 0.1))
-    same(c, loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target))
+    same(c, c.fused(loss), loss(c.logits(), c.target))
 
 
 def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
@@ -401,7 +356,7 @@ def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
     for _ in range(3):
         same(
             c,
-            objective.linear(c.hidden, c.weight, c.target, linear_bias=c.bias),
+            c.fused(objective),
             objective(c.logits(), c.target),
         )
         objective.step()
@@ -461,7 +416,7 @@ def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
 def test_autocast_multiplies_in_half_precision() -> None:
     c = case(64, 50, 16, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+        fused = c.fused(THREE)
         unfused = THREE(F.linear(c.hidden, c.weight, c.bias), c.target)
     exact = THREE(c.logits(), c.target)
     for ours, theirs, right in zip(c.grads(fused), c.grads(unfused), c.grads(exact), strict=True):
