@@ -25,10 +25,7 @@ from equipoise.costs import (
     unmix,
 )
 from equipoise.costs.soft_targets import check_probs
-from equipoise.losses import (
-    ExpectedCost,
-    PairwiseCrossEntropy,
-)
+from equipoise.losses import ExpectedCost, PairwiseCrossEntropy
 from support.class_matrices import ALIKE, COSTS, GROUPS, TREE
 from support.decision_errors import MESSAGES as OF_DECISIONS
 from support.raises import never_raised
