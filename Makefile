@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What a processor changes: kernels, the fused path and half precision.
-PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py opinfo.py) maps/test_maps.py maps/test_edges.py test_label_noise.py)
+PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py reweighted.py opinfo.py) penalties/test_reduction.py $(addprefix maps/test_,maps.py guarantees.py edges.py) test_label_noise.py)
 
 .PHONY: demo test check test-slow coverage processors sanitize bench format clean
 

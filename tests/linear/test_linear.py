@@ -1,6 +1,5 @@
 """A fused loss is the dense one: every loss, order, block, option and dtype."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
 from equipoise.schedules import Linear
-from equipoise.statistics import Entropy as EntropyStatistic
-from equipoise.statistics import LogOdds, LogSumExp, RowStatistics, row_statistics
+from equipoise.statistics import RowStatistics
 from support.definitions import TEST_CLASSES, ring
 from support.linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, case, same
 
@@ -361,123 +359,3 @@ def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
         )
         objective.step()
     assert objective.scheduled()["gamma"] == 0.375
-
-
-@BOTH_WAYS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("peaked", [1.0, 8.0])
-@pytest.mark.parametrize(("blocks", "limit"), [(1, 1.1), (3, 1.4)])
-def test_half_precision_is_hardly_worse_than_unfused(
-    dtype: torch.dtype, reduction: str, peaked: float, blocks: int, limit: float
-) -> None:
-    """A CPU gives the products of each block in half precision: they are rounded before they are summed."""
-    n, v, d = 257, 1009, 32
-    hidden, weight = torch.randn(n, d) * peaked, torch.randn(v, d) / d**0.5
-    target = torch.randint(v, (n,))
-    exact = Case(hidden.to(dtype).double(), weight.to(dtype).double(), target)
-    half = Case(hidden.to(dtype), weight.to(dtype), target)
-    for c in (exact, half):
-        for part in (c.hidden, c.weight):
-            part.requires_grad_()
-    up = torch.rand(n) + 0.5 if reduction == "none" else torch.ones(())
-    loss = GammaCrossEntropy(1e-3)
-    truth = loss(exact.logits(), target, reduction=reduction)
-    unfused = loss(half.logits().float(), target, reduction=reduction)
-    block_bytes = 4 * v * -(-n // blocks)
-    fused = loss.linear(half.hidden, half.weight, target, reduction=reduction, block_bytes=block_bytes)
-    assert fused.dtype == torch.float32
-    assert error(fused, truth) <= 1.1 * error(unfused, truth) + 1e-6
-    wanted = exact.grads(truth, up.double())
-    for ours, theirs, right in zip(half.grads(fused, up), half.grads(unfused, up), wanted, strict=True):
-        assert ours.dtype == dtype
-        assert error(ours, right) <= limit * error(theirs, right)
-
-
-def error(found: Tensor, truth: Tensor) -> float:
-    with torch.no_grad():
-        return float((found.double() - truth).norm() / truth.norm())
-
-
-def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
-    n, v, d = 4096, 8, 4
-    hidden = torch.randn(n, d).half().requires_grad_()
-    weight = torch.randn(v, d).half().requires_grad_()
-    target = torch.randint(v, (n,))
-    c = Case(hidden, weight, target)
-    fused = 2.0**16 * CrossEntropy().linear(hidden, weight, target, sample_weight=torch.full((n,), 1e-3))
-    ours = c.grads(fused)
-    dense = Case(hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_(), target)
-    right = dense.grads(2.0**16 * CrossEntropy()(dense.logits(), target))
-    assert all(error(one, two) < 2e-3 for one, two in zip(ours, right, strict=True))
-
-
-@BOTH_WAYS
-def test_autocast_multiplies_in_half_precision() -> None:
-    c = case(64, 50, 16, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        fused = c.fused(THREE)
-        unfused = THREE(F.linear(c.hidden, c.weight, c.bias), c.target)
-    exact = THREE(c.logits(), c.target)
-    for ours, theirs, right in zip(c.grads(fused), c.grads(unfused), c.grads(exact), strict=True):
-        assert ours.dtype == torch.float32
-        assert 1e-5 < error(ours, right.double()) < 1.5 * error(theirs, right.double())
-
-
-def test_rows_for_any_use() -> None:
-    c = case(9, 11, 5)
-    c.target[2] = 3
-    advantage = torch.randn(9, dtype=torch.float64)
-    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias, block_bytes=8 * 11 * 2)
-    log_prob = F.logsigmoid(row.log_odds())
-    ratio = torch.exp(log_prob - log_prob.detach())
-    ours = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
-    ours = ours - 0.1 * row.entropy.mean() * log_prob.std() + row.lse().square().mean() + row.largest.sum()
-    logits = c.logits()
-    dense = logits.log_softmax(1).gather(1, c.target[:, None])[:, 0]
-    entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
-    ratio = torch.exp(dense - dense.detach())
-    theirs = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
-    theirs = (
-        theirs
-        - 0.1 * entropy.mean() * dense.std()
-        + logits.logsumexp(1).square().mean()
-        + logits.amax(1).sum()
-    )
-    same(c, ours, theirs)
-    torch.testing.assert_close(row.smallest, logits.amin(1))
-    torch.testing.assert_close(row.mean_logit, logits.mean(1))
-    assert torch.equal(row.class_count, torch.full((9,), 11.0, dtype=torch.float64))
-    torch.testing.assert_close(THREE.of(row), THREE(logits, c.target, reduction="none"))
-
-
-@BOTH_WAYS
-def test_metrics_of_rows_need_no_logits() -> None:
-    c = case(40, 11, 5)
-    c.target[2] = 3
-    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias)
-    order = c.logits().argsort(1, descending=True)
-    place = (order == c.target[:, None]).int().argmax(1)
-    assert torch.equal(row.rank, place.double())
-    assert torch.equal(row.correct, c.logits().argmax(1) == c.target)
-    assert 0 < row.correct.sum() < 40
-    assert not row.rank.requires_grad
-
-
-def test_rows_answer_what_was_asked_for_alone() -> None:
-    c = case(bias=False)
-    row = linear.row_statistics(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStatistic()])
-    same(c, row.log_odds(2.0).sum(), row_statistics(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
-    with pytest.raises(
-        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
-    ):
-        row.lse()
-    assert LogSumExp() in linear.STATS
-
-
-def test_the_options_that_rows_shares_with_a_loss() -> None:
-    of_rows, of_losses = (
-        inspect.signature(each).parameters for each in (linear.row_statistics, CrossEntropy.linear)
-    )
-    shared = {name for name, one in of_rows.items() if name in of_losses and one.kind is one.KEYWORD_ONLY}
-    assert shared == {*linear.ROW_OPTIONS, "linear_bias", "weight"}
