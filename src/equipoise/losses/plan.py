@@ -1,11 +1,12 @@
 """`explain`: which backend computes the loss of given logits, and why."""
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
+from torch import Tensor
 
-from equipoise._batch import check_reduction, no_autocast
+from equipoise._batch import IGNORE_INDEX, Reduction, check_reduction, no_autocast
 from equipoise.kernels.dense import Call
 from equipoise.losses.base import Loss, check_loss
 from equipoise.losses.rows import backend_of, kernel_call, read
@@ -54,7 +55,17 @@ class DensePlan:
         return "\n".join(f"{name:9} {text}" for name, text in lines.items())
 
 
-def explain(loss: Loss, *args: Any, **options: Any) -> DensePlan:
+def explain(
+    loss: Loss,
+    logits: Tensor,
+    target: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: Reduction = "mean",
+) -> DensePlan:
     """Return which backend `loss(logits, target, ...)` uses, and why, without computing the loss.
 
     The backward pass uses the same backend, except with `create_graph` or `is_grads_batched`, where it uses
@@ -63,8 +74,14 @@ def explain(loss: Loss, *args: Any, **options: Any) -> DensePlan:
 
     Args:
         loss: The loss.
-        args: As in `Loss.__call__`. If the logits are sharded, all ranks must call this function.
-        options: As in `Loss.__call__`.
+        logits: As in `Loss.__call__`, like the other arguments. If they are sharded, all ranks must call
+            this function.
+        target: Class indices or probabilities.
+        weight: Weight of each class.
+        sample_weight: Weight of each row.
+        mask: True where a class is allowed.
+        ignore_index: Rows with this class index are ignored.
+        reduction: "mean", "sum" or "none".
 
     Raises:
         TypeError: As `Loss.__call__`, and if loss is not a loss.
@@ -82,9 +99,17 @@ def explain(loss: Loss, *args: Any, **options: Any) -> DensePlan:
         True
     """
     check_loss("loss", loss, "a loss of equipoise")
-    reduction = options.get("reduction", "mean")
     check_reduction(reduction)
-    batch = read(loss, *args, **options)
+    batch = read(
+        loss,
+        logits,
+        target,
+        weight,
+        sample_weight=sample_weight,
+        mask=mask,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
     with no_autocast(batch.logits.device):
         call = kernel_call(loss, batch, reduction)
     backend, why_torch = backend_of(loss, batch, call)

@@ -20,6 +20,12 @@ def _log_ratio(sums: Sums, scale: float) -> Tensor:
     return torch.log1p(sums.rest_exp(scale) / sums.max_exp(scale).clamp(min=1))
 
 
+def _tie_curvature(sums: Sums, ties: Tensor) -> Tensor:
+    """Return half the sum of (z - mean z)^2 over the largest logits: 0 up to its first derivative."""
+    mean = torch.log(sums.max_exp().clamp(min=1) / ties)  # 0, with the derivative of the mean of z - base
+    return (sums.max_square - ties * mean * mean) / 2
+
+
 @final
 @dataclass(frozen=True)
 class LogOdds(Statistic):
@@ -82,8 +88,8 @@ class LogSumExpGap(Statistic):
     r"""Log-sum-exp at a scale c minus the largest scaled logit: :math:`\log\sum_k e^{c (z_k - \max z)}`.
 
     At scale 1 it is minus the log of the largest probability. It lies between 0 and log C, and is exact near
-    0, where the difference of the two statistics would cancel. Where several logits are the largest, it is
-    differentiated as if the largest was the log of the mean of their exponentials.
+    0, where the difference of the two statistics would cancel. Where several logits are the largest, the
+    derivatives are those with the mean of these logits in place of the largest, up to the second order.
 
     Args:
         scale: c.
@@ -103,10 +109,9 @@ class LogSumExpGap(Statistic):
         sums = states.others if self.exclude_target else states.all
         ties = sums.max_exp(self.scale).detach().clamp(min=1)
         gap = ties.log() + _log_ratio(sums, self.scale)
-        if self.scale == 1 or sums.first_order:
+        if sums.first_order:
             return gap
-        top, scaled = sums.max_exp().clamp(min=1), sums.max_exp(self.scale).clamp(min=1)
-        return gap + (torch.log(scaled / ties) - self.scale * torch.log(top / ties))
+        return gap + self.scale**2 * _tie_curvature(sums, ties) / ties
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
         """Return the gap (N, C) with every class as the target, (N, 1) if it is the same for every target."""
@@ -138,5 +143,5 @@ class Entropy(Statistic):
         ties, total = top.detach(), top + rest
         terms = torch.log(top / ties) * rest - sums.rest_gap
         if not sums.first_order:
-            terms = terms + (sums.max_gap * sums.max_gap / ties - sums.max_square) / 2
+            terms = terms - _tie_curvature(sums, ties)
         return ties.log() + _log_ratio(sums, 1.0) + terms / total
