@@ -162,7 +162,9 @@ def test_validation_is_torchs() -> None:
 
 
 def test_what_is_no_distribution_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"map must be a map, got 0\.1; for example maps\.Floored"):
+    with pytest.raises(
+        TypeError, match=r"map must be a Map of equipoise.maps, got 0\.1; for example maps\.Floored"
+    ):
         MapCategorical(0.1, logits=scores())  # pyright: ignore[reportArgumentType]
     for map in (GumbelSoftmax(), StraightThrough(Softmax())):
         with pytest.raises(ValueError, match="map must give probabilities to sample by"):

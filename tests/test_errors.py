@@ -67,7 +67,7 @@ def test_every_error_is_raised_by_some_case() -> None:
 
 @NEEDS_KERNELS
 def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
-    without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
+    without = [case.call for case in CASES if "is that of the whole batch" not in case.says]
     (missing,) = never_raised(SOURCE, without, outside=OUTSIDE)
     assert missing.startswith("losses/rows.py:")
     (tmp_path / "planted.py").write_text("def of(x):\n    if x:\n        raise ValueError(x)\n")

@@ -125,5 +125,5 @@ def test_the_width_is_a_difference_of_probabilities(width: float) -> None:
 
 
 def test_a_margin_needs_two_choices() -> None:
-    with pytest.raises(ValueError, match=r"at least 2 choices, got 1; one choice has no rival"):
+    with pytest.raises(ValueError, match=r"at least 2 choices, got 1; a margin needs two"):
         boundary_mass([[1.0]], 0.1)

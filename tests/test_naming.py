@@ -19,7 +19,7 @@ SLIPS = [
     ("maps", "Normalized", "did you mean LogitNorm?"),
     ("maps", "Sharpened", "did you mean Softmax?"),
     ("losses", "Entropy", "did you mean equipoise.penalties.Entropy?"),
-    ("losses", "zzzzzzz", "there is CrossEntropy, GammaCrossEntropy, "),
+    ("losses", "zzzzzzz", "choose from CrossEntropy, GammaCrossEntropy, "),
     ("penalties", "Entrpy", "did you mean Entropy?"),
     ("penalties", "Focal", "did you mean equipoise.losses.Focal?"),
     ("maps", "Flored", "did you mean Floored?"),

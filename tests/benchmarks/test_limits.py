@@ -101,9 +101,9 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
         (1.5, ["limit met", "missed", "missed"]),
         (1.75, ["missed", "missed", "missed"]),
     ):
-        found = {one.demand: one.status for one in _planted(tiny, ratio)}
+        found = {one.requirement: one.status for one in _planted(tiny, ratio)}
         assert [found[name] for name in names] == expected, ratio
-    sums = [one for one in _planted(tiny, 0.61) if "0.1" in one.demand]
+    sums = [one for one in _planted(tiny, 0.61) if "0.1" in one.requirement]
     assert [one.status for one in sums] == ["missed", "missed"]
     compiled = comparisons["Compiled small batches128 x 101"]
     found = [one.status for one in _planted(compiled, 1.11) if one.limit]
@@ -111,7 +111,7 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
     assert {one.status for one in _planted(compiled, 1.09) if one.limit} == {"limit met"}
     # A contender that could not run leaves its limit open, and the report says so.
     without = _planted(tiny, 0.4, without="ours: Brier")
-    assert [one.demand for one in without if one.status == "not measured"] == [names[1]]
+    assert [one.requirement for one in without if one.status == "not measured"] == [names[1]]
     report = _module("report")
     text = report.summary([report.Section("Small", (), [], without)])
     assert "1 not measured" in text
@@ -133,7 +133,7 @@ def test_limits_are_those_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPat
         for one in _comparisons(monkeypatch, "--shapes", "C", "--dtypes", "bfloat16")
         if one.title == "Linear and loss"
     ]
-    demand = "time over the three bare products"
+    requirement = "time over the three bare products"
     for amx, ratio, expected in (
         (False, 1.05, "goal met"),
         (False, 1.13, "limit met"),
@@ -142,7 +142,7 @@ def test_limits_are_those_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPat
         (True, 1.9, "limit met"),
         (True, 1.91, "missed"),
     ):
-        found = [one for one in _planted(linear, ratio, amx=amx) if one.demand == demand]
+        found = [one for one in _planted(linear, ratio, amx=amx) if one.requirement == requirement]
         assert [one.status for one in found] == [expected]
     with pytest.raises(KeyError, match="row of the table"):
         _module("limits").find_limit("time over the tree bare products")

@@ -243,7 +243,7 @@ def test_the_part_for_small_batches_runs(tmp_path: Path) -> None:
     assert [one["title"] for one in sections] == [
         f"Small batches, 32 x 10, float32, {threads}" for threads in ("one thread", "two threads")
     ]
-    first, second = ([verdict["demand"] for verdict in one["verdicts"]] for one in sections)
+    first, second = ([verdict["requirement"] for verdict in one["verdicts"]] for one in sections)
     assert first == second
     assert first[0] == "CrossEntropy() over F.cross_entropy"
     assert all(verdict["limit"] for one in sections for verdict in one["verdicts"])

@@ -150,7 +150,7 @@ BAD = [
     (["missing.npz"], "X must be finite in float32, got nan in row 4 of missing.npz, col"),
     (["--objective", "Focal("], "objective must be Python such as CrossEntropy() + 0.1 * Entropy(), got"),
     (["--objective", "Fokal()"], "objective must use a known name, got 'Fokal'; did you mean Focal?"),
-    (["--objective", "Focal(gama=1)"], "Focal must be given an option it has, got 'gama'; did you mean"),
+    (["--objective", "Focal(gama=1)"], "Focal must have only its own options, got 'gama'; did you mean"),
     (["--objective", "GammaCrossEntropy(gamma=2)"], "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
     (["--objective", "FlooredCrossEntropy(floor=0.5)"], "FlooredCrossEntropy(floor=0.5) must fit 10"),
     (["--objective", "ExpectedCost([[0, 1], [1, 0]])"], "ExpectedCost([[0, 1], [1, 0]]) must fit 10"),
@@ -234,7 +234,7 @@ def test_nothing_to_compare_with_is_refused(call, blobs, fast, tmp_path):
     )
     assert said.code == 2
     assert said.err == (
-        "equipoise: error: plain cross entropy must stay finite to compare with, got infinite logits; "
+        "equipoise: error: plain cross entropy must have finite logits, got infinite ones; "
         "lower lr from 1e+30\n"
     )
     assert not (tmp_path / "out" / "report.html").exists()

@@ -61,7 +61,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_pat
     ("objectives", "says"),
     [
         (["CrossEntropy()"], "objectives must have a candidate beside plain cross entropy, got only"),
-        (["Focal(gama=2)"], "Focal must be given an option it has, got 'gama'; did you mean gamma"),
+        (["Focal(gama=2)"], "Focal must have only its own options, got 'gama'; did you mean gamma"),
         ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"names of their own, got 'CrossEntropy\(\)' twice"),
         ([torch.nn.CrossEntropyLoss()], "CrossEntropyLoss"),
         ([Focal], "Focal"),

@@ -204,7 +204,7 @@ def test_labels_that_are_integers_are_matched_by_their_text():
     table = pd.DataFrame(costs, [1, 2, 10], [1, 2, 10]).loc[[10, 1, 2], [2, 10, 1]]
     np.testing.assert_array_equal(as_costs(table, classes), costs)
     np.testing.assert_array_equal(as_costs(ClassMatrix(costs, [1, 2, 10], kind="costs"), classes), costs)
-    with pytest.raises(ValueError, match="costs must name the classes asked for, got '11'"):
+    with pytest.raises(ValueError, match="costs must name only requested classes, got '11'"):
         as_costs(pd.DataFrame(costs, [1, 2, 11], [1, 2, 11]), classes)
 
 

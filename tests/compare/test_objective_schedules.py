@@ -115,7 +115,8 @@ BAD_SCHEDULES = [
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))", "must use a known name, got 'n'"),
     (
         "CrossEntropy() + Linear(0.1, 0.2) * Linear(0.1, 0.3) * Entropy()",
-        "a schedule must be one number of the objective but for a factor, got 'Linear(0.1, 0.2)' in",
+        "a schedule must replace one number of the objective, at most multiplied by a factor, got "
+        "'Linear(0.1, 0.2)' in",
     ),
     ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got 'Linear(1, 2)' in"),
     ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got 'Linear(0, 0.5)' in"),

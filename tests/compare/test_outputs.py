@@ -217,7 +217,7 @@ def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
     )
     assert difference == same
     words = sentences.decision_gain_words(tuned)
-    assert f"{before:.3f} when its likeliest class is taken and {after:.3f}" in words
+    assert f"{before:.3f} with its likeliest class and {after:.3f}" in words
     assert summary(tuned, judge(tuned), FILES)["decision_gain"] == words
 
 

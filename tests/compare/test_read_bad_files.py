@@ -190,7 +190,7 @@ def test_names_and_cells_are_data_and_no_markup_code_or_lines():
     assert list(found.features) == names
     assert found.classes == ("<b>0</b>", "<b>1</b>")
     assert all(text.isprintable() for text in (*found.notes, *found.warnings)), found.notes
-    refused("t.csv", r"target must be a column of t.csv, got 'a\nc'; there is <script>alert", "a\nc")
+    refused("t.csv", r"target must be a column of t.csv, got 'a\nc'; choose from <script>alert", "a\nc")
     refused("t.csv", r"drop must leave the target in, got 'a\nb' for both", "a\nb", drop=["a\nb"])
 
 

@@ -190,7 +190,7 @@ def test_all_measures_are_there_with_their_meaning(page, result):
 def test_the_page_says_what_was_asked(page):
     text = Page(page).text
     for wanted in (
-        "% of the training labels flipped (noise=0.4), validation labels alike, test labels never",
+        "% of the training labels flipped (noise=0.4), validation labels in the same way, no test labels",
         "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
         "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
         "is that of the clean labels (probs), since the test labels are known to be better",
@@ -215,10 +215,10 @@ def test_one_test_part_and_costs(written):
     page = written(result)
     text = Page(page).text
     assert text.count("these 200 test rows only") == 1
-    assert "they speak of these test rows only" in text
+    assert "they are valid for these test rows only" in text
     assert "Without another training: plain cross entropy costs" in text
     assert "repeat(1, minmax(0, 1fr))" in page  # the cost decides alone, so there is one panel
-    assert "the best in Cost, decided first" in text
+    assert "the candidate with the best Cost, decided is first" in text
     assert "of Cost, decided" in text  # the smallest difference worth having
 
 
@@ -234,7 +234,7 @@ def test_many_classes_are_listed_by_recall(written):
     names = tuple(f"class {k}" for k in range(30))
     result = make(DEFAULT[:1], names=names, **SMALL)
     seen = Page(written(result))
-    assert "the lowest first, 6 classes with a higher one left out" in seen.text
+    assert "the lowest recall is first, 6 classes with a higher recall are left out" in seen.text
     rows = next(rows for _, rows in seen.tables if rows[0][0] == "True class")
     recalls = [float(row[2].removesuffix("\u00a0%")) for row in rows[1:]]
     assert len(recalls) == 24
@@ -259,14 +259,17 @@ def test_twenty_candidates_fit_a_mebibyte(written, result):
         more.append(replace(outcome, candidate=replace(outcome.candidate, name=name)))
     page = written(replace(result, outcomes=(result.baseline, *more)))
     assert 100_000 < len(page.encode()) < 2**20
-    assert "11 more have no pictures here" in Page(page).text
+    assert "11 more have no figures here" in Page(page).text
 
 
 @pytest.mark.slow
 def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
     """An improper loss that fits more noise than the data have is cautioned of; a proper one is not."""
     cleaner = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
-    assert "finds more noise than the data have, which is its sharpness" in Page(written(cleaner)).text
+    assert (
+        "finds more noise than the data have, because this loss makes probabilities sharp"
+        in Page(written(cleaner)).text
+    )
     assert "finds more noise than the data have" not in Page(written(result)).text
 
 

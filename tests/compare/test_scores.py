@@ -86,9 +86,9 @@ REFUSED = [
     (lambda: paired(SCORES.to_dict("list"), baseline="ce"), "got a value that is none; write {'mine': {"),  # pyright: ignore
     (lambda: paired({}, baseline="ce"), "must map each candidate to a mapping from measure to values, got"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better={3: True}),  # pyright: ignore
-     "must name measures, got '3'; there is accuracy, nll"),
+     "must name measures, got '3'; choose from accuracy, nll"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={3: 1}),  # pyright: ignore
-     "worthwhile must name measures, got '3'; there is accuracy, nll"),
+     "worthwhile must name measures, got '3'; choose from accuracy, nll"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": True}),
      "must be 0 or more, got True for 'nll'"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": 1j}),  # pyright: ignore

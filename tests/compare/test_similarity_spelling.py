@@ -53,7 +53,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert "Cost, decided" in said.out
     assert "Severity" not in said.out  # never without the cost beside it, and here there is no room for both
     assert re.search(
-        r"Without another training: plain cross entropy costs \d\.\d+ when its likeliest class", said.out
+        r"Without another training: plain cross entropy costs \d\.\d+ with its likeliest class", said.out
     )
     similarity = np.load(animals / "out" / "trials" / "similarity.npy")
     np.testing.assert_allclose(similarity[0], [0.7, 0, 0, 0.3], rtol=1e-15)
@@ -67,7 +67,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert summary["warnings"] == []
     assert summary["trials"] == {"all": 6, "reused": 6}
     measures = summary["objectives"][0]["measures"]
-    assert f"{measures['cost']['mean']:.3f} when its likeliest" in summary["decision_gain"]
+    assert f"{measures['cost']['mean']:.3f} with its likeliest" in summary["decision_gain"]
     assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["decision_gain"]
 
 
@@ -98,7 +98,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--similarity",
             "horse, zebar | whale, shark",
-            "similarity must name the classes asked for, got 'zebar' in 'horse, zebar | ",
+            "similarity must name only requested classes, got 'zebar' in 'horse, zebar | ",
         ),
         (
             "--similarity",
@@ -129,7 +129,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--costs",
             "turned_costs.csv",
-            "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'horse' as "
+            "costs[true, predicted] must be smallest on the diagonal, got 2 for 'horse' as "
             "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks",
         ),
         (
@@ -141,7 +141,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--objective",
             "ExpectedCost(ClassMatrix([[0, 1], [1, 0]], ['horse', 'zebra'], kind='costs'))",
-            "costs must name every class once, got none for 'shark'; there is horse, zebra",
+            "costs must name every class once, got none for 'shark'; the names are horse, zebra",
         ),
     ],
 )

@@ -127,7 +127,7 @@ class TestOrderOfTheClasses:
         for wrong in (frame.rename(columns={"a": "x"}), pandas.DataFrame(DEAR, columns=list("abc"))):
             with pytest.raises(ValueError, match="costs must have the same names across and down, got "):
                 ExpectedCost(wrong)
-        with pytest.raises(ValueError, match="costs must name the classes asked for, got 'c'"):
+        with pytest.raises(ValueError, match="costs must name only requested classes, got 'c'"):
             ClassMatrix(frame, "abx", kind="costs")
 
     def test_a_part_of_the_classes(self) -> None:
@@ -135,7 +135,7 @@ class TestOrderOfTheClasses:
         assert np.array_equal(matrix.part("ca"), [[0, 9], [5, 0]])
         assert matrix.part("bca") == matrix.ordered("bca")
         with pytest.raises(
-            ValueError, match="costs must name every class once, got none for 'd'; there is a, b, c"
+            ValueError, match="costs must name every class once, got none for 'd'; the names are a, b, c"
         ):
             matrix.part("ad")
         with pytest.raises(ValueError, match=r"got 0\.3 for true class 'c'; keep all classes"):

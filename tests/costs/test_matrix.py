@@ -66,7 +66,7 @@ class TestMatrix:
             assert one != other
         with pytest.raises(ValueError, match="read-only"):
             one.array[0, 0] = 1
-        with pytest.raises(AttributeError, match="kind must stay as it is, got 'similarity'; make another"):
+        with pytest.raises(AttributeError, match="kind must not be changed, got 'similarity'; make another"):
             one.kind = "similarity"
 
     def test_it_prints_as_a_table_with_names(self) -> None:

@@ -49,7 +49,7 @@ WRONG = [
     ([[1, 0, 1, 0, 1], [1, 1, 1, 1, 2]], r"got 2 for action 4 of row 1; leave the mask out"),
     ([1, NAN, 1, 1, 1], r"got nan for action 1 of row 0"),
     ([1, -1e8, 1, 1, 1], r"got -100000000\.0 for action 1 of row 0"),
-    ([[1] * 5, [0] * 5], r"must leave an action in every row, got none in row 1, part 0 of"),
+    ([[1] * 5, [0] * 5], r"must allow an action in every row, got none in row 1, part 0 of"),
     ([0] * 5, r"got none in row 0, part 0 of .* allow one, or end the episode"),
 ]
 

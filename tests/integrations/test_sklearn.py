@@ -143,7 +143,7 @@ def test_numbers_of_the_objective_are_parameters() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"objective__gama": 1.0}, "objective__gama must name a value of "),
+        ({"objective__gama": 1.0}, "objective__gama must name an option of "),
         (
             {"objective__gamma": 1.0},
             "objective__gamma must say which of GammaCrossEntropy.gamma, Focal.gamma",
@@ -245,7 +245,7 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
         ),
         ({"objective": Objective(Focal())}, TypeError, "objective must be a loss of equipoise or its text"),
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
-        ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name a value of CrossEntropy"),
+        ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name an option of CrossEntropy"),
         ({"schedules": {"label_smoothing": "L()"}}, ValueError, "schedules['label_smoothing'] must use"),
         (
             {"hidden_layer_sizes": "9"},

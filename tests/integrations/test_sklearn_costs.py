@@ -103,7 +103,7 @@ def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(da
         assert not np.array_equal(wrong.predict_proba(rows), by_number)  # the control: without names
     others = ExpectedCost(ClassMatrix(COSTS, ["cat", "dog", "fish"], kind="costs"))
     with pytest.raises(
-        ValueError, match="costs must name every class once, got none for 'eel'; there is cat, dog"
+        ValueError, match="costs must name every class once, got none for 'eel'; the names are cat, dog"
     ):
         quick(others).fit(rows, labels)
     with pytest.raises(ValueError, match="costs must name every class once, got none for '0'"):

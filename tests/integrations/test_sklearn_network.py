@@ -273,7 +273,7 @@ def test_a_wide_sparse_matrix_is_never_dense_as_a_whole(monkeypatch: pytest.Monk
         ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be an integer of at least 1, got 0"),
         ({"validation_fraction": 0.0}, ValueError, "validation_fraction must be in (0, 1], got 0.0"),
         ({"device": "meta"}, ValueError, "device must be 'cpu', 'cuda' or 'cuda:N', got 'meta'"),
-        ({"device": "cuda:77"}, ValueError, "device must be one that torch can use, got 'cuda:77' with"),
+        ({"device": "cuda:77"}, ValueError, "device must be a device that torch can use, got 'cuda:77' with"),
         ({"hidden_layer_sizes": "9"}, TypeError, "hidden_layer_sizes must be the widths of the layers"),
         (
             {"hidden_layer_sizes": (0,)},

@@ -131,7 +131,7 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
         ({"objective": Focal}, TypeError, "objective must be a loss of equipoise or its text, got <class"),
-        ({"schedules": {"q": "Linear(1, 1, 1)"}}, ValueError, "schedules['q'] must name a value of"),
+        ({"schedules": {"q": "Linear(1, 1, 1)"}}, ValueError, "schedules['q'] must name an option of"),
         ({"costs": [[0, 1], [1, 0]]}, ValueError, "costs[true, predicted] must have a row and a column for"),
         ({"class_weight": "balanced"}, ValueError, "class_weight must be a dict or None in partial_fit"),
     ],

@@ -214,7 +214,7 @@ def test_errors() -> None:
         make(PPO, Identity(spaces.Discrete(4)), Floored(0.3))
     with pytest.raises(ValueError, match=r"floor must be at most 1/5"):
         make(PPO, Identity(spaces.MultiDiscrete([3, 5])), Floored(0.21))
-    with pytest.raises(TypeError, match=r"map must be a map, got 0\.1"):
+    with pytest.raises(TypeError, match=r"map must be a Map of equipoise.maps, got 0\.1"):
         make(PPO, Identity(spaces.Discrete(4)), 0.1)
     with pytest.raises(
         ValueError, match="the action space must be Discrete or MultiDiscrete for a map, got Box"

@@ -93,11 +93,11 @@ DENSE: dict[str, tuple[Case, str, str]] = {
         "",
     ),
     "number": (lambda: (Scaled(torch.tensor(2.0)), (logits(),), {}), "cpp", ""),
-    "batch": (lambda: (Balance(), (logits(),), {}), "torch", "a penalty looks at the batch as a whole"),
+    "batch": (lambda: (Balance(), (logits(),), {}), "torch", "a penalty has one value for the whole batch"),
     "batch, too": (
         lambda: (LOSS + Balance(), (logits(), TARGET), {}),
         "cpp",
-        "a penalty looks at the batch as a whole",
+        "a penalty has one value for the whole batch",
     ),
     "probabilities": (lambda: (LOSS, (logits(), logits().softmax(1)), {}), "torch", "target holds prob"),
     "complete rows": (lambda: (READS_ROWS, (logits(), TARGET), {}), "torch", "it reads complete rows"),

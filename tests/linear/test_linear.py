@@ -316,9 +316,9 @@ class Centred(RowLoss):
 @pytest.mark.parametrize("loss", [Centred(), CrossEntropy() + 0.1 * Centred(), Entropy() + Balance()])
 def test_a_loss_that_mixes_rows_is_rejected(loss: Loss) -> None:
     c = case()
-    with pytest.raises(ValueError, match="a fused loss must look at one row at a time, got"):
+    with pytest.raises(ValueError, match="a fused loss must depend on one row at a time, got"):
         loss.linear(c.hidden, c.weight, c.target)
-    with pytest.raises(ValueError, match="must look at one row at a time"):
+    with pytest.raises(ValueError, match="must depend on one row at a time"):
         linear.explain(loss, c.hidden, c.weight, c.target)
 
 

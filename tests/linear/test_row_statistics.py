@@ -58,7 +58,7 @@ def test_rows_answer_what_was_asked_for_alone() -> None:
     row = linear.row_statistics(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStatistic()])
     same(c, row.log_odds(2.0).sum(), row_statistics(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
     with pytest.raises(
-        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
+        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) to compute it, got LogOdds"
     ):
         row.lse()
     assert LogSumExp() in linear.STATS

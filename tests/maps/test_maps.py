@@ -276,7 +276,9 @@ def test_other_errors_and_warnings() -> None:
     for make in (Softmax, LogitNorm, GumbelSoftmax):
         with pytest.raises(ValueError, match="temperature must be finite and above 0, got 0"):
             make(temperature=0)
-    with pytest.raises(TypeError, match=r"map must be a map, got 3; for example Softmax\(\)"):
+    with pytest.raises(
+        TypeError, match=r"map must be a Map of equipoise.maps, got 3; for example Softmax\(\)"
+    ):
         StraightThrough(3)  # pyright: ignore[reportArgumentType]
     with pytest.warns(UserWarning, match=r"flattens 10 classes: no probability can be above 0\.232"):
         Resoftmax(1.0).probs(torch.zeros(10))

@@ -57,10 +57,10 @@ class TestGate:
                 lambda gate: gate.detach().clone().requires_grad_().sum(),
                 "loss must be computed from the logits",
             ),
-            (lambda gate: (gate * 0).sum(), "loss must pull at these logits, got a gradient of norm 0.0"),
+            (lambda gate: (gate * 0).sum(), "loss must have a gradient at these logits, got one of norm 0.0"),
             (
                 lambda gate: (gate * torch.nan).sum(),
-                "loss must pull at these logits, got a gradient of norm nan",
+                "loss must have a gradient at these logits, got one of norm nan",
             ),
         ],
     )

@@ -158,5 +158,5 @@ def test_matched_weight_makes_the_penalty_pull_as_hard_as_asked() -> None:
     for penalty in (Entropy(), Gini(), Decisiveness(), LogitRange(width=1.0), Balance()):
         factor = matched_weight(CrossEntropy(), penalty, logits, target, share=0.25)
         assert pull(factor * penalty) == pytest.approx(0.25 * pull(CrossEntropy()))
-    with pytest.raises(ValueError, match="penalty must pull at these logits, got a gradient of norm 0"):
+    with pytest.raises(ValueError, match="penalty must have a gradient at these logits, got one of norm 0"):
         matched_weight(CrossEntropy(), LogitRange(width=1e3), logits, target)

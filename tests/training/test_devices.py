@@ -21,7 +21,7 @@ from support.training_cases import fit, layers, rows, same
         ("meta", "device must be 'cpu', 'cuda' or 'cuda:N', got 'meta'"),
         ("gpu", "device must be 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
         (None, "device must be 'cpu', 'cuda' or 'cuda:N', got None"),
-        ("cuda:99", "device must be one that torch can use, got 'cuda:99' with"),
+        ("cuda:99", "device must be a device that torch can use, got 'cuda:99' with"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(device: Any, message: str) -> None:
