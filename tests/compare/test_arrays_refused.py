@@ -127,5 +127,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_used_is_refused_by_argument(case):
+    """An input that cannot be used is refused with the name of its argument."""
     given, options, says = REFUSED[case]
     refused(says, *given, **options)
