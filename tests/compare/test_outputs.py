@@ -277,7 +277,7 @@ def test_words_of_the_noise(result):
     assert sentences.found_words(result).startswith(
         f"wrong labels found: {100 * result.noise.rate:.1f} % (95 %"
     )
-    assert sentences.found_words(result).endswith("flipped ones included")
+    assert sentences.found_words(result).endswith("including flipped ones")
     unknown = replace(result, noise=replace(result.noise, rate=math.nan))
     assert sentences.found_words(unknown) == "wrong labels found: unknown"
     assert "(noise=0.4)" in sentences.noise_words(result)

@@ -326,6 +326,7 @@ def test_an_index_may_repeat_a_column():
 
 
 def test_numbers_may_be_of_any_type():
+    """Numbers may be of any dtype, and texts of numbers."""
     scores = runs()
     first = paired(scores, baseline="ce")
     for kind in ("float32", "Float64", object, str):
@@ -338,6 +339,7 @@ def test_numbers_may_be_of_any_type():
 
 
 def test_large_and_small_numbers_stay_finite():
+    """Very large and very small numbers give finite results without warnings."""
     scores = runs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -350,6 +352,7 @@ def test_large_and_small_numbers_stay_finite():
 
 
 def test_measures_may_be_numbered():
+    """Columns of measures may have integer names."""
     scores = runs(gains={"ce": (0, 0), "mine": (-0.1, -0.1)}).rename(columns={"accuracy": 7})
     found = paired(scores, baseline="ce", higher_is_better={7: False}, worthwhile={7: 0.01})  # pyright: ignore
     assert found.call == "better"

@@ -45,6 +45,7 @@ def write(path: Path, matrix: np.ndarray, corner: str = "true") -> str:
 
 
 def test_groups_on_a_csv_with_string_labels(call, fast, animals):
+    """Costs and groups are used with class names from a CSV."""
     words = (*on_animals(animals, 3), *fast)
     given = ("--costs", animals / "costs.csv", "--similarity", GROUPS)
     said = call(*words, *given, "--objective", "SimilarityCrossEntropy(similarity)")
@@ -73,6 +74,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
 
 @pytest.mark.slow
 def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
+    """A similarity alone implies costs; without both there is no sentence about decisions."""
     words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--folds", 2, "--json")
     words = (*words, "--out", animals / "out", "--objective", "Focal()")
     alone = json.loads(call(*words, "--similarity", GROUPS).out)
@@ -82,6 +84,7 @@ def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, a
 
 
 def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
+    """Groups and TOML give matrices in the order of the classes."""
     expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
     np.testing.assert_allclose(as_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
     np.testing.assert_array_equal(as_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
@@ -146,6 +149,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, given, message):
+    """An invalid matrix is refused in one line with argument, rule and value."""
     monkeypatch.chdir(animals)
     alike = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
     write(animals / "turned.csv", alike.T)
@@ -160,6 +164,7 @@ def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, g
 
 @pytest.mark.slow
 def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, animals):
+    """A corner "predicted/true" in a CSV causes a warning."""
     words = (*on_animals(animals, 2), *fast)
     words = (*words, "--objective", "ExpectedCost(costs)")
     path = write(animals / "corner.csv", COSTS, "predicted/true")
@@ -175,6 +180,7 @@ def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, an
 
 
 def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
+    """A data frame whose index is named "predicted" causes a warning."""
     counts = np.full(4, 40)
     for name, warned in (("predicted", True), ("prediction/true", True), ("true", False), (None, False)):
         table = pd.DataFrame(COSTS, pd.Index(CLASSES, name=name), CLASSES)
@@ -190,6 +196,7 @@ def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
 
 
 def test_costs_that_make_the_common_class_dear_to_miss_are_warned_of():
+    """Costs that are higher for common classes cause a warning about a transposed matrix."""
     counts = np.array([5, 20, 80, 320])
     dear = np.array([40.0, 20.0, 5.0, 1.0])  # the rarer, the dearer to miss
     costs = np.tile(dear[:, None], 4) * (1 - np.eye(4))

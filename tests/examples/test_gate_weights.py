@@ -35,6 +35,8 @@ def test_small_run(
 
 
 def test_the_choice_sees_validation_rows_only(gates: ModuleType) -> None:
+    """The weight is chosen by validation rows only."""
+
     def run(gate: str, seed: int, validation: float, test: float) -> dict[str, Any]:
         return {"gate": gate, "seed": seed, "validation hard": validation, "test hard": test}
 
@@ -47,6 +49,7 @@ def test_the_choice_sees_validation_rows_only(gates: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", ["regression", "clusters", "affairs"])
 def test_no_row_is_in_two_parts(gates: ModuleType, name: str) -> None:
+    """No row is in two parts, and the parts have their sizes."""
     split = gates.split_of(name, 0)
     sizes = {part: len(target) for part, (_, target) in split.items()}
     count = 6366 if name == "affairs" else 3000
