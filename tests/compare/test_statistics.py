@@ -282,7 +282,7 @@ def correlated(generator, count, overlap, repeats=1, folds=SPLITS):
 @pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 5])
 def test_false_alarms_of_correlated_folds_are_at_the_level_and_uncorrected_ones_are_not(repeats):
-    """The corrected test has its nominal rate of false alarms for correlated folds; the uncorrected one does not."""
+    """For correlated folds, only the corrected test has its nominal rate of false alarms."""
     count = 4000
     nulls = correlated(np.random.default_rng(0), count, OVERLAP, repeats)
     plain = np.zeros(nulls.shape[1])

@@ -186,7 +186,7 @@ def test_noise_that_the_command_put_there_and_one_test_part_are_said():
     assert said.sentence.endswith(
         "wrong labels found: 25.5 % (95 % interval 20.1 to 31.0 %), including flipped ones; 40 % of the "
         "training labels flipped (noise=0.4), validation labels in the same way, no test labels; one test "
-        "part: this speaks of these 360 test rows only."
+        "part: this is valid for these 360 test rows only."
     )
     assert "cross-validation, 5 times." in judge(result(outcome(GAMMA, "equal", "equal"), repeats=5)).sentence
 

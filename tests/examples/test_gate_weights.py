@@ -62,6 +62,7 @@ def test_no_row_is_in_two_parts(gates: ModuleType, name: str) -> None:
 
 
 def test_pairs_differ_by_the_penalty_alone(gates: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of runs share rows, initial weights and batches, and differ in the penalty only."""
     split = gates.split_of("regression", 0)
     plain = gates.train(gates.NO_HELP, split, 0, 40)
     helped = gates.train("weight 30", split, 0, 40)

@@ -58,6 +58,7 @@ WRONG = [
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 @pytest.mark.parametrize("kind", VECTOR, ids=lambda kind: kind.__name__)
 def test_masks_that_are_refused(kind: Any, space: Any, masks: Any, says: str) -> None:
+    """Invalid masks are refused by every method."""
     policy = make_policy(kind, space)
     obs = torch.randn(2, 3)
     given = {"action_masks": masks}
@@ -73,6 +74,7 @@ def test_masks_that_are_refused(kind: Any, space: Any, masks: Any, says: str) ->
 
 
 def test_the_row_part_and_key_are_named() -> None:
+    """The error names the row, the part of the action space and the key of the mask."""
     policy = make_policy(MapMultiInputActorCriticPolicy, MULTI, mask_key="mask")
     obs = {"x": torch.randn(3, 3), "mask": torch.ones(3, 5)}
     obs["mask"][2, 3:] = 0
@@ -131,12 +133,14 @@ MASKABLE = dict(zip((VECTOR[0], PICTURE[0], DICT[0]), (VECTOR[1], PICTURE[1], DI
 
 @pytest.mark.parametrize(("kind", "observed", "space", "key", "says"), CONSTRUCTION)
 def test_what_is_refused_at_construction(kind: Any, observed: Any, space: Any, key: Any, says: str) -> None:
+    """Invalid combinations of spaces and masks are refused when a policy is made."""
     for one in (kind, MASKABLE[kind]):
         with pytest.raises(ValueError, match=says):
             one(observed, space, lambda _: 1e-3, map=Floored(FLOOR), mask_key=key)
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without sb3-contrib, the error names the command that installs it."""
     import importlib
     import sys
 

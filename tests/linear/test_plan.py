@@ -40,6 +40,7 @@ def _small_blocks(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", ROW_LOSSES)
 def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
+    """The result does not depend on blocks and threads."""
     c = case(13)
     options: dict[str, Any] = {"linear_bias": c.bias, "reduction": reduction, "grad": grad}
     taken = linear.explain(loss, c.hidden, c.weight, c.target, **options)
@@ -52,6 +53,7 @@ def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize("loss", [ZLoss(), THREE, LogitRange(width=0.5)])
 def test_another_number_of_threads_in_the_backward_pass(loss: Loss) -> None:
+    """The number of threads may change before the backward pass."""
     c = case(64, 300, 33, dtype=torch.float32)
     dense = loss(c.logits(), c.target, reduction="none").sum()
     fused = c.fused(loss, reduction="none").sum()
@@ -97,6 +99,7 @@ def largest(run: Callable[[], Tensor]) -> int:
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
+    """The complete logits are never in memory."""
     n, v = 96, 640
     c = case(n, v, 4, dtype=dtype)
     held = largest(lambda: c.fused(THREE, reduction=reduction, block_bytes=dtype.itemsize * v * 8).sum())
@@ -109,6 +112,7 @@ def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
 
 @BOTH_WAYS
 def test_memory_does_not_grow_with_the_rows() -> None:
+    """Memory does not grow with the number of rows."""
     held = []
     for n in (530, 2120):  # blocks of 53 rows
         c = case(n, 300, 2, dtype=torch.float32)
@@ -118,6 +122,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
+    """The torch backend frees each block at once."""
     c, label = case(8, bias=False), CrossEntropy(label_smoothing=0.1)
     options: dict[str, Any] = {"backend": "torch", "block_bytes": 200, "softcap": softcap}
     gc.disable()
@@ -132,6 +137,7 @@ def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
 
 
 def test_a_plan_says_what_will_be_done() -> None:
+    """The plan states gradient, products, blocks and memory."""
     c = case(1000, 300, 16, dtype=torch.float32)
     options: dict[str, Any] = {"block_bytes": 2**16}
     plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
@@ -154,6 +160,7 @@ def test_a_plan_says_what_will_be_done() -> None:
 
 
 def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan names the backend."""
     c = case()
     of_rows, options = RankedProbabilityScore(), (c.hidden, c.weight, c.target)
     monkeypatch.setattr(cpu, "available", lambda: True)
@@ -183,6 +190,7 @@ def places_of(count: int, dtype: torch.dtype) -> list[int]:
 
 
 def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers are reused by size."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     for count, dtype in ((100, torch.float64), (2**20 + 7, torch.float32), (2**21, torch.bfloat16)):
