@@ -45,6 +45,7 @@ def spelled(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_metaphors(path: Path) -> None:
+    """No file has a word of the list of metaphors."""
     text = path.read_text()
     assert not metaphors(text)
     if path.suffix == ".py":
@@ -52,6 +53,7 @@ def test_no_metaphors(path: Path) -> None:
 
 
 def test_all_kinds_of_files_are_read() -> None:
+    """The check reads each kind of file."""
     assert {path.suffix for path in files()} == {".py", ".h", ".cpp", ".jinja", ".md"}
     assert len(files()) > 150
 
@@ -68,6 +70,7 @@ def test_all_kinds_of_files_are_read() -> None:
     ],
 )
 def test_a_planted_metaphor_is_found(planted: str) -> None:
+    """A planted metaphor is found."""
     clean = (
         '"""Return the log-sum-exp."""\nheather, mushroom, household, amended = go, letting, looks, asked\n'
     )
@@ -78,6 +81,7 @@ def test_a_planted_metaphor_is_found(planted: str) -> None:
 
 
 def test_a_planted_identifier_is_found() -> None:
+    """A planted identifier is found."""
     clean = '"""Spell it alike."""\ndispel = misspelt = 1  # spelled\n'
     assert not spelled(clean)
     assert spelled(f"{clean}def _spell_text(spelling): ...\n") == ["3: _spell_text", "3: spelling"]

@@ -123,8 +123,9 @@ class TestKept:
         assert dense.prepared(one, 5, F64) is not dense.prepared(replace(one, gamma=0.063), 5, F64)
 
     def test_a_loss_without_a_hash_may_change(self) -> None:
-        @dataclass
         """A loss without a hash may change between calls."""
+
+        @dataclass
         class Weight:
             power: float
 

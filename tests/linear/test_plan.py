@@ -221,6 +221,7 @@ def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_larger_buffer_takes_the_place_of_those_that_it_can_stand_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A larger buffer replaces smaller ones that it can serve as."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
 
@@ -242,6 +243,7 @@ def test_a_larger_buffer_takes_the_place_of_those_that_it_can_stand_for(
 
 @pytest.mark.parametrize("classes", [512, 2048])
 def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward pass share the memory of one block."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     monkeypatch.setattr(plan, "BLOCK_BYTES", 2**20)
@@ -254,6 +256,7 @@ def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pyt
 
 @pytest.mark.usefixtures("_shared")
 def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers left by inference are used in training."""
     monkeypatch.setattr(buffers, "_free", [])
     c = case(40, 300)
     adapter = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
@@ -268,6 +271,7 @@ def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results do not share memory with a buffer."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     for loss, dtype in (
@@ -288,6 +292,7 @@ def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_rows_begin_at_cache_lines_but_not_at_the_same_place_of_a_page() -> None:
+    """Long rows start at cache lines, with strides that are no multiple of a page."""
     assert [head.row_stride(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
     assert [head.row_stride(n, torch.float32) for n in (1023, 1024, 1025, 32768)] == [1088, 1088, 1040, 32832]
     assert [head.row_stride(n, torch.float64) for n in (511, 513)] == [544, 520]
@@ -312,6 +317,7 @@ def runs(classes: int, rows: int = 8) -> list[tuple[int, int]]:
 
 @pytest.mark.usefixtures("_shared")
 def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes are divided among threads in runs of 64."""
     assert runs(300) == [(0, 64), (64, 128), (128, 192), (192, 256), (256, 300)]
     assert runs(65) == [(0, 64), (64, 65)]
     assert runs(3) == [(0, 3)]
@@ -337,6 +343,7 @@ def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) ->
 def test_shared_out_classes_change_nothing(
     loss: Loss, reduction: str, grad: str, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Division among threads does not change the result."""
     threads = []
     run = cpu.run_in_threads
     monkeypatch.setattr(cpu, "run_in_threads", lambda *args: (threads.append(args[0]), run(*args)))
