@@ -176,7 +176,7 @@ def test_what_is_no_distribution_is_refused() -> None:
     ):
         MapCategorical(0.1, logits=scores())  # pyright: ignore[reportArgumentType]
     for map in (GumbelSoftmax(), StraightThrough(Softmax())):
-        with pytest.raises(ValueError, match="map must give probabilities to sample by"):
+        with pytest.raises(ValueError, match="map must have probabilities to sample from"):
             MapCategorical(map, logits=scores())
     with pytest.raises(ValueError, match="floor must be at most 1/6"):
         MapCategorical(Floored(0.3), logits=scores())

@@ -96,7 +96,7 @@ def test_a_long_list_is_read() -> None:
 def test_a_sum_of_one_is_spelled_as_its_term() -> None:
     """A sum of one term is written as its term."""
     assert to_text(1 * Focal()) == "Focal(gamma=2.0)"
-    with pytest.raises(ValueError, match="keep the code that makes it"):
+    with pytest.raises(ValueError, match="keep the Python code"):
         to_text(Pretender())
 
 
@@ -138,7 +138,7 @@ def test_one_spelling_and_the_names_in_it() -> None:
         ("Entropy(weight=1)", "Entropy must have only its own options, got 'weight'; there are none"),
         ("Focal(1, 2, 3)", "Focal must have at most 1 options, got 3; it has gamma"),
         ("Entropy(1)", "Entropy must have at most 0 options, got 1; it has none"),
-        ("Focal(**{})", "Focal must be given an option it has"),
+        ("Focal(**{})", "Focal must have only its own options"),
         ("CrossEntropy", "must call the classes in it, got 'CrossEntropy'; write CrossEntropy()"),
         ("Focal(", "must be Python such as CrossEntropy() + 0.1 * Entropy(), got 'Focal('; '(' was never"),
         ("", "must be Python such as"),
@@ -311,7 +311,9 @@ class Stairs(Schedule):
 def test_what_has_no_text_is_refused_with_the_way_out() -> None:
     """A loss without a text is refused with a way out."""
     for loss in (Own(), Pretender(), Reweighted(torch.sqrt), CrossEntropy() + Own()):
-        with pytest.raises(ValueError, match=r"loss must be made of what the tables name .* keep the code"):
+        with pytest.raises(
+            ValueError, match=r"loss must consist of classes in the tables .* keep the Python code"
+        ):
             Objective(loss).to_config()
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()})
     with pytest.raises(ValueError, match=r"schedules\['gamma'\] must be made of .*, got 'Stairs\(\)'"):

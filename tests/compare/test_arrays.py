@@ -218,7 +218,11 @@ def test_new_rows_are_brought_into_the_form_of_the_data():
             "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got 'a'; give them all",
         ),
         (X, table, "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got ndarray"),
-        (FRAME.assign(a="x"), table, "X must have numbers in column 'a', got 'x'; make numbers of it"),
+        (
+            FRAME.assign(a="x"),
+            table,
+            "X must have numbers in column 'a', got 'x'; convert the column to numbers",
+        ),
         (X[:, :2], plain, "X must be like that of the data, (N, 3,) of float64, got (40, 2) of float64"),
         (X[:, :2], tokens, "X must be like that of the data, (N, 2,) of int64, got (40, 2) of float64"),
         (changed(np.inf), plain, "X must be finite in float32, got inf in row 3, column 2"),

@@ -271,8 +271,8 @@ LINES = "[horse]\nzebra = {}\n[zebra]\nhorse = 1\n"
     [
         ("[horse", "costs must be a matrix, got '{}'; costs must be TOML"),
         (LINES.format("'a'"), "costs must be a matrix, got '{}'; costs must hold numbers, got 'a'"),
-        (LINES.format(-1), "costs must be a matrix, got '{}'; costs[true, predicted] must be smallest where"),
-        (LINES.format(1), "costs must name every class once, got none for 'shark' in {}; there is"),
+        (LINES.format(-1), "costs must be a matrix, got '{}'; costs[true, predicted] must be smallest on"),
+        (LINES.format(1), "costs must name every class once, got none for 'shark' in {}; the names are"),
     ],
 )
 def test_bad_toml_is_refused(text, message, tmp_path):

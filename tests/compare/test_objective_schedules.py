@@ -125,17 +125,32 @@ BAD_SCHEDULES = [
         "a schedule must replace one number of the objective, at most multiplied by a factor, got "
         "'Linear(0.1, 0.2)' in",
     ),
-    ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got 'Linear(1, 2)' in"),
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("Linear(0, 0.5) * (Entropy() + Gini())", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()", "but for a factor, got 'Linear(1, 2)' in"),
-    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "but for a factor, got 'Linear(1, 2)' in"),
-    ("GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))", "but for a factor, got 'Linear(0, 0.1)' in"),
+    (
+        "CrossEntropy() + 1 / Linear(1, 2) * Entropy()",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
+    ),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)",
+        "at most multiplied by a factor, got 'Linear(0, 0.5)' in",
+    ),
+    (
+        "GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))",
+        "at most multiplied by a factor, got 'Linear(0, 0.5)' in",
+    ),
+    ("Linear(0, 0.5) * (Entropy() + Gini())", "at most multiplied by a factor, got 'Linear(0, 0.5)' in"),
+    (
+        "0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
+    ),
+    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "at most multiplied by a factor, got 'Linear(0, 0.5)' in"),
+    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "at most multiplied by a factor, got 'Linear(1, 2)' in"),
+    (
+        "GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))",
+        "at most multiplied by a factor, got 'Linear(0, 0.1)' in",
+    ),
     (
         "(1 / Linear(1, 2)) * Focal() + Linear(1, 2) * (Entropy() + Gini())",
-        "but for a factor, got 'Linear(1, 2)' in",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
     ),
     (
         "GammaCrossEntropy(gamma=Linear(0, 2))",

@@ -114,7 +114,8 @@ def test_pickles_are_never_loaded(monkeypatch):
 RECORDS = np.zeros(ROWS, dtype=[("a", "f8"), ("b", "i4")])
 KINDS = {
     "records in y": ({"y": RECORDS}, "y must be an array (N,), got [('a', '<f8'), ('b', '<i4')] in t.npz; g"),
-    "complex y": ({"y": Y + 1j}, "y must hold names or numbers, got complex in row 1 of t.npz; write it as "),
+    "complex y": ({"y": Y + 1j}, "y must hold names or numbers, got complex in row 1 of t.npz; write the "
+    "classes as "),
     "void y": ({"y": np.zeros(ROWS, "V4")}, "y must be an array (N,), got |V4 in t.npz"),
     "spans in X": ({"X": X.astype("m8[s]")}, "X must hold real numbers, got timedelta64[s] in t.npz"),
     "records in X": ({"X": RECORDS[:, None]}, "X must hold real numbers, got [('a', '<f8'), ('b', '<i4')] i"),
@@ -124,7 +125,8 @@ KINDS = {
     "1e300": ({"X": np.full((ROWS, 2), 1e300)}, "X must be finite in float32, got 1e+300 in row 1 of t.npz,"),
     "1e200": ({"X": X * 1e200}, "X must be finite in float32, got 1.2"),
     "records in a role": ({"g": RECORDS}, "group must be an array (N,), got [('a',"),
-    "regression": ({"y": X[:, 0]}, "y must hold classes, got 40 different numbers in 40 rows of t.npz: it l"),
+    "regression": ({"y": X[:, 0]}, "y must hold classes, got 40 different numbers in 40 rows of t.npz: the "
+    "t"),
 }  # fmt: skip
 
 
@@ -200,7 +202,7 @@ def test_names_and_cells_are_data_and_no_markup_code_or_lines():
     assert found.classes == ("<b>0</b>", "<b>1</b>")
     assert all(text.isprintable() for text in (*found.notes, *found.warnings)), found.notes
     refused("t.csv", r"target must be a column of t.csv, got 'a\nc'; choose from <script>alert", "a\nc")
-    refused("t.csv", r"drop must leave the target in, got 'a\nb' for both", "a\nb", drop=["a\nb"])
+    refused("t.csv", r"drop must leave the target in the table, got 'a\nb' for both", "a\nb", drop=["a\nb"])
 
 
 PLACES = {
@@ -245,7 +247,10 @@ def test_the_target_is_no_column_to_drop():
     Path("t.csv").write_text(TABLE)
     for drop in (["label"], "label", (" label ",)):
         refused(
-            "t.csv", "drop must leave the target in, got 'label' for both; name another", "label", drop=drop
+            "t.csv",
+            "drop must leave the target in the table, got 'label' for both; name another",
+            "label",
+            drop=drop,
         )
     refused(
         "t.csv", "data must have rows and columns beside the classes, got 40 rows and 0", "label", drop="a"

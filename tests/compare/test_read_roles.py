@@ -304,7 +304,11 @@ def test_files_of_test_rows_that_do_not_fit_are_refused(case):
     [
         ("no.csv", None, "test must be a file, got 'no.csv', which is not there; check the path"),
         ("u.xlsx", b"", "test must end in .csv, .tsv, .parquet or .npz, got 'u.xlsx'"),
-        ("u.npz", b"", "test must be a file of the kind of the data, got 'u.npz' for 't.csv'; convert one"),
+        (
+            "u.npz",
+            b"",
+            "test must be a file of the kind of the data, got 'u.npz' for 't.csv'; convert one of",
+        ),
         (
             "u.parquet",
             b"",

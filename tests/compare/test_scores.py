@@ -55,7 +55,7 @@ REFUSED = [
      "must have values, got none in column 'nll'"),
     (lambda: paired(SCORES.assign(nll=1e200), baseline="ce"), "must be below 1e+150 in size, got 1e+200 in"),
     (lambda: paired(SCORES.assign(wer=1.0), baseline="ce"),
-     "must say whether more of 'wer' is better, got nothing"),
+     "must say whether a larger 'wer' is better, got nothing"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better=True),
      "all measures are known by name, got True"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better={"accurate": True}),

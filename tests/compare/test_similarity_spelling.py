@@ -69,7 +69,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert summary["trials"] == {"all": 6, "reused": 6}
     measures = summary["objectives"][0]["measures"]
     assert f"{measures['cost']['mean']:.3f} with its likeliest" in summary["decision_gain"]
-    assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["decision_gain"]
+    assert f"and {measures['decided_cost']['mean']:.3f} with the class" in summary["decision_gain"]
 
 
 @pytest.mark.slow
@@ -132,14 +132,15 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--costs",
             "turned_costs.csv",
-            "costs[true, predicted] must be smallest on the diagonal, got 2 for 'horse' as "
-            "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks",
+            "costs[true, predicted] must be smallest on the diagonal, got 2 for 'horse' "
+            "predicted as itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so "
+            "it looks",
         ),
         (
             "--objective",
             "ExpectedCost(ClassMatrix([[0, 1, 2, 2], [1, 0, 2, 2], [2, 2, 0, 1], [2, 2, 1, 0]], "
             "['horse', 'zebra', 'whale', 'shark'], kind='costs'))",
-            'objective must have the classes in their order, horse, shark, whale, zebra, got "ExpectedCost(',
+            'objective must have matrices in the order of the classes, horse, shark, whale, zebra, got "Exp',
         ),
         (
             "--objective",

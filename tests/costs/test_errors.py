@@ -82,12 +82,12 @@ OF_MATRICES = [
     ),
     value(
         lambda: ClassMatrix([[2, 1], [1, 0]], "ab", kind="costs"),
-        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' as "
+        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' predicted as "
         "itself and 1 as 'b'; if the entries are gains, pass their negatives",
     ),
     value(
         lambda: ClassMatrix([[2, 1], [5, 1]], "ab", kind="costs"),
-        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' as "
+        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' predicted as "
         "itself and 1 as 'b'; each is smallest in its column, so it looks transposed: exchange "
         "rows and columns",
     ),

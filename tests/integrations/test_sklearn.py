@@ -283,7 +283,7 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
             ValueError,
             "costs[true, predicted] must have a row and a column for each of cat, dog",
         ),
-        ({"costs": -COSTS}, ValueError, "if it holds gains, pass its negative"),
+        ({"costs": -COSTS}, ValueError, "if the entries are gains, pass their negatives"),
         ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
         (
             {"costs": ALIKE},

@@ -172,7 +172,7 @@ def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "available", lambda: False)
     assert linear.explain(THREE, *options).backend == "torch"
     with pytest.raises(
-        ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
+        ValueError, match="got 'cpp', which does not run on cpu; the kernels are compiled with the pack"
     ):
         THREE.linear(*options, backend="cpp")
 

@@ -375,7 +375,7 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
     where, data = f"{dataset.name}{column}", names.data
     if not main or not width:
         got = f"{main} rows and {width} columns in {dataset.name}"
-        raise refusal(data, "have rows, and columns beside the classes", got, "check the data")
+        raise refusal(data, "have rows and columns beside the classes", got, "check the data")
     if dataset.test is not None and not dataset.test.any():
         raise refusal(
             "test", "have rows with a class", f"none beside those of {dataset.name}", "check the test data"
