@@ -316,5 +316,5 @@ def test_what_has_no_text_is_refused_with_the_way_out() -> None:
         ):
             Objective(loss).to_config()
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()})
-    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must be made of .*, got 'Stairs\(\)'"):
+    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must consist of .*, got 'Stairs\(\)'"):
         objective.to_config()

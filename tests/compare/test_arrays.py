@@ -215,7 +215,7 @@ def test_new_rows_are_brought_into_the_form_of_the_data():
         (
             FRAME[["a"]],
             table,
-            "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got 'a'; give them all",
+            "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got 'a'; give all these columns",
         ),
         (X, table, "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got ndarray"),
         (

@@ -266,7 +266,7 @@ def test_a_file_is_read_into_rows(blobs, found):
     rows = read(str(blobs))
     assert timeless(compare(PAIR, rows, **FAST))["objectives"] == timeless(found)["objectives"]
     with pytest.raises(
-        ValueError, match="y must be left out where X was read from a file, got list; name it"
+        ValueError, match="y must be left out where X was read from a file, got list; name the"
     ):
         compare(PAIR, rows, [1, 2], **FAST)
 

@@ -75,7 +75,7 @@ def test_columns_of_parquet_that_are_no_features_are_refused_by_name(case):
     with pytest.raises(ValueError, match="must") as caught:
         load("t.parquet")
     assert says in str(caught.value)
-    assert str(caught.value).endswith("or leave it out")
+    assert str(caught.value).endswith("or leave the column out")
     assert load("t.parquet", drop=["f"]).features.shape == (ROWS, 1)
     if case in ("lists", "structures", "bytes"):
         with pytest.raises(ValueError, match="target must hold names or numbers"):

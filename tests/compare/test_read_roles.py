@@ -241,9 +241,9 @@ REFUSED = {
     "no such time": (table(), {"time": "dya"}, "time must be a column of t.csv, got 'dya'; did you mean"),
     "no such group": (table(), {"group": "g"}, "group must be a column of t.csv, got 'g'"),
     "no such clean": (table(), {"clean": "c"}, "clean must be a column of t.csv, got 'c'"),
-    "the target": (table(), {"clean": "fruit"}, "clean must be a column of its own, got 'fruit', which is"),
+    "the target": (table(), {"clean": "fruit"}, "clean must have a column of its own, got 'fruit', which is"),
     "one for two": (table(), {"clean": "tree", "group": "tree"},
-                    "group must be a column of its own, got 'tree', which is the clean; name another"),
+                    "group must have a column of its own, got 'tree', which is the clean; name another"),
     "time and group": (table(), {"time": "day", "group": "tree"}, "time must be left out, got 'day' with"),
     "no date": (changed(2, "day", "31/01/2024"), {"time": "day"},
                 "time must hold numbers or ISO dates such as 2024-01-31, got '31/01/2024' in line 4 of t.csv"
@@ -260,7 +260,7 @@ REFUSED = {
                           "got none in line 7 of t.csv, column 'y', and 0 more such rows"),
     "an empty name": (table(), {"group": ""}, "group must be a column of t.csv, got ''"),
     "no better label": (table().assign(expert=None), {"clean": "expert"},
-                        "clean must name the class of some rows, got none in 'expert'; leave it out"),
+                        "clean must name the class of some rows, got none in 'expert'; leave clean out"),
 }  # fmt: skip
 
 
@@ -365,8 +365,8 @@ Y = np.arange(30) % 2
         ({}, {}, {"time": "X"}, "time must name an array of t.npz beside X and y, got 'X' of X, y; add it"),
         ({}, {}, {"clean": "y"}, "clean must name an array of t.npz beside X and y, got 'y' of X, y; add it"),
         ({"g": Y[:9]}, {}, {"group": "g"}, "group must be an array (30,), got (9,) in t.npz; give one"),
-        ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must be a column of its own, got 'g'"),
-        ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must be a column of its own, got 'g', which is"),
+        ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must have a column of its own, got 'g'"),
+        ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must have a column of its own, got 'g', which"),
         ({"c": Y + 1}, {}, {"clean": "c"}, "clean must have only classes that 'y' has, got '2' in row 2 of"),
         ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be known of every row, got 'inf'"),
         ({"t": Y + 0j}, {}, {"time": "t"}, "time must hold numbers or ISO dates such as 2024-01-31, got"),

@@ -128,7 +128,7 @@ def test_what_a_wrapper_may_not_do_names_the_wrapper(act: Callable[[Any], Any], 
     fuse_lm_head(model, LOSS)
     intercept(model, cut)
     with pytest.raises(
-        NotImplementedError, match=f"got them {words}; for this architecture use compute_loss_"
+        NotImplementedError, match=f"got logits {words}; for this architecture use compute_loss_"
     ):
         model(input_ids=tokens, labels=labels)
 

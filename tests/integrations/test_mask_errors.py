@@ -50,7 +50,7 @@ WRONG = [
     ([1, NAN, 1, 1, 1], r"got nan for action 1 of row 0"),
     ([1, -1e8, 1, 1, 1], r"got -100000000\.0 for action 1 of row 0"),
     ([[1] * 5, [0] * 5], r"must allow an action in every row, got none in row 1, part 0 of"),
-    ([0] * 5, r"got none in row 0, part 0 of .* allow one, or end the episode"),
+    ([0] * 5, r"got none in row 0, part 0 of .* allow an action, or end the episode"),
 ]
 
 
@@ -78,14 +78,14 @@ def test_the_row_part_and_key_are_named() -> None:
     policy = make_policy(MapMultiInputActorCriticPolicy, MULTI, mask_key="mask")
     obs = {"x": torch.randn(3, 3), "mask": torch.ones(3, 5)}
     obs["mask"][2, 3:] = 0
-    with pytest.raises(ValueError, match=r"observation\['mask'\] must leave .* none in row 2, part 1 of 2"):
+    with pytest.raises(ValueError, match=r"observation\['mask'\] must allow .* none in row 2, part 1 of 2"):
         policy(obs)
     assert policy.predict_values(obs).shape == (
         3,
         1,
     )  # the value of where an episode ended is asked for as well
     obs["mask"][2] = torch.tensor([1, 0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"action_masks must leave .* none in row 2, part 0 of 2"):
+    with pytest.raises(ValueError, match=r"action_masks must allow .* none in row 2, part 0 of 2"):
         policy(obs, action_masks=[0, 1, 1, 1, 1])
     with pytest.raises(ValueError, match=r"observation must be an array or a dict, got a tuple"):
         policy.predict((obs, {}))

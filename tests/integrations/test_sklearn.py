@@ -154,7 +154,7 @@ def test_numbers_of_the_objective_are_parameters() -> None:
         ({"objective__gama": 1.0}, "objective__gama must name an option of "),
         (
             {"objective__gamma": 1.0},
-            "objective__gamma must say which of GammaCrossEntropy.gamma, Focal.gamma",
+            "objective__gamma must be one of GammaCrossEntropy.gamma, Focal.gamma",
         ),
         ({"objective__min_weight": 2.0}, "min_weight must be in [0, 1], got 2.0"),
         ({"depth": 3}, "Invalid parameter 'depth'"),
@@ -284,7 +284,7 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
             "costs[true, predicted] must have a row and a column for each of cat, dog",
         ),
         ({"costs": -COSTS}, ValueError, "if the entries are gains, pass their negatives"),
-        ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
+        ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must give some row a weight"),
         (
             {"costs": ALIKE},
             ValueError,

@@ -126,7 +126,7 @@ def unfusable(case: str) -> None:
         (
             "sum",
             ValueError,
-            "^objective must have reduction 'mean', got 'sum'; the Trainer says what to divide",
+            "^objective must have reduction 'mean', got 'sum'; the Trainer chooses",
         ),
         ("ignore_index", ValueError, "^objective must have ignore_index -100, .*, got 0; set those labels"),
         ("several labels", ValueError, "^model must have one label per item, got .*multi_label.*; a softmax"),
@@ -149,7 +149,7 @@ def unfusable(case: str) -> None:
         (
             "adapter afterwards",
             NotImplementedError,
-            "^logits of a fused head may only be .*, got them .*; for",
+            "^logits of a fused head may only be .*, got logits .*; for",
         ),
         (
             "resized afterwards",
@@ -164,7 +164,7 @@ def unfusable(case: str) -> None:
         (
             "loss of its own",
             NotImplementedError,
-            "^logits of a fused head may only be .*, got them .*; for this",
+            "^logits of a fused head may only be .*, got logits .*; for this",
         ),
         ("replica", RuntimeError, "^a fused model must not be replicated by DataParallel; use one process"),
         ("callback of a loss", TypeError, "^objective must be an Objective, got .*; a loss alone has no"),

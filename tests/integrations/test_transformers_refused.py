@@ -259,7 +259,7 @@ PASSES: dict[str, tuple[Callable[[], Any], dict[str, Tensor], Tensor, str]] = {
         lambda: segformer(semantic_loss_ignore_index=255, num_labels=300),
         PIXELS,
         torch.full((2, 4, 4), 255),
-        "^labels must be -100 where nothing counts, .*, got 255, which SegformerForSemantic.* ignores; set",
+        "^ignored labels must be -100, .*, got 255, which SegformerForSemantic.* ignores; set",
     ),
     "pixels of no map": (
         segformer,

@@ -316,10 +316,10 @@ class TestRow:
     def test_full_logits_in_parts_are_refused(self) -> None:
         """Complete logits cannot be read from parts."""
         row = RowStatistics(lambda stat: torch.zeros(3), num_classes=4)
-        with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
+        with pytest.raises(NotImplementedError, match=r"must be complete .*, got blocks of them"):
             _ = row.full_logits
         assert row.reads_full_logits
-        with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
+        with pytest.raises(NotImplementedError, match=r"must be complete .*, got blocks of them"):
             row.plus(torch.zeros_like)
 
 

@@ -215,7 +215,7 @@ def test_a_source_gives_the_rows_of_a_batch() -> None:
 
 def test_batch_normalisation_is_given_no_single_row() -> None:
     """A batch of one row with batch normalisation is refused."""
-    with pytest.raises(ValueError, match="batch normalisation no batch of a single row, got 23 for 70 rows"):
+    with pytest.raises(ValueError, match="no batch of one row to batch normalisation, got 23 for 70 rows"):
         fit(layers(nn.BatchNorm1d(6)), batch_size=23)
 
 
