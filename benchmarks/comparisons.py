@@ -75,7 +75,7 @@ class Outcome:
 
     def compare(
         self,
-        demand: str,
+        requirement: str,
         name: str,
         other: str | None,
         limit: float | Limit | None = None,
@@ -91,19 +91,19 @@ class Outcome:
         if other is None or not {name, other} <= self.result.seconds.keys() | self.expected:
             return []
         if not {name, other} <= self.result.seconds.keys():
-            return [Verdict(demand, float("nan"), limit, at_least)]
-        return [Verdict.of(demand, self.result.ratio(name, other), limit, at_least=at_least)]
+            return [Verdict(requirement, float("nan"), limit, at_least)]
+        return [Verdict.of(requirement, self.result.ratio(name, other), limit, at_least=at_least)]
 
-    def apply(self, what: str, name: str, other: str, demand: str | None = None) -> list[Verdict]:
+    def apply(self, what: str, name: str, other: str, requirement: str | None = None) -> list[Verdict]:
         """Return the verdict with the limit that the table has for this shape, dtype and processor, if any.
 
         Args:
             what: Row of the table.
             name: Whose time.
             other: Over whose time.
-            demand: In words, if not as the row says.
+            requirement: In words, if not as the row says.
         """
-        return self.compare(demand or what, name, other, self._limit(what))
+        return self.compare(requirement or what, name, other, self._limit(what))
 
     def _limit(self, what: str) -> Limit | None:
         return find_limit(what, self.shape.name, dtype_name(self.dtype), amx=self.amx)
@@ -111,18 +111,18 @@ class Outcome:
     def precision(self, name: str, limit: float | None) -> Verdict:
         """Return the verdict on the gradient error over that of eager torch, in one block and in several."""
         (finding,) = (one for one in self.gate.findings if one.name == name)
-        demand = f"{name}: gradient error over that of eager torch"
-        return Verdict(demand, finding.over_plain, None if limit is None else Limit(limit))
+        requirement = f"{name}: gradient error over that of eager torch"
+        return Verdict(requirement, finding.over_plain, None if limit is None else Limit(limit))
 
     def slowest(
-        self, demand: str, names: Sequence[str], other: str, limit: float | None = None
+        self, requirement: str, names: Sequence[str], other: str, limit: float | None = None
     ) -> list[Verdict]:
         """Return the verdict on the slowest of several."""
         ran = [name for name in names if name in self.result.seconds]
         if not ran or other not in self.result.seconds:
             return []
         worst = max(ran, key=lambda name: self.result.ratio(name, other).median)
-        return self.compare(f"{demand}; slowest: {worst}", worst, other, limit)
+        return self.compare(f"{requirement}; slowest: {worst}", worst, other, limit)
 
 
 @final

@@ -1,4 +1,4 @@
-"""The linear layer and the loss on a CPU."""
+"""Comparisons of the linear layer with the loss on a CPU."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ THREE_TERMS = linear(CrossEntropy(label_smoothing=0.1) + 0.01 * Entropy() + 1e-4
 TORCH_BACKEND = OURS.having("ours: cross entropy, backend torch", backend="torch")
 NONE = Contender("ours: reduction none", summed(OURS.run), formulas.cross_entropies, ours=True)
 SIXTEENTH = 16
-LARGE = 2048  # rows of a block that peers with options of their own may come to
+LARGE = 2048  # rows of a block, the largest value for the options of other libraries
 BLOCK = 128 * MIB
 CURVE = (1024, 2048, 4096, 8192)
 
@@ -31,8 +31,8 @@ def comparisons(shape: Shape, dtype: torch.dtype, *, full: bool) -> list[Compari
     """Return the comparisons on a shape.
 
     Args:
-        shape: Of the problem.
-        dtype: Of the problem.
+        shape: Shape of the problem.
+        dtype: Dtype of the problem.
         full: Whether to run them all. If not, B runs plain cross entropy only, the other shapes run
             reduction none in float32 only, and the table of losses runs on C, whose products cost least.
     """
@@ -106,7 +106,7 @@ def _none(shape: Shape, dtype: torch.dtype) -> Comparison:
 
 
 def _backends(shape: Shape, dtype: torch.dtype) -> Comparison:
-    """Return the comparison of plain torch, which runs where there are no kernels, with the kernels."""
+    """Return the comparison of the torch backend with the kernels."""
 
     def judge(end: Outcome) -> list[Verdict]:
         return [
@@ -135,7 +135,7 @@ def _table(shape: Shape, dtype: torch.dtype) -> Comparison:
 
 
 def memory(shape: Shape, settings: Settings, curve: Sequence[int] = CURVE, block: int = BLOCK) -> Section:
-    """Measure the memory beyond the gradients as the rows grow."""
+    """Measure the memory beyond the gradients for growing numbers of rows."""
     ends = (curve[1], curve[-1])
     kinds = (
         ("bare products", "float32", ends, {}),
@@ -161,10 +161,10 @@ def memory(shape: Shape, settings: Settings, curve: Sequence[int] = CURVE, block
         if name.startswith("ours"):
             first, last = ends
             products = max(data["bare products, float32"].values())  # workspace of the matrix products
-            demand = f"{said}: MiB at most (a block and 5 %, and {products:.0f} of the bare products)"
-            verdicts.append(Verdict(demand, max(sizes.values()), Limit(1.05 * block / MIB + products)))
+            requirement = f"{said}: MiB at most (a block and 5 %, and {products:.0f} of the bare products)"
+            verdicts.append(Verdict(requirement, max(sizes.values()), Limit(1.05 * block / MIB + products)))
             flat = sizes[last] / max(sizes[first], 1.0)
-            demand = f"{said}: {last} rows over {first} rows"
-            verdicts.append(Verdict(demand, flat, Limit(1.05)))
+            requirement = f"{said}: {last} rows over {first} rows"
+            verdicts.append(Verdict(requirement, flat, Limit(1.05)))
     title = f"Memory beyond the gradients, MiB, D={shape.features} V={shape.classes}, by rows"
     return Section(title, ("", *(f"N={rows}" for rows in curve)), lines, verdicts, data)

@@ -25,8 +25,8 @@ def small(shape: Shape, threads: int) -> Comparison:
     def judge(end: Outcome) -> list[Verdict]:
         found = end.apply(limits.CROSS_ENTROPY, OURS.name, TORCH.name)
         for one in losses:
-            demand = f"{one.name} over the same by hand"
-            found += end.apply(one.what, _ours(one).name, _by_hand(one).name, demand)
+            requirement = f"{one.name} over the same by hand"
+            found += end.apply(one.what, _ours(one).name, _by_hand(one).name, requirement)
         return found
 
     runners = [TORCH, OURS, *(run for one in losses for run in (_ours(one), _by_hand(one)))]
@@ -47,8 +47,8 @@ def compiled(shape: Shape, *, full: bool) -> Comparison:
     def judge(end: Outcome) -> list[Verdict]:
         found: list[Verdict] = []
         for one, (ours, ours_compiled, by_hand) in zip(losses, threes, strict=True):
-            demand = f"{one.name}: compiled over the same by hand, compiled"
-            found += end.apply(limits.COMPILED, ours_compiled.name, by_hand.name, demand)
+            requirement = f"{one.name}: compiled over the same by hand, compiled"
+            found += end.apply(limits.COMPILED, ours_compiled.name, by_hand.name, requirement)
             found += end.compare(
                 f"{one.name}: not compiled over the same by hand, compiled", ours.name, by_hand.name
             )

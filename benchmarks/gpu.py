@@ -1,4 +1,4 @@
-"""The linear layer and the loss on a GPU, with the fused kernels of other libraries beside it."""
+"""Comparisons of the linear layer with the loss on a GPU, and of fused kernels of other libraries."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +77,7 @@ def _judge(end: Outcome) -> list[Verdict]:
 
 
 def memory(shape: Shape) -> Section:
-    """Measure the most memory each takes, its gradients included."""
+    """Measure the peak memory of each contender, including its gradients."""
     problem = Problem.make(shape, torch.bfloat16, "cuda")
     everyone = (*ALL, peers.EAGER, peers.compiled(peers.EAGER), peers.TORCH, *peers.kernels())
     contenders = [one for one in everyone if isinstance(one, Contender)]
@@ -94,7 +94,7 @@ def memory(shape: Shape) -> Section:
 
 
 def _peak(contender: Contender, problem: Problem) -> int:
-    contender.step(problem)  # compiles, and chooses its kernels
+    contender.step(problem)  # compiles the kernels and selects their configuration
     problem.forget()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

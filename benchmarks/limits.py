@@ -54,8 +54,8 @@ class Row:
     amx: bool | None = None
 
 
-# Three terms are limited in float32. The limits of the torch backend are 1.5 times the 1.08 and 1.72 that it
-# took with one thread before the engine was rebuilt.
+# The sum of three terms has limits in float32 only. The limits of the torch backend are 1.5 times 1.08 and
+# 1.72, which were measured with one thread for an earlier implementation.
 TABLE = (
     Row(CROSS_ENTROPY, ("32 x 10",), Limit(1.7, 1.2)),
     Row(CROSS_ENTROPY, ("128 x 10",), Limit(1.2, 0.9)),
@@ -66,7 +66,9 @@ TABLE = (
     Row(SPREAD_BY_HAND, TINY, Limit(0.95, 0.75)),
     Row(SUM_BY_HAND, SMALL, Limit(0.6, 0.35)),
     Row(COMPILED, ("128 x 10", "4096 x 1000"), Limit(1.1)),
-    Row(MEMORY, ("2048 x 32768",), Limit(0.01, 0.001), ("bfloat16",)),  # the goal is 0, to a thousandth
+    Row(
+        MEMORY, ("2048 x 32768",), Limit(0.01, 0.001), ("bfloat16",)
+    ),  # the goal is 0, rounded to a thousandth
     Row(LINEAR, ("A",), Limit(0.95, 0.92), amx=False),
     Row(LINEAR, ("B",), Limit(0.92, 0.88), amx=False),
     Row(LINEAR, ("C",), Limit(1.0, 0.95), amx=False),
@@ -101,7 +103,7 @@ def find_limit(what: str, shape: str = "", dtype: str = "", *, amx: bool = False
 
 
 def cells(*, amx: bool) -> Iterator[tuple[str, str, str]]:
-    """Give what, shape and dtype of every limit for a kind of processor."""
+    """Yield the comparison, shape and dtype of every limit for a kind of processor."""
     for row in TABLE:
         if row.amx in (None, amx):
             yield from (

@@ -1,6 +1,6 @@
 """Peak memory of one forward and backward, in a fresh process: `python -m benchmarks.memory SPEC`.
 
-What is reported is the peak of resident memory, less what was resident before, less the gradients themselves.
+The result is the peak of resident memory, minus the memory resident before, minus the gradients.
 """
 
 import contextlib
@@ -46,15 +46,15 @@ def extra(name: str, shape: Shape, dtype: str, *, threads: int, **options: Any) 
 
     Args:
         name: A key of `CONTENDERS`.
-        shape: Of the problem.
+        shape: Shape of the problem.
         dtype: Name of torch's dtype.
         threads: Number of torch's threads.
-        options: Of the contender.
+        options: Options of the contender.
     """
     if not Path("/proc/self/status").exists():
         return None
     spec = {"name": name, "shape": vars(shape), "dtype": dtype, "threads": threads, "options": options}
-    # Freed memory goes back at once, so that what is resident is what is in use.
+    # Freed memory returns to the system at once, so that resident memory is memory in use.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", json.dumps(spec)],
@@ -76,11 +76,11 @@ def main(spec: dict[str, Any]) -> int:
     contender = CONTENDERS[spec["name"]]()
     if isinstance(contender, Contender):
         contender = contender.having("", **spec["options"])
-    # Libraries load and threads start on a problem that leaves no memory worth counting behind.
+    # Load the libraries and start the threads on a problem of negligible memory.
     contender.step(Problem.make(shape.at_most(TINY, TINY, shape.features and TINY), dtype))
     problem = Problem.make(shape, dtype)
     if isinstance(contender, Products):
-        problem.logit_buffer.zero_()  # the logits are not counted, what a matrix product takes besides is
+        problem.logit_buffer.zero_()  # so that only the workspace of the matrix product is counted
     before = _status("VmRSS")
     with _peak() as peak:
         contender.step(problem)
@@ -95,9 +95,9 @@ def _status(field: str) -> int:
 
 @contextlib.contextmanager
 def _peak() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the peak of resident memory since this began."""
+    """Yield a function that returns the peak of resident memory since the start."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel's own peak starts afresh
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak that the operating system records
     except OSError:
         pass
     else:

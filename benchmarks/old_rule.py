@@ -1,8 +1,9 @@
-"""The rule for a call until November 2026, kept to be counted beside the new one.
+"""The former rule for a call, whose false calls are counted beside those of the present rule.
 
 A candidate was better or worse if the p-value of the paired t-test over seeds, after Holm's correction over
 candidates, was below 0.05 and the bias-corrected and accelerated bootstrap interval of the mean was clear of
-zero. The seeds were splits of the same rows into a half, a tenth and two fifths, as if they were independent.
+zero. Each seed was a split of the same rows into a half, a tenth and two fifths; the rule took the seeds
+to be independent.
 """
 
 import warnings

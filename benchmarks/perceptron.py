@@ -1,8 +1,8 @@
-"""`ObjectiveClassifier` beside `MLPClassifier` on digits, in one run: accuracy, passes, seconds.
+"""Compare `ObjectiveClassifier` with `MLPClassifier` on digits in one run: accuracy, epochs, seconds.
 
 `python -m benchmarks.perceptron` fits both with their defaults, and with early stopping, on three quarters of
-the rows in float32, and prints the accuracy on the others. Each seed is another split, other weights and
-batches. Both have one thread; which is first alternates. Seconds are those of the processor.
+the rows in float32, and prints the accuracy on the others. Each seed has its own split, initial
+weights and batches. Both use one thread and run first in turn. Seconds are processor time.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, labels = (digits.data / 16).astype(np.float32), digits.target
     found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # both pass the limit of 200 passes by default
+        warnings.simplefilter("ignore", ConvergenceWarning)  # both reach the default limit of 200 epochs
         for seed in range(seeds):
             parts = train_test_split(rows, labels, random_state=seed, stratify=labels)
             train, test, observed, target = parts

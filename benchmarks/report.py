@@ -1,4 +1,4 @@
-"""What comes out: Markdown tables, a verdict for every demand, and JSON with the machine and the commit."""
+"""Reports of the benchmark: Markdown tables, verdicts on requirements, JSON with machine and commit."""
 
 import datetime
 import json
@@ -20,23 +20,23 @@ from benchmarks.processor import kind, read_flags
 
 ROOT = Path(__file__).parents[1]
 Status = Literal["goal met", "limit met", "missed", "unsteady", "not measured", "reported"]
-UNSTEADY = 2.0  # upper over lower quartile: the machine did something else, and a ratio says nothing
+UNSTEADY = 2.0  # upper over lower quartile; above it, other programs took too much time for a reliable ratio
 
 
 @final
 @dataclass(frozen=True)
 class Verdict:
-    """A demand beside what was measured.
+    """A requirement and the measured number.
 
     Args:
-        demand: In words.
-        measured: The ratio, or the number; nan where it could not be measured.
-        limit: None where nothing is demanded and the number is only reported.
-        at_least: Whether the limit is a lower one.
-        spread: Quartiles over the repeats.
+        requirement: Its text.
+        measured: The measured ratio or number; nan without a measurement.
+        limit: Limit and goal; None if the number is only reported.
+        at_least: Whether the limit is a lower bound.
+        spread: Lower and upper quartile over the repeats.
     """
 
-    demand: str
+    requirement: str
     measured: float
     limit: Limit | None = None
     at_least: bool = False
@@ -44,14 +44,14 @@ class Verdict:
 
     @classmethod
     def of(
-        cls, demand: str, ratio: Spread, limit: Limit | None = None, *, at_least: bool = False
+        cls, requirement: str, ratio: Spread, limit: Limit | None = None, *, at_least: bool = False
     ) -> "Verdict":
         """Return the verdict on a ratio."""
-        return cls(demand, ratio.median, limit, at_least, ratio.quartiles)
+        return cls(requirement, ratio.median, limit, at_least, ratio.quartiles)
 
     @property
     def status(self) -> Status:
-        """Whether the goal is met, or the limit alone, or neither; or why that cannot be said."""
+        """Whether the goal, only the limit, or neither is met; or the reason why this is unknown."""
         if self.limit is None:
             return "reported"
         if self.measured != self.measured:
@@ -67,11 +67,11 @@ class Verdict:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """As a line of a table."""
+        """The cells of a line of a table."""
         spread = "" if self.spread is None else f"{self.spread[0]:.2f} to {self.spread[1]:.2f}"
         status = f"**{self.status}**" if self.status in _OPEN else self.status
         limit, goal = ("-", "-") if self.limit is None else (self.limit.limit, self.limit.goal)
-        return self.demand, self._bound(limit), self._bound(goal), f"{self.measured:.4g}", spread, status
+        return self.requirement, self._bound(limit), self._bound(goal), f"{self.measured:.4g}", spread, status
 
     def _bound(self, bound: float | str | None) -> str:
         if isinstance(bound, float | int):
@@ -79,21 +79,21 @@ class Verdict:
         return "-"
 
 
-_COLUMNS = ("demand", "limit", "goal", "measured", "half of the repeats", "verdict")
+_COLUMNS = ("requirement", "limit", "goal", "measured", "half of the repeats", "verdict")
 
 
 @final
 @dataclass
 class Section:
-    """One comparison, or one measurement of memory, as it is reported.
+    """The report of a comparison or of a measurement of memory.
 
     Args:
         title: What was measured.
-        columns: Of its table.
-        lines: Of its table.
-        verdicts: On its demands.
-        data: For the JSON.
-        column: Shape and threads, as the heading of its column in `overview`.
+        columns: Titles of the columns of its table.
+        lines: Lines of its table.
+        verdicts: Verdicts on its requirements.
+        data: Numbers for the JSON file.
+        column: Shape and threads, the title of its column in `overview`.
     """
 
     title: str
@@ -138,11 +138,11 @@ _COUNTED: tuple[Status, ...] = ("goal met", "limit met", *_OPEN)
 
 
 def overview(sections: Sequence[Section]) -> str:
-    """Return one table of the ratios of several sections that have the same demands, a column for each."""
+    """Return a table of the ratios of sections with the same requirements, a column for each section."""
     columns = [one.column for one in sections]
-    demands = list(dict.fromkeys(verdict.demand for one in sections for verdict in one.verdicts))
-    found = [{verdict.demand: verdict for verdict in one.verdicts} for one in sections]
-    lines = [(demand, *(_short(one.get(demand)) for one in found)) for demand in demands]
+    requirements = list(dict.fromkeys(verdict.requirement for one in sections for verdict in one.verdicts))
+    found = [{verdict.requirement: verdict for verdict in one.verdicts} for one in sections]
+    lines = [(requirement, *(_short(one.get(requirement)) for one in found)) for requirement in requirements]
     return table(("", *columns), lines)
 
 
@@ -166,13 +166,13 @@ def timing_section(
     """Return the section of a comparison.
 
     Args:
-        title: What was compared.
+        title: Title of the section.
         result: The times.
-        gate: The errors.
-        absent: Peers that could not run.
-        verdicts: On its demands.
-        baseline: The contender whose time is 1.
-        brief: Whether to show the time of the baseline alone.
+        gate: The errors of the contenders.
+        absent: Libraries that could not run.
+        verdicts: Verdicts on its requirements.
+        baseline: The contender to whose time the others are divided.
+        brief: Whether to show only the time of the baseline.
     """
     found = {one.name: one for one in gate.findings}
     lines, data = [], {}
@@ -204,7 +204,7 @@ def _range(time: Spread, places: int) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what ran: processor, memory, versions, commit, and whether the tree differs from it."""
+    """Return processor, memory, versions and commit, and whether the working tree differs from the commit."""
     processor = platform.processor()
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -219,7 +219,9 @@ def machine() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),  # of others too: well above `threads`, times mean little
+        "load": round(
+            os.getloadavg()[0], 2
+        ),  # load of all programs; times are unreliable if it is well above `threads`
         "memory_gib": round(memory, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
@@ -237,7 +239,7 @@ def _git(*arguments: str) -> str:
 
 
 def write(sections: Sequence[Section], about: dict[str, Any], folder: Path) -> Path:
-    """Write everything as JSON, and return where."""
+    """Write everything as JSON, and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = about["date"].replace(":", "").replace("-", "")[:15]
     path = folder / f"{stamp}-{about['commit'][:8] or 'nocommit'}.json"

@@ -1,4 +1,4 @@
-"""The losses of a row that are timed, each beside its formula by hand."""
+"""The row losses of the benchmark, each with the same formula in eager torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ NOT_TIMED = {"Balance": "a penalty on the batch, not on a row"}
 @final
 @dataclass(frozen=True)
 class TimedLoss:
-    """A loss beside the same by hand.
+    """A loss and its formula in eager torch.
 
     Args:
-        name: As the tables show it.
+        name: Its name in tables.
         loss: The loss.
-        formula: The same in eager torch.
-        what: The row of limits it falls under.
-        log_odds: Whether it is a function of the target's log odds alone.
+        formula: The formula in eager torch.
+        what: Name of its limit in `limits`.
+        log_odds: Whether it depends on the log odds of the target only.
     """
 
     name: str
@@ -111,12 +111,12 @@ PLAIN = (
 
 
 def timed_losses(num_classes: int) -> list[TimedLoss]:
-    """Return every loss of a row but plain cross entropy, then the sums, for a number of classes."""
+    """Return the row losses except plain cross entropy, then sums of losses, for a number of classes."""
     return [*PLAIN, *of_full_rows(num_classes), *SUMS]
 
 
 def of_full_rows(num_classes: int) -> list[TimedLoss]:
-    """Return the losses that know which classes are alike, for a number of classes."""
+    """Return the losses with a matrix or a tree over the classes, for a number of classes."""
     classes = torch.arange(num_classes)
     costs = (classes[:, None] - classes).abs().float() / num_classes
     similarity = 0.9 * torch.eye(num_classes, dtype=torch.float64) + 0.1 / num_classes  # rows that sum to 1

@@ -1,9 +1,9 @@
 """Benchmark equipoise: `make bench`, or `python -m benchmarks.run --part cpu --shapes A --dtypes float32`.
 
-Correctness comes first: if anything of ours is wrong, nothing is timed and nothing printed but the fault.
-Then each comparison times its contenders in turn, and ratios are taken within a repeat. The limits are those
-of `benchmarks/limits.py` for the kind of processor that this is. Tables and verdicts go to standard output as
-Markdown, everything to a JSON file.
+It checks correctness first: if a result of equipoise is wrong, it prints the error and times nothing. Then
+each comparison times its contenders in turn, and ratios are taken within a repeat. The limits are those of
+`benchmarks/limits.py` for this kind of processor. It prints tables and verdicts as Markdown, and writes all
+numbers to a JSON file.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from benchmarks.report import Section, machine, overview, summary, table, write
 
 PARTS = ("small", "dense", "cpu", "memory", "gpu", "lines")
 SHAPES = {shape.name.replace(" ", ""): shape for shape in (*SMALL, HALF, *DENSE, *LINEAR.values())}
-THREADS = (1, 2)  # of small batches
-NO_GPU = "No GPU here: the GPU part was not run, and claims nothing."
+THREADS = (1, 2)  # for small batches
+NO_GPU = "There is no GPU: the GPU part was not run."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and return the exit status: 1 if something of ours is wrong."""
+    """Run the benchmark and return the exit status: 1 if a result of equipoise is wrong."""
     parser = _parser()
     options = parser.parse_args(arguments)
     amx = has_amx(read_flags())

@@ -1,10 +1,9 @@
-"""What each rule for the epoch does to each loss, and what a calibration makes of it, under label noise.
+"""Compare rules that choose the epoch, and calibrations, for several losses under label noise.
 
-`python -m benchmarks.stopping` trains, keeps one JSON file per condition, and does not train again what is
-there; `--table` prints the Markdown tables of what is there. The observed labels of the training and
-validation rows are noisy, and choose the epoch and the calibration; accuracy and NLL are those of the clean
-labels of the test rows. Differences in brackets are from the reference, over seeds, with a paired 95 %
-interval.
+`python -m benchmarks.stopping` trains each condition once and writes a JSON file for it; `--table` prints
+Markdown tables of the files. The observed labels of the training and validation rows are noisy, and choose
+the epoch and the calibration; accuracy and NLL are those of the clean labels of the test rows. Differences in
+brackets are from the reference, over seeds, with a paired 95 % interval.
 """
 
 import argparse
@@ -48,13 +47,13 @@ RESULTS = Path(__file__).parent / "results" / "stopping"
 @final
 @dataclass(frozen=True)
 class Condition:
-    """What a file of results is about.
+    """Data, noise and loss of a file of results.
 
     Args:
         data: Name of a data set.
         noise: Kind of noise, or "none".
         rate: Share of wrong labels.
-        loss: Place in `LOSSES`.
+        loss: Index in `LOSSES`.
     """
 
     data: str
@@ -64,12 +63,12 @@ class Condition:
 
     @property
     def name(self) -> str:
-        """Of its file, without the suffix."""
+        """Name of its file without the suffix."""
         return f"{self.data}-{self.noise}-{self.rate:g}-{type(LOSSES[self.loss]).__name__}"
 
 
 def conditions(data: Sequence[str] = DATA, rates: Sequence[float] = RATES) -> list[Condition]:
-    """Return all of them, clean labels first."""
+    """Return all conditions, those with clean labels first."""
     kinds = [("none", 0.0), *((noise, rate) for noise in NOISES for rate in rates)]
     return [
         Condition(d, noise, rate, loss) for d in data for noise, rate in kinds for loss in range(len(LOSSES))
@@ -77,7 +76,7 @@ def conditions(data: Sequence[str] = DATA, rates: Sequence[float] = RATES) -> li
 
 
 def first_best(values: NDArray[np.float64], patience: int) -> int:
-    """Return the place of the smallest value before `patience` further ones bring none smaller; nan is none.
+    """Return the index of the minimum up to `patience` values without a smaller one; nan is ignored.
 
     Example:
         >>> first_best(np.array([3.0, 2.0, 2.5, 2.2, 1.0]), patience=2)
@@ -104,10 +103,10 @@ def prediction_changes(predictions: Tensor) -> NDArray[np.float64]:
 def label_wave(changes: NDArray[np.float64], window: int) -> int:
     """Return the epoch that Label Wave chooses, from 0: the first local minimum of the mean change.
 
-    The mean over the last `window` epochs of how many predictions on the training rows changed; its first
-    value that the next one exceeds. The last epoch if it never rises. It uses no validation rows, no labels.
-    Yuan, Feng and Liu, ICLR 2024, arXiv 2502.07551, where the window is an option; the windows tried here
-    are our choice.
+    The measure is the number of changed predictions on the training rows, averaged over the last `window`
+    epochs. The rule chooses the first epoch whose successor has a larger mean, else the last epoch. It uses
+    neither validation rows nor labels. Yuan, Feng and Liu, ICLR 2024, arXiv 2502.07551; the window is an
+    option there.
 
     Shapes:
         changes (E - 1,), the first entry that of the second epoch.
@@ -127,8 +126,8 @@ def choices(recording: Recording, clean: Sequence[Tensor]) -> dict[str, list[int
     """Return the epoch, from 0, that each rule chooses for each copy.
 
     Args:
-        recording: Of K copies.
-        clean: For each, the clean classes of its test rows; only "best" looks at them.
+        recording: Recording of K copies.
+        clean: Clean classes of the test rows of each copy, used by "best" only.
     """
     copies, epochs = range(len(clean)), len(recording.test)
     found = {
@@ -149,14 +148,14 @@ def choices(recording: Recording, clean: Sequence[Tensor]) -> dict[str, list[int
 @final
 @dataclass(frozen=True)
 class Seen:
-    """Logits of one copy at one epoch, and what a calibration may look at.
+    """Logits of one copy at one epoch, with the labels that calibrations use.
 
     Args:
         validation: Logits (V, C).
         observed: Observed classes (V,).
         test: Logits (M, C).
-        clean: Clean classes (M,); only "best T" looks at them.
-        rate: Share of wrong labels; only a calibration that is given it looks at it.
+        clean: Clean classes (M,), used by "best T" only.
+        rate: Share of wrong labels, used by the calibrations with a known rate only.
     """
 
     validation: Tensor
@@ -187,9 +186,9 @@ def measure(
     """Return accuracy and the NLL after each calibration, for each rule and copy.
 
     Args:
-        recording: Of K copies.
-        observed: For each, the observed classes of its validation rows.
-        clean: For each, the clean classes of its test rows.
+        recording: Recording of K copies.
+        observed: Observed classes of the validation rows of each copy.
+        clean: Clean classes of the test rows of each copy.
         rate: Share of wrong labels.
     """
     found: dict[str, Any] = {}
@@ -304,7 +303,7 @@ def tables(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing, or print the tables."""
+    """Train the missing conditions, or print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping")
     parser.add_argument("--data", nargs="+", default=list(DATA))
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))

@@ -1,11 +1,11 @@
-"""The trainings of a default comparison one after another and together, on two cores, in one run.
+"""Time the trainings of a default comparison one after another and together, on two cores.
 
 `python -m benchmarks.together` trains cross entropy and the five default candidates on the ten folds of
 scikit-learn's digits with 40 % wrong labels, as `equipoise compare --noise 0.4` does: the mlp of 128 hidden
-units, 100 epochs in float32, the epoch chosen by the calibrated NLL of the validation rows, a calibration,
-probabilities of the test rows. One way every network is trained by itself, the other way the ten folds of an
-objective together. Both ways share two processes of one thread each; which goes first alternates, and the
-ratio is taken within a repeat. First 30 steps in float64 must agree to 1e-9; otherwise nothing is timed.
+units, 100 epochs in float32, the epoch chosen by the calibrated NLL of the validation rows, then a
+calibration and the probabilities of the test rows. The first way trains each network alone, the second the
+ten folds of an objective together. Both use two processes of one thread each and run first in turn; ratios
+are taken within a repeat. Before that, 30 steps in float64 must agree to 1e-9; otherwise nothing is timed.
 """
 
 import argparse
@@ -33,17 +33,17 @@ from equipoise.objective import Objective
 from equipoise.training import Alone, Copies, Options, Rows, Trained, predict, train
 
 EPOCHS, BATCH, WIDTH, FOLDS, RATE = 100, 128, 128, 10, 0.4
-STEPS = -(-1456 // BATCH)  # of an epoch: nine tenths of nine tenths of 1797 rows
+STEPS = -(-1456 // BATCH)  # in an epoch, over 0.9 x 0.9 of the 1797 rows
 EXACT, STEPS_EXACT = 1e-9, 30
 MOST_ACCURACY = 0.002
-CLOCKS = "seconds", "processor seconds"  # the second does not count what other programs took
+CLOCKS = "seconds", "processor seconds"  # the second is without the time of other programs
 WORTHWHILE = {"accuracy": 0.005, "nll": 0.01}
 OUT = Path(__file__).parent / "results" / "together.json"
 Config = dict[str, Any]
 
 
 def objectives(epochs: int) -> dict[str, Config]:
-    """Return the baseline and the default candidates, the schedule over all steps."""
+    """Return the baseline and the default candidates, with schedules over all steps."""
     rising = {"gamma": f"Linear(0, 0.5, steps={epochs * STEPS})"}
     return {
         "CrossEntropy()": {"loss": "CrossEntropy()"},
@@ -61,10 +61,10 @@ class Fold:
     """Rows of a fold.
 
     Args:
-        place: Which; decides the initial weights and the order of the batches.
-        train: With observed classes.
-        validation: Likewise.
-        test: With true classes.
+        place: Number of the fold, the seed of its initial weights and of the order of its batches.
+        train: Training rows with observed classes.
+        validation: Validation rows with observed classes.
+        test: Test rows with true classes.
     """
 
     place: int
@@ -140,7 +140,7 @@ def measured(config: Config, some: Sequence[Fold], epochs: int) -> tuple[float, 
 
 
 def largest_difference(config: Config) -> float:
-    """Return how far weights are apart after 30 steps in float64, together and one after another."""
+    """Return the largest difference of weights between both ways, after 30 steps in float64."""
     some = folds(torch.float64)[:3]
     options = Options(epochs=-(-STEPS_EXACT // STEPS), batch_size=BATCH, stop="none")
     _, together = trained(config, some, options)
@@ -187,7 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     values: dict[str, dict[str, list[dict[str, float]]]] = {}
     with workers:
-        workers(delayed(measured)(named["CrossEntropy()"], [data[0]], 1) for _ in range(4))  # imports
+        workers(
+            delayed(measured)(named["CrossEntropy()"], [data[0]], 1) for _ in range(4)
+        )  # so that the imports are not timed
         for repeat in range(options.repeats):
             for way in list(ways)[:: -1 if repeat % 2 else 1]:
                 tasks = [(config, some) for config in named.values() for some in ways[way]]
@@ -208,7 +210,7 @@ def _report(
     values: dict[str, dict[str, list[dict[str, float]]]],
     out: Path,
 ) -> int:
-    """Print the tables, write the file; 1 if the two ways come to something else."""
+    """Print the tables, write the file, and return 1 if the results of both ways differ."""
     about = machine()
     print(table(("", ""), [(name, str(value)) for name, value in about.items()]))
     print(

@@ -70,6 +70,7 @@ def unpacked(project: Path) -> tuple[str, Path]:
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_a_wheel_has_the_kernels(project: Path) -> None:
+    """A wheel contains the compiled kernels and their sources."""
     status, said = built(project, *WHEEL)
     assert status == 0, said
     tags, files = unpacked(project)
@@ -87,6 +88,7 @@ def test_a_wheel_has_the_kernels(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_path: Path) -> None:
+    """Without a compiler, the wheel is pure Python and a warning is printed."""
     (tmp_path / "nothing").mkdir()
     status, said = built(project, *WHEEL, PATH=str(tmp_path / "nothing"))
     assert status == 0, said
@@ -100,6 +102,7 @@ def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_p
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
+    """A compiler that fails stops the build."""
     status, said = built(project, *WHEEL, CXX="false")
     assert status != 0
     source = "src/equipoise/kernels/cpu/kernels.cpp"
@@ -110,6 +113,7 @@ def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
 @NEEDS_COMPILER
 @pytest.mark.skipif(TOO_OLD, reason="the processor has no AVX2")
 def test_the_kernels_that_are_tested_are_those_of_the_source() -> None:
+    """The tested kernels are newer than their sources."""
     assert cpu.available(), "the kernels were not compiled: pip install -e ."
     made = Path(cpu.library()._name)
     sources = [path for path in made.with_name("cpu").iterdir() if path.suffix in (".cpp", ".h")]
@@ -128,6 +132,7 @@ STRICT = (
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernels are for Linux")
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_the_kernels_compile_without_warnings(project: Path, compiler: str) -> None:
+    """The kernels compile without warnings, also with clang."""
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler}")
     status, said = built(project, "hatch_build.py", CXX=compiler, CXXFLAGS=STRICT)

@@ -23,6 +23,7 @@ def there_and_back(objective: Objective) -> Objective:
 
 
 def test_weights_and_options_go_there_and_back_and_the_loss_is_the_same() -> None:
+    """Class weights and options survive the conversion to plain data."""
     weight = torch.tensor([0.1, 1.0, 3.0])
     logits, target = torch.randn(9, 3), torch.arange(9) % 3
     objective = Objective(GammaCrossEntropy() + 0.1 * Balance(), weight=weight, ignore_index=2)
@@ -34,6 +35,7 @@ def test_weights_and_options_go_there_and_back_and_the_loss_is_the_same() -> Non
 
 
 def test_what_has_changed_in_training_is_left_to_the_state_dict() -> None:
+    """The step of a schedule is in the state dict, not in the config."""
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=10)})
     objective.step()
     again = there_and_back(objective)
@@ -43,6 +45,7 @@ def test_what_has_changed_in_training_is_left_to_the_state_dict() -> None:
 
 
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
+    """Numpy numbers are written as Python numbers."""
     loss = np.float64(0.5) * GammaCrossEntropy(gamma=np.float64(0.1))
     assert to_text(loss) == "0.5 * GammaCrossEntropy(gamma=0.1, min_weight=0.0)"
     assert "np.float64" in repr(loss)  # the control: what print shows is not read
@@ -95,6 +98,7 @@ def test_hydra() -> None:
 
 
 def test_hydra_makes_the_parts() -> None:
+    """Hydra can instantiate losses and schedules."""
     gamma = {"_target_": "equipoise.losses.GammaCrossEntropy", "gamma": 0.1}
     assert from_hydra(gamma) == GammaCrossEntropy(gamma=0.1)
     linear = {"_target_": "equipoise.schedules.Linear", "start": 0, "end": 0.5, "steps": 1000}

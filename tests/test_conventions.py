@@ -47,6 +47,7 @@ class TestCommand:
         "words", [[], ["--version"], ["--help"], ["compare", "--help"], ["compare", "--no"]]
     )
     def test_the_module_is_the_command(self, words: list[str], monkeypatch: Any, capsys: Any) -> None:
+        """`python -m equipoise` calls the command."""
         monkeypatch.delitem(
             sys.modules, "equipoise.__main__", raising=False
         )  # where another test imported it
@@ -102,6 +103,7 @@ class TestArithmetic:
     @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{type(number).__name__}-{number}")
     @pytest.mark.parametrize("loss", [GammaCrossEntropy(0.2), CrossEntropy() - 0.5 * Balance()], ids=repr)
     def test_a_number_of_python_or_numpy_scales_a_loss(self, number: Any, loss: Loss) -> None:
+        """Python and numpy numbers scale a loss, from either side."""
         logits, target = rows()
         value, plain = loss(logits, target).item(), float(number)
         made = [number * loss, loss * number]
@@ -114,6 +116,7 @@ class TestArithmetic:
         assert made[0] == made[1] == plain * loss  # to the bit
 
     def test_numbers_are_divided_not_multiplied_by_a_reciprocal(self) -> None:
+        """Division is exact, not by a reciprocal."""
         assert (2 * CrossEntropy() / np.float64(3)).terms()[0][0] == 2 / 3
         assert (49 * CrossEntropy() / 49).terms()[0][0] == 1.0 != 49 * (1 / 49)
 
@@ -148,6 +151,7 @@ class TestArithmetic:
         ],
     )
     def test_what_is_no_number_is_refused(self, call: Callable[[Any], Any]) -> None:
+        """Objects that are no numbers are refused in arithmetic."""
         for loss in (CrossEntropy(), CrossEntropy() + Entropy()):
             with pytest.raises(
                 TypeError, match=r"unsupported operand|can't multiply|does not support ufuncs"
@@ -157,6 +161,7 @@ class TestArithmetic:
     @pytest.mark.parametrize("shape", [(), (1,), (3,)])
     @pytest.mark.parametrize("combine", [operator.mul, operator.truediv, lambda loss, number: number * loss])
     def test_a_tensor_is_refused_with_the_way_out(self, shape: Any, combine: Callable[..., Any]) -> None:
+        """A tensor as coefficient is refused with a way out."""
         with pytest.raises(
             TypeError, match=r"a coefficient must be a Python number, got a tensor; use .item()"
         ):
@@ -164,6 +169,7 @@ class TestArithmetic:
 
     @pytest.mark.parametrize("number", [np.float32("nan"), np.array(np.inf), -np.float64("inf")])
     def test_a_coefficient_is_finite(self, number: Any) -> None:
+        """A coefficient must be finite, and division by zero raises."""
         for combine in (operator.mul, operator.truediv, lambda loss, by: by * loss):
             with pytest.raises(ValueError, match="a coefficient must be finite, got "):
                 combine(CrossEntropy(), number)
@@ -180,10 +186,12 @@ class TestConfig:
         assert given.to_config() == Objective.from_config(**given.to_config()).to_config()
 
     def test_a_mapping_says_what_to_write(self) -> None:
+        """A mapping as loss says how to pass it."""
         with pytest.raises(TypeError, match=r"write from_config\(\*\*config\)"):
             Objective.from_config({"loss": "Focal()"})  # pyright: ignore[reportArgumentType]
 
     def test_names_of_classes_go_there_and_back(self) -> None:
+        """Class names survive the conversion to plain data."""
         for made in (ExpectedCost, SoftmaxMargin, PairwiseCrossEntropy):
             objective = Objective(
                 CrossEntropy() + made(ClassMatrix([[0, 2], [1, 0]], ["ill", "well"], kind="costs"))
@@ -196,6 +204,7 @@ class TestConfig:
 class TestTarget:
     @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.name)
     def test_class_weights_are_third_as_in_torch(self, entry: Any) -> None:
+        """Class weights are the third argument, as in torch."""
         (logits, target), weight = rows(), torch.linspace(0.5, 2, 8, dtype=torch.float64)
         for loss in settings_of(entry):
             assert torch.equal(loss(logits, target, weight), loss(logits, target, weight=weight))
@@ -208,6 +217,7 @@ class TestTarget:
     @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
     @pytest.mark.parametrize("shape", [(8,), (6, 8), (2, 8, 3), (8, 8), (2, 8, 8)])
     def test_integer_one_hot_rows_say_make_them_floating(self, dtype: torch.dtype, shape: Any) -> None:
+        """Integer one-hot targets are refused with the conversion to floats."""
         axis = 0 if len(shape) == 1 else 1
         logits = torch.randn(shape)
         one_hot = F.one_hot(logits.argmax(axis), 8).movedim(-1, axis)
@@ -275,6 +285,7 @@ WRONG = [
 
 @pytest.mark.slow
 def test_a_type_checker_finds_the_same(tmp_path: Path) -> None:
+    """A type checker reports the wrong calls and no right ones."""
     pytest.importorskip("basedpyright", reason="basedpyright is not installed")
     lines = SNIPPET.format("\n".join([*RIGHT, *WRONG])).splitlines()
     (tmp_path / "snippet.py").write_text("\n".join(lines))

@@ -45,6 +45,7 @@ def scores(*batch: int, masked: bool = False) -> Tensor:
 @maps
 @pytest.mark.parametrize("masked", [False, True])
 def test_probabilities_are_the_maps(map: Map, masked: bool) -> None:
+    """Probabilities are those of the map."""
     logits = scores(4, 3, masked=masked)
     ours = MapCategorical(map, logits=logits)
     assert torch.equal(ours.probs, map.probs(logits))
@@ -58,6 +59,7 @@ def test_probabilities_are_the_maps(map: Map, masked: bool) -> None:
 
 @maps
 def test_shapes_and_expand_are_torchs(map: Map) -> None:
+    """Shapes and `expand` are those of torch's Categorical."""
     logits = scores(3)
     ours, torchs = MapCategorical(map, logits=logits), distributions.Categorical(logits=logits)
     for shape in ((), (5,), (5, 2)):
@@ -81,6 +83,7 @@ def test_shapes_and_expand_are_torchs(map: Map) -> None:
 @maps
 @pytest.mark.parametrize("masked", [False, True])
 def test_entropy_is_exact_and_finite_with_its_gradient(map: Map, masked: bool) -> None:
+    """The entropy is exact and finite, with its gradient."""
     logits = scores(7, masked=masked).requires_grad_()
     ours = MapCategorical(map, logits=logits)
     probs = ours.probs.detach()
@@ -93,6 +96,7 @@ def test_entropy_is_exact_and_finite_with_its_gradient(map: Map, masked: bool) -
 
 @maps
 def test_samples_come_from_the_probabilities(map: Map) -> None:
+    """Samples follow the probabilities."""
     ours = MapCategorical(map, logits=scores())
     counts = torch.bincount(ours.sample(torch.Size([40000])), minlength=6) / 40000
     error = (ours.probs * (1 - ours.probs) / 40000).sqrt()
@@ -105,6 +109,7 @@ def test_samples_come_from_the_probabilities(map: Map) -> None:
     "map", [each for each in MAPS if each.min_prob(6) > 0 or isinstance(each, Softmax)], ids=repr
 )
 def test_divergence_is_that_of_the_probabilities(map: Map) -> None:
+    """The KL divergence is that of the probabilities."""
     one, two = scores(5), scores(5)
     ours, plain = MapCategorical(map, logits=one), distributions.Categorical(logits=two)
     for p, q in ((ours, MapCategorical(map, logits=two)), (ours, plain), (plain, ours)):
@@ -120,6 +125,8 @@ def test_divergence_is_that_of_the_probabilities(map: Map) -> None:
 
 @pytest.mark.parametrize("map", [Softmax(), Floored(0.05)], ids=repr)
 def test_divergence_has_a_gradient_where_classes_are_masked(map: Map) -> None:
+    """The KL divergence has finite gradients with masked classes."""
+
     def slopes(one: Tensor, two: Tensor, p: Any, q: Any) -> list[Tensor]:
         leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
         return list(torch.autograd.grad(kl_divergence(p(leaves[0]), q(leaves[1])).sum(), leaves))
@@ -143,6 +150,7 @@ def test_divergence_has_a_gradient_where_classes_are_masked(map: Map) -> None:
 
 @maps
 def test_gradient_of_the_log_probability(map: Map) -> None:
+    """The log-probability has the derivative of its value."""
     logits = (0.3 * torch.randn(4, 6, dtype=torch.float64)).requires_grad_()
     action = MapCategorical(map, logits=logits).probs.argmax(-1)
     assert torch.autograd.gradcheck(lambda z: MapCategorical(map, logits=z).log_prob(action), (logits,))
@@ -162,10 +170,13 @@ def test_validation_is_torchs() -> None:
 
 
 def test_what_is_no_distribution_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"map must be a map, got 0\.1; for example maps\.Floored"):
+    """Maps without probabilities, and invalid logits, are refused."""
+    with pytest.raises(
+        TypeError, match=r"map must be a Map of equipoise.maps, got 0\.1; for example maps\.Floored"
+    ):
         MapCategorical(0.1, logits=scores())  # pyright: ignore[reportArgumentType]
     for map in (GumbelSoftmax(), StraightThrough(Softmax())):
-        with pytest.raises(ValueError, match="map must give probabilities to sample by"):
+        with pytest.raises(ValueError, match="map must have probabilities to sample from"):
             MapCategorical(map, logits=scores())
     with pytest.raises(ValueError, match="floor must be at most 1/6"):
         MapCategorical(Floored(0.3), logits=scores())
@@ -191,6 +202,7 @@ def masked_ways(logits: Tensor, mask: Tensor, map: Map) -> list[MapCategorical]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @maps
 def test_a_masked_distribution_is_that_of_the_actions_that_are_left(map: Map, dtype: torch.dtype) -> None:
+    """A masked distribution is that of the allowed actions."""
     logits, mask = scores(5).to(dtype), masks(5)
     for ours in masked_ways(logits, mask, map):
         actions = ours.sample(torch.Size([200]))
@@ -214,6 +226,7 @@ def test_a_masked_distribution_is_that_of_the_actions_that_are_left(map: Map, dt
 
 @maps
 def test_one_mask_may_stand_for_all_rows_and_none_is_broadcast(map: Map) -> None:
+    """A mask is for all rows or of the logits' shape; it is not broadcast."""
     logits, mask = scores(4, 3), masks()
     assert torch.equal(
         MapCategorical(map, logits=logits, mask=mask).probs,
@@ -227,11 +240,13 @@ def test_one_mask_may_stand_for_all_rows_and_none_is_broadcast(map: Map) -> None
 
 
 def test_a_large_negative_number_masks_nothing() -> None:
+    """A large negative logit is not masked."""
     assert MapCategorical(Floored(0.02), logits=torch.tensor([-1e8, 0.0, 1.0])).probs[0] >= 0.02
 
 
 @maps
 def test_divergence_with_masks_is_that_of_the_actions_that_are_left(map: Map) -> None:
+    """The KL divergence with masks is that of the allowed actions."""
     one, two, mask = scores(4), scores(4), masks(4)
     leaves = [one.clone().requires_grad_(), two.clone().requires_grad_()]
     ours = kl_divergence(
@@ -260,6 +275,7 @@ BROKEN: dict[str, tuple[Tensor, float, Tensor | None]] = {  # where, what is put
 
 @pytest.mark.parametrize("broken", list(BROKEN)[:3])
 def test_a_row_of_masked_actions_is_named(broken: str) -> None:
+    """A row with all actions masked is named."""
     where, what, mask = BROKEN[broken]
     logits = scores(4).masked_fill(where, what)
     with pytest.raises(
@@ -282,6 +298,7 @@ def test_a_row_of_masked_actions_is_named(broken: str) -> None:
 @pytest.mark.parametrize("broken", BROKEN)
 @maps
 def test_a_row_without_a_distribution_is_nan_and_spoils_no_other(map: Map, broken: str) -> None:
+    """Without validation, a row without a distribution is nan, and other rows do not change."""
     where, what, mask = BROKEN[broken]
     logits, good = scores(4), [0, 2]
     leaf = logits.masked_fill(where, what).requires_grad_()
@@ -321,6 +338,7 @@ def test_a_row_without_a_distribution_is_nan_and_spoils_no_other(map: Map, broke
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("map", MAPS[:-1], ids=repr)  # Entmax takes long to compile
 def test_a_masked_policy_compiles(map: Map) -> None:
+    """A masked policy compiles without graph breaks."""
     torch._dynamo.reset()
     logits, mask, action = scores(5), masks(5), torch.ones(5, dtype=torch.long)
 
@@ -336,6 +354,7 @@ def test_a_masked_policy_compiles(map: Map) -> None:
 
 @pytest.mark.parametrize("map", [Floored(0.02), Projected(0.02)], ids=repr)
 def test_the_floor_holds_and_bounds_the_importance_weights(map: Map) -> None:
+    """The floor bounds probabilities and importance weights."""
     logits = torch.randn(500, 6) * torch.logspace(-1, 4, 500)[:, None]
     ours = MapCategorical(map, logits=logits)
     floor = torch.tensor(0.02)

@@ -52,12 +52,14 @@ def test_what_users_call_has_an_example(name: str) -> None:
 
 
 def test_control_a_docstring_without_an_example_is_found() -> None:
+    """A docstring without an example is found."""
     assert "RowLoss" in without_example(importlib.import_module("equipoise.losses"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run_and_print_what_is_shown(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code blocks of a page run and print what is shown."""
     pattern = (
         r"^```python\n(.*?)^```(?:\n\n```\n(.*?)^```)?"  # the second block, if any, is what the first prints
     )
@@ -74,6 +76,7 @@ def test_code_blocks_run_and_print_what_is_shown(page: Path, capsys: pytest.Capt
 
 
 def test_tables_in_the_pages_are_those_the_code_makes() -> None:
+    """The tables in the pages are those that the code generates."""
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
     assert spec is not None
     assert spec.loader is not None

@@ -62,12 +62,14 @@ def test_what_an_error_says(case: Case) -> None:
 
 @NEEDS_KERNELS
 def test_every_error_is_raised_by_some_case() -> None:
+    """Every `raise` has a case."""
     assert never_raised(SOURCE, [case.call for case in CASES], outside=OUTSIDE) == set()
 
 
 @NEEDS_KERNELS
 def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
-    without = [case.call for case in CASES if "looks at the batch as a whole" not in case.says]
+    """A `raise` without a case is found."""
+    without = [case.call for case in CASES if "is that of the whole batch" not in case.says]
     (missing,) = never_raised(SOURCE, without, outside=OUTSIDE)
     assert missing.startswith("losses/rows.py:")
     (tmp_path / "planted.py").write_text("def of(x):\n    if x:\n        raise ValueError(x)\n")
@@ -86,5 +88,6 @@ def test_an_error_without_a_case_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_losses_add_to_losses_and_scale_by_numbers_alone(call: Callable[[], Any]) -> None:
+    """A loss can be added to losses and multiplied by numbers only."""
     with pytest.raises(TypeError, match=r"unsupported operand type|can't multiply"):
         call()

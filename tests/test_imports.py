@@ -118,10 +118,12 @@ def newly_imported(name: str, path: Path) -> set[str]:
 
 
 def test_importing_equipoise_imports_nothing_but_torch_and_numpy() -> None:
+    """Importing equipoise imports torch and numpy only."""
     assert newly_imported("equipoise", SOURCE.parent) == {"equipoise"}
 
 
 def test_a_heavy_import_is_found(tmp_path: Path) -> None:
+    """An import of a heavy package is found."""
     (tmp_path / "pandas.py").write_text("")  # stands in for the real one
     (tmp_path / "planted").mkdir()
     (tmp_path / "planted" / "__init__.py").write_text("from planted import inner\n")
@@ -148,6 +150,7 @@ def top_level_imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("part", sorted(CORE | {"equipoise", "metrics", "cli"}))
 def test_the_core_names_no_heavy_package(part: str) -> None:
+    """Modules of the core import no heavy package."""
     for module, path in modules(SOURCE).items():
         if room(module) == part:
             assert not top_level_imports(path) & HEAVY, module
@@ -205,16 +208,19 @@ def forbidden(graph: Mapping[str, Iterable[str]], allowed: Mapping[str, set[str]
 
 
 def test_imports_go_one_way() -> None:
+    """Imports between parts are those allowed."""
     graph = edges(SOURCE)
     assert {room(module) for module in graph} >= CORE | {"equipoise"}
     assert forbidden(graph, ALLOWED) == set()
 
 
 def test_every_part_is_listed() -> None:
+    """Every part is listed in the allowed imports."""
     assert {room(module) for module in modules(SOURCE)} <= set(ALLOWED)
 
 
 def test_the_allowed_imports_have_no_cycle() -> None:
+    """The allowed imports have no cycle."""
     order = list(TopologicalSorter(ALLOWED).static_order())
     for before, after in (("statistics", "kernels"), ("kernels", "linear"), ("linear", "losses")):
         assert order.index(before) < order.index(after)
@@ -223,6 +229,7 @@ def test_the_allowed_imports_have_no_cycle() -> None:
 
 
 def test_modules_have_no_cycle() -> None:
+    """The modules have no import cycle."""
     graph = edges(SOURCE)
     assert "equipoise.distributed" in graph["equipoise.sharded"]
     list(TopologicalSorter(graph).static_order())
@@ -247,6 +254,7 @@ def planted(tmp_path: Path) -> Path:
 
 
 def test_an_import_the_wrong_way_is_found(planted: Path) -> None:
+    """A forbidden import is found."""
     assert forbidden(edges(planted), ALLOWED) == {
         "equipoise.statistics.base -> equipoise.losses.base",
         "equipoise.sharded -> equipoise.losses.base",
@@ -255,5 +263,6 @@ def test_an_import_the_wrong_way_is_found(planted: Path) -> None:
 
 
 def test_a_cycle_is_found(planted: Path) -> None:
+    """An import cycle is found."""
     with pytest.raises(CycleError):
         list(TopologicalSorter(edges(planted)).static_order())

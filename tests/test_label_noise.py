@@ -49,6 +49,7 @@ def cross_entropy_of(probs: Tensor, target: Tensor) -> Tensor:
 def test_gamma_cross_entropy_is_that_of_a_floor_and_that_of_corrected_noise(
     gamma: float, classes: int
 ) -> None:
+    """Gamma cross entropy equals that of a floor and that of corrected noise, up to a constant."""
     logits, target = batch(classes)
     logits.requires_grad_()
     offset = torch.tensor(1 + (classes - 1) * gamma, dtype=torch.float64).log()
@@ -65,6 +66,7 @@ def test_gamma_cross_entropy_is_that_of_a_floor_and_that_of_corrected_noise(
 
 
 def test_the_identity_finds_another_floor() -> None:
+    """Another floor breaks the identity."""
     logits, target = batch(10)
     ours = 0.9 * GammaCrossEntropy(0.1)(logits, target, reduction="none") + torch.tensor(1.9).double().log()
     for wrong in (convert(9, gamma=0.1).floor, convert(10, gamma=0.1 + 1e-9).floor):
@@ -76,6 +78,7 @@ def test_the_identity_finds_another_floor() -> None:
 @settings(max_examples=200)
 @given(st.floats(0, 1), st.one_of(st.integers(2, 300), st.integers(2, 10**6)))
 def test_conversions_are_exact_and_stay_in_range(gamma: float, classes: int) -> None:
+    """Conversions are exact and stay within their ranges."""
     exact, n = Fraction(gamma), classes
     floor, noise = exact / (1 + (n - 1) * exact), (n - 1) * exact / (1 + (n - 1) * exact)
     assert convert(n, gamma=gamma).floor == pytest.approx(float(floor), rel=1e-14, abs=1e-300)
@@ -103,6 +106,7 @@ def test_conversions_round_trip(gamma: float, classes: int) -> None:
 
 
 def test_the_ends_of_the_ranges_can_be_converted_for_any_number_of_classes() -> None:
+    """The ends of the ranges convert for any number of classes."""
     for n in (*range(2, 200), 1000, 4097, 50_257, 128_256):
         for gamma, floor, noise in ((0.0, 0.0, 0.0), (1.0, 1 / n, (n - 1) / n)):
             assert convert(n, gamma=gamma).floor == pytest.approx(floor, rel=1e-15)
@@ -129,6 +133,7 @@ def expected(loss: Loss, probs: Tensor, true: Tensor) -> Tensor:
 
 
 def test_the_optimum_is_sharper_than_the_truth() -> None:
+    """The optimum is sharper than the true probabilities."""
     true = torch.tensor([0.7, 0.3], dtype=torch.float64)
     first = torch.linspace(0, 1, 10_001, dtype=torch.float64)
     probs = torch.stack((first, 1 - first), 1)
@@ -140,6 +145,7 @@ def test_the_optimum_is_sharper_than_the_truth() -> None:
 
 
 def test_a_large_gamma_has_its_optimum_at_one_class() -> None:
+    """A large gamma has its optimum at one class."""
     true = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
     probs = simplex(100)
     best = probs[expected(GammaCrossEntropy(0.5), probs, true).argmin()]
@@ -151,6 +157,7 @@ def test_a_large_gamma_has_its_optimum_at_one_class() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 1e-7, 0.02, 0.1])
 def test_reading_out_the_optimum_returns_the_truth(gamma: float) -> None:
+    """`floored_probs` of the optimum are the true probabilities."""
     true = torch.tensor([[0.5, 0.3, 0.2], [0.4, 0.35, 0.25]], dtype=torch.float64)
     optimum = (true * (1 + 2 * gamma) - gamma) / (1 - gamma)
     assert (optimum > 0).all()
@@ -163,6 +170,7 @@ def test_reading_out_the_optimum_returns_the_truth(gamma: float) -> None:
 
 
 def test_under_noise_the_softmax_estimates_clean_labels_and_the_read_out_noisy_ones() -> None:
+    """Under noise, softmax estimates clean labels and `floored_probs` the noisy ones."""
     clean = torch.tensor([[0.85, 0.1, 0.05]], dtype=torch.float64)
     noise = 0.3
     labels = noisy(clean.log(), noise)
@@ -175,6 +183,7 @@ def test_under_noise_the_softmax_estimates_clean_labels_and_the_read_out_noisy_o
 
 @pytest.mark.parametrize(("gamma", "published"), [(1e-7, 3.2e-4), (0.1, 0.24), (0.8, 0.47), (1.0, 0.5)])
 def test_where_the_loss_pulls_hardest(gamma: float, published: float) -> None:
+    """The gradient is largest at `steepest_prob`."""
     odds = torch.linspace(-12, 4, 160_001, dtype=torch.float64)
     logits = torch.stack((odds, torch.zeros_like(odds)), 1).requires_grad_()
     loss = GammaCrossEntropy(gamma)(logits, torch.zeros(len(odds), dtype=torch.long), reduction="sum")
@@ -189,6 +198,7 @@ def test_where_the_loss_pulls_hardest(gamma: float, published: float) -> None:
     [(10, 0.1, 0.53), (10, 0.8, 0.12), (10, 1.0, 0.1), (32_000, 1e-7, 0.997), (32_000, 0.1, 3e-4)],
 )
 def test_how_much_a_row_counts_when_classes_are_alike(classes: int, gamma: float, count: float) -> None:
+    """With equal logits, the gradient is the stated fraction of that of cross entropy."""
     logits = torch.zeros(1, classes, dtype=torch.float64, requires_grad=True)
     slopes = [
         torch.autograd.grad(loss(logits, torch.tensor([3])), logits)[0]
@@ -202,6 +212,7 @@ def test_how_much_a_row_counts_when_classes_are_alike(classes: int, gamma: float
 @pytest.mark.parametrize("spread", [1e-3, 3.0, 300.0])
 @pytest.mark.parametrize("gamma", [0.0, 1e-12, 1e-3, 0.5, 0.999, 1.0])
 def test_log_read_out_is_exact(gamma: float, spread: float) -> None:
+    """`floored_log_probs` agrees with exact arithmetic."""
     logits = (torch.rand(6, 5, dtype=torch.float64) * 2 - 1) * spread
     logits[1, 2] = spread
     logits[2] = 0.0
@@ -224,6 +235,7 @@ def test_log_read_out_is_exact(gamma: float, spread: float) -> None:
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_read_out_is_a_distribution_above_the_floor(dim: int) -> None:
+    """`floored_probs` are distributions above the floor."""
     logits = 20 * torch.randn(7, 7)
     for gamma in (0.0, 1e-3, 0.4, 1.0):
         probs = floored_probs(logits, gamma, dim=dim)
@@ -235,12 +247,14 @@ def test_read_out_is_a_distribution_above_the_floor(dim: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_read_out_of_half_precision_is_single(dtype: torch.dtype) -> None:
+    """`floored_probs` of half precision are float32."""
     logits = torch.randn(3, 4).to(dtype)
     assert floored_probs(logits, 0.2).dtype == torch.float32
     assert torch.equal(floored_probs(logits, 0.2), floored_probs(logits.float(), 0.2))
 
 
 def test_read_out_leaves_masked_classes_out() -> None:
+    """Masked classes have floored probability 0."""
     logits = torch.tensor([[1.0, -torch.inf, 3.0]], dtype=torch.float64)
     probs = floored_probs(logits, 0.1)
     assert probs[0, 1] == 0
@@ -248,6 +262,7 @@ def test_read_out_leaves_masked_classes_out() -> None:
 
 
 def test_read_out_has_a_gradient() -> None:
+    """`floored_log_probs` has the derivative of its value."""
     logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: floored_log_probs(z, 0.1), (logits,))
     masked = torch.tensor([[1.0, -torch.inf, 3.0]], dtype=torch.float64, requires_grad=True)
@@ -285,6 +300,7 @@ def test_suggestions() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.9])
 def test_suggestions_at_the_ends_of_the_noise(noise: float) -> None:
+    """At the ends of the noise, the suggested gamma is that of the noise."""
     assert suggest_gamma(noise=noise, num_classes=10).gamma == pytest.approx(noise / 0.9, rel=1e-14)
     assert "by heart" not in suggest_gamma(noise=noise, num_classes=10).reason
 
@@ -295,6 +311,7 @@ def slope(value: Tensor, logits: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("gamma", [1e-7, 1e-3, 0.1, 0.5])
 def test_gamma_cross_entropy_of_logits_far_apart_agrees_with_log_space(gamma: float) -> None:
+    """For logits far apart, the loss agrees with its form in log space."""
     logits, target = 40 * torch.randn(100, 5, dtype=torch.float64), torch.randint(5, (100,))
     log_prob = -F.cross_entropy(logits, target, reduction="none")
     level = torch.tensor(gamma, dtype=torch.float64)

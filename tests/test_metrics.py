@@ -39,6 +39,7 @@ def test_numbers_of_choices(probs: list[list[float]], each: float, used: float) 
 
 
 def test_a_decided_gate_may_use_one_section_or_all() -> None:
+    """One-hot rows have one effective choice; `choices_used` tells whether they differ."""
     spread, collapsed = np.eye(16), np.eye(16)[np.zeros(16, dtype=int)]
     assert effective_choices(spread) == effective_choices(collapsed) == 1.0
     assert choices_used(spread) == pytest.approx(16)
@@ -46,6 +47,7 @@ def test_a_decided_gate_may_use_one_section_or_all() -> None:
 
 
 def test_the_mean_is_over_rows_and_not_of_their_entropy() -> None:
+    """`effective_choices` averages exponentials of entropies."""
     probs = [CERTAIN[0], EVEN[0]]
     assert effective_choices(probs) == 2.5
     assert effective_choices(probs) != pytest.approx(math.exp(math.log(4) / 2))  # the other order: 2
@@ -55,12 +57,14 @@ def test_the_mean_is_over_rows_and_not_of_their_entropy() -> None:
     ("width", "share"), [(0.0, 0.25), (0.124, 0.25), (0.125, 0.5), (0.5, 0.75), (0.99, 0.75), (1.0, 1.0)]
 )
 def test_rows_near_a_boundary(width: float, share: float) -> None:
+    """`boundary_mass` counts rows within the width."""
     # margins 0, 1/8, 1/2 and 1, all exact in binary; the two largest are not in the first columns
     probs = [[0.0, 0.5, 0.5], [0.125, 0.375, 0.5], [0.125, 0.6875, 0.1875], [0.0, 0.0, 1.0]]
     assert boundary_mass(probs, width) == share
 
 
 def test_nothing_depends_on_the_order_of_choices_or_rows() -> None:
+    """The measures do not depend on the order of rows and choices."""
     probs = np.random.default_rng(0).dirichlet(np.full(16, 0.3), size=200)
     mixed = np.random.default_rng(1).permuted(probs, axis=1)
     other = probs[::-1, ::-1]
@@ -72,6 +76,7 @@ def test_nothing_depends_on_the_order_of_choices_or_rows() -> None:
 
 
 def test_tensors_are_taken_and_half_precision_is_counted_in_float64() -> None:
+    """Tensors are accepted, and half precision is computed in float64."""
     probs = torch.tensor(RIVALS)
     for given in (probs, probs.half(), probs.numpy()):
         assert effective_choices(given) == pytest.approx(2, rel=1e-14)
@@ -81,6 +86,7 @@ def test_tensors_are_taken_and_half_precision_is_counted_in_float64() -> None:
 
 @pytest.mark.parametrize("probs", [[0.5, 0.5], np.zeros((0, 3)), [[[1.0]]]])
 def test_rows_are_asked_for(probs: list[float]) -> None:
+    """Probabilities must be (N, C)."""
     for measure in (effective_choices, choices_used, lambda p: boundary_mass(p, 0.1)):
         with pytest.raises(ValueError, match=r"probabilities must be \(N, C\), got .*; give one row per"):
             measure(probs)
@@ -106,6 +112,7 @@ PROBABILITIES = [
 )
 @pytest.mark.parametrize("measure", PROBABILITIES)
 def test_one_row_that_is_not_finite_makes_the_result_nan(measure: Any, row: list[float], kind: Any) -> None:
+    """One row that is not finite makes the measure nan."""
     for probs in ([row], [[0.5, 0.5], row, [1.0, 0.0]]):
         assert math.isnan(measure(kind(probs)))
     assert math.isfinite(measure(kind([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])))
@@ -113,6 +120,7 @@ def test_one_row_that_is_not_finite_makes_the_result_nan(measure: Any, row: list
 
 @pytest.mark.parametrize("probs", [[[2.0, -1.0]], [[math.nan, 1.0], [2.0, -1.0]], [[0.4, 0.4]]])
 def test_logits_are_not_taken_for_probabilities(probs: list[list[float]]) -> None:
+    """Logits are refused as probabilities."""
     for measure in (effective_choices, choices_used, lambda p: boundary_mass(p, 0.1)):
         with pytest.raises(ValueError, match=r"must be non-negative and sum to one in every row.*softmax"):
             measure(probs)
@@ -120,10 +128,12 @@ def test_logits_are_not_taken_for_probabilities(probs: list[list[float]]) -> Non
 
 @pytest.mark.parametrize("width", [-0.1, 1.1, float("nan")])
 def test_the_width_is_a_difference_of_probabilities(width: float) -> None:
+    """The width must be in [0, 1]."""
     with pytest.raises(ValueError, match=r"width must be in \[0, 1\], got .*; it is a difference of two"):
         boundary_mass(EVEN, width)
 
 
 def test_a_margin_needs_two_choices() -> None:
-    with pytest.raises(ValueError, match=r"at least 2 choices, got 1; one choice has no rival"):
+    """`boundary_mass` needs two choices."""
+    with pytest.raises(ValueError, match=r"at least 2 choices, got 1; a margin needs two"):
         boundary_mass([[1.0]], 0.1)

@@ -19,7 +19,7 @@ SLIPS = [
     ("maps", "Normalized", "did you mean LogitNorm?"),
     ("maps", "Sharpened", "did you mean Softmax?"),
     ("losses", "Entropy", "did you mean equipoise.penalties.Entropy?"),
-    ("losses", "zzzzzzz", "there is CrossEntropy, GammaCrossEntropy, "),
+    ("losses", "zzzzzzz", "choose from CrossEntropy, GammaCrossEntropy, "),
     ("penalties", "Entrpy", "did you mean Entropy?"),
     ("penalties", "Focal", "did you mean equipoise.losses.Focal?"),
     ("maps", "Flored", "did you mean Floored?"),
@@ -47,6 +47,7 @@ SLIPS = [
 class TestWrongNames:
     @pytest.mark.parametrize(("module", "name", "way"), SLIPS)
     def test_the_name_that_was_meant_is_said(self, module: str, name: str, way: str) -> None:
+        """The error names the nearest public name."""
         path = f"equipoise.{module}".strip(".")
         there = getattr(equipoise, module) if module else equipoise
         with pytest.raises(AttributeError) as caught:
@@ -59,10 +60,12 @@ class TestWrongNames:
         assert nearest("gamma", ["label_noise", "low"]) == "did you mean label_noise?"
 
     def test_every_public_module_answers(self) -> None:
+        """Every public module suggests names."""
         modules = {name for name in equipoise.__all__ if type(getattr(equipoise, name)) is type(equipoise)}
         assert modules == {module for module, _, _ in SLIPS if module}
 
     def test_what_only_looks_is_answered_as_before(self) -> None:
+        """`hasattr`, imports and `inspect` behave as without suggestions."""
         for there in (equipoise, losses, schedules):
             assert not hasattr(there, "__wrapped__")
             assert not hasattr(there, "nothing")

@@ -53,6 +53,7 @@ def advance(objective: Objective, start: int, stop: int) -> list[tuple[dict[str,
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_it_is_the_loss_with_its_options(reduction: str) -> None:
+    """An objective is its loss with the given options."""
     logits, target = batch()
     weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0])
     loss = CrossEntropy(label_smoothing=0.1) + 0.1 * Entropy()
@@ -63,6 +64,7 @@ def test_it_is_the_loss_with_its_options(reduction: str) -> None:
 
 
 def test_without_options_it_is_the_loss() -> None:
+    """Without options, an objective is its loss."""
     logits, target = batch()
     target[0] = -100
     assert torch.equal(Objective(CrossEntropy())(logits, target), CrossEntropy()(logits, target))
@@ -72,6 +74,7 @@ def test_without_options_it_is_the_loss() -> None:
 
 
 def test_class_weights_are_a_buffer() -> None:
+    """Class weights are a buffer in the state dict."""
     objective = Objective(CrossEntropy(), weight=torch.arange(1.0, 6.0))
     assert "weight" in objective.state_dict()
     assert not list(objective.parameters())
@@ -84,6 +87,7 @@ def test_class_weights_are_a_buffer() -> None:
 
 
 def test_it_prints_what_it_is() -> None:
+    """An objective prints its loss and schedules."""
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, steps=9)})
     assert repr(objective) == (
         "Objective(GammaCrossEntropy(gamma=0.1, min_weight=0.0), gamma: Linear(start=0, end=1, steps=9))"
@@ -100,6 +104,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", [pytest.param(each, id=name) for name, each in SCHEDULES.items()])
 def test_values_are_those_of_the_schedule_and_the_loss_has_them(schedule: Schedule) -> None:
+    """In each step, the loss has the value of the schedule."""
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": schedule})
     for step in range(STEPS + 3):
         logits, target = batch(step)
@@ -113,12 +118,14 @@ def test_values_are_those_of_the_schedule_and_the_loss_has_them(schedule: Schedu
 
 @pytest.mark.parametrize("value", [1e-7, 1.25e-7, 3e-12, 123456.0])
 def test_small_values_are_shown_too(value: float) -> None:
+    """Small scheduled values keep their digits."""
     objective = Objective(Entropy() + Balance(), schedules={"Entropy": Linear(value, value, 1)})
     assert objective.scheduled()["Entropy"] == pytest.approx(value, rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_scheduled_value_is_the_option_rounded_to_single_precision(dtype: torch.dtype) -> None:
+    """A scheduled value is rounded to float32."""
     logits, target = batch(0, dtype)
     ours = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0.1, 0.1, 1)})(logits, target)
     assert torch.equal(ours, GammaCrossEntropy(in_buffer(0.1))(logits, target))
@@ -153,6 +160,7 @@ def test_addresses() -> None:
 
 
 def test_the_loss_itself_is_left_alone() -> None:
+    """The loss is not changed by its schedules."""
     loss = GammaCrossEntropy(gamma=0.2) + 0.5 * Entropy()
     objective = Objective(loss, schedules={"gamma": Linear(0.9, 0.9, 1), "Entropy": Linear(2.0, 2.0, 1)})
     objective(*batch())
@@ -162,6 +170,7 @@ def test_the_loss_itself_is_left_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_scheduled_values_keep_their_precision_when_the_model_does_not(dtype: torch.dtype) -> None:
+    """Scheduled values stay float32 when the model is cast."""
     schedules = {"gamma": Linear(1e-7, 1e-7, 1), "Entropy[1]": Linear(0.1, 0.2, STEPS)}
     loss = GammaCrossEntropy() + Entropy() + Entropy()
     objective = Objective(loss, weight=torch.ones(5), schedules=schedules)
@@ -180,6 +189,7 @@ def test_scheduled_values_keep_their_precision_when_the_model_does_not(dtype: to
 
 
 def test_it_moves_with_the_model() -> None:
+    """Buffers move with the model."""
     schedules = {"gamma": Linear(0, 1, STEPS)}
     objective = Objective(GammaCrossEntropy(), weight=torch.ones(5), schedules=schedules).to("meta")
     devices = {name: buffer.device.type for name, buffer in objective.named_buffers()}
@@ -207,6 +217,8 @@ def test_training_resumes_exactly(schedule: Schedule, stop: int) -> None:
 
 
 def test_training_resumes_inside_a_larger_model() -> None:
+    """An objective inside a larger model resumes its step."""
+
     def fresh() -> nn.ModuleDict:
         criterion = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, STEPS)})
         return nn.ModuleDict({"layer": nn.Linear(2, 2), "criterion": criterion})
@@ -224,6 +236,7 @@ def test_training_resumes_inside_a_larger_model() -> None:
     "copied", [copy.deepcopy, lambda objective: pickle.loads(pickle.dumps(objective))], ids=["copy", "pickle"]
 )
 def test_a_copy_goes_on_by_itself(copied: Callable[[Objective], Objective]) -> None:
+    """A copy has its own step and values."""
     objective = Objective(
         GammaCrossEntropy() + 0.1 * Entropy(),
         weight=torch.arange(1.0, 6.0),
@@ -238,6 +251,7 @@ def test_a_copy_goes_on_by_itself(copied: Callable[[Objective], Objective]) -> N
 
 
 def test_a_value_may_change_between_forward_and_backward() -> None:
+    """A value changed between forward and backward does not change the gradient."""
     logits, target = batch()
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 1, 4)})
     loss = objective(logits, target)
@@ -250,6 +264,7 @@ def test_a_value_may_change_between_forward_and_backward() -> None:
 
 
 def test_bounds_that_depend_on_the_number_of_classes_are_checked_for_each() -> None:
+    """Bounds that depend on the number of classes are checked for each number."""
     objective = Objective(FlooredCrossEntropy(), schedules={"floor": Linear(0, 0.25, 100)})
     objective(torch.zeros(2, 4), torch.tensor([0, 1]))
     for _ in range(2):
@@ -260,6 +275,7 @@ def test_bounds_that_depend_on_the_number_of_classes_are_checked_for_each() -> N
 
 
 def test_a_scheduled_model_learns() -> None:
+    """A model with a scheduled loss learns."""
     centres = 3 * torch.eye(3, 4)
     target = torch.randint(3, (300,))
     features = centres[target] + torch.randn(300, 4)

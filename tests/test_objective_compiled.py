@@ -78,6 +78,7 @@ COMPILED = {
 @TRACED
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in COMPILED.items()])
 def test_twenty_steps_compile_once(case: Compiled) -> None:
+    """Twenty steps compile once, with the values of eager."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     schedules = {name: Linear(*ends, STEPS) for name, ends in case.ends.items()}
@@ -115,6 +116,7 @@ class Branching(RowLoss):
 
 @TRACED
 def test_a_loss_that_branches_on_its_option_cannot_be_compiled_whole() -> None:
+    """A loss that branches on its option does not compile to one graph."""
     torch._dynamo.reset()
     objective = Objective(Branching(), schedules={"gamma": Linear(0, 1, STEPS)})
     with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
@@ -124,6 +126,7 @@ def test_a_loss_that_branches_on_its_option_cannot_be_compiled_whole() -> None:
 @pytest.mark.slow
 @TRACED
 def test_an_option_as_a_plain_number_compiles_again_and_again() -> None:
+    """An option as a plain number compiles again for each value."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda loss, *rows: loss(*rows), backend=counter, fullgraph=True)

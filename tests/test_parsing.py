@@ -62,10 +62,12 @@ TIMES = [Linear(0.25, 0.25, 1), Linear(0, 0.5, 1000), Cosine(0.5, 0, 7)]
     ],
 )
 def test_a_text_makes_the_loss_it_spells(text: str, loss: Loss) -> None:
+    """A text makes the loss it describes."""
     assert from_text(text, {"costs": COSTS}) == loss
 
 
 def test_numbers_that_torch_cannot_take_as_integers_are_floats() -> None:
+    """Integers beyond 64 bits become floats."""
     made: Any = from_text("SymmetricCrossEntropy(alpha=10000000000000000000, beta=9007199254740992)")
     assert (type(made.alpha), type(made.beta)) == (float, int)
     assert made.alpha == 1e19
@@ -75,6 +77,8 @@ def test_numbers_that_torch_cannot_take_as_integers_are_floats() -> None:
 
 
 def test_a_text_may_be_as_deep_as_python_takes() -> None:
+    """A text may be as deep as Python's parser allows, and deeper ones are refused."""
+
     def on_top_of(frames: int, text: str) -> Loss:
         return on_top_of(frames - 1, text) if frames else from_text(text)
 
@@ -84,34 +88,40 @@ def test_a_text_may_be_as_deep_as_python_takes() -> None:
 
 
 def test_a_long_list_is_read() -> None:
+    """A list of 90,000 numbers is read."""
     costs = 1 - np.eye(300)
     assert from_text(f"ExpectedCost({costs.tolist()})") == ExpectedCost(costs)
 
 
 def test_a_sum_of_one_is_spelled_as_its_term() -> None:
+    """A sum of one term is written as its term."""
     assert to_text(1 * Focal()) == "Focal(gamma=2.0)"
-    with pytest.raises(ValueError, match="keep the code that makes it"):
+    with pytest.raises(ValueError, match="keep the Python code"):
         to_text(Pretender())
 
 
 def test_a_text_calls_further_makers() -> None:
+    """A text may call further functions that are given."""
     assert from_text("Focal(gamma=half(3))", makers={"half": lambda number: number / 2}) == Focal(1.5)
     with pytest.raises(ValueError, match=r"must use a known name, got 'hlaf'; did you mean half\?"):
         from_text("Focal(gamma=hlaf(3))", makers={"half": lambda number: number / 2})
 
 
 def test_a_matrix_that_cannot_be_written_to_goes_by_its_name() -> None:
+    """A read-only matrix can be named in a text."""
     fixed = COSTS.copy()
     fixed.setflags(write=False)
     assert from_text("ExpectedCost(costs)", {"costs": fixed}) == ExpectedCost(COSTS)
 
 
 def test_another_text_makes_another_loss() -> None:
+    """Different texts make different losses."""
     assert from_text("Focal(gamma=2.0)") != from_text("Focal(gamma=3.0)")
     assert schedule_from_text("Linear(0, 1, 9)") != schedule_from_text("Linear(0, 1, 8)")
 
 
 def test_one_spelling_and_the_names_in_it() -> None:
+    """`normalize` gives one spelling, and `names` the names in it."""
     assert normalize("CrossEntropy( )+.1*Entropy()") == "CrossEntropy() + 0.1 * Entropy()"
     assert set(names("CrossEntropy() + ExpectedCost(costs)")) == {"CrossEntropy", "ExpectedCost", "costs"}
 
@@ -121,15 +131,15 @@ def test_one_spelling_and_the_names_in_it() -> None:
     [
         ("GamaCrossEntropy()", "must use a known name, got 'GamaCrossEntropy'; did you mean"),
         ("focal()", "must use a known name, got 'focal'; did you mean Focal?"),
-        ("Zzz()", "must use a known name, got 'Zzz'; there is CrossEntropy, "),
+        ("Zzz()", "must use a known name, got 'Zzz'; choose from CrossEntropy, "),
         ("Linear(0, 1, 9)", "must use a known name, got 'Linear'; "),
-        ("Focal(gama=1)", "Focal must be given an option it has, got 'gama'; did you mean gamma?"),
-        ("Focal(alpha=1)", "Focal must be given an option it has, got 'alpha'"),
-        ("Entropy(weight=1)", "Entropy must be given an option it has, got 'weight'; there is none"),
+        ("Focal(gama=1)", "Focal must have only its own options, got 'gama'; did you mean gamma?"),
+        ("Focal(alpha=1)", "Focal must have only its own options, got 'alpha'"),
+        ("Entropy(weight=1)", "Entropy must have only its own options, got 'weight'; there are none"),
         ("Focal(1, 2, 3)", "Focal must have at most 1 options, got 3; it has gamma"),
         ("Entropy(1)", "Entropy must have at most 0 options, got 1; it has none"),
-        ("Focal(**{})", "Focal must be given an option it has"),
-        ("CrossEntropy", "must call what it names, got 'CrossEntropy'; write CrossEntropy()"),
+        ("Focal(**{})", "Focal must have only its own options"),
+        ("CrossEntropy", "must call the classes in it, got 'CrossEntropy'; write CrossEntropy()"),
         ("Focal(", "must be Python such as CrossEntropy() + 0.1 * Entropy(), got 'Focal('; '(' was never"),
         ("", "must be Python such as"),
         ("CrossEntropy() = 1", "must be Python such as"),
@@ -154,7 +164,7 @@ def test_one_spelling_and_the_names_in_it() -> None:
         ("-" * 100_000 + "1", "must be Python such as"),
         ("Focal(gamma=1, gamma=2)", "Focal must be given each option once, got 'gamma' 2 times; keep one"),
         ("Focal(1, gamma=2)", "Focal must be given each option once, got 'gamma' 2 times; keep one"),
-        ("Focal(gamma=1, **{'gamma': 2})", "Focal must be given an option it has, got '**'"),
+        ("Focal(gamma=1, **{'gamma': 2})", "Focal must have only its own options, got '**'"),
         (
             "CrossEntropy()" + " + CrossEntropy()" * 899,
             "must be at most 100 operations deep, got 'CrossEntropy()",
@@ -189,6 +199,7 @@ def test_one_spelling_and_the_names_in_it() -> None:
     ],
 )
 def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None:
+    """An invalid text is refused in one line with a way out."""
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         from_text(text)
     assert "\n" not in str(caught.value)
@@ -199,17 +210,18 @@ def test_a_bad_text_is_refused_with_the_way_out(text: str, message: str) -> None
     ("text", "message"),
     [
         ("Liner(0, 1, 9)", "schedule must use a known name, got 'Liner'; did you mean Linear?"),
-        ("Linear", "schedule must call what it names, got 'Linear'; write Linear()"),
-        ("Linear(0, 1, step=9)", "Linear must be given an option it has, got 'step'; did you mean steps?"),
+        ("Linear", "schedule must call the classes in it, got 'Linear'; write Linear()"),
+        ("Linear(0, 1, step=9)", "Linear must have only its own options, got 'step'; did you mean steps?"),
         ("Linear(0, 1)", "Linear: "),
         ("Linear(0, 1, 0)", "Linear: steps must be an integer of at least 1, got 0"),
         ("0.5", "schedule must be a schedule, got '0.5'; write for example Linear(0.0, 0.5, steps=1000)"),
         ("2 * Linear(0, 1, 9)", "schedule must combine numbers alone, got 'Linear(0, 1, 9)' beside a sign"),
-        ("CrossEntropy()", "schedule must use a known name, got 'CrossEntropy'; there is Linear, Cosine"),
+        ("CrossEntropy()", "schedule must use a known name, got 'CrossEntropy'; choose from Linear, Cosine"),
         ("Linear(", "schedule must be Python such as Linear(0.0, 0.5, steps=1000), got 'Linear('"),
     ],
 )
 def test_a_bad_text_of_a_schedule_is_refused_with_the_way_out(text: str, message: str) -> None:
+    """An invalid text of a schedule is refused with a way out."""
     with pytest.raises(ValueError, match=re.escape(message)):
         schedule_from_text(text)
 
@@ -228,6 +240,7 @@ ATTACKS = [
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_text_is_never_evaluated(attack: str, tmp_path: Path) -> None:
+    """A text is never evaluated."""
     path = tmp_path / "evaluated"
     text = attack.format(path=path)
     with pytest.raises(ValueError, match="loss must"):
@@ -238,6 +251,7 @@ def test_a_text_is_never_evaluated(attack: str, tmp_path: Path) -> None:
 
 
 def test_control_the_attacks_would_be_seen_if_evaluated(tmp_path: Path) -> None:
+    """The attacks would be seen if evaluated."""
     path = tmp_path / "evaluated"
     eval(ATTACKS[0].format(path=path))
     assert path.exists()
@@ -250,6 +264,7 @@ def there_and_back(objective: Objective) -> Objective:
 
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: repr(loss)[:40])
 def test_every_loss_and_penalty_goes_there_and_back(loss: Loss) -> None:
+    """Every loss and penalty survives the conversion to text."""
     again = there_and_back(Objective(0.5 * loss - CrossEntropy(label_smoothing=0.1), reduction="sum"))
     assert again.loss == 0.5 * loss - CrossEntropy(label_smoothing=0.1)
     assert there_and_back(Objective(loss)).loss == loss
@@ -257,6 +272,7 @@ def test_every_loss_and_penalty_goes_there_and_back(loss: Loss) -> None:
 
 
 def test_every_schedule_goes_there_and_back() -> None:
+    """Every schedule survives the conversion to text."""
     assert {type(schedule) for schedule in TIMES} == set(SCHEDULES)
     for schedule in TIMES:
         objective = Objective(GammaCrossEntropy() + 0.5 * Entropy(), schedules={"Entropy": schedule})
@@ -293,9 +309,12 @@ class Stairs(Schedule):
 
 
 def test_what_has_no_text_is_refused_with_the_way_out() -> None:
+    """A loss without a text is refused with a way out."""
     for loss in (Own(), Pretender(), Reweighted(torch.sqrt), CrossEntropy() + Own()):
-        with pytest.raises(ValueError, match=r"loss must be made of what the tables name .* keep the code"):
+        with pytest.raises(
+            ValueError, match=r"loss must consist of classes in the tables .* keep the Python code"
+        ):
             Objective(loss).to_config()
     objective = Objective(GammaCrossEntropy(), schedules={"gamma": Stairs()})
-    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must be made of .*, got 'Stairs\(\)'"):
+    with pytest.raises(ValueError, match=r"schedules\['gamma'\] must consist of .*, got 'Stairs\(\)'"):
         objective.to_config()

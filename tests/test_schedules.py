@@ -30,6 +30,7 @@ def at(schedule: Schedule, progress: float) -> float:
 @settings(max_examples=100)
 @given(SCHEDULES, st.floats(-2, 3))
 def test_values_stay_within_the_bounds(schedule: Schedule, progress: float) -> None:
+    """Values stay within the bounds."""
     low, high = sorted(schedule.bounds())
     slack = 1e-15 * max(abs(low), abs(high))
     value = schedule(at(schedule, progress))
@@ -40,6 +41,7 @@ def test_values_stay_within_the_bounds(schedule: Schedule, progress: float) -> N
 @settings(max_examples=100)
 @given(SCHEDULES)
 def test_the_ends_are_exact_and_hold_beyond(schedule: Schedule) -> None:
+    """The ends are exact, and hold before and after."""
     start, end = schedule.bounds()
     assert schedule(at(schedule, 0.0)) == start
     assert schedule(at(schedule, -1.0)) == start
@@ -51,6 +53,7 @@ def test_the_ends_are_exact_and_hold_beyond(schedule: Schedule) -> None:
 @settings(max_examples=100)
 @given(SCHEDULES, st.lists(st.floats(-0.5, 1.5), min_size=2, max_size=10))
 def test_values_move_one_way(schedule: Schedule, progress: list[float]) -> None:
+    """Values change in one direction."""
     start, end = schedule.bounds()
     values = [schedule(at(schedule, share)) for share in sorted(progress)]
     slack = 1e-15 * max(abs(start), abs(end))
@@ -59,6 +62,7 @@ def test_values_move_one_way(schedule: Schedule, progress: list[float]) -> None:
 
 
 def test_the_way_between_the_ends() -> None:
+    """Values between the ends follow the formula."""
     for step in range(11):
         assert Linear(2.0, 7.0, steps=10)(step) == pytest.approx(2 + step / 2, rel=1e-15)
         assert Cosine(2.0, 7.0, steps=10)(step) == pytest.approx(4.5 - 2.5 * cos(pi * step / 10), rel=1e-15)
@@ -66,6 +70,7 @@ def test_the_way_between_the_ends() -> None:
 
 
 def test_cosine_is_slow_at_both_ends() -> None:
+    """Cosine is slow at both ends and fastest in the middle."""
     steps = [Cosine(0, 1, steps=100)(step) for step in range(101)]
     moves = [after - before for before, after in pairwise(steps)]
     assert max(moves[0], moves[-1]) < 0.05 * max(moves)
@@ -74,6 +79,7 @@ def test_cosine_is_slow_at_both_ends() -> None:
 
 @pytest.mark.parametrize("schedule", [Linear(0.5, 0.5, 1), Linear(0, 1, 7), Cosine(0, 1, 7)], ids=repr)
 def test_a_schedule_has_no_state(schedule: Schedule) -> None:
+    """A schedule is a function of the step, and copies and pickles."""
     grid = [0, 3, 7, 1, 0.5, 100, 0.2, 0]
     first = [schedule(point) for point in grid]
     assert [schedule(point) for point in reversed(grid)] == first[::-1]
@@ -86,6 +92,8 @@ def test_a_schedule_has_no_state(schedule: Schedule) -> None:
 
 
 def test_a_schedule_of_the_users_own_can_be_used() -> None:
+    """A schedule of the user's own works in an objective."""
+
     class Stairs(Schedule):
         def __call__(self, step: float, /) -> float:
             return min(0.1 * (step // 2), 0.3)
@@ -104,6 +112,7 @@ def test_a_schedule_of_the_users_own_can_be_used() -> None:
 
 @pytest.mark.parametrize("value", [inf, -inf, float("nan")])
 def test_values_must_be_finite(value: float) -> None:
+    """The ends must be finite."""
     for make in (
         lambda x: Linear(x, 1, 10),
         lambda x: Linear(0, x, 10),

@@ -53,6 +53,7 @@ def workplace(tmp_path: Path) -> Path:
     "words", [["--help"], ["--version"], ["compare", "--help"], ["paired", "--help"]], ids=" ".join
 )
 def test_help_and_version_import_no_torch(words: list[str]) -> None:
+    """--help and --version do not import torch."""
     done, said, packages = start("-m", "equipoise", *words)
     assert (done.returncode, said) == (0, "")
     assert "equipoise" in done.stdout
@@ -128,6 +129,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("words", "message"), ERRORS, ids=[words for words, _ in ERRORS])
 def test_an_error_that_needs_no_data_imports_no_torch(workplace: Path, words: str, message: str) -> None:
+    """An error that needs no data is reported without importing torch."""
     done, said, packages = start("-m", "equipoise", *words.split(), at=workplace)
     assert (done.returncode, done.stdout) == (2, "")
     assert said.startswith(f"equipoise: error: {message}")
@@ -136,6 +138,7 @@ def test_an_error_that_needs_no_data_imports_no_torch(workplace: Path, words: st
 
 
 def test_control_an_import_of_torch_is_seen(workplace: Path) -> None:
+    """An import of torch is seen by the check."""
     done, said, packages = start("-m", "equipoise", "compare", "--device", "tpu", at=workplace)
     assert done.returncode == 2
     assert said.startswith("equipoise: error: --device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'")
@@ -143,6 +146,7 @@ def test_control_an_import_of_torch_is_seen(workplace: Path) -> None:
 
 
 def test_control_an_error_of_the_data_imports_what_reads_them(workplace: Path) -> None:
+    """An error of the data imports pandas."""
     done, said, packages = start("-m", "equipoise", "compare", "table.csv", at=workplace)
     assert done.returncode == 2
     assert said.startswith("equipoise: error: --target must name the column with the classes, got none")
@@ -156,6 +160,7 @@ def modules() -> set[str]:
 
 
 def test_every_module_is_listed_for_python_and_for_type_checkers() -> None:
+    """Every module is listed for lazy import and for type checkers."""
     lazy = {*equipoise._PUBLIC, *equipoise._INTERNAL}
     assert lazy == modules()
     tree = ast.parse((SOURCE / "__init__.py").read_text())
@@ -165,6 +170,7 @@ def test_every_module_is_listed_for_python_and_for_type_checkers() -> None:
 
 
 def test_names_are_shown_before_they_are_used() -> None:
+    """`dir` lists the public names without importing them."""
     done, _, packages = start("-c", "import equipoise; print(*dir(equipoise))")
     assert set(equipoise.__all__) <= set(done.stdout.split())
     assert packages.isdisjoint(SLOW | {"numpy"})
@@ -201,6 +207,7 @@ def first(*programs: str) -> list[str]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 class TestFirstUse:
     def test_each_module_works_as_the_first_that_is_used(self) -> None:
+        """Each module can be the first to be imported."""
         check = "assert {0}.__name__ == 'equipoise.{1}'"
         attribute = [f"import equipoise\n{check.format(f'equipoise.{each}', each)}" for each in modules()]
         name = [f"from equipoise import {each}\n{check.format(each, each)}" for each in modules()]
@@ -210,6 +217,7 @@ class TestFirstUse:
         assert "AssertionError" in control
 
     def test_a_wrong_name_is_answered_by_each_module_alone(self) -> None:
+        """Each module suggests names without other imports."""
         public = [each for each in equipoise.__all__ if each in modules()]
         lines = first(*(f"import equipoise.{each} as found\nfound.Focall" for each in public))
         for each, line in zip(public, lines, strict=True):
@@ -217,6 +225,7 @@ class TestFirstUse:
             assert f"module 'equipoise.{each}' has no attribute 'Focall'; {way}" in line
 
     def test_a_wrong_name_of_the_package(self) -> None:
+        """The package suggests the nearest name."""
         lines = first(*(f"import equipoise\nequipoise.{name}" for name in ("Focal", "Objectiv", "compare")))
         for line, way in zip(
             lines,
@@ -251,5 +260,6 @@ for defined in DEFINITIONS.values():
 
     @pytest.mark.parametrize("made", [Focal(2.0), Objective(Focal(2.0), reduction="sum")], ids=repr)
     def test_a_pickle_is_read_where_nothing_was_imported(self, made: Any) -> None:
+        """A pickle can be loaded by a fresh process."""
         program = f"import pickle\nprint(repr(pickle.loads({pickle.dumps(made)!r})))"
         assert first(program) == repr(made).splitlines()

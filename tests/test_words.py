@@ -1,5 +1,6 @@
-"""Source and pages use the words of the field, not the private metaphors of an earlier version."""
+"""Source and pages use the words of the field, and each test states its claim in its docstring."""
 
+import ast
 import io
 import re
 import tokenize
@@ -45,6 +46,7 @@ def spelled(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_metaphors(path: Path) -> None:
+    """No file has a word of the list of metaphors."""
     text = path.read_text()
     assert not metaphors(text)
     if path.suffix == ".py":
@@ -52,6 +54,7 @@ def test_no_metaphors(path: Path) -> None:
 
 
 def test_all_kinds_of_files_are_read() -> None:
+    """The check reads each kind of file."""
     assert {path.suffix for path in files()} == {".py", ".h", ".cpp", ".jinja", ".md"}
     assert len(files()) > 150
 
@@ -68,6 +71,7 @@ def test_all_kinds_of_files_are_read() -> None:
     ],
 )
 def test_a_planted_metaphor_is_found(planted: str) -> None:
+    """A planted metaphor is found."""
     clean = (
         '"""Return the log-sum-exp."""\nheather, mushroom, household, amended = go, letting, looks, asked\n'
     )
@@ -78,6 +82,28 @@ def test_a_planted_metaphor_is_found(planted: str) -> None:
 
 
 def test_a_planted_identifier_is_found() -> None:
+    """A planted identifier is found."""
     clean = '"""Spell it alike."""\ndispel = misspelt = 1  # spelled\n'
     assert not spelled(clean)
     assert spelled(f"{clean}def _spell_text(spelling): ...\n") == ["3: _spell_text", "3: spelling"]
+
+
+def without_docstring(source: str) -> list[str]:
+    """Return the names of the test functions and methods without a docstring."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return [each.name for each in found if each.name.startswith("test_") and not ast.get_docstring(each)]
+
+
+def test_each_test_states_its_claim() -> None:
+    """Each test function has a docstring."""
+    sources = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: names for path, text in sources.items() if (names := without_docstring(text))} == {}
+    assert sum(text.count("def test_") for text in sources.values()) > 1400
+
+
+def test_a_test_without_a_claim_is_found() -> None:
+    """A function and a method without a docstring are found; helpers need none."""
+    documented = 'def test_one():\n    """One is one."""\n\n\ndef helper(): ...\n'
+    assert without_docstring(documented) == []
+    planted = documented + "def test_two(): ...\nclass TestThree:\n    def test_three(self): ...\n"
+    assert without_docstring(planted) == ["test_two", "test_three"]

@@ -51,7 +51,7 @@ _COMPARE = """
 --similarity ALIKE     similarity [true, class], rows summing to one: a file, or groups 'a, b | c, d'
 --folds N              parts for cross-validation
 --repeats N            times to divide the rows anew
---worthwhile MEASURE=SIZE  smallest differences worth having; default: accuracy=0.005 calibrated_nll=0.01
+--worthwhile MEASURE=SIZE  smallest differences that matter; default: accuracy=0.005 calibrated_nll=0.01
 --random-state N       decides splits, noise, initial weights and batches
 --out DIR              folder for the report; default: comparison
 --jobs N               processes; default: one per core
@@ -79,7 +79,7 @@ _PAIRED = """
 --train-size SIZE      rows that a run is trained and validated on, or their share
 --higher MEASURE       measures that are better when higher, where their names do not say it
 --lower MEASURE        measures that are better when lower
---worthwhile MEASURE=SIZE  smallest differences worth having
+--worthwhile MEASURE=SIZE  smallest differences that matter
 --json                 print only JSON
 """
 
@@ -335,7 +335,9 @@ def _theirs(name: str) -> Iterator[None]:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _OURS]
         place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         got = f"{type(error).__name__}: {error}{place}"
-        raise ValueError(f"{name} must be module:function that runs, got {got}; correct it there") from error
+        raise ValueError(
+            f"{name} must be module:function that runs, got {got}; correct the function"
+        ) from error
 
 
 @contextmanager

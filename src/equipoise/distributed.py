@@ -236,8 +236,8 @@ def _check_same(
     prints = prints.reshape(-1, *prints.shape[-2:]).nan_to_num()
     if not (prints[:, 0] == _fingerprint(True).to(prints)).all():
         raise ValueError(
-            f"{name} must be cut as torch.chunk cuts, got {tensor.placements} of {tuple(tensor.shape)} cut "
-            "otherwise; use distribute_tensor"
+            f"{name} must be sharded as by torch.chunk, got {tensor.placements} of {tuple(tensor.shape)} "
+            "sharded otherwise; use distribute_tensor"
         )
     difference = (prints - prints[0]).abs()
     tolerance = 0.02 * prints[:, :, 2:].abs().amax((0, 2))

@@ -57,10 +57,12 @@ class MapCategorical(distributions.Categorical):
         self, map: Map, *, logits: Tensor, mask: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
         if not isinstance(map, Map):
-            raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
+            raise TypeError(
+                f"map must be a Map of equipoise.maps, got {map!r}; for example maps.Floored(0.01)"
+            )
         if isinstance(map, (GumbelSoftmax, StraightThrough)):
             raise ValueError(
-                f"map must give probabilities to sample by, got {map!r}; use Softmax and sample()"
+                f"map must have probabilities to sample from, got {map!r}; use Softmax and sample()"
             )
         self.map = map
         self.raw_logits = logits

@@ -224,12 +224,18 @@ def suggest_gamma(
     """
     if task is not None:
         if noise is not None or num_classes is not None:
-            raise ValueError("task must stand alone, got noise or num_classes with it; drop one or the other")
+            raise ValueError(
+                "task must be given without noise and num_classes, got them together; leave out one or the "
+                "other"
+            )
         if task not in _PUBLISHED:
             raise ValueError(f"task must be one of {', '.join(map(repr, _PUBLISHED))}, got {task!r}")
         gamma, reason = _PUBLISHED[task]
     elif num_classes is None:
-        raise ValueError("num_classes must be given unless task is, got None; gamma means little without it")
+        raise ValueError(
+            "num_classes must be given unless task is, got None; the effect of gamma depends on the number "
+            "of classes"
+        )
     elif noise is not None:
         corrects = convert(num_classes, noise=noise).gamma
         keeps = noise > 0 and num_classes <= MOST_MEASURED

@@ -216,7 +216,7 @@ def boundary_mass(probabilities: ArrayLike, width: float) -> float:
     if not 0 <= width <= 1:
         raise ValueError(f"width must be in [0, 1], got {width}; it is a difference of two probabilities")
     if matrix.shape[1] < 2:
-        raise ValueError("probabilities must have at least 2 choices, got 1; one choice has no rival")
+        raise ValueError("probabilities must have at least 2 choices, got 1; a margin needs two")
     ordered = np.partition(matrix, (-2, -1), axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
     return float(np.where(np.isnan(margin), np.nan, margin <= width).mean())
@@ -234,10 +234,12 @@ def _distributions(probabilities: ArrayLike) -> NDArray[np.floating]:
     """Return probabilities as an (N, C) array; raise unless its rows sum to one."""
     matrix = _matrix(probabilities)
     # In half precision a sum of many probabilities may be off by C eps; logits are off by far more.
-    if (matrix < 0).any() or (np.abs(matrix.sum(axis=1) - 1) > 0.05).any():
+    wrong = (matrix < 0).any(axis=1) | (np.abs(matrix.sum(axis=1) - 1) > 0.05)
+    if wrong.any():
+        row = int(wrong.argmax())
         raise ValueError(
-            "probabilities must be non-negative and sum to one in every row; "
-            "of logits, take the softmax first"
+            f"probabilities must be non-negative and sum to one in every row, got row {row} with minimum "
+            f"{matrix[row].min():g} and sum {matrix[row].sum():g}; of logits, take the softmax first"
         )
     return matrix
 
@@ -274,15 +276,15 @@ def _cost_per_row(
     decided = guess != ABSTAIN
     if abstain is None and not decided.all():
         raise ValueError(
-            f"predicted must be classes, got {ABSTAIN}, which is no decision; give mean_cost abstain=, "
-            "what it costs, or leave these rows out"
+            f"predicted must be classes, got {ABSTAIN}, which is no decision; give mean_cost the cost of no "
+            "decision as abstain=, or leave these rows out"
         )
     for name, places in (("target", true), ("predicted", guess[decided])):
         outside = places[(places < 0) | (places >= len(matrix))]
         if outside.size:
             raise ValueError(
                 f"{name} must be in [0, {len(matrix)}) beside costs of {len(matrix)} classes, got "
-                f"{outside[0]}; give the place of each class in the costs"
+                f"{outside[0]}; give the index of each class in the costs"
             )
     if abstain is not None:
         matrix = np.column_stack([matrix, np.full(len(matrix), abstain)])  # -1 indexes the last column

@@ -67,7 +67,7 @@ def nearest(name: str, known: Iterable[str], elsewhere: Mapping[str, str] = _NON
     shown = {each.lower(): path for each, path in elsewhere.items()} | {each.lower(): each for each in listed}
     close = difflib.get_close_matches(name.lower(), shown, n=1, cutoff=0.5)
     more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
-    some = f"there is {', '.join(listed[:MOST_NAMES]) or 'none'}{more}"
+    some = f"choose from {', '.join(listed[:MOST_NAMES])}{more}" if listed else "there are none"
     return f"did you mean {shown[close[0]]}?" if close else some
 
 

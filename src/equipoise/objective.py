@@ -79,9 +79,7 @@ class Objective(nn.Module):
             name: parameters.resolve(loss, name, f"schedules[{name!r}]") for name in self.schedules
         }
         if len(set(self._places.values())) < len(self._places):
-            raise ValueError(
-                f"schedules must each have a value of their own, got {', '.join(self.schedules)}"
-            )
+            raise ValueError(f"schedules must each set another option, got {', '.join(self.schedules)}")
         for name, schedule in self.schedules.items():
             if not isinstance(schedule, Schedule):
                 way = "write a number that does not change in the loss"

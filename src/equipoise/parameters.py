@@ -55,9 +55,9 @@ def resolve(loss: Loss, path: str, name: str) -> Place:
         return known[path]
     meant = [full for full in known if full.endswith(f".{path}")]
     if meant:
-        raise ValueError(f"{name} must say which of {', '.join(meant)} it means")
-    listed = ", ".join(known) or "none, it has no numbers"
-    raise ValueError(f"{name} must name a value of {loss!r}, one of {listed}")
+        raise ValueError(f"{name} must be one of {', '.join(meant)}, which all end in {path!r}")
+    listed = ", ".join(known) or "none: the loss has no numbers"
+    raise ValueError(f"{name} must name an option of {loss!r}, one of {listed}")
 
 
 def value_at(loss: Loss, place: Place) -> Any:

@@ -108,8 +108,8 @@ def to_text(made: Loss | Schedule, *, name: str = "objective") -> str:
         same = False
     if not same:
         raise ValueError(
-            f"{name} must be made of what the tables name for a text to make it again, got {short(text)}; "
-            "keep the code that makes it"
+            f"{name} must consist of classes in the tables to have a text, got {short(text)}; keep the "
+            "Python code"
         )
     return text
 
@@ -216,7 +216,7 @@ class _Reader:
         if given in self.names:
             return torch.tensor(np.array(self.names[given]))
         if given in self.kind.table:
-            raise ValueError(f"{self.name} must call what it names, got {given!r}; write {given}()")
+            raise ValueError(f"{self.name} must call the classes in it, got {given!r}; write {given}()")
         meant = bool(self.names) or given[0].isupper()
         way = (
             nearest(given, (*self.kind.table, *self.names))
@@ -241,7 +241,7 @@ class _Reader:
             if keyword.arg not in options:
                 given = keyword.arg or "**"
                 raise ValueError(
-                    f"{made} must be given an option it has, got {short(given)}; {nearest(given, options)}"
+                    f"{made} must have only its own options, got {short(given)}; {nearest(given, options)}"
                 )
         given = [*options[: len(call.args)], *(str(keyword.arg) for keyword in call.keywords)]
         repeated = next((option for option in options if given.count(option) > 1), None)

@@ -53,7 +53,7 @@ class ShardedBackend:
         if self._classes.ranks == 1:
             return self._backend.states(block)
         if any(name.kind == "greater" for name in block.names):
-            raise ValueError("rows must be complete for a rank, got them in parts; use Margin")
+            raise ValueError("logits must have all classes of a row for Rank, got shards; use Margin")
         sent = _sent(block.names)
         fixed = [name for name in block.names if name.kind == "target_soft"]
         local = self._backend.states(replace(self._local(block), names=[*sent, *fixed]))

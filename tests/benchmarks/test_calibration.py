@@ -23,6 +23,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_rival_finds_the_temperature_if_the_rate_is_right(benchmark: ModuleType) -> None:
+    """With the true noise rate, noise-aware temperature scaling finds the true temperature."""
     logits, target, *_ = benchmark.made(0, "symmetric", 0.3, rows=20000)
     assert benchmark.nts(logits, target, 0.3) == pytest.approx(2.0, rel=0.05)
     assert benchmark.nts(logits, target, 0.0) > 3.0  # the control
@@ -30,6 +31,7 @@ def test_the_rival_finds_the_temperature_if_the_rate_is_right(benchmark: ModuleT
 
 @pytest.mark.parametrize("kind", ["symmetric", "pairs", "rows"])
 def test_a_share_of_the_labels_is_wrong_in_the_way_it_says(benchmark: ModuleType, kind: str) -> None:
+    """The share of wrong labels and their transition matrix are those of the kind of noise."""
     logits, target, clean, *_ = benchmark.made(0, kind, 0.3, rows=20000)
     wrong = target != clean
     assert wrong.mean() == pytest.approx(0.3, abs=0.015)
@@ -50,6 +52,7 @@ def test_the_tables_are_made(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Each part of the benchmark prints its table with a line per condition."""
     monkeypatch.setattr(benchmark, "SIMULATED", benchmark.SIMULATED[4:6])
     benchmark.main(["--part", part, "--seeds", "2"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

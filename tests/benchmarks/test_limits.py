@@ -38,6 +38,7 @@ AMX = frozenset({"avx512f", "amx_tile", "amx_bf16"})
 def test_the_kind_of_processor_is_read_from_its_flags(
     tmp_path: Path, text: str | None, amx: bool, kind: str
 ) -> None:
+    """Whether a processor has AMX is read from its flags in cpuinfo."""
     processor = _module("processor")
     cpuinfo = tmp_path / "cpuinfo"
     if text is not None:
@@ -68,6 +69,7 @@ def _planted(comparison: Any, ratio: float, *, amx: bool = False, without: str =
 
 @pytest.mark.parametrize("amx", [False, True])
 def test_every_limit_of_the_table_is_applied(monkeypatch: pytest.MonkeyPatch, amx: bool) -> None:
+    """Each row of the table of limits is applied by some comparison."""
     limits, comparisons = _module("limits"), _module("comparisons")
     applied: set[tuple[str, str, str]] = set()
 
@@ -86,6 +88,7 @@ def test_every_limit_of_the_table_is_applied(monkeypatch: pytest.MonkeyPatch, am
 
 
 def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted ratio below the goal, below the limit or above it gets the matching verdict."""
     comparisons = {one.title + str(one.shape) + str(one.threads): one for one in _comparisons(monkeypatch)}
     tiny = comparisons["Small batches32 x 101"]
     names = (
@@ -101,9 +104,9 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
         (1.5, ["limit met", "missed", "missed"]),
         (1.75, ["missed", "missed", "missed"]),
     ):
-        found = {one.demand: one.status for one in _planted(tiny, ratio)}
+        found = {one.requirement: one.status for one in _planted(tiny, ratio)}
         assert [found[name] for name in names] == expected, ratio
-    sums = [one for one in _planted(tiny, 0.61) if "0.1" in one.demand]
+    sums = [one for one in _planted(tiny, 0.61) if "0.1" in one.requirement]
     assert [one.status for one in sums] == ["missed", "missed"]
     compiled = comparisons["Compiled small batches128 x 101"]
     found = [one.status for one in _planted(compiled, 1.11) if one.limit]
@@ -111,7 +114,7 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
     assert {one.status for one in _planted(compiled, 1.09) if one.limit} == {"limit met"}
     # A contender that could not run leaves its limit open, and the report says so.
     without = _planted(tiny, 0.4, without="ours: Brier")
-    assert [one.demand for one in without if one.status == "not measured"] == [names[1]]
+    assert [one.requirement for one in without if one.status == "not measured"] == [names[1]]
     report = _module("report")
     text = report.summary([report.Section("Small", (), [], without)])
     assert "1 not measured" in text
@@ -119,6 +122,7 @@ def test_a_planted_ratio_meets_the_goal_or_the_limit_or_misses(monkeypatch: pyte
 
 
 def test_a_ratio_that_varies_is_not_counted_as_met() -> None:
+    """A ratio whose repeats vary too much is unsteady, not met."""
     limits, measure, report = (_module(name) for name in ("limits", "measure", "report"))
     limit = limits.Limit(0.7, 0.5)
     for ratios, expected in (([0.3, 0.4, 0.41, 0.5], "goal met"), ([0.01, 0.1, 0.4, 0.5], "unsteady")):
@@ -128,12 +132,13 @@ def test_a_ratio_that_varies_is_not_counted_as_met() -> None:
 
 
 def test_limits_are_those_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processors with and without AMX have different limits."""
     (linear,) = [
         one
         for one in _comparisons(monkeypatch, "--shapes", "C", "--dtypes", "bfloat16")
         if one.title == "Linear and loss"
     ]
-    demand = "time over the three bare products"
+    requirement = "time over the three bare products"
     for amx, ratio, expected in (
         (False, 1.05, "goal met"),
         (False, 1.13, "limit met"),
@@ -142,7 +147,7 @@ def test_limits_are_those_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPat
         (True, 1.9, "limit met"),
         (True, 1.91, "missed"),
     ):
-        found = [one for one in _planted(linear, ratio, amx=amx) if one.demand == demand]
+        found = [one for one in _planted(linear, ratio, amx=amx) if one.requirement == requirement]
         assert [one.status for one in found] == [expected]
     with pytest.raises(KeyError, match="row of the table"):
         _module("limits").find_limit("time over the tree bare products")
@@ -151,6 +156,7 @@ def test_limits_are_those_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPat
 def test_the_run_applies_the_limits_of_this_processor(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """The run looks up the limits of the processor on which it runs."""
     run, report = _module("run"), _module("report")
     seen: list[bool] = []
 
@@ -170,6 +176,7 @@ def test_the_run_applies_the_limits_of_this_processor(
 
 
 def test_lines_of_the_engine_are_counted(tmp_path: Path) -> None:
+    """The lines of the engine are counted, and build products are not."""
     lines = _module("lines")
     (tmp_path / "statistics").mkdir()
     (tmp_path / "statistics" / "base.py").write_text("a\n" * 401)

@@ -57,6 +57,7 @@ def _faulty(factor: float) -> Any:
 
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1.0001), (torch.bfloat16, 1.03)])
 def test_the_gate_finds_a_wrong_gradient(dtype: torch.dtype, factor: float) -> None:
+    """A gradient scaled by a planted factor closes the gate; the right one opens it."""
     check, cpu, problems = _module("check"), _module("cpu"), _module("problems")
     shape = problems.Shape("tiny", rows=96, classes=64, features=16)
     right, wrong = (replace(cpu.OURS, run=_faulty(one)) for one in (1.0, factor))
@@ -72,6 +73,7 @@ def test_the_gate_finds_a_wrong_gradient(dtype: torch.dtype, factor: float) -> N
 
 
 def test_the_gate_finds_nan_a_missing_gradient_and_an_error() -> None:
+    """The gate reports nan, a missing gradient and a raised error."""
     check, cpu, problems = _module("check"), _module("cpu"), _module("problems")
     shape = problems.Shape("tiny", rows=32, classes=16, features=8)
 
@@ -88,6 +90,7 @@ def test_the_gate_finds_nan_a_missing_gradient_and_an_error() -> None:
 
 
 def test_blocks_are_checked_too() -> None:
+    """A fault that appears only with several blocks is found."""
     check, cpu, problems = _module("check"), _module("cpu"), _module("problems")
     shape = problems.Shape("tiny", rows=32, classes=16, features=8)
 
@@ -100,6 +103,7 @@ def test_blocks_are_checked_too() -> None:
 def test_nothing_is_timed_behind_a_closed_gate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """If a loss is wrong, the run reports the fault and times nothing."""
     run, cpu = _module("run"), _module("cpu")
     monkeypatch.setattr(cpu, "OURS", replace(cpu.OURS, run=_faulty(1.01)))
     monkeypatch.setattr(cpu.peers, "compiled", lambda peer, **_: cpu.Absent(peer.name, "not in this test"))
@@ -121,6 +125,7 @@ def _waiting(seconds: float) -> Any:
 
 
 def test_a_comparison_measures_time_and_its_ratios() -> None:
+    """A comparison measures the time of each contender and the ratios within a repeat."""
     measure, peers, problems = (_module(name) for name in ("measure", "peers", "problems"))
     problem = problems.Problem.make(problems.Shape("tiny", 8, 8, 4), torch.float32)
     runners = [_waiting(0.01), _waiting(0.02), _waiting(0.15)]
@@ -133,6 +138,7 @@ def test_a_comparison_measures_time_and_its_ratios() -> None:
 
 
 def test_a_short_contender_is_called_many_times_for_one_timing() -> None:
+    """A contender that takes microseconds is called many times for one timing."""
     measure, dense, peers, problems = (_module(name) for name in ("measure", "dense", "peers", "problems"))
     problem = problems.Problem.make(problems.SMALL[0], torch.float32)
     calls: list[None] = []
@@ -152,6 +158,7 @@ def test_a_short_contender_is_called_many_times_for_one_timing() -> None:
 
 
 def test_with_one_thread_time_is_what_the_core_works() -> None:
+    """With one thread, the time is that of the processor: waiting does not count."""
     peers = _module("peers")
     assert peers.seconds(lambda: time.sleep(0.05)) >= 0.05
     assert peers.cpu_seconds(lambda: time.sleep(0.05)) < 0.02
@@ -165,6 +172,7 @@ def test_with_one_thread_time_is_what_the_core_works() -> None:
 
 
 def test_quartiles_are_those_of_numpy() -> None:
+    """Quartiles agree with numpy's."""
     numbers = [3.0, 1.0, 4.0, 1.5, 9.0, 2.6]
     found = _module("measure").Spread.of(numbers)
     expected = np.quantile(numbers, [0.25, 0.5, 0.75])
@@ -172,6 +180,7 @@ def test_quartiles_are_those_of_numpy() -> None:
 
 
 def test_every_loss_of_a_row_is_timed_beside_the_same_by_hand() -> None:
+    """Every row loss of the tables is timed or has a reason why it is not."""
     table = _module("row_losses")
     timed = {type(one.loss).__name__ for one in (table.CROSS_ENTROPY, *table.timed_losses(10))} - {"Sum"}
     assert timed | table.NOT_TIMED.keys() == {entry.name for entry in (*LOSSES, *PENALTIES)}
@@ -187,6 +196,7 @@ def test_every_loss_of_a_row_is_timed_beside_the_same_by_hand() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_beyond_the_gradients_is_what_a_contender_holds() -> None:
+    """Memory beyond the gradients is that of the logits that a contender holds."""
     memory, problems = _module("memory"), _module("problems")
     shape = problems.Shape("tiny", rows=4096, classes=2048, features=16)
     logits = 4096 * 2048 * 4
@@ -200,6 +210,7 @@ def test_memory_beyond_the_gradients_is_what_a_contender_holds() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("name", ["ours", "ours, reduction none"])
 def test_memory_beyond_the_gradients_does_not_grow_with_the_rows(name: str) -> None:
+    """The memory of the fused loss does not grow with the number of rows; that of plain torch does."""
     memory, problems = _module("memory"), _module("problems")
     row_of_logits = 512 * 4
 
@@ -218,6 +229,7 @@ def test_memory_beyond_the_gradients_does_not_grow_with_the_rows(name: str) -> N
 
 
 def test_the_linear_part_runs_small(tmp_path: Path) -> None:
+    """The part for the linear layer runs on a small problem and writes its verdicts."""
     done = _run("--part", "cpu", "--shapes", "C", "--dtypes", "float32", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "| time over the three bare products | <= " in done.stdout
@@ -236,6 +248,7 @@ def test_the_linear_part_runs_small(tmp_path: Path) -> None:
 
 
 def test_the_part_for_small_batches_runs(tmp_path: Path) -> None:
+    """The part for small batches runs and writes its sections."""
     done = _run("--part", "small", "--shapes", "32x10", "--budget", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.iterdir()
@@ -243,7 +256,7 @@ def test_the_part_for_small_batches_runs(tmp_path: Path) -> None:
     assert [one["title"] for one in sections] == [
         f"Small batches, 32 x 10, float32, {threads}" for threads in ("one thread", "two threads")
     ]
-    first, second = ([verdict["demand"] for verdict in one["verdicts"]] for one in sections)
+    first, second = ([verdict["requirement"] for verdict in one["verdicts"]] for one in sections)
     assert first == second
     assert first[0] == "CrossEntropy() over F.cross_entropy"
     assert all(verdict["limit"] for one in sections for verdict in one["verdicts"])
@@ -252,6 +265,7 @@ def test_the_part_for_small_batches_runs(tmp_path: Path) -> None:
 
 
 def test_the_gpu_part_claims_nothing_without_a_gpu(tmp_path: Path) -> None:
+    """Without a GPU, the part for GPUs reports that it did not run."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = _run("--part", "gpu", "--out", str(tmp_path))
@@ -261,6 +275,7 @@ def test_the_gpu_part_claims_nothing_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_the_contenders_of_the_gpu_part_are_right_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contenders of the part for GPUs give right results on a CPU."""
     gpu, problems, peers = _module("gpu"), _module("problems"), _module("peers")
     monkeypatch.setattr(peers, "compiled", lambda peer, **_: peers.Absent(peer.name, "not in this test"))
     comparison = gpu.comparison(problems.Shape("tiny", rows=64, classes=96, features=16), device="cpu")

@@ -31,6 +31,7 @@ def wine(_importable: None) -> Any:
 
 
 def test_each_data_set_is_there_and_as_stated() -> None:
+    """Each data set has the rows, columns and classes that its entry states."""
     from equipoise.compare.encode import Encoder
 
     sources = _module("datasets").SOURCES
@@ -46,11 +47,13 @@ def test_each_data_set_is_there_and_as_stated() -> None:
 
 
 def test_an_unknown_data_set_is_named() -> None:
+    """An unknown name of a data set is refused with the known names."""
     with pytest.raises(ValueError, match=r"data set must be one of iris.*got 'irises'"):
         _module("datasets").named("irises")
 
 
 def test_a_data_set_whose_package_is_missing_says_so() -> None:
+    """A data set of a package that is not installed names the package."""
     with pytest.raises(ImportError, match="needs no_such_package; pip install"):
         _module("datasets")._file("no_such_package", "rows.csv")
 
@@ -58,6 +61,7 @@ def test_a_data_set_whose_package_is_missing_says_so() -> None:
 @pytest.mark.parametrize("kind", ["symmetric", "class-dependent", "instance-dependent"])
 @pytest.mark.parametrize("rate", RATES)
 def test_the_rate_of_wrong_labels_is_exact_and_the_seed_decides(kind: str, rate: float, wine: Any) -> None:
+    """The rate of wrong labels is exact, and the seed alone decides which labels are wrong."""
     make = _module("label_noise").NOISES[kind]
     first, again, other = (make(wine.features, wine.labels, rate, seed) for seed in (0, 0, 1))
     for observed in (first, other):
@@ -70,12 +74,14 @@ def test_the_rate_of_wrong_labels_is_exact_and_the_seed_decides(kind: str, rate:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_a_rate_outside_its_range_is_refused(rate: float, wine: Any) -> None:
+    """A rate outside [0, 1) is refused."""
     for make in _module("label_noise").NOISES.values():
         with pytest.raises(ValueError, match=rf"rate must be a share in \[0, 1\), got {rate}"):
             make(wine.features, wine.labels, rate, 0)
 
 
 def test_wrong_labels_by_class_go_to_the_next_one(wine: Any) -> None:
+    """Paired noise moves a label to the next class; symmetric noise does not."""
     noise = _module("label_noise")
     for make, fixed in ((noise.pairs, True), (noise.symmetric, False)):
         observed = make(wine.features, wine.labels, 0.4, 0)
@@ -90,6 +96,7 @@ def _middle_rank(observed: NDArray[np.int64], clean: NDArray[np.int64], margin: 
 
 
 def test_instance_dependent_noise_follows_the_weak_model_and_the_others_do_not() -> None:
+    """Instance-dependent noise hits rows of small margin; the other kinds do not depend on the margin."""
     noise = _module("label_noise")
     digits = _module("datasets").named("digits").dataset()
     margin, runner_up = noise.margins(digits.features, digits.labels, 0)
@@ -105,6 +112,7 @@ def test_instance_dependent_noise_follows_the_weak_model_and_the_others_do_not()
 
 
 def test_systematic_draws_are_distinct_and_as_likely_as_asked() -> None:
+    """Systematic sampling draws distinct rows, each with its given probability."""
     draw = _module("label_noise")._systematic
     share, counts = np.linspace(0.1, 0.9, 40), np.zeros(40)
     for seed in range(2000):
@@ -115,6 +123,7 @@ def test_systematic_draws_are_distinct_and_as_likely_as_asked() -> None:
 
 
 def test_label_wave_stops_before_predictions_move_again() -> None:
+    """Label Wave chooses the last epoch before predictions change more again."""
     stopping = _module("stopping")
     falling = np.array([90.0, 60.0, 40.0, 20.0, 10.0])
     rising = np.array([30.0, 50.0, 60.0])
@@ -129,11 +138,13 @@ def test_label_wave_stops_before_predictions_move_again() -> None:
 
 
 def test_prediction_changes_are_counted_between_epochs() -> None:
+    """Changed predictions are counted between consecutive epochs."""
     predictions = torch.tensor([[0, 1, 2], [0, 1, 1], [1, 0, 1]])
     assert _module("stopping").prediction_changes(predictions).tolist() == [1.0, 2.0]
 
 
 def test_the_first_best_epoch_is_kept_within_the_patience() -> None:
+    """The first best epoch is the minimum before `patience` epochs without a smaller value; nan never is."""
     first_best = _module("stopping").first_best
     values = np.array([3.0, 2.0, np.nan, 2.0, 2.5, 1.0])
     assert first_best(values, patience=20) == 5
@@ -155,6 +166,7 @@ def _recording(rule_values: dict[str, list[float]], test: torch.Tensor, validati
 
 
 def test_each_rule_reads_its_own_curve_and_calibration_what_it_may() -> None:
+    """Each rule uses its own curve, and each calibration only the labels it is allowed to use."""
     stopping = _module("stopping")
     torch.manual_seed(0)
     clean = torch.randint(0, 3, (60,))
@@ -184,6 +196,7 @@ def test_each_rule_reads_its_own_curve_and_calibration_what_it_may() -> None:
 
 
 def test_the_paired_interval_is_students() -> None:
+    """The paired interval is that of Student's t in scipy."""
     from scipy import stats
 
     paired, random = _module("stopping").paired, np.random.default_rng(0)
@@ -210,6 +223,7 @@ def _line(difference: float, spread: float, seed: int, pool: str = "made") -> di
 
 
 def test_false_calls_are_counted_and_none_are_where_there_are_none() -> None:
+    """The share of false calls is 0 without differences and 1 with planted ones."""
     tables = _module("alarm_tables")
     none = tables.null_table([_line(0.0, 0.005, seed) for seed in range(20)])
     planted = tables.null_table([_line(0.05, 0.005, seed) for seed in range(20)])
@@ -218,6 +232,7 @@ def test_false_calls_are_counted_and_none_are_where_there_are_none() -> None:
 
 
 def test_contradictions_are_told_apart() -> None:
+    """A call that contradicts the true difference is told from one that does not."""
     tables = _module("alarm_tables")
 
     def said(call: str, true: float) -> str | None:
@@ -234,6 +249,7 @@ def test_contradictions_are_told_apart() -> None:
 
 
 def test_close_losses_are_held_against_the_known_truth() -> None:
+    """Calls between close losses are compared with their true differences."""
     tables = _module("alarm_tables")
     lines = [_line(0.05, 0.005, seed) for seed in range(10)]
     zeros = [0.0] * 4
@@ -249,6 +265,7 @@ def test_close_losses_are_held_against_the_known_truth() -> None:
 
 
 def test_draws_that_share_test_rows_count_as_one() -> None:
+    """Draws that share test rows count as one in the interval of the truth."""
     tables = _module("alarm_tables")
     block = tables.TRUTH_BLOCK
     plain = dict.fromkeys(tables.DECIDING, [0.0] * (2 * block))
@@ -257,6 +274,7 @@ def test_draws_that_share_test_rows_count_as_one() -> None:
 
 
 def test_power_is_counted_by_splits() -> None:
+    """The table of power has a line for each number of splits."""
     tables = _module("alarm_tables")
     text = tables.power_table([_line(0.05, 0.005, seed) for seed in range(5)])
     assert "| made | 8 old splits, new rule | 1.000 ± 0.000 (5 of 5) |" in text
@@ -265,6 +283,7 @@ def test_power_is_counted_by_splits() -> None:
 
 
 def test_the_old_rule_is_the_old_rule() -> None:
+    """The former rule gives its known calls on fixed numbers."""
     old_rule = _module("old_rule").old_rule
     baseline = [0.81, 0.85, 0.82, 0.80]
     same = [0.92, 0.95, 0.91, 0.93]
@@ -278,6 +297,7 @@ def test_the_old_rule_is_the_old_rule() -> None:
 
 
 def test_alarms_train_really_and_pairs_differ_only_in_what_they_should() -> None:
+    """Studies of alarms train networks, and paired trainings differ only in what the study varies."""
     alarms = _module("alarms")
     pool = alarms.Pool("wine", 60, 0.2)
     null = alarms.Study("null", (pool,), alarms.PLAIN, (alarms.PLAIN,), ((3, 1),), 1, same_seeds=False)
@@ -292,6 +312,7 @@ def test_alarms_train_really_and_pairs_differ_only_in_what_they_should() -> None
 
 
 def test_the_population_is_the_same_in_all_draws() -> None:
+    """The class means of the simulated population are the same for every seed."""
     alarms = _module("alarms")
     means = []
     for seed in (0, 1):
@@ -302,6 +323,7 @@ def test_the_population_is_the_same_in_all_draws() -> None:
 
 
 def test_the_second_look_uses_clean_labels_and_the_temperature_of_each_split() -> None:
+    """The second measurement uses clean labels and the temperature of each split."""
     second_look = _module("fair").second_look
     logits = np.array([[2.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 0.0]])
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -336,6 +358,7 @@ def _comparison(data: str, follow: float | None) -> dict[str, Any]:
 
 
 def test_the_page_says_who_wins_where() -> None:
+    """The page names the conditions in which each candidate wins or loses."""
     tables = _module("fair_tables")
     text = tables.page([_comparison("a", 0.05), _comparison("b", 0.05)])
     assert "## 30% wrong labels, symmetric" in text
@@ -354,6 +377,7 @@ def test_the_page_says_who_wins_where() -> None:
 
 
 def test_outcomes_follow_the_calls() -> None:
+    """The outcome of a condition follows from its calls."""
     outcome = _module("fair_tables").outcome
     assert outcome(["better", "better"]) == "wins"
     assert outcome(["better", "worse"]) == "both"

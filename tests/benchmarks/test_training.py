@@ -21,6 +21,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_timed_where_the_two_ways_disagree(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """If the two ways to train disagree, nothing is timed."""
     module = import_module("benchmarks.together")
     named = module.objectives(2)
     assert module.largest_difference(named["CrossEntropy()"]) <= 1e-9
@@ -31,6 +32,7 @@ def test_nothing_is_timed_where_the_two_ways_disagree(
 
 
 def test_folds_are_those_of_a_comparison() -> None:
+    """The folds of the benchmark are those of a comparison."""
     module = import_module("benchmarks.together")
     folds = module.folds()
     assert {-(-len(fold.train.target) // module.BATCH) for fold in folds} == {module.STEPS}
@@ -46,6 +48,7 @@ def test_folds_are_those_of_a_comparison() -> None:
 
 
 def test_calls_are_against_the_first_objective() -> None:
+    """Each objective is compared with the first one."""
     module = import_module("benchmarks.together")
     spread = np.linspace(-0.001, 0.001, 10)
     values = {

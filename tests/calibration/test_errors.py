@@ -54,12 +54,14 @@ CASES: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("call", "kind", "said"), CASES)
 def test_errors_say_the_rule_the_value_and_the_way_out(call: Any, kind: type[Exception], said: str) -> None:
+    """Each error of calibration names the argument, the rule and a way out."""
     with pytest.raises(kind, match=said) as caught:
         call()
     assert re.search(r"[;:] \S", str(caught.value))
 
 
 def test_every_error_has_a_case() -> None:
+    """Every `raise` of the package has a case; with cases left out, one is missing."""
     folder = Path(str(package.__file__)).parent
     assert never_raised(folder, [call for call, _, _ in CASES]) == set()
     assert len(never_raised(folder, [call for call, _, _ in CASES[1:-1]])) == 1  # the control

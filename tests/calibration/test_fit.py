@@ -39,6 +39,7 @@ def coverage(sets: int, *, factor: float = 1.0, **options: Any) -> float:
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.4, 0.6])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
 def test_temperature_and_noise_are_recovered(temperature: float, noise: float) -> None:
+    """The fit recovers the temperature and noise rate of simulated labels."""
     found = fit(*simulated(0, 20000, 5, temperature=temperature, noise=noise))
     assert found.temperature == pytest.approx(temperature, rel=0.06)
     assert found.noise == pytest.approx(noise, abs=0.015)
@@ -48,6 +49,7 @@ def test_temperature_and_noise_are_recovered(temperature: float, noise: float) -
 
 @pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says() -> None:
+    """The 95 % interval of the noise rate covers the true rate in at least 95 % of simulated sets."""
     noisy: dict[str, Any] = {"rows": 180, "classes": 10, "noise": 0.4, "spread": 6.0}
     least = 0.95 - 3 * (0.95 * 0.05 / SETS) ** 0.5
     assert coverage(SETS, **noisy) >= least
@@ -83,6 +85,7 @@ def textbook(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_mode_and_the_interval_are_those_that_scipy_finds(seed: int) -> None:
+    """The mode and the interval are those of a minimisation by scipy."""
     optimize = pytest.importorskip("scipy.optimize", reason="scipy is not installed")
     rows, classes = (40, 200)[seed % 2], (2, 3, 12)[seed % 3]
     logits, target = simulated(seed, rows, classes, noise=0.3)
@@ -119,6 +122,7 @@ def test_the_mode_and_the_interval_are_those_that_scipy_finds(seed: int) -> None
 
 @pytest.mark.parametrize("kind", ["symmetric", "channel", "soft"])
 def test_derivatives_are_those_of_differences(kind: str) -> None:
+    """The derivatives of the score agree with finite differences."""
     logits, target = simulated(3, 30, 4, noise=0.3)
     random = np.random.default_rng(0)
     labels: Any = random.dirichlet(np.ones(4), 30) if kind == "soft" else target
@@ -147,6 +151,7 @@ def test_derivatives_are_those_of_differences(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:Since FrozenEstimator does not appear to accept")
 @pytest.mark.parametrize("classes", [2, 5])
 def test_without_noise_it_is_the_temperature_scaling_of_scikit_learn(classes: int) -> None:
+    """Without noise, the temperature is that of scikit-learn's temperature scaling."""
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.calibration import CalibratedClassifierCV
@@ -182,6 +187,7 @@ def same(one: Calibration, two: Calibration, tolerance: float = 1e-9) -> bool:
 
 
 def test_soft_targets_are_weighted_rows_and_weights_are_repeated_rows() -> None:
+    """A soft target equals weighted rows, and an integer weight equals repeated rows."""
     logits, target = simulated(2, 60, 4, noise=0.3)
     soft = np.random.default_rng(0).dirichlet(np.ones(4), 60)
     spread = fit(np.repeat(logits, 4, 0), np.tile(np.arange(4), 60), sample_weight=soft.ravel())
@@ -201,6 +207,7 @@ def test_soft_targets_are_weighted_rows_and_weights_are_repeated_rows() -> None:
 
 
 def test_order_of_rows_names_of_classes_and_shifts_do_not_matter() -> None:
+    """The fit does not depend on the order of rows or classes, nor on a shift of the logits."""
     logits, target = simulated(4, 120, 5, noise=0.2)
     found = fit(logits, target)
     random = np.random.default_rng(0)
@@ -211,6 +218,7 @@ def test_order_of_rows_names_of_classes_and_shifts_do_not_matter() -> None:
 
 
 def test_a_matrix_of_symmetric_noise_is_the_rate() -> None:
+    """A matrix of symmetric noise gives the fit of its rate."""
     logits, target = simulated(5, 300, 4, noise=0.3)
     matrix = np.full((4, 4), 0.1) + 0.6 * np.eye(4)
     by_rate, by_matrix = (fit(logits, target, noise=noise) for noise in (0.3, matrix))
@@ -227,6 +235,7 @@ def test_a_matrix_of_symmetric_noise_is_the_rate() -> None:
 
 
 def test_a_matrix_serves_where_noise_goes_one_way() -> None:
+    """With one-way noise, the transition matrix recovers what a symmetric rate cannot."""
     random = np.random.default_rng(0)
     logits, clean = simulated(6, 20000, 3)
     observed = np.where((clean == 0) & (random.random(20000) < 0.4), 1, clean)
@@ -241,6 +250,7 @@ def test_a_matrix_serves_where_noise_goes_one_way() -> None:
 
 @pytest.mark.parametrize("noise", ["fit", 0.2, np.array([[0.7, 0.2, 0.1], [0, 1, 0], [0.3, 0.3, 0.4]])])
 def test_wrong_labels_by_the_joint_table(noise: Any) -> None:
+    """The probability that a label is wrong is that of the joint table of clean and observed labels."""
     logits, target = simulated(7, 50, 3, noise=0.2)
     found = fit(logits, target, noise=noise)
     rate = found.noise
@@ -265,6 +275,7 @@ def batch(problems: int, rows: int, classes: int) -> tuple[Floats, NDArray[np.in
 
 
 def test_problems_do_not_see_each_other_and_padding_does_not_count() -> None:
+    """Each problem of a batch has the fit it has alone, and padded rows do not count."""
     logits, target = batch(6, 81, 5)
     together = fit_batch(torch.tensor(logits).float(), torch.tensor(target))
     logits = logits.astype(np.float32).astype(float)
@@ -289,6 +300,7 @@ def test_problems_do_not_see_each_other_and_padding_does_not_count() -> None:
 
 
 def test_the_crossed_score_is_that_of_the_other_half() -> None:
+    """The cross-fitted score of a half uses the calibration of the other half."""
     logits, target = batch(3, 101, 4)
     found = crossfit_nll_batch(logits, target)
     for k in range(3):
@@ -309,6 +321,7 @@ def test_the_crossed_score_is_that_of_the_other_half() -> None:
 
 
 def test_ten_thousand_rows_of_a_hundred_classes_take_a_second() -> None:
+    """A fit of 10,000 rows and 100 classes takes less than a second of processor time."""
     logits, target = simulated(0, 10000, 100, noise=0.3)
     started = time.process_time()
     found = fit(logits, target)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow  # fits to simulated data
 
 
 def test_probabilities_keep_the_kind_of_the_logits() -> None:
+    """Probabilities have the type, dtype and device of the logits."""
     logits, target = simulated(8, 90, 4, noise=0.2)
     found = fit(torch.tensor(logits), torch.tensor(target))
     assert found == fit(logits, target)
@@ -27,6 +28,7 @@ def test_probabilities_keep_the_kind_of_the_logits() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_row_that_is_not_finite_is_nan_and_no_other(bad: float) -> None:
+    """A row with a nan or infinite logit has nan probabilities, and other rows do not change."""
     logits, target = simulated(9, 20, 3)
     found = fit(logits, target)
     broken = logits.copy()
@@ -51,6 +53,7 @@ def finite(found: Calibration, logits: Floats) -> bool:
 
 
 def test_hard_rows_are_finite_and_said() -> None:
+    """Absent classes and separable rows give finite fits with a note."""
     logits, target = simulated(10, 400, 4, noise=0.2)
     target = np.where(target == 2, 1, target)
     absent = fit(logits, target)
@@ -76,6 +79,7 @@ def test_hard_rows_are_finite_and_said() -> None:
 
 
 def test_where_every_temperature_is_as_good_it_stays_1() -> None:
+    """If all temperatures are equally good, the temperature stays 1."""
     found = fit(np.zeros((1, 3)), np.array([1]), noise=0)
     assert found.temperature == 1
     assert found.notes[0] == "only 1 row"

@@ -52,6 +52,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("case", ARRAYS)
 def test_arrays_of_any_kind_keep_their_numbers(case):
+    """Lists, arrays and tensors of each dtype keep their values."""
     given, kind = ARRAYS[case]
     found = from_arrays(given, Y)
     rows = [row.detach().double().numpy() if isinstance(row, torch.Tensor) else row for row in given]
@@ -87,6 +88,7 @@ LABELS = {
 
 @pytest.mark.parametrize("case", LABELS)
 def test_classes_are_called_what_they_are_given_as(case):
+    """Classes have the names of the given labels."""
     given, classes = LABELS[case]
     found = from_arrays(X, given)
     assert set(found.classes) == set(classes)
@@ -95,6 +97,7 @@ def test_classes_are_called_what_they_are_given_as(case):
 
 
 def test_a_table_is_read_as_a_file_is(tmp_path):
+    """A data frame gives the same data set as the same table in a file."""
     FRAME.assign(y=Y).to_parquet(tmp_path / "t.parquet")
     file = read(str(tmp_path / "t.parquet"), "y")
     found = from_arrays(FRAME, Y)
@@ -111,6 +114,7 @@ def test_a_table_is_read_as_a_file_is(tmp_path):
 
 
 def test_a_data_set_of_torch_is_read_once_and_in_order():
+    """A torch data set is read once, in order."""
     items = Items([(torch.full((1, 2, 2), float(k)), "ab"[k % 2]) for k in range(ROWS)])
     found = from_arrays(items)
     assert items.reads == list(range(ROWS))
@@ -127,6 +131,7 @@ def test_a_data_set_of_torch_is_read_once_and_in_order():
 
 
 def test_test_rows_come_last_with_what_is_known_of_them():
+    """Test rows follow the training rows, with their clean labels, groups and weights."""
     clean = np.array(["no"] * 6 + [None] * 4, dtype=object)
     groups = [*(np.arange(ROWS) // 4), *(100 + np.arange(10))]
     weight = np.where(np.arange(ROWS) < 3, 0, 2.0)
@@ -148,6 +153,7 @@ def test_test_rows_come_last_with_what_is_known_of_them():
 
 
 def test_better_labels_times_and_weights_without_test_rows():
+    """Clean labels, times and weights are kept for data without test rows."""
     clean = np.where(np.arange(ROWS) < 5, np.nan, np.arange(ROWS) % 2)
     found = from_arrays(X, np.arange(ROWS) % 2, clean=clean, sample_weight=torch.arange(ROWS), name="mine")
     assert found.name == "mine"
@@ -165,6 +171,7 @@ def test_better_labels_times_and_weights_without_test_rows():
 
 
 def test_labels_of_rows_may_be_there_twice_and_columns_called_like_roles():
+    """Duplicate index labels and columns with the names of roles are allowed."""
     frame = FRAME.set_axis([*range(20)] * 2).rename(columns={"a": "label", "c": "weight"})
     roles = {"groups": [*range(ROWS), *range(100, 105)], "clean": [*Y[:5]]}
     found = from_arrays(frame, Y, test=(frame[:5], Y[:5]), sample_weight=[2] * ROWS, **roles)
@@ -176,6 +183,7 @@ def test_labels_of_rows_may_be_there_twice_and_columns_called_like_roles():
 
 
 def test_dates_as_text_are_warned_of():
+    """Dates given as text cause a warning."""
     days = [f"2024-01-{1 + k % 19:02}" for k in range(ROWS)]
     (warning,) = from_arrays(FRAME.assign(day=days), Y).warnings
     assert warning.startswith(
@@ -187,6 +195,7 @@ def test_dates_as_text_are_warned_of():
 
 
 def test_new_rows_are_brought_into_the_form_of_the_data():
+    """New rows get the columns and categories of the data set."""
     table = from_arrays(FRAME, Y)
     encoder = Encoder(table, np.arange(ROWS))
     again = features_of(FRAME[["d", "c", "b", "a"]], table)
@@ -206,10 +215,14 @@ def test_new_rows_are_brought_into_the_form_of_the_data():
         (
             FRAME[["a"]],
             table,
-            "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got 'a'; give them all",
+            "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got 'a'; give all these columns",
         ),
         (X, table, "X must be a DataFrame with the columns 'a', 'b', 'c', 'd', got ndarray"),
-        (FRAME.assign(a="x"), table, "X must have numbers in column 'a', got 'x'; make numbers of it"),
+        (
+            FRAME.assign(a="x"),
+            table,
+            "X must have numbers in column 'a', got 'x'; convert the column to numbers",
+        ),
         (X[:, :2], plain, "X must be like that of the data, (N, 3,) of float64, got (40, 2) of float64"),
         (X[:, :2], tokens, "X must be like that of the data, (N, 2,) of int64, got (40, 2) of float64"),
         (changed(np.inf), plain, "X must be finite in float32, got inf in row 3, column 2"),
@@ -236,6 +249,7 @@ KINDS = st.sampled_from(
 @settings(max_examples=300)
 @given(st.data())
 def test_any_array_is_read_as_it_is_or_refused_in_one_line(draw):
+    """A random array is read with its values, or refused in one line."""
     shape = draw.draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
     shape = (24, *shape[1:]) if draw.draw(st.booleans()) else shape
     numbers = draw.draw(

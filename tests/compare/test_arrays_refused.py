@@ -42,7 +42,7 @@ REFUSED = {
     "a sparse array": ((sparse.coo_array(X), Y), {}, "X must be dense, got coo_array; give X.toarray()"),
     "a sparse tensor": ((torch.from_numpy(X).to_sparse(), Y), {}, "X must be dense, got Tensor; give X.to_d"),
     "dates": ((FRAME.assign(a=pd.Timestamp("2024")), Y), {},
-     "got times in 'a' of X; turn it into numbers, or leave it out"),
+     "got times in 'a' of X; convert the column to numbers, or leave the column out"),
     "lists in a table": ((FRAME.assign(a=[[1]] * ROWS), Y), {}, "X must be numbers or categories, got list "),
     "names twice": ((pd.concat([FRAME, FRAME], axis=1), Y), {}, "X must have columns of different names, go"),
     "no columns": ((FRAME[[]], Y), {}, "X must have rows and columns beside the classes, got 40 rows and 0 "),
@@ -59,13 +59,15 @@ REFUSED = {
     "None": ((X, [None, *Y[1:]]), {}, "y must be known of every row, got none in row 1, and 0 more such row"),
     "infinite labels": ((X, [np.inf] * ROWS), {}, "y must be known of every row, got 'inf' in row 1"),
     "records in y": ((X, RECORDS), {}, "y must be an array (N,), got [('a',"),
-    "complex y": ((X, COMPLEX[:, 0]), {}, "y must hold names or numbers, got complex in row 1; write it as "),
-    "lists in y": ((X, [1, [2]] * 20), {}, "y must hold names or numbers, got list in row 2; write it as "),
+    "complex y": ((X, COMPLEX[:, 0]), {}, "y must hold names or numbers, got complex in row 1; write the "
+    "classes as "),
+    "lists in y": ((X, [1, [2]] * 20), {}, "y must hold names or numbers, got list in row 2; write the "
+    "classes as "),
     "one class": ((X, ["a"] * ROWS), {}, "X must have two classes or more, got only 'a' in data from Python"),
     "a rare class": ((X, ["a"] * 38 + ["b"] * 2), {}, "every class must have 5 rows or more, got 2 of class"),
     "few rows": ((X[:16], Y[:16]), {}, "X must have 20 rows or more, got 16 in"),
     "regression": ((X, X[:, 0]), {},
-     "y must hold classes, got 40 different numbers in 40 rows of data from Python: it looks like numbers t"),
+     "y must hold classes, got 40 different numbers in 40 rows of data from Python: the target looks"),
     "a loader": ((DataLoader(PAIRS),), {}, "X must be a data set of torch, got a DataLoader; pass its .dat"),
     "a loader of test rows": ((X, Y), {"test": DataLoader(PAIRS)}, "got a DataLoader; pass its .dataset"),
     "dicts of other keys": ((Items([({k: 1}, 0) for k in "ab"]),), {},
@@ -78,7 +80,8 @@ REFUSED = {
     "half a letter": ((X, ["\ud800", "a"] * 20), {}, "y must hold text in Unicode, got '\\ud800' in row 1"),
     "half a letter in X": ((FRAME.assign(b=pd.Series(["\udce9"] * ROWS, dtype=object)), Y), {},
                            "X must hold text in Unicode, got '\\udce9' in index 0, column 'b'"),
-    "a data set and y": ((Items([]), Y), {}, "y must be left out with a data set of torch, got ndarray; it "),
+    "a data set and y": ((Items([]), Y), {}, "y must be left out with a data set of torch, got ndarray; the "
+    ""),
     "inputs of two shapes": ((Items([(torch.zeros(k), 0) for k in (2, 3)]),), {},
      "X must be a data set whose inputs are tensors of one shape"),
     "pictures": ((Items([(object(), 0)] * ROWS),), {}, "X must be a data set whose inputs are tensors of on"),
@@ -127,5 +130,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_used_is_refused_by_argument(case):
+    """An input that cannot be used is refused with the name of its argument."""
     given, options, says = REFUSED[case]
     refused(says, *given, **options)

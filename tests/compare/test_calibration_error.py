@@ -11,6 +11,7 @@ from support.predictions import drawn
 
 
 def test_calibration_error_by_hand_and_from_probabilities_only():
+    """The calibration error has its hand-computed value."""
     probs = np.array([[0.9, 0.1]] * 10)
     target = np.array([0] * 5 + [1] * 5)
     assert calibration_error(probs, target) == pytest.approx(0.4)
@@ -29,6 +30,7 @@ def by_definition(probs, target, bins=15):
 
 
 def test_a_confidence_of_one_counts():
+    """Rows with confidence 1 belong to the last bin."""
     assert calibration_error(np.array([[0.95, 0.05], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx(0.475)
     generator = np.random.default_rng(0)
     for classes in (2, 3, 10):
@@ -54,6 +56,7 @@ def by_torchmetrics(probs, target):
 
 @pytest.mark.parametrize(("rows", "classes"), [(20, 2), (180, 10), (899, 3), (2000, 100)])
 def test_the_calibration_error_is_that_of_torchmetrics(rows, classes):
+    """The calibration error agrees with torchmetrics, including at the edges of bins."""
     for seed, sharpness in enumerate((0.05, 0.3, 1.0, 10.0)):
         probs, target = drawn(rows, classes, seed, sharpness)
         sure = np.random.default_rng(seed).random(rows) < 0.2
@@ -70,6 +73,7 @@ def test_the_calibration_error_is_that_of_torchmetrics(rows, classes):
 
 
 def test_chance_band_holds_a_calibrated_model_and_not_an_overconfident_one():
+    """The chance band contains a calibrated model and excludes an overconfident one."""
     probs, target = drawn(300, 4, seed=1, sharpness=1.0)
     most = np.quantile(chance_calibration_errors(probs, 100, 0), 0.95)
     assert calibration_error(probs, target) <= most
@@ -80,6 +84,7 @@ def test_chance_band_holds_a_calibrated_model_and_not_an_overconfident_one():
 
 @pytest.mark.parametrize(("rows", "classes"), [(180, 10), (899, 2), (50, 3)])
 def test_chance_is_that_of_drawn_labels(rows, classes):
+    """The errors by chance are distributed as those of labels drawn from the probabilities."""
     probs, _ = drawn(rows, classes)
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(torch.from_numpy(probs), 400, replacement=True, generator=generator).numpy()
@@ -93,6 +98,7 @@ def test_chance_is_that_of_drawn_labels(rows, classes):
 
 
 def test_chance_band_is_that_of_the_survey_and_depends_on_the_seed_alone():
+    """The chance band has its published size and depends on the seed only."""
     confidence = np.random.default_rng(2).beta(20, 1, size=899)
     probs = np.stack([confidence, 1 - confidence], axis=1)
     errors = chance_calibration_errors(probs, 100, 3)
@@ -103,4 +109,5 @@ def test_chance_band_is_that_of_the_survey_and_depends_on_the_seed_alone():
 
 
 def test_a_sure_model_has_no_calibration_error_by_chance():
+    """A model with confidence 1 has no calibration error by chance."""
     assert max(chance_calibration_errors(np.eye(3), 20, 0)) < 1e-6  # what a confidence of 1 is counted as

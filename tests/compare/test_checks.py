@@ -64,6 +64,7 @@ def warned(values, labels=LABELS, classes=tuple(NAMES)):
 
 @pytest.mark.parametrize("case", LEAKS)
 def test_a_column_that_is_the_class_is_warned_of_by_name(case):
+    """A column that determines the class causes a warning with its name."""
     (warning,) = warned(LEAKS[case])
     assert warning.startswith("'n m' may be the class in another form: alone it tells the classes apart with")
     assert warning.endswith("leave it out")
@@ -71,10 +72,12 @@ def test_a_column_that_is_the_class_is_warned_of_by_name(case):
 
 @pytest.mark.parametrize("case", NO_LEAKS)
 def test_control_a_column_that_is_not_the_class_is_not(case):
+    """A column that does not determine the class causes no warning."""
     assert warned(NO_LEAKS[case]) == []
 
 
 def test_a_missing_value_may_be_the_leak():
+    """A column whose missing values determine the class causes a warning."""
     values = np.where(LABELS > 1, np.nan, SPREAD.normal(size=ROWS))
     (warning,) = warned(values, (LABELS > 1).astype(np.int64), ("alive", "dead"))
     assert "may be the class in another form" in warning
@@ -84,6 +87,7 @@ def test_a_missing_value_may_be_the_leak():
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 @pytest.mark.parametrize("kind", ["names", "numbers"])
 def test_another_label_is_warned_of(kind, missing):
+    """A column that holds a noisy copy of the label causes a warning."""
     values, classes = (NAMES[NOISY], tuple(NAMES))
     if kind == "numbers":
         values, classes = NOISY + 1.0, ("1", "2", "3", "4")
@@ -99,11 +103,13 @@ def test_another_label_is_warned_of(kind, missing):
 
 
 def test_classes_of_one_row_and_no_rows_are_not_looked_at():
+    """Classes of one row and empty data cause no warning."""
     assert warned(np.arange(5) % 2 * 1.0, np.array([0, 0, 0, 0, 1]), ("a", "b")) == []
     assert warned(np.zeros(0), np.zeros(0, dtype=np.int64), ("a", "b")) == []
 
 
 def test_constant_columns_are_named_in_one_line():
+    """Constant columns are named together in one warning."""
     frame = pd.DataFrame({"x": NAMES[NOISY], "a b": 1.0, "c": np.full(ROWS, np.nan), "d": "same"})
     frame["x"] = SPREAD.normal(size=ROWS)
     assert warn_of_columns(frame, LABELS, tuple(NAMES)) == [
@@ -128,6 +134,7 @@ SETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cance
 
 @pytest.mark.parametrize("name", SETS)
 def test_real_data_is_not_warned_of(name):
+    """Real tables cause no warning."""
     found = SETS[name](as_frame=True)
     classes = tuple(found.target_names)
     labels = found.target.to_numpy()
@@ -143,6 +150,7 @@ def test_real_data_is_not_warned_of(name):
 
 
 def test_digits_are_not_warned_of():
+    """The digits cause no warning."""
     found = load_digits()
     kept = found.data[:, found.data.std(axis=0) > 0]
     assert warn_of_columns(kept, found.target, tuple("0123456789")) == []
@@ -155,6 +163,7 @@ def parts(rows, tests):
 
 
 def test_copied_rows_are_counted_across_parts_with_those_of_another_class():
+    """Copied rows are counted across parts, and those with another class separately."""
     features = np.random.default_rng(0).normal(size=(200, 3))
     labels = np.arange(200) % 2
     features[100:104] = features[0:4]  # four test rows that were trained on or validated with,
@@ -185,6 +194,7 @@ def test_copied_rows_are_counted_across_parts_with_those_of_another_class():
 
 
 def test_rows_that_are_equal_by_chance_are_no_copies():
+    """Rows that are equal by chance are not reported as copies."""
     generator = np.random.default_rng(0)
     features = pd.DataFrame({name: generator.choice(list("pqrs"), 400) for name in "abc"}, dtype=object)
     labels = generator.integers(0, 2, 400)
@@ -197,6 +207,7 @@ def test_rows_that_are_equal_by_chance_are_no_copies():
 
 
 def test_classes_that_test_parts_lack_are_named():
+    """A warning names the classes that some test part lacks."""
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 7, 6]))
     features = np.random.default_rng(0).normal(size=(63, 2))
     dataset = Dataset("made", features, labels, ("a", "b", "c"))
@@ -213,6 +224,7 @@ def test_classes_that_test_parts_lack_are_named():
 
 
 def test_classes_of_test_parts_are_the_better_labels():
+    """Classes of test parts are taken from the clean labels."""
     labels = np.arange(100) % 2
     dataset = Dataset("made", np.random.default_rng(0).normal(size=(100, 2)), labels, ("a", "b"))
     assert warn_of_parts(dataset, splits(dataset, 5)) == []
@@ -224,6 +236,7 @@ def test_classes_of_test_parts_are_the_better_labels():
 @pytest.mark.parametrize("shape", [(200, 1, 8, 8), (200, 5, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
 def test_copied_images_are_found_and_their_pixels_are_no_columns(shape, dtype):
+    """Copied images are found, and their pixels are not checked as columns."""
     features = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
     features[..., 0] = 7
     features[100:104] = features[:4]
@@ -239,6 +252,7 @@ def test_copied_images_are_found_and_their_pixels_are_no_columns(shape, dtype):
 
 
 def test_zero_with_either_sign_is_the_same_feature():
+    """0.0 and -0.0 are the same value when copies are counted."""
     features = np.where(np.random.default_rng(0).random((200, 40)) < 0.5, 0.0, 1.0)
     features[100:] = np.where(features[:100] == 0, -0.0, 1.0)
     dataset = Dataset("made", features, np.arange(200) % 2, ("a", "b"))
@@ -248,6 +262,7 @@ def test_zero_with_either_sign_is_the_same_feature():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8, np.uint16])
 def test_numbers_of_any_kind_are_looked_at_alike(dtype):
+    """The warnings are the same for each dtype of numbers."""
     kinds = {
         "row numbers": (np.arange(ROWS) % 251 if dtype == np.int8 else np.arange(ROWS), dtype != np.int8),
         "the class": (LABELS * 3, True),
@@ -268,6 +283,7 @@ def test_numbers_of_any_kind_are_looked_at_alike(dtype):
 
 @pytest.mark.parametrize("kind", ["normal", "imbalanced", "words", "hundred classes"])
 def test_ten_thousand_rows_of_a_hundred_columns_take_less_than_a_second(kind):
+    """The checks of 10,000 rows and 100 columns take less than a second."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 100 if kind == "hundred classes" else 10, 10_000)
     if kind == "imbalanced":

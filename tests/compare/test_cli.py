@@ -18,6 +18,7 @@ BESIDE = {"CrossEntropy(), last epoch, not calibrated", "commonest class", "Hist
 
 
 def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast, tmp_path):
+    """A comparison writes a report, a table, predictions and a study."""
     out = tmp_path / "deep" / "out"
     said = call("compare", blobs, *GAMMA, *fast, "--folds", 3, "--out", out)
     assert said.code == 0
@@ -43,6 +44,7 @@ def test_a_comparison_leaves_a_report_a_table_and_predictions(call, blobs, fast,
 
 
 def test_json_is_all_that_is_printed_and_plain_cross_entropy_always_runs(call, blobs, fast, tmp_path):
+    """With --json only JSON is printed, and plain cross entropy is always a candidate."""
     words = (
         "compare",
         blobs,
@@ -86,6 +88,7 @@ def test_json_is_all_that_is_printed_and_plain_cross_entropy_always_runs(call, b
 
 
 def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
+    """A table with numbers, words and missing values is compared."""
     datasets = pytest.importorskip("statsmodels.datasets", reason="statsmodels is not installed")
     frame = datasets.anes96.load_pandas().data
     generator = np.random.default_rng(0)
@@ -114,6 +117,7 @@ def test_a_mixed_table_with_missing_values(call, fast, tmp_path):
 
 @pytest.mark.slow
 def test_costs_and_similarity_add_their_measures_candidates_and_matrices(call, blobs, fast, tmp_path):
+    """Costs and a similarity add measures, candidates and matrix files."""
     np.savetxt(tmp_path / "costs.csv", [[0, 1, 9], [1, 0, 1], [1, 1, 0]], delimiter=",")
     np.savetxt(tmp_path / "alike.csv", [[0.8, 0.2, 0], [0.2, 0.8, 0], [0, 0, 1]], delimiter=",")
     words = ("compare", blobs, *fast, "--folds", 2, "--json", "--out", tmp_path / "out")
@@ -150,7 +154,7 @@ BAD = [
     (["missing.npz"], "X must be finite in float32, got nan in row 4 of missing.npz, col"),
     (["--objective", "Focal("], "objective must be Python such as CrossEntropy() + 0.1 * Entropy(), got"),
     (["--objective", "Fokal()"], "objective must use a known name, got 'Fokal'; did you mean Focal?"),
-    (["--objective", "Focal(gama=1)"], "Focal must be given an option it has, got 'gama'; did you mean"),
+    (["--objective", "Focal(gama=1)"], "Focal must have only its own options, got 'gama'; did you mean"),
     (["--objective", "GammaCrossEntropy(gamma=2)"], "GammaCrossEntropy: gamma must be in [0, 1], got 2"),
     (["--objective", "FlooredCrossEntropy(floor=0.5)"], "FlooredCrossEntropy(floor=0.5) must fit 10"),
     (["--objective", "ExpectedCost([[0, 1], [1, 0]])"], "ExpectedCost([[0, 1], [1, 0]]) must fit 10"),
@@ -204,6 +208,7 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(call, workplace, words, message):
+    """Invalid input is refused in one line, and no file is written."""
     before = sorted(workplace.rglob("*"))
     said = call("compare", *words)
     assert said.code == 2
@@ -215,6 +220,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(call, workplace, wo
 
 
 def test_control_good_input_in_the_same_place_is_taken(call, workplace, fast):
+    """Valid input in the same folder is accepted."""
     said = call("compare", "table.csv", "--target", "label", *GAMMA, *fast, "--folds", 2)
     assert said.code == 0
     assert (workplace / "comparison" / "report.html").exists()
@@ -222,6 +228,7 @@ def test_control_good_input_in_the_same_place_is_taken(call, workplace, fast):
 
 @pytest.mark.parametrize("words", [(), ("compere",), ("compare", "a", "b")])
 def test_a_wrong_command_is_refused_in_one_line(call, words):
+    """An invalid command is refused in one line with exit code 2."""
     said = call(*words)
     assert said.code == 2
     assert said.err.startswith("equipoise: error: ")
@@ -229,18 +236,20 @@ def test_a_wrong_command_is_refused_in_one_line(call, words):
 
 
 def test_nothing_to_compare_with_is_refused(call, blobs, fast, tmp_path):
+    """If plain cross entropy diverges, the comparison is refused."""
     said = call(
         "compare", blobs, *GAMMA, *fast, "--lr", "1e30", "--folds", 2, "--quiet", "--out", tmp_path / "out"
     )
     assert said.code == 2
     assert said.err == (
-        "equipoise: error: plain cross entropy must stay finite to compare with, got infinite logits; "
+        "equipoise: error: plain cross entropy must have finite logits, got infinite ones; "
         "lower lr from 1e+30\n"
     )
     assert not (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_candidate_that_diverges_is_said_to(call, blobs, fast, tmp_path):
+    """A candidate that diverges is reported as diverged."""
     words = (
         "--objective",
         "CrossEntropy() - 1e30 * LogitRange(width=1)",
@@ -259,6 +268,7 @@ def test_a_candidate_that_diverges_is_said_to(call, blobs, fast, tmp_path):
 
 
 def test_a_missing_extra_is_said(call, monkeypatch):
+    """A missing optional library is named with the command that installs it."""
     find = comparison.find_spec
     monkeypatch.setattr(comparison, "find_spec", lambda name: None if name == "sklearn" else find(name))
     said = call("compare")
@@ -291,11 +301,13 @@ def imported(words, environment):
 
 @pytest.mark.slow
 def test_help_imports_nothing_heavy_and_a_comparison_does(environment):
+    """--help imports no heavy library; a comparison does."""
     assert imported(["compare", "--help"], environment).isdisjoint(HEAVY)
     assert {"sklearn", "pandas"} <= imported(["compare", "--objective", "Fokal()"], environment)
 
 
 def test_defaults_that_help_shows_are_those_of_the_function(call):
+    """The defaults in the help are those of `compare`."""
     said = " ".join(call("compare", "--help").out.split())
     for name, each in inspect.signature(compare).parameters.items():
         if isinstance(each.default, int | float | str) and name != "progress":
@@ -303,6 +315,7 @@ def test_defaults_that_help_shows_are_those_of_the_function(call):
 
 
 def test_warnings_are_lines_on_stderr_before_training(call, tmp_path, fast):
+    """Warnings about the data are printed to stderr before training."""
     rows = [f"{k},{k % 7},{'xy'[k % 2]}" for k in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["id,b,label", *rows]))
     words = (

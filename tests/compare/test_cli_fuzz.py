@@ -90,6 +90,7 @@ ONE = {
     seed=st.randoms(use_true_random=False),
 )
 def test_options_reach_the_function_as_they_were_given(record, chosen, objectives, drop, flags, joined, seed):
+    """Options of the command line reach the function with their values."""
     record.clear()
     parts = [[f"--{name}", str(value)] for name, value in chosen.items()]
     repeated = [["--objective", text] for text in objectives] + [["--drop", text] for text in drop]
@@ -123,6 +124,7 @@ POOL = [
 
 
 def test_any_list_of_words_is_a_call_or_one_line(record, tmp_path, monkeypatch):
+    """A random list of words is a valid call, or is refused in one line with exit code 2."""
     monkeypatch.chdir(tmp_path)
     generator = random.Random(1)
     codes = {0: 0, 2: 0}
@@ -155,6 +157,7 @@ def test_any_list_of_words_is_a_call_or_one_line(record, tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("option", [f"--{name}" for name in INTEGERS])
 def test_what_is_no_integer_names_the_option(record, option, value):
+    """A value that is no integer is refused with the name of its option."""
     code, out, err = said(["compare", option, value])
     assert (code, out) == (2, "")
     assert err.startswith(f"equipoise: error: {option} ")
@@ -163,6 +166,7 @@ def test_what_is_no_integer_names_the_option(record, option, value):
 
 
 def test_control_a_wrong_call_would_be_found(record, monkeypatch):
+    """With wrong types of options, the tests above would fail."""
     monkeypatch.setattr("equipoise.cli._KINDS", {})
     code, _, _ = said(["compare", "--folds", "3"])
     assert code == 0

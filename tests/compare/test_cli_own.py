@@ -60,6 +60,7 @@ def mine(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["rows", "mapping", "dataset", "Holder.rows"])
 def test_data_and_a_model_from_functions(call, mine, fast, data):
+    """Data and a model may come from functions of the user."""
     words = (
         "--data",
         f"mine_of_tests:{data}",
@@ -115,6 +116,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("option", "value", "message"), WRONG)
 def test_what_is_wrong_with_code_of_the_users_is_one_line(call, mine, option, value, message):
+    """An error in the user's functions is reported in one line."""
     data = () if option in ("--data", "--model") else ("--data", "mine_of_tests:rows")
     said = call("compare", *data, option, value)
     assert (said.code, said.out) == (2, "")
@@ -125,6 +127,7 @@ def test_what_is_wrong_with_code_of_the_users_is_one_line(call, mine, option, va
 
 
 def test_an_interrupt_says_what_is_kept(call, mine, blobs, fast, monkeypatch):
+    """An interrupt prints in one line which results are kept."""
     said = call("compare", "--data", "mine_of_tests:stops")
     assert (said.code, said.out, said.err) == (130, "", "equipoise: interrupted\n")
 
@@ -143,6 +146,7 @@ def test_an_interrupt_says_what_is_kept(call, mine, blobs, fast, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell and /dev/full")
 @pytest.mark.parametrize(("into", "code", "line"), [("| true", 141, ""), ("> /dev/full", 2, "No space left")])
 def test_an_output_that_nobody_reads_or_that_is_full(environment, tmp_path, into, code, line):
+    """A closed pipe or a full device as output is not a traceback."""
     rows = [f"{name},{seed},{seed / 9}" for name in "ab" for seed in range(3)]
     (tmp_path / "runs.csv").write_text("\n".join(["candidate,seed,accuracy", *rows]))
     command = f"{sys.executable} -m equipoise paired runs.csv --baseline a"
@@ -194,6 +198,7 @@ def test_runs_made_elsewhere(call, tmp_path):
 
 @pytest.mark.slow
 def test_a_terminal_that_is_not_utf_8(environment, tmp_path):
+    """Output works on a terminal that is not UTF-8."""
     rows = [f"{k % 5},{k % 7},{'xé'[k % 2]}" for k in range(60)]
     (tmp_path / "é.csv").write_text("\n".join(["a,b,label", *rows]), encoding="utf-8")
     words = ["compare", "é.csv", "--target", "label", "--epochs", "1", "--folds", "2", "--jobs", "1", *GAMMA]

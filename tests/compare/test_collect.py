@@ -46,6 +46,7 @@ def tuned(blobs, tmp_path_factory):
 
 
 def test_every_split_has_the_setting_that_its_validation_rows_score_best(tuned):
+    """Each split uses the setting with the best score on its validation rows."""
     plan, result = tuned
     for of, outcome in enumerate(result.outcomes):
         units = [unit for unit in plan.units if unit.of == of]
@@ -77,6 +78,7 @@ def chosen(result):
 
 
 def test_measures_of_test_rows_choose_no_setting(blobs, tmp_path):
+    """The choice of a setting does not depend on measures of test rows."""
     plan = planned(blobs, tmp_path, tune=4)
     before = chosen(execute(plan))
     generator = np.random.default_rng(0)
@@ -95,6 +97,7 @@ def test_measures_of_test_rows_choose_no_setting(blobs, tmp_path):
 
 
 def test_pooled_rows_are_each_row_once_by_the_model_that_has_not_seen_it(tuned):
+    """Each row is pooled once, with the prediction of a model that was not trained on it."""
     plan, result = tuned
     for outcome in (*result.outcomes, result.last_epoch):
         pooled = outcome.pooled
@@ -107,6 +110,7 @@ def test_pooled_rows_are_each_row_once_by_the_model_that_has_not_seen_it(tuned):
 
 
 def test_the_last_epoch_is_a_row_of_its_own(tuned):
+    """The last epoch is a row of its own, without calibration and differences."""
     _, result = tuned
     assert result.last_epoch.differences == {}
     raw = result.last_epoch.predictions
@@ -115,6 +119,7 @@ def test_the_last_epoch_is_a_row_of_its_own(tuned):
 
 
 def test_differences_are_from_the_baseline_and_only_deciding_measures_are_called(tuned):
+    """Differences are taken from the baseline, and only deciding measures have calls."""
     plan, result = tuned
     candidate = result.outcomes[1]
     assert plan.deciding == ("accuracy", "calibrated_nll")
@@ -129,6 +134,7 @@ def test_differences_are_from_the_baseline_and_only_deciding_measures_are_called
 
 @pytest.mark.slow
 def test_the_noise_is_that_of_the_data_and_of_the_command(blobs):
+    """The noise found includes that of the data and the labels flipped by the command."""
     with np.load(blobs) as kept:
         features, labels = np.tile(kept["X"], (8, 1)), np.tile(kept["y"], 8)
     features = features + np.random.default_rng(1).normal(size=features.shape) * 0.05
@@ -145,6 +151,7 @@ def test_the_noise_is_that_of_the_data_and_of_the_command(blobs):
 
 
 def test_one_test_part_is_resampled_by_rows_and_averaged_over_repeats():
+    """One test part is resampled by rows, with scores averaged over repeats."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 60)
     generator.shuffle(labels)
@@ -178,6 +185,7 @@ class SameAsBaseline(RowLoss):
 
 
 def test_an_objective_against_itself_is_equal_with_a_difference_of_exactly_zero(blobs):
+    """Two equal objectives have a difference of exactly zero and are equal."""
     same = (SameAsBaseline(0), SameAsBaseline(1))
     result = execute(planned(blobs, objectives=same, epochs=40, patience=3))
     assert len({record.epoch for record in result.baseline.records}) > 1  # copies left at different times
@@ -188,6 +196,7 @@ def test_an_objective_against_itself_is_equal_with_a_difference_of_exactly_zero(
 
 
 def test_a_setting_that_two_candidates_share_is_trained_once(blobs):
+    """A setting that two candidates share is trained once."""
     both = ("GammaCrossEntropy(gamma=0.5)", "GammaCrossEntropy(gamma=0.2)")
     plan = planned(blobs, objectives=both, tune=3)
     assert plan.trials == 3 * (3 * 3 - 2)  # two draws of the second candidate are those of the first
@@ -209,6 +218,7 @@ def test_a_measure_that_no_split_has_is_nan_without_a_warning():
 
 
 def test_an_objective_that_is_spelled_twice_is_one_candidate(blobs):
+    """Two spellings of an objective are one candidate."""
     twice = (
         "Focal()", "Focal(gamma=2)", "CrossEntropy(label_smoothing=0)", "1 * CrossEntropy()",
         "Focal(gamma=Linear(0, 2))",
@@ -219,6 +229,7 @@ def test_an_objective_that_is_spelled_twice_is_one_candidate(blobs):
 
 
 def test_splits_of_an_objective_that_trains_alone_are_put_together(blobs):
+    """The splits of an objective that cannot share a network are collected in order."""
     result = execute(planned(blobs, objectives=("CrossEntropy() + 0.1 * Balance()",)))
     assert [record.split for record in result.outcomes[1].records] == [0, 1, 2]
     np.testing.assert_array_equal(np.sort(result.outcomes[1].pooled.rows), np.arange(150))

@@ -41,6 +41,7 @@ def timeless(comparison):
 
 
 def test_the_answer_is_a_word_a_sentence_and_a_loss(found):
+    """The result has a call, a sentence and the winning loss."""
     assert found.call in ("better", "equal", "undecided")
     assert "plain cross entropy" in found.verdict
     assert found.winner in (CrossEntropy(), *PAIR[:1], Focal(gamma=2.0))
@@ -50,6 +51,7 @@ def test_the_answer_is_a_word_a_sentence_and_a_loss(found):
 
 
 def test_the_table_and_the_predictions_are_data_frames(found, arrays):
+    """`table` and `predictions` return data frames that agree with the result."""
     table, rows = found.table(), found.predictions()
     accuracy = table[table["measure"] == "accuracy"].groupby("objective")["value"].mean()
     for name, part in rows.groupby("candidate"):
@@ -60,6 +62,7 @@ def test_the_table_and_the_predictions_are_data_frames(found, arrays):
 
 
 def test_the_same_call_gives_the_same_numbers_and_another_seed_others(found, arrays):
+    """The same call gives the same numbers, and another seed gives others."""
     frame = pd.DataFrame(arrays[0], columns=list("abcd"))
     again = compare(PAIR, frame, pd.Series(arrays[1]), **FAST)
     assert timeless(again)["objectives"] == timeless(found)["objectives"]
@@ -74,11 +77,13 @@ def test_processes_change_nothing(found, arrays):
 
 
 def test_a_report_can_be_written_anywhere(found, tmp_path):
+    """`report` writes the page to any path."""
     found.report(tmp_path / "mine.html")
     assert "GammaCrossEntropy" in (tmp_path / "mine.html").read_text(encoding="utf-8")
 
 
 def test_progress_is_told_to_a_function(arrays):
+    """`progress` receives the numbers of finished and of all trainings."""
     seen = []
     compare(PAIR, *arrays, **(FAST | {"progress": lambda *counts: seen.append(counts)}))
     assert (seen[0], seen[-1]) == ((0, 9), (9, 9))
@@ -113,6 +118,7 @@ def of_images(images, tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_sees_images_as_they_are(of_images, images):
+    """A model of the user's own gets images in their shape."""
     comparison, _, options = of_images
     assert comparison.result.baseline.mean("accuracy") > 0.8
     data = torch.utils.data.TensorDataset(*images)
@@ -121,6 +127,7 @@ def test_a_model_of_ones_own_sees_images_as_they_are(of_images, images):
 
 
 def test_boosted_trees_are_shown_beside_tables_that_are_not_too_large(of_images, found, arrays, monkeypatch):
+    """Boosted trees are shown for tables, but not for images or large tables."""
     assert [each.name for each in of_images[0].result.context] == [COMMONEST]
     assert [each.name for each in found.result.context] == [COMMONEST, TREES]
     monkeypatch.setattr("equipoise.compare.trial.MOST_FOR_TREES", 599)
@@ -134,6 +141,7 @@ def test_boosted_trees_are_shown_beside_tables_that_are_not_too_large(of_images,
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_resumes_by_its_name(of_images, images):
+    """Trainings of a model of the user's own are stored and reused by its name."""
     _, out, options = of_images
     seen = []
     options = options | {"progress": lambda *counts: seen.append(counts)}
@@ -145,6 +153,7 @@ def test_a_model_of_ones_own_resumes_by_its_name(of_images, images):
 
 
 def test_the_winner_is_fitted_anew_with_its_calibration(of_images, images):
+    """`fit` trains the winner on all rows, with its calibration."""
     comparison, _, _ = of_images
     fitted = comparison.fit(*images)
     probs = fitted.predict_proba(images[0][:50])
@@ -159,6 +168,7 @@ def test_the_winner_is_fitted_anew_with_its_calibration(of_images, images):
 
 
 def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
+    """`fit` takes data frames and class names."""
     frame = pd.DataFrame(
         {"a": arrays[0][:, 0], "b": arrays[0][:, 1], "c": np.where(arrays[0][:, 2] > 1, "x", "y")}
     )
@@ -176,6 +186,7 @@ def test_the_winner_is_fitted_to_frames_and_names_of_classes(arrays):
 
 
 def test_the_rows_of_a_file_are_fitted_whole(blobs, arrays, tmp_path, monkeypatch):
+    """`fit` on data from a file uses all rows of the file."""
     np.savez(tmp_path / "test.npz", X=arrays[0] + 0.01, y=arrays[1])
     rows = read(blobs, test=tmp_path / "test.npz")
     sizes, train = [], refit.train
@@ -191,6 +202,7 @@ def test_the_rows_of_a_file_are_fitted_whole(blobs, arrays, tmp_path, monkeypatc
 
 
 def test_matrices_are_arrays_frames_or_named(arrays):
+    """Costs are accepted as array, tensor, data frame and named matrix, with equal results."""
     names = ["2", "0", "1"]
     matrix = np.array([[0, 1, 5], [1, 0, 1], [1, 1, 0]], dtype=float)
     turned = matrix[np.ix_([2, 0, 1], [2, 0, 1])]
@@ -216,6 +228,7 @@ class Mine(RowLoss):
 
 
 def test_candidates_are_losses_texts_objectives_and_named(arrays, tmp_path):
+    """Candidates are accepted as losses, texts, objectives and by name."""
     scheduled = Objective(GammaCrossEntropy(0.0), schedules={"gamma": Linear(0.0, 0.5, steps=10)})
     comparison = compare(
         {"mine": Mine(1.5), "later": scheduled, "text": "CrossEntropy() - Linear(0, 0.1) * Entropy()"},
@@ -232,6 +245,7 @@ def test_candidates_are_losses_texts_objectives_and_named(arrays, tmp_path):
 
 
 def test_parts_are_given_as_arrays(arrays):
+    """Test rows, clean labels, groups and times are accepted as arrays."""
     rows, labels = arrays
     test = rows + 0.01, labels
     apart = compare(PAIR, rows, labels, test=test, clean=labels, groups=np.arange(300), **FAST)
@@ -248,15 +262,17 @@ def test_parts_are_given_as_arrays(arrays):
 
 
 def test_a_file_is_read_into_rows(blobs, found):
+    """A file read by `read` gives the same comparison as its arrays."""
     rows = read(str(blobs))
     assert timeless(compare(PAIR, rows, **FAST))["objectives"] == timeless(found)["objectives"]
     with pytest.raises(
-        ValueError, match="y must be left out where X was read from a file, got list; name it"
+        ValueError, match="y must be left out where X was read from a file, got list; name the"
     ):
         compare(PAIR, rows, [1, 2], **FAST)
 
 
 def test_the_settings_of_a_tuned_winner_are_those_most_splits_chose(arrays):
+    """The winner of a tuned comparison has the setting that most splits chose."""
     comparison = compare(PAIR, *arrays, tune=3, **FAST)
     assert comparison.fit(*arrays).epoch >= 1
     assert comparison.result.trials == 3 * 3 * 3
@@ -269,6 +285,7 @@ def test_the_settings_of_a_tuned_winner_are_those_most_splits_chose(arrays):
 
 
 def test_a_scheduled_winner_says_so_and_makes_an_objective(arrays):
+    """A winner with a schedule is shown as an objective with its schedule."""
     comparison = compare("GammaCrossEntropy(gamma=Linear(0, 0.5))", *arrays, **FAST)
     won = replace(comparison, judged=replace(comparison.judged, winner=comparison.result.outcomes[1]))
     assert repr(won.winner) == "GammaCrossEntropy(gamma=Linear(0, 0.5), min_weight=0.0)"

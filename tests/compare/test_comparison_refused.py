@@ -52,6 +52,7 @@ def strict(features, classes):
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_path, given, error, says):
+    """An invalid argument is refused before any file is written."""
     with pytest.raises(error, match=says):
         compare(PAIR, *arrays, **(FAST | {"out": tmp_path / "out", "model_name": "mine"} | given))
     assert not (tmp_path / "out").exists()
@@ -61,7 +62,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_pat
     ("objectives", "says"),
     [
         (["CrossEntropy()"], "objectives must have a candidate beside plain cross entropy, got only"),
-        (["Focal(gama=2)"], "Focal must be given an option it has, got 'gama'; did you mean gamma"),
+        (["Focal(gama=2)"], "Focal must have only its own options, got 'gama'; did you mean gamma"),
         ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"names of their own, got 'CrossEntropy\(\)' twice"),
         ([torch.nn.CrossEntropyLoss()], "CrossEntropyLoss"),
         ([Focal], "Focal"),
@@ -69,11 +70,14 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_pat
     ],
 )
 def test_objectives_that_cannot_be_used_are_named(arrays, objectives, says):
+    """Invalid objectives are refused with their names."""
     with pytest.raises((TypeError, ValueError), match=says):
         compare(objectives, *arrays, **FAST)
 
 
 def test_what_has_no_name_is_not_kept_on_disk(arrays, tmp_path):
+    """A model or a loss without a stable name cannot be stored, and is refused with `out`."""
+
     def make(features, classes):
         return nn.Linear(features, classes)
 
@@ -85,6 +89,7 @@ def test_what_has_no_name_is_not_kept_on_disk(arrays, tmp_path):
 
 
 def test_somebody_elses_files_are_not_overwritten(arrays, tmp_path):
+    """Files that a comparison has not written are not overwritten."""
     out = tmp_path / "out"
     compare(PAIR, *arrays, out=out, **FAST)
     for name in ("report.html", "results.csv", "study.toml"):
@@ -98,6 +103,8 @@ def test_somebody_elses_files_are_not_overwritten(arrays, tmp_path):
 
 
 def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
+    """An error raised by the user's model in training is raised unchanged."""
+
     class Fragile(nn.Linear):
         def forward(self, rows):
             if self.training:
@@ -109,19 +116,22 @@ def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
 
 
 def test_a_baseline_that_diverges_is_refused(arrays):
+    """A baseline with infinite logits is refused."""
     with pytest.raises(
-        FloatingPointError, match=r"plain cross entropy must stay finite .* lower lr from 1e\+30"
+        FloatingPointError, match=r"plain cross entropy must have finite logits .* lower lr from 1e\+30"
     ):
         compare(PAIR, *arrays, **(FAST | {"lr": 1e30}))
 
 
 def test_what_looks_wrong_in_the_data_is_warned_of(arrays):
+    """A column that reveals the class causes a `UserWarning`."""
     rows = np.column_stack([arrays[0], arrays[1]])
     with pytest.warns(UserWarning, match="column 5 of X may be the class in another form"):
         compare(PAIR, rows, arrays[1], **FAST)
 
 
 def test_a_missing_library_is_named(arrays, monkeypatch):
+    """A missing library is named with the command that installs it."""
     monkeypatch.setattr("equipoise.compare.comparison.find_spec", lambda name: name != "sklearn" or None)
     with pytest.raises(ImportError, match=r"compare needs scikit-learn; pip install 'equipoise\[compare\]'"):
         compare(PAIR, *arrays, **FAST)

@@ -34,6 +34,7 @@ def shown(capsys, monkeypatch):
 
 
 def test_a_pipe_gets_a_line_for_each_row(result, shown):
+    """In a pipe, each row of the table is one line."""
     lines = shown(result).splitlines()
     verdict = judge(result)
     assert verdict.sentence in lines
@@ -54,6 +55,7 @@ def test_a_pipe_gets_a_line_for_each_row(result, shown):
 
 
 def test_what_is_never_compared_is_labelled(result, shown):
+    """Rows that are not compared are labelled as such."""
     lines = shown(result).splitlines()
     rows = [line for line in lines if "not compared" in line]
     assert [line.split("  ")[0] for line in rows] == [
@@ -67,6 +69,7 @@ def test_what_is_never_compared_is_labelled(result, shown):
 
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_terminal_gets_a_table_of_its_width(result, shown, width):
+    """On a terminal, the table is as wide as the terminal."""
     out = shown(result, width)
     table = [line for line in out.splitlines() if line[:1] in "\u2502\u2503\u250f\u2521\u2514\u251c"]
     assert max(map(len, table)) <= width
@@ -78,12 +81,14 @@ def test_a_terminal_gets_a_table_of_its_width(result, shown, width):
 
 
 def test_costs_add_their_columns_and_the_gain(shown):
+    """With costs, the table has columns of costs and the gain of decisions is printed."""
     out = shown(make(DEFAULT[:1], costs=True, **SMALL))
     assert "Cost, decided" in out
     assert "Without another training: plain cross entropy costs" in out
 
 
 def test_a_sharp_winner_is_warned_of(result, shown):
+    """A winner with a sharp loss causes a warning."""
     assert "warning: " not in shown(result)
     winner = result.outcomes[1]
     better = {name: replace(found, call="better") for name, found in winner.differences.items()}
@@ -96,6 +101,7 @@ def test_a_sharp_winner_is_warned_of(result, shown):
 
 
 def test_the_announcement_counts_trainings(result, capsys):
+    """The announcement counts objectives, splits, settings and trainings."""
     console.announce(result.plan)
     assert "5 objectives x 3 splits = 15 trainings" in capsys.readouterr().err
     console.announce(make(DEFAULT[:1], tune=2, repeats=2, costs=True, **SMALL).plan)
@@ -120,6 +126,7 @@ NAMES = {
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_shown_as_text(result, shown, capsys, name, terminal):
+    """Markup and control characters in a name are printed as text."""
     result = renamed(result, name)
     out = shown(result, 200 if terminal else None)
     assert f"Data: {NAMES[name]}, 600 rows" in out
@@ -129,6 +136,7 @@ def test_a_name_is_shown_as_text(result, shown, capsys, name, terminal):
 
 
 def test_no_cell_is_cut_in_a_pipe(result, shown):
+    """In a pipe, no cell is truncated."""
     name = " ".join(["a very long name"] * 100)
     lines = shown(renamed(result, name)).splitlines()
     [line] = [line for line in lines if line.startswith(f"{name}  ")]
@@ -153,6 +161,7 @@ class Stream(io.TextIOWrapper):
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_an_encoding_without_our_characters_is_no_error(result, monkeypatch, encoding, terminal):
+    """An output encoding that lacks some characters is no error."""
     streams = {name: Stream(encoding, terminal) for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
@@ -172,6 +181,7 @@ def test_an_encoding_without_our_characters_is_no_error(result, monkeypatch, enc
 
 
 def test_progress_is_lines_in_a_pipe_and_nothing_if_quiet(capsys):
+    """Progress is printed as lines in a pipe, and not at all if quiet."""
     for quiet, lines in ((False, 11), (True, 0)):
         with console.progress(quiet=quiet) as watch:
             for done in range(41):
@@ -186,6 +196,7 @@ def test_progress_is_lines_in_a_pipe_and_nothing_if_quiet(capsys):
 
 @pytest.mark.parametrize("total", [20, 60, 80, 88])
 def test_progress_is_told_where_many_trainings_finish_at_once(capsys, total):
+    """Progress is printed even if many trainings finish at once."""
     with console.progress() as watch:
         for done in (0, 10, 20, total):
             watch(done, total)

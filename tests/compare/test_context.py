@@ -35,6 +35,7 @@ def silent():
 
 
 def test_the_commonest_class_is_the_prior_of_the_training_rows():
+    """The model of the commonest class predicts the class shares of the training rows."""
     inputs, observed, target, split, classes = made(noise=0.2)
     seen = run_context(inputs, observed, target, split, classes)[COMMONEST]
     shares = np.bincount(observed[split.train], minlength=classes) / len(split.train)
@@ -47,6 +48,7 @@ def test_the_commonest_class_is_the_prior_of_the_training_rows():
 
 
 def test_trees_know_more_than_the_commonest_class_and_see_features():
+    """Trees are better than the commonest class and depend on the features."""
     inputs, observed, target, split, classes = made()
     seen = run_context(inputs, observed, target, split, classes)
     for name in ("accuracy", "calibrated_nll"):
@@ -58,6 +60,7 @@ def test_trees_know_more_than_the_commonest_class_and_see_features():
 
 
 def test_trees_are_those_of_scikit_learn_stopped_on_the_validation_rows():
+    """The trees are those of scikit-learn with early stopping on the validation rows."""
     inputs, observed, target, split, classes = made(noise=0.2)
     seen = run_context(inputs, observed, target, split, classes)[TREES]
     model = HistGradientBoostingClassifier(early_stopping=True, random_state=0)
@@ -69,6 +72,7 @@ def test_trees_are_those_of_scikit_learn_stopped_on_the_validation_rows():
 
 
 def test_test_rows_tell_nothing():
+    """Labels of test rows do not change the context models."""
     inputs, observed, target, split, classes = made(noise=0.3)
     seen = run_context(inputs, observed, target, split, classes)
     for changed in (split.test, split.validation):
@@ -86,6 +90,7 @@ def test_test_rows_tell_nothing():
 
 
 def test_calibration_is_of_the_labels_asked_for():
+    """Probabilities of the trees are calibrated to the labels that are asked for."""
     inputs, observed, target, split, classes = made(rows=3000, noise=0.4)
     as_given = run_context(inputs, observed, observed, split, classes, nll_of="observed")[TREES]
     clean = run_context(inputs, observed, target, split, classes, nll_of="clean")[TREES]
@@ -99,6 +104,7 @@ def test_calibration_is_of_the_labels_asked_for():
 
 
 def test_two_runs_agree_to_the_bit_whatever_the_number_of_threads():
+    """Two runs give identical bits for any number of threads."""
     arguments = made(noise=0.2)
     with threadpool_limits(2, user_api="openmp"):
         before = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
@@ -113,6 +119,7 @@ def test_two_runs_agree_to_the_bit_whatever_the_number_of_threads():
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("lacking", ["train", "validation", "test"])
 def test_a_class_that_a_part_lacks_breaks_nothing(lacking):
+    """A class that a part lacks is handled."""
     inputs, observed, target, split, classes = made(noise=0.1)
     rows = getattr(split, lacking)
     for lost in range(classes):
@@ -127,6 +134,7 @@ def test_a_class_that_a_part_lacks_breaks_nothing(lacking):
 
 @pytest.mark.usefixtures("silent")
 def test_one_class_alone_among_the_training_rows_breaks_nothing():
+    """Training rows of a single class are handled."""
     inputs, observed, target, split, classes = made()
     observed[split.train] = 1
     for seen in run_context(inputs, observed, target, split, classes).values():
@@ -135,6 +143,7 @@ def test_one_class_alone_among_the_training_rows_breaks_nothing():
 
 
 def test_balanced_weights_reach_the_trees():
+    """Balanced class weights reach the trees."""
     inputs, observed, target, split, classes = made(classes=4)
     plain = run_context(inputs, observed, target, split, classes)
     balanced = run_context(inputs, observed, target, split, classes, class_weight="balanced")
@@ -143,6 +152,7 @@ def test_balanced_weights_reach_the_trees():
 
 
 def test_without_features_there_are_no_trees():
+    """Without features, only the commonest class is shown."""
     inputs, observed, target, split, classes = made()
     alone = run_context(None, observed, target, split, classes)
     both = run_context(inputs, observed, target, split, classes)

@@ -79,6 +79,7 @@ def test_a_killed_worker_loses_what_it_was_running_and_no_more(cluster, log, sto
 
 
 def test_control_what_is_run_twice_is_seen(shared, log, store):
+    """A task that runs twice is detected."""
     with on_dask(shared.scheduler_address):
         run_missing(tasks(log, 4), store, None)
         assert twice(log) == set()
@@ -87,6 +88,7 @@ def test_control_what_is_run_twice_is_seen(shared, log, store):
 
 
 def test_the_cluster_that_joblib_is_set_to_is_used(shared, log, store):
+    """The cluster of `joblib.parallel_config` is used."""
     with distributed.Client(shared), joblib.parallel_config(backend="dask"):
         run_missing(tasks(log, 4, seconds=0.1), store, None)
     assert right(store, 4)
@@ -94,6 +96,7 @@ def test_the_cluster_that_joblib_is_set_to_is_used(shared, log, store):
 
 
 def test_an_error_reaches_the_caller_and_the_rest_is_called_off(shared, log, store):
+    """An error in a task reaches the caller, and the remaining tasks are cancelled."""
     error = FloatingPointError("features must be within float32, got 1e300")
     todo = tasks(log, 60, seconds=0.2)  # those of a worker run in their order, the first before the ninth
     todo[8] = Task("0008", partial(stored_tasks.fail, error), TRAININGS)
@@ -109,6 +112,7 @@ def test_an_error_reaches_the_caller_and_the_rest_is_called_off(shared, log, sto
 
 
 def test_a_task_that_kills_every_worker_ends_in_one_line(store, log):
+    """A task that kills its workers ends in an error of one line."""
     todo = [*tasks(log, 2), Task("0002", stored_tasks.die, TRAININGS)]
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
@@ -120,6 +124,8 @@ def test_a_task_that_kills_every_worker_ends_in_one_line(store, log):
 
 
 def test_a_scheduler_that_goes_away_ends_in_one_line(cluster, log, store):
+    """A scheduler that stops ends in an error of one line, and finished trainings are kept."""
+
     def watch(done, total):
         if done == 4:
             cluster.close()
@@ -136,6 +142,7 @@ def test_a_scheduler_that_goes_away_ends_in_one_line(cluster, log, store):
 
 
 def test_an_address_where_nothing_is(log):
+    """An address without a scheduler is refused after the time limit."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -150,6 +157,7 @@ def test_an_address_where_nothing_is(log):
 
 @pytest.mark.parametrize("address", ["nonsense", "nonsense:8786", "tcp://", "ftp://127.0.0.1:1", ""])
 def test_what_is_no_address(address):
+    """A text that is no address is refused."""
     with pytest.raises(ConnectionError, match=f"dask must be .*, got '{address}'"), on_dask(address):
         pass
 
@@ -167,6 +175,7 @@ def test_what_is_no_scheduler(monkeypatch, greeting):
 
 
 def test_a_cluster_without_workers(monkeypatch):
+    """A cluster without workers is refused."""
     monkeypatch.setattr("equipoise.compare.runner.CONNECT", 1)
     with (
         distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
@@ -187,6 +196,7 @@ def test_without_dask(monkeypatch):
 
 
 def test_what_cannot_be_sent_is_said_with_the_way_out(shared, store):
+    """A task that cannot be pickled is refused with a way out."""
     lock = threading.Lock()
     todo = [Task(str(number), lambda: ({"locked": lock.locked()}, {}), 1) for number in range(2)]
     with on_dask(shared.scheduler_address), pytest.raises(TypeError, match="model must be picklable"):

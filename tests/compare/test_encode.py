@@ -23,6 +23,7 @@ def made(features):
 
 
 def test_a_table_is_scaled_filled_and_one_hot_as_the_given_rows_say():
+    """Numbers are scaled and filled, and words one-hot, by the statistics of the fitted rows only."""
     rows = np.arange(1, ROWS)
     found = Encoder(made(TABLE), rows).transform(TABLE)
     assert found.dtype == np.float32
@@ -36,6 +37,7 @@ def test_a_table_is_scaled_filled_and_one_hot_as_the_given_rows_say():
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
 @pytest.mark.parametrize("shape", [(6,), (1, 2, 3), (2, 3)])
 def test_arrays_are_scaled_and_flattened(kind, shape):
+    """Arrays are scaled by the fitted rows and flattened."""
     numbers = (100 * RANDOM.normal(size=(ROWS, *shape))).astype(kind)
     encoder = Encoder(made(numbers), np.arange(40))
     flat = numbers.reshape(ROWS, 6).astype(np.float64)
@@ -44,6 +46,7 @@ def test_arrays_are_scaled_and_flattened(kind, shape):
 
 
 def test_other_rows_are_read_as_the_fitted_ones():
+    """Other rows are encoded with the statistics and words of the fitted rows."""
     encoder = Encoder(made(TABLE), np.arange(ROWS))
     other = TABLE.iloc[[3, 1]].assign(word=["never seen", "a"], x=[np.nan, 1.0])
     found = pickle.loads(pickle.dumps(encoder)).transform(other)
@@ -53,6 +56,7 @@ def test_other_rows_are_read_as_the_fitted_ones():
 
 
 def test_words_of_every_row_are_few_columns():
+    """A column with a different word in each row has a limited number of columns."""
     names = pd.DataFrame({"name": [f"n{k}" for k in range(200)]})
     dataset = Dataset("made", names, np.arange(200) % 2, ("no", "yes"))
     assert Encoder(dataset, np.arange(200)).transform(names).shape[1] == MOST_CATEGORIES
@@ -60,6 +64,7 @@ def test_words_of_every_row_are_few_columns():
 
 @pytest.mark.parametrize("table", [True, False])
 def test_rows_too_far_away_are_refused_by_place(table):
+    """Values too far from the fitted rows are refused with their row and column."""
     numbers = np.c_[RANDOM.normal(size=ROWS), np.arange(ROWS) % 7 * 1e-9]
     numbers[5, 1] = 1e37
     columns = pd.DataFrame(numbers, TABLE.index, ["a", "b"])

@@ -13,6 +13,7 @@ NAN = float("nan")
 
 
 def test_good_lies_on_the_right():
+    """The better direction is on the right for every measure."""
     differences = [Difference(-0.05, -0.1, 0.02, "undecided"), Difference(0.01, 0.0, 0.02, "undecided")]
     for better, sign in (("higher", 1), ("lower", -1)):
         along = figures.axis(differences, better, 0.01)
@@ -22,6 +23,7 @@ def test_good_lies_on_the_right():
 
 
 def test_a_long_interval_does_not_flatten_the_others():
+    """One long interval does not shrink the axis of the others."""
     short = [Difference(0.01, 0.0, 0.02, "undecided")] * 4
     long = Difference(5.0, -40.0, 50.0, "undecided")
     along = figures.axis([*short, long], "lower", 0.01)
@@ -34,6 +36,7 @@ def test_a_long_interval_does_not_flatten_the_others():
 
 
 def test_a_strip_without_numbers_has_no_marks():
+    """A difference without numbers has no marks in its figure."""
     unknown = Difference(NAN, NAN, NAN, "undecided")
     along = figures.axis([unknown], "higher", 0.0)
     assert 'class="zero"' in figures.strip(along, unknown)
@@ -42,6 +45,7 @@ def test_a_strip_without_numbers_has_no_marks():
 
 
 def test_pictures_follow_the_colours_of_the_page():
+    """Figures use the colours of the page and escape their labels."""
     confidence = np.linspace(0.3, 1, 50)
     stated = (confidence, confidence > 0.6)
     svg = figures.reliability("one", "reliability of <x> & y", stated, stated)
@@ -58,6 +62,7 @@ def test_pictures_follow_the_colours_of_the_page():
 
 
 def test_long_curves_are_thinned_and_keep_the_chosen_epoch():
+    """Long curves are thinned, and the chosen epoch is kept."""
     curve = [{"epoch": k, "accuracy": 0.5 + k / 4000, "calibrated": 2 - k / 1000} for k in range(1, 1001)]
     drawn = figures.curves("c", "curves", [(curve, 437)] * 100, "accuracy", "accuracy")
     assert len(drawn) < 60_000
@@ -69,6 +74,7 @@ def test_long_curves_are_thinned_and_keep_the_chosen_epoch():
 
 
 def test_pictures_stand_missing_values():
+    """Curves with missing values are drawn."""
     curve = [
         {"epoch": 1, "accuracy": 0.1, "calibrated": 2.0},
         {"epoch": 2, "accuracy": None, "calibrated": None},
@@ -78,6 +84,7 @@ def test_pictures_stand_missing_values():
 
 
 def test_a_few_points_far_out_do_not_flatten_curves():
+    """Outliers do not flatten the other curves."""
     wild = np.array([(1, 500.0), *((epoch, 1.0) for epoch in range(2, 40))])
     nothing = np.full((1, 2), NAN)
     low, high = figures._window([wild], [wild[5:6]], "calibrated")

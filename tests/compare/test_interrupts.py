@@ -140,6 +140,7 @@ def test_stopping_hides_an_error_of_loky_and_no_other(store, log, monkeypatch):
 
 @needs_proc
 def test_a_killed_run_leaves_no_process_and_resumes(start, tmp_path, log, store):
+    """A killed run leaves no process, and the next run trains only the missing tasks."""
     run = start()
     while run.stdout.readline() != "6\n":
         assert run.poll() is None

@@ -29,6 +29,7 @@ def named_by(*names):
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
 def test_named_matrices_are_matched_by_name_in_any_order(order, tmp_path):
+    """Named matrices are reordered by name, for any order in the file."""
     np.testing.assert_array_equal(as_costs(named(COSTS, order, tmp_path / "c.csv"), CLASSES), COSTS)
     np.testing.assert_allclose(
         as_similarity(named(SIMILARITY, order, tmp_path / "s.csv"), CLASSES), SIMILARITY
@@ -36,12 +37,14 @@ def test_named_matrices_are_matched_by_name_in_any_order(order, tmp_path):
 
 
 def test_rows_and_columns_may_be_in_different_orders(tmp_path):
+    """Rows and columns of a file may have different orders."""
     path = tmp_path / "c.csv"
     path.write_text("true,b,a\na,5,0\nb,0,3\n")
     np.testing.assert_array_equal(as_costs(path, ("a", "b")), [[0, 5], [3, 0]])
 
 
 def test_plain_matrices_are_in_the_order_of_the_classes(tmp_path):
+    """Matrices without names are in the order of the classes, in CSV, TSV and NPY files."""
     for path, separator in ((tmp_path / "c.csv", ","), (tmp_path / "c.tsv", "\t")):
         np.savetxt(path, COSTS, delimiter=separator)
         np.testing.assert_array_equal(as_costs(path, CLASSES), COSTS)
@@ -50,6 +53,7 @@ def test_plain_matrices_are_in_the_order_of_the_classes(tmp_path):
 
 
 def test_classes_that_are_numbers_are_told_from_numbers_by_size(tmp_path):
+    """Classes that are numbers are told from entries by the size of the file."""
     path = tmp_path / "c.csv"
     path.write_text("0,1,2\n1,0,4\n2,5,0\n")
     np.testing.assert_array_equal(as_costs(path, ("1", "2")), [[0, 4], [5, 0]])
@@ -58,6 +62,7 @@ def test_classes_that_are_numbers_are_told_from_numbers_by_size(tmp_path):
 
 
 def test_costs_made_from_a_similarity_are_zero_for_being_right():
+    """The costs of a similarity are zero on the diagonal."""
     costs = costs_from_similarity(SIMILARITY)
     np.testing.assert_array_equal(costs.diagonal(), 0)
     assert costs[0, 3] == pytest.approx(0.6)
@@ -65,6 +70,7 @@ def test_costs_made_from_a_similarity_are_zero_for_being_right():
 
 
 def test_noise_of_a_rate_is_symmetric_and_its_rows_are_shares():
+    """The noise matrix of a rate is symmetric and its rows sum to 1."""
     noise = as_noise("0.4", CLASSES)
     np.testing.assert_allclose(noise.sum(axis=1), 1)
     np.testing.assert_allclose(noise.diagonal(), 0.6)
@@ -73,6 +79,7 @@ def test_noise_of_a_rate_is_symmetric_and_its_rows_are_shares():
 
 
 def test_noise_of_a_file(tmp_path):
+    """A noise matrix is read from a file."""
     np.testing.assert_allclose(
         as_noise(named(SIMILARITY, (2, 0, 1, 3), tmp_path / "n.csv"), CLASSES), SIMILARITY
     )
@@ -98,6 +105,7 @@ def test_noise_of_a_file(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_files_are_refused(read, content, message, tmp_path):
+    """An invalid file is refused in one line with the rule and the value."""
     path = tmp_path / "matrix.csv"
     path.write_text(content)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
@@ -106,6 +114,7 @@ def test_bad_files_are_refused(read, content, message, tmp_path):
 
 
 def test_the_nearest_class_is_named(tmp_path):
+    """An unknown class is refused with the nearest known one."""
     path = tmp_path / "matrix.csv"
     path.write_text("t,a,bbc\na,0,1\nbbc,1,0\n")
     with pytest.raises(ValueError, match=re.escape("did you mean bbb?")):
@@ -122,6 +131,7 @@ def test_the_nearest_class_is_named(tmp_path):
     ],
 )
 def test_bad_arrays_are_refused(array, message, tmp_path):
+    """An NPY file without a matrix of numbers is refused."""
     np.save(tmp_path / "c.npy", array)
     with pytest.raises(ValueError, match=re.escape(message)):
         as_costs(str(tmp_path / "c.npy"), CLASSES)
@@ -132,11 +142,13 @@ def test_bad_arrays_are_refused(array, message, tmp_path):
 
 @pytest.mark.parametrize("noise", ["-0.1", "1", "1.5", "nan", "inf"])
 def test_noise_that_is_no_share_is_refused(noise):
+    """A noise rate outside [0, 1) is refused."""
     with pytest.raises(ValueError, match=re.escape(f"noise must be a share in [0, 1), got {noise}")):
         as_noise(noise, CLASSES)
 
 
 def test_missing_files_are_refused():
+    """A missing file is refused."""
     with pytest.raises(ValueError, match=r"costs must be groups .* file, got 'no.csv', which is not there"):
         as_costs("no.csv", CLASSES)
     with pytest.raises(
@@ -175,6 +187,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_matrix_is_the_same_matrix(form):
+    """Every form of a matrix gives the same numbers, which may be written to."""
     shares = np.array([[0.75, 0, 0, 0.25], [0, 0.875, 0.125, 0], [0, 0.125, 0.875, 0], [0.5, 0, 0, 0.5]])
     given = FORMS[form](shares)
     for read in (as_similarity, as_noise):
@@ -187,6 +200,7 @@ def test_every_form_of_a_matrix_is_the_same_matrix(form):
 
 
 def test_integers_and_truth_values_are_costs():
+    """Integers and bools are accepted as costs."""
     for dtype in (np.int64, np.uint8, bool):
         np.testing.assert_array_equal(as_costs((1 - np.eye(4)).astype(dtype), CLASSES), 1 - np.eye(4))
     np.testing.assert_array_equal(as_costs(torch.tensor(COSTS).long(), CLASSES), COSTS)
@@ -195,20 +209,23 @@ def test_integers_and_truth_values_are_costs():
 @pytest.mark.parametrize("rows", ORDERS)
 @pytest.mark.parametrize("columns", ORDERS[::3])
 def test_tables_are_matched_by_name_in_any_order(rows, columns):
+    """Data frames are reordered by name, for any order of rows and columns."""
     np.testing.assert_array_equal(as_costs(framed(COSTS, rows, columns), CLASSES), COSTS)
 
 
 def test_labels_that_are_integers_are_matched_by_their_text():
+    """Integer labels of a data frame match classes by their text."""
     classes = ("1", "2", "10")
     costs = np.array([[0, 1, 2], [3, 0, 4], [5, 6, 0.0]])
     table = pd.DataFrame(costs, [1, 2, 10], [1, 2, 10]).loc[[10, 1, 2], [2, 10, 1]]
     np.testing.assert_array_equal(as_costs(table, classes), costs)
     np.testing.assert_array_equal(as_costs(ClassMatrix(costs, [1, 2, 10], kind="costs"), classes), costs)
-    with pytest.raises(ValueError, match="costs must name the classes asked for, got '11'"):
+    with pytest.raises(ValueError, match="costs must name only requested classes, got '11'"):
         as_costs(pd.DataFrame(costs, [1, 2, 11], [1, 2, 11]), classes)
 
 
 def test_numbers_of_classes_are_no_names_unless_classes_are_called_so():
+    """Labels 0, 1, ... are not names, unless the classes have these names."""
     costs = np.arange(121.0).reshape(11, 11) * (1 - np.eye(11))
     words = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ...
     order = [int(word) for word in words]
@@ -220,11 +237,13 @@ def test_numbers_of_classes_are_no_names_unless_classes_are_called_so():
 
 @pytest.mark.parametrize("rate", [0.4, "0.4", " .4 ", np.float64(0.4), "4e-1"])
 def test_a_rate_in_every_form(rate):
+    """A noise rate may be a number or a text."""
     np.testing.assert_array_equal(as_noise(rate, CLASSES), as_noise("0.4", CLASSES))
     np.testing.assert_array_equal(as_noise(0, CLASSES), np.eye(4))
 
 
 def test_noise_within_groups_and_in_toml(tmp_path):
+    """Noise within groups is read from a text and from TOML."""
     groups = "horse, zebra | whale, shark"
     expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
     np.testing.assert_allclose(as_noise(groups, CLASSES), expected, rtol=1e-15)
@@ -233,6 +252,7 @@ def test_noise_within_groups_and_in_toml(tmp_path):
 
 
 def test_the_argument_of_an_error_is_the_one_given():
+    """Errors name the argument that the caller gave."""
     with pytest.raises(ValueError, match=r"^worst must be 4 x 4, .* got 2 x 2; class names around it"):
         as_costs([[0, 1], [1, 0]], CLASSES, "worst")
     with pytest.raises(
@@ -251,11 +271,12 @@ LINES = "[horse]\nzebra = {}\n[zebra]\nhorse = 1\n"
     [
         ("[horse", "costs must be a matrix, got '{}'; costs must be TOML"),
         (LINES.format("'a'"), "costs must be a matrix, got '{}'; costs must hold numbers, got 'a'"),
-        (LINES.format(-1), "costs must be a matrix, got '{}'; costs[true, predicted] must be smallest where"),
-        (LINES.format(1), "costs must name every class once, got none for 'shark' in {}; there is"),
+        (LINES.format(-1), "costs must be a matrix, got '{}'; costs[true, predicted] must be smallest on"),
+        (LINES.format(1), "costs must name every class once, got none for 'shark' in {}; the names are"),
     ],
 )
 def test_bad_toml_is_refused(text, message, tmp_path):
+    """Invalid TOML is refused with the file and the reason."""
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(ValueError, match=re.escape(message.format(tmp_path / "c.toml"))):
         as_costs(tmp_path / "c.toml", CLASSES)
@@ -268,6 +289,7 @@ NUMBERS = [np.nan, np.inf, -np.inf, 1e308, 1.7e308, 1e150, 1e16, 1e-310, 5e-324,
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("read", [as_costs, as_similarity, as_noise])
 def test_numbers_that_are_out_of_range(read, number, form, tmp_path):
+    """Entries out of range are refused in one line, with the file if there is one."""
     name = read.__name__.removeprefix("as_")
     matrix = COSTS.copy() if name == "costs" else np.eye(4)
     matrix[1, 2:] = number
@@ -284,6 +306,7 @@ def test_numbers_that_are_out_of_range(read, number, form, tmp_path):
 
 @pytest.mark.parametrize("scale", [1e-7, 0.0, 1.1e15 / 9])
 def test_costs_are_counted_in_a_unit_that_training_and_statistics_can_use(scale):
+    """Costs are refused if their largest entry is outside the range of float32 computations."""
     with pytest.raises(
         ValueError, match=r"costs must have a largest entry from 1e-06 to 1e\+15, got .* unit"
     ):
@@ -297,6 +320,7 @@ ODD = ("=1+1", "<b>x</b>", "{0} %s", "a, b | c", "d\ne", "\u202ef", "'; drop", "
 
 @pytest.mark.parametrize("form", ["table", "matrix", "file"])
 def test_odd_names_are_only_names(form, tmp_path):
+    """Names with markup, separators or line breaks are matched as text."""
     costs = np.arange(1.0, 65).reshape(8, 8) * (1 - np.eye(8))
     order = np.random.default_rng(0).permutation(8)
     names = [ODD[k] for k in order]

@@ -34,6 +34,7 @@ OBJECTS = [
 @pytest.mark.parametrize("place", range(len(OBJECTS)))
 @pytest.mark.parametrize("read", [as_costs, as_similarity, as_noise])
 def test_objects_that_are_no_matrix_are_refused_in_one_line(read, place):
+    """An object that is no matrix is refused in one line."""
     name = read.__name__.removeprefix("as_")
     with pytest.raises(ValueError, match=rf"^{name}(\[.*\]|:)? ") as caught:
         read(OBJECTS[place], ("a", "b"))
@@ -108,6 +109,7 @@ QUICK = settings(
 @pytest.mark.slow
 @pytest.mark.parametrize("read", [as_costs, as_similarity])
 def test_thousands_of_damaged_files_are_refused_or_read_right(read, tmp_path):
+    """A damaged file is refused in one line, or read as another reader reads it."""
     matrix = COSTS if read is as_costs else SIMILARITY
 
     @QUICK
@@ -130,6 +132,8 @@ def turned(path, classes):
 
 @pytest.mark.parametrize("fault", [without_checks, turned])
 def test_control_faulty_readers_are_found(fault, tmp_path):
+    """A faulty reader fails the test of damaged files."""
+
     def as_costs(path, classes):
         return fault(path, classes)
 
@@ -145,6 +149,7 @@ def test_control_faulty_readers_are_found(fault, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npy", ".toml", ".csv"])
 def test_thousands_of_files_of_bytes_are_refused_in_one_line(suffix, tmp_path):
+    """A file of random bytes is refused in one line."""
     path = tmp_path / f"m{suffix}"
     np.save(tmp_path / "good.npy", COSTS)
     (tmp_path / "good.toml").write_text("groups = 'horse, zebra | whale, shark'\nwithin = 1.5\n")

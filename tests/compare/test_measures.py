@@ -54,6 +54,7 @@ def measured(costs=COSTS, probs=PROBS, target=TARGET, calibrated=None):
 
 
 def test_the_names_are_those_of_the_results():
+    """The names of the measures are those of the results."""
     assert set(BY_NAME) == {*BY_HAND, "ece"}
     assert len(BY_NAME) == len(MEASURES)
 
@@ -65,12 +66,14 @@ def test_measures_by_hand(name):
 
 
 def test_calibrated_probabilities_are_read_where_they_decide_and_nowhere_else():
+    """Only the measures that are defined on calibrated probabilities read them."""
     raw = {name: measure.of(Predictions(PROBS, PROBS, TARGET, COSTS)) for name, measure in BY_NAME.items()}
     differ = {name for name, value in measured().items() if value != pytest.approx(raw[name])}
     assert differ == {"calibrated_nll", "decided_cost"}
 
 
 def test_what_may_decide_is_a_mean_over_rows():
+    """Each deciding measure is a mean over rows with a direction."""
     assert BY_NAME["decided_cost"].needs_costs
     assert all(
         BY_NAME[name].rows is not None and BY_NAME[name].better
@@ -79,6 +82,7 @@ def test_what_may_decide_is_a_mean_over_rows():
 
 
 def test_control_transposed_costs_give_other_numbers():
+    """Transposed costs give other numbers."""
     probs, target = drawn(200, 3)
     right, transposed = measured(COSTS, probs, target), measured(COSTS.T, probs, target)
     for name in ("cost", "decided_cost", "severity"):
@@ -86,6 +90,7 @@ def test_control_transposed_costs_give_other_numbers():
 
 
 def test_the_cheapest_decision_costs_least_among_all_decisions_when_probabilities_are_true():
+    """With true probabilities, decisions of smallest expected cost have the smallest cost."""
     probs, target = drawn(4000, 3)
     right = measured(COSTS, probs, target)
     decided_by_transposed = Predictions(probs, probs, target, COSTS.T).cheapest
@@ -97,11 +102,13 @@ ROWS = {"accuracy", "calibrated_nll", "nll", "brier", "cost", "decided_cost"}
 
 
 def test_which_measures_are_means_over_rows():
+    """The measures with values per row are exactly those listed."""
     assert {measure.name for measure in MEASURES if measure.rows} == ROWS
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_the_mean_of_the_rows_is_the_measure(name):
+    """The mean of the values per row is the measure."""
     probs, target = drawn(500, 3)
     probs[:5] = np.eye(3)[(target[:5] + 1) % 3]  # sure and wrong
     probs[5:9] = np.eye(3)[target[5:9]]  # sure and right
@@ -118,6 +125,7 @@ def test_the_mean_of_the_rows_is_the_measure(name):
 
 
 def test_a_probability_of_zero_costs_what_it_does_in_scikit_learn():
+    """A probability of zero is clipped as in scikit-learn."""
     seen = Predictions(*[np.array([[1.0, 0.0], [0.0, 1.0]])] * 2, np.array([1, 1]))
     expected = -np.log(np.finfo(np.float64).eps)
     for name in ("nll", "calibrated_nll"):
@@ -136,6 +144,7 @@ def silent():
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("missing", [[0], [3], [1, 2], [0, 1, 2]])
 def test_classes_that_a_test_part_lacks_break_nothing(missing):
+    """Measures are finite on parts that lack classes."""
     probs, target = drawn(400, 4)
     kept = ~np.isin(target, missing)
     probs, target = probs[kept], target[kept]
@@ -154,6 +163,7 @@ def test_classes_that_a_test_part_lacks_break_nothing(missing):
 
 
 def test_control_scikit_learn_warns_of_what_is_averaged_with_care_here():
+    """scikit-learn warns where the measures average over the present classes."""
     probs, target = drawn(400, 4)
     probs, target = probs[target != 0], target[target != 0]
     with pytest.warns(UserWarning, match="classes not in y_true"):
@@ -162,6 +172,7 @@ def test_control_scikit_learn_warns_of_what_is_averaged_with_care_here():
 
 
 def test_ranking_is_that_of_scikit_learn_where_every_class_is_present():
+    """AUC and average precision agree with scikit-learn if every class is present."""
     for classes in (2, 5):
         probs, target = drawn(300, classes)
         values = measured(None, probs, target)
@@ -189,20 +200,24 @@ def test_what_accuracy_hides():
 
 
 def test_confusion_is_indexed_by_the_true_class_first():
+    """The confusion matrix is indexed by the true class first."""
     assert confusion(Predictions(PROBS, PROBS, TARGET)).tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 1]]
 
 
 def test_two_classes_are_measured():
+    """Measures have their hand-computed values for two classes."""
     two = measured(None, np.array([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0]))
     assert two["brier"] == pytest.approx((0.04 + 0.04 + 0.36 + 0.36) / 2)
 
 
 def test_severity_without_mistakes_is_nan():
+    """Severity without mistakes is nan, and the mean cost 0."""
     assert np.isnan(metrics.severity([0, 1], [0, 1], COSTS))
     assert metrics.mean_cost([0, 1], [0, 1], COSTS) == 0
 
 
 def test_a_decision_not_taken_is_no_class():
+    """A row without a decision costs the price of abstaining."""
     costs = np.array([[0.0, 1.0], [20.0, 0.0]])
     chosen = decide(np.array([[0.99, 0.01], [0.9, 0.1], [0.2, 0.8]]), costs, abstain=0.5)
     assert chosen.tolist() == [0, ABSTAIN, 1]
@@ -215,6 +230,7 @@ def test_a_decision_not_taken_is_no_class():
 
 
 def test_risk_coverage_reads_the_order_alone_and_shares_ties():
+    """Risk-coverage depends only on the order of confidences, and ties share their mistakes."""
     area = metrics.area_under_risk_coverage
     assert area(PROBS, TARGET) == pytest.approx(BY_HAND["aurc"])
     sharper = np.array([[0.97, 0.02, 0.01], [0.03, 0.01, 0.96], [0.005, 0.005, 0.99], [0.95, 0.04, 0.01]])
@@ -229,6 +245,7 @@ def test_risk_coverage_reads_the_order_alone_and_shares_ties():
 
 
 def test_measures_that_are_means_over_rows_are_those_of_scikit_learn():
+    """Measures that are means over rows agree with scikit-learn."""
     for classes in (2, 5):
         probs, target = drawn(400, classes)
         values = measured(None, probs, target)
@@ -242,6 +259,7 @@ def test_measures_that_are_means_over_rows_are_those_of_scikit_learn():
     "row", [[np.nan, 0.5, 0.5], [0.5, 0.5, np.nan], [np.nan] * 3, [np.inf, 0.5, 0.5], [0.5, 0.5, -np.inf]]
 )
 def test_one_row_that_is_not_finite_makes_every_measure_nan(row):
+    """One row that is not finite makes every measure nan."""
     broken = PROBS.copy()
     broken[1] = row
     for seen in (Predictions(broken, PROBS, TARGET, COSTS), Predictions(PROBS, broken, TARGET, COSTS)):
@@ -260,6 +278,7 @@ def test_one_row_that_is_not_finite_makes_every_measure_nan(row):
 
 
 def test_the_calibration_error_is_never_called():
+    """The calibration error has no direction; each other measure has one."""
     directions = {measure.name: measure.better for measure in MEASURES}
     assert {name for name, better in directions.items() if better is None} == {"ece"}
     higher = {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision"}
@@ -272,6 +291,7 @@ CALLED = [name for name, measure in BY_NAME.items() if measure.better and name !
 
 @pytest.mark.parametrize("name", CALLED)  # severity is of the mistakes alone, which are other ones
 def test_better_is_where_the_true_probabilities_are(name):
+    """The true probabilities are better than permuted ones in each measure."""
     probs, target = drawn(4000, 3)
     worse = np.random.default_rng(1).permuted(probs, axis=1)
     costs = np.array([[0.0, 1.0, 4.0], [3.0, 0.0, 1.0], [1.0, 2.0, 0.0]])
@@ -301,6 +321,7 @@ def test_messages(wrong, message):
 
 
 def test_numbers_are_shown_with_care():
+    """Numbers are shown with a sensible number of digits."""
     assert BY_NAME["accuracy"].show(0.9234) == "92.3 %"
     assert BY_NAME["accuracy"].show_difference(-0.0123) == "-1.2"
     assert BY_NAME["accuracy"].show_difference(-0.0001) == "+0.0"
@@ -317,6 +338,7 @@ def test_numbers_are_shown_with_care():
 
 @pytest.mark.parametrize("size", [1e-9, 1e150])
 def test_costs_of_any_size_give_numbers(size):
+    """Costs of any size give finite measures that scale with them."""
     probs, target = drawn(200, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -16,6 +16,7 @@ from support.read_objectives import COSTS, read, scheduled
 
 
 def test_a_schedule_changes_one_number_over_the_share_of_training():
+    """A schedule in a text changes one number, over its share of the training."""
     text = "GammaCrossEntropy(gamma=Linear(0, 0.5)) + Cosine(0.2, 0, steps=0.5) * Entropy()"
     objective = scheduled(text, 200)
     assert objective.loss == GammaCrossEntropy(gamma=0.0) + 0.2 * Entropy()
@@ -27,6 +28,7 @@ def test_a_schedule_changes_one_number_over_the_share_of_training():
 
 
 def test_an_objective_without_a_schedule_has_none():
+    """A text without a schedule has none."""
     made = read("Focal() + 0.1 * Entropy()")
     assert made.schedules == {}
     assert made.loss == from_text("Focal() + 0.1 * Entropy()")
@@ -47,6 +49,7 @@ def test_an_objective_without_a_schedule_has_none():
     ],
 )
 def test_a_sign_or_a_factor_in_front_of_a_schedule_counts(text, start, end):
+    """A sign or factor before a schedule scales its values."""
     objective = scheduled(text)
     assert objective.scheduled()["Entropy"] == pytest.approx(start)
     objective.set_step(10)
@@ -56,6 +59,7 @@ def test_a_sign_or_a_factor_in_front_of_a_schedule_counts(text, start, end):
 
 
 def test_two_numbers_may_have_the_same_schedule():
+    """Two numbers may have equal schedules."""
     made = read("GammaCrossEntropy(gamma=Linear(0, 0.5)) + Linear(0, 0.5) * Entropy()")
     assert {key: each.over(7) for key, each in made.schedules.items()} == {
         "gamma": Linear(0, 0.5, 7),
@@ -64,6 +68,7 @@ def test_two_numbers_may_have_the_same_schedule():
 
 
 def test_steps_of_two_or_more_are_those_of_the_optimiser():
+    """`steps` of 2 or more are steps of the optimiser."""
     text = "GammaCrossEntropy(gamma=Linear(0, 0.5, steps=7))"
     assert scheduled(text, 1000).schedules == {"gamma": Linear(0, 0.5, 7)}
     given = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, 7)})
@@ -72,6 +77,7 @@ def test_steps_of_two_or_more_are_those_of_the_optimiser():
 
 
 def test_an_objective_is_read_with_its_schedules_and_stays_as_it_was():
+    """An objective is read with its schedules and is not changed."""
     given = Objective(0.5 * GammaCrossEntropy(0.3) + Entropy(), schedules={"gamma": Cosine(0, 1, 50)})
     for _ in range(3):
         given.step()
@@ -90,6 +96,7 @@ def test_an_objective_is_read_with_its_schedules_and_stays_as_it_was():
     [("weight", torch.ones(3)), ("ignore_index", 0), ("reduction", "sum")],
 )
 def test_an_objective_does_not_weigh(option, value):
+    """An objective with weights or another reduction is refused."""
     given: Any = Objective(CrossEntropy(), **{option: value})
     with pytest.raises(
         ValueError, match=rf"objectives must leave {option} at its default, got .*; class_weight"
@@ -115,19 +122,35 @@ BAD_SCHEDULES = [
     ("GammaCrossEntropy(gamma=Linear(0, 0.5, steps=n))", "must use a known name, got 'n'"),
     (
         "CrossEntropy() + Linear(0.1, 0.2) * Linear(0.1, 0.3) * Entropy()",
-        "a schedule must be one number of the objective but for a factor, got 'Linear(0.1, 0.2)' in",
+        "a schedule must replace one number of the objective, at most multiplied by a factor, got "
+        "'Linear(0.1, 0.2)' in",
     ),
-    ("CrossEntropy() + 1 / Linear(1, 2) * Entropy()", "but for a factor, got 'Linear(1, 2)' in"),
-    ("GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("Linear(0, 0.5) * (Entropy() + Gini())", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()", "but for a factor, got 'Linear(1, 2)' in"),
-    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "but for a factor, got 'Linear(0, 0.5)' in"),
-    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "but for a factor, got 'Linear(1, 2)' in"),
-    ("GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))", "but for a factor, got 'Linear(0, 0.1)' in"),
+    (
+        "CrossEntropy() + 1 / Linear(1, 2) * Entropy()",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
+    ),
+    (
+        "GammaCrossEntropy(gamma=Linear(0, 0.5) + 0)",
+        "at most multiplied by a factor, got 'Linear(0, 0.5)' in",
+    ),
+    (
+        "GammaCrossEntropy(gamma=0.5 - Linear(0, 0.5))",
+        "at most multiplied by a factor, got 'Linear(0, 0.5)' in",
+    ),
+    ("Linear(0, 0.5) * (Entropy() + Gini())", "at most multiplied by a factor, got 'Linear(0, 0.5)' in"),
+    (
+        "0 * (Linear(1, 2) + 1) * Entropy() + CrossEntropy()",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
+    ),
+    ("Reweighted(TaiLrWeight(Linear(0, 0.5)))", "at most multiplied by a factor, got 'Linear(0, 0.5)' in"),
+    ("ExpectedCost([[0, Linear(1, 2)], [1, 0]])", "at most multiplied by a factor, got 'Linear(1, 2)' in"),
+    (
+        "GammaCrossEntropy(Linear(Linear(0, 0.1), 0.5))",
+        "at most multiplied by a factor, got 'Linear(0, 0.1)' in",
+    ),
     (
         "(1 / Linear(1, 2)) * Focal() + Linear(1, 2) * (Entropy() + Gini())",
-        "but for a factor, got 'Linear(1, 2)' in",
+        "at most multiplied by a factor, got 'Linear(1, 2)' in",
     ),
     (
         "GammaCrossEntropy(gamma=Linear(0, 2))",
@@ -146,12 +169,14 @@ BAD_SCHEDULES = [
 
 @pytest.mark.parametrize(("text", "message"), BAD_SCHEDULES)
 def test_a_schedule_that_fits_nothing_is_refused(text, message):
+    """A schedule that does not replace a number is refused in one line."""
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read(text)
     assert "\n" not in str(caught.value)
 
 
 def test_steps_that_are_a_matrix_are_refused():
+    """`steps` that are a matrix are refused."""
     with pytest.raises(ValueError, match="steps must be a share of training"):
         read("GammaCrossEntropy(gamma=Linear(0, 0.5, costs))", {"costs": COSTS})
 
@@ -164,6 +189,7 @@ def test_steps_that_are_a_matrix_are_refused():
     ],
 )
 def test_code_to_paste_runs_with_its_schedules(text):
+    """The code of a scheduled candidate runs and makes the same objective."""
     space: dict[str, Any] = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1])}
     exec(read(text).code({}), space)
     want = scheduled(text, 1000)
@@ -173,6 +199,7 @@ def test_code_to_paste_runs_with_its_schedules(text):
 
 
 def test_a_scheduled_number_counts_as_its_start():
+    """A scheduled number is compared and hashed by its schedule, and converts to its first value."""
     number = Scheduled(Linear(0.25, 1, 9), None)
     assert float(number) == 0.25
     assert number != 0.25

@@ -75,6 +75,7 @@ class Stairs(Schedule):
 
 
 def test_a_matrix_goes_by_its_name():
+    """A matrix in a text is named, and the name is that of the candidate."""
     assert read("ExpectedCost(costs)", {"costs": COSTS}).loss == ExpectedCost(COSTS)
     assert read("ExpectedCost(costs)", {"costs": COSTS}).loss != ExpectedCost(COSTS.T)
     assert read("ExpectedCost( costs )", {"costs": COSTS}).name == "ExpectedCost(costs)"
@@ -96,6 +97,7 @@ def test_a_matrix_goes_by_its_name():
     ],
 )
 def test_a_bad_text_is_refused_with_the_way_out(text, message):
+    """An invalid text is refused with a way out."""
     with pytest.raises(ValueError, match=re.escape(message)):
         read(text)
 
@@ -119,12 +121,14 @@ def test_a_bad_text_is_refused_with_the_way_out(text, message):
     ],
 )
 def test_what_is_no_objective_is_named_with_the_way_out(given, message):
+    """An object that is no objective is refused with a way out."""
     rule = "objectives must be losses of equipoise, their texts or Objectives, "
     with pytest.raises(TypeError, match=re.escape(rule + message)):
         read(given)
 
 
 def test_the_loss_that_the_way_out_points_to_is_one():
+    """The code in the documentation to which the error refers is a loss."""
     space: dict[str, Any] = {"torch": torch, "__name__": __name__}
     page = __import__("pathlib").Path(__file__).parents[2] / "docs" / "fused.md"
     (code,) = re.findall(
@@ -160,22 +164,26 @@ def test_the_loss_that_the_way_out_points_to_is_one():
     ],
 )
 def test_an_objective_is_called_by_its_text(given, name):
+    """The default name of an objective is its text."""
     assert read(given, {"costs": COSTS, "similarity": np.eye(2)}).name == name
 
 
 def test_names_of_classes_stay_as_they_are_in_code():
+    """Class names in a text keep their signs and operators in the code."""
     named = "ExpectedCost(ClassMatrix([[0.0, 1.0], [1.0, 0.0]], ['a + -b', 'b * -c'], kind='costs'))"
     code = read(f"CrossEntropy() - 2 * {named} - {named}").code({})
     assert f"loss = CrossEntropy() - 2.0 * {named} - {named}\n" in code
 
 
 def test_ones_own_name_stands_before_the_text():
+    """A given name replaces the text as the name."""
     made = read(Focal(), name="mine")
     assert (made.name, made.text) == ("mine", "Focal(gamma=2.0)")
     assert read("Focal()", name="mine").name == "mine"
 
 
 def test_long_matrices_and_trees_are_cut_and_not_mixed_up():
+    """Long matrices and trees are shortened in names, and different ones have different names."""
     matrix = np.random.default_rng(0).random((9, 9)) * (1 - np.eye(9))
     tree = tuple((3 * k, 3 * k + 1, 3 * k + 2) for k in range(9))
     other = (*tree[:-1], tree[-1][::-1])
@@ -191,6 +199,7 @@ def test_long_matrices_and_trees_are_cut_and_not_mixed_up():
 
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: repr(loss)[:40])
 def test_every_loss_of_the_tables_is_spelled_so_that_it_is_read_again(loss):
+    """The text of every loss of the tables makes the same loss again."""
     made = read(0.5 * loss - CrossEntropy())
     space: dict[str, Any] = {"logits": torch.zeros(3, 8), "target": torch.arange(3)}
     exec(made.code({}), space)
@@ -226,6 +235,7 @@ def test_every_loss_of_the_tables_is_spelled_so_that_it_is_read_again(loss):
     ],
 )
 def test_candidates_that_train_the_same_are_one(one, two):
+    """Objectives that train alike are the same candidate."""
     first, second = read(one, {"costs": COSTS}), read(two, {"costs": COSTS})
     assert first.same(second)
     assert second.same(first)
@@ -252,10 +262,12 @@ def test_candidates_that_train_the_same_are_one(one, two):
     ],
 )
 def test_control_others_are_not(one, two):
+    """Objectives that train differently are different candidates."""
     assert not read(one, {"costs": COSTS}).same(read(two, {"costs": COSTS}))
 
 
 def test_a_key_has_the_numbers_of_matrices_and_the_code_of_ones_own():
+    """The key of a candidate depends on the entries of its matrices and on the code of its classes."""
     assert read("ExpectedCost(costs)", {"costs": COSTS}).key == read(ExpectedCost(COSTS)).key
     assert read("ExpectedCost(costs)", {"costs": COSTS}).key != read(ExpectedCost(COSTS.T)).key
     assert read("1 * Focal()").key == read(Focal()).key == "Focal(gamma=2.0)"
@@ -269,6 +281,7 @@ def test_a_key_has_the_numbers_of_matrices_and_the_code_of_ones_own():
 
 
 def test_what_nothing_can_stand_for_is_not_stable():
+    """A loss whose code is not in a file has no stable key."""
     space: dict[str, Any] = {"Own": Own, "RowLoss": RowLoss, "dataclass": dataclass, "__name__": __name__}
     exec("@dataclass(frozen=True)\nclass Typed(RowLoss):\n    per_row = Own.per_row", space)
     typed = space["Typed"]()
@@ -287,6 +300,7 @@ def test_what_nothing_can_stand_for_is_not_stable():
 
 
 def test_a_long_text_is_no_name():
+    """A long text is shortened in the name."""
     long = "ExpectedCost(" + str((1 - np.eye(40)).tolist()) + ")"
     made = read(long + " + Linear(0, 1) * Entropy()")
     assert made.name.startswith("ExpectedCost(<40 rows, ")
@@ -306,6 +320,7 @@ def test_a_long_text_is_no_name():
 
 
 def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
+    """The code of a candidate runs and makes the same loss."""
     np.save(tmp_path / "costs.npy", COSTS)
     named = "ExpectedCost(ClassMatrix([[0, 1], [1, 0]], ['ill', 'well'], kind='costs'))"
     text = f"GammaCrossEntropy(gamma=0.5) + 0.5*ExpectedCost(costs) + Entropy() / 2 + {named}"
@@ -321,6 +336,7 @@ def test_code_to_paste_runs_and_makes_the_same_loss(tmp_path):
 
 
 def test_code_of_ones_own_loss_says_so():
+    """The code of a loss of the user's own says that its class is needed."""
     loss = CrossEntropy() + Own()
     space: dict[str, Any] = {"logits": torch.zeros(3, 2), "target": torch.tensor([0, 1, 1]), "loss": loss}
     code = read(loss).code({})
@@ -332,6 +348,7 @@ def test_code_of_ones_own_loss_says_so():
 
 
 def test_a_candidate_is_sent_to_another_process():
+    """A candidate can be pickled."""
     made = read("GammaCrossEntropy(Linear(0, 0.5)) + ExpectedCost(costs)", {"costs": COSTS})
     again: Candidate = pickle.loads(pickle.dumps(made))
     assert again.same(made)
@@ -347,6 +364,7 @@ def test_a_candidate_is_sent_to_another_process():
 
 
 def test_reading_six_objectives_takes_milliseconds():
+    """Reading six objectives takes milliseconds."""
     texts = (
         "CrossEntropy()",
         "GammaCrossEntropy(gamma=0.5)",

@@ -171,6 +171,7 @@ def fault(text: str) -> str | None:
 
 
 def test_texts_are_read_right_or_refused_in_one_line_and_never_run(monkeypatch):
+    """Random texts are read as Python would, or refused in one line, and are never evaluated."""
     called: list[int] = []
     monkeypatch.setattr(builtins, "planted", called.append, raising=False)
     begin = time.process_time()
@@ -182,6 +183,7 @@ def test_texts_are_read_right_or_refused_in_one_line_and_never_run(monkeypatch):
 
 
 def test_many_of_the_texts_are_right_and_many_are_wrong():
+    """The random texts include many valid and many invalid ones."""
     right = 0
     for text in texts(0, 1000):
         try:
@@ -203,6 +205,7 @@ def test_many_of_the_texts_are_right_and_many_are_wrong():
     ],
 )
 def test_control_a_planted_fault_is_found(monkeypatch, name, value):
+    """A fault planted in the parser is found by the random texts."""
     monkeypatch.setattr(parsing, name, value)
     assert any(fault(text) is not None for text in texts(1, 600))
 
@@ -214,6 +217,7 @@ def test_control_a_planted_fault_is_found(monkeypatch, name, value):
 )
 @settings(max_examples=500)
 def test_pieces_in_any_order(pieces):
+    """Random sequences of tokens are read or refused in one line."""
     assert fault("".join(pieces)) is None
 
 

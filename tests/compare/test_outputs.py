@@ -36,6 +36,7 @@ def written(result, path):
 
 
 def test_the_summary_is_json_and_has_its_keys(result):
+    """The summary is valid JSON with all its keys."""
     said = json.loads(json.dumps(summary(result, judge(result), FILES), allow_nan=False))
     for key in (
         "verdict", "others", "winner", "code", "data", "noise", "warnings", "costs_from",
@@ -57,6 +58,7 @@ def test_the_summary_is_json_and_has_its_keys(result):
 
 
 def test_an_objective_has_its_fit_and_its_measures(result):
+    """Each objective in the summary has its epochs, calibration and measures."""
     said = summary(result, judge(result), FILES)
     for outcome, objective in zip(result.outcomes, said["objectives"], strict=True):
         assert objective["objective"] == outcome.candidate.name
@@ -86,6 +88,7 @@ def test_an_objective_has_its_fit_and_its_measures(result):
 
 
 def test_what_is_never_compared_stands_apart(result):
+    """The last epoch and the context models are apart from the objectives."""
     said = summary(result, judge(result), FILES)
     assert said["last_epoch"]["measures"]["accuracy"]["mean"] == result.last_epoch.mean("accuracy")
     assert said["last_epoch"]["measures"]["accuracy"]["difference"] is None
@@ -99,6 +102,7 @@ def test_what_is_never_compared_stands_apart(result):
 
 
 def test_what_is_no_number_is_null(result):
+    """Nan and infinity are null in JSON."""
     first = result.outcomes[1]
     records = tuple(replace(each, temperature=math.nan, noise=math.nan) for each in first.records)
     other = replace(first, records=records, values=dict(first.values) | {"nll": np.full(3, math.nan)})
@@ -111,6 +115,7 @@ def test_what_is_no_number_is_null(result):
 
 
 def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
+    """The CSV has a row for each objective, split and measure."""
     rows = written(result, tmp_path / "results.csv")
     assert tuple(rows[0]) == COLUMNS == (
         "objective", "repeat", "split", "measure", "value", "better", "predictions",
@@ -132,6 +137,7 @@ def test_the_table_has_a_row_for_each_split_and_measure(result, tmp_path):
 
 
 def test_the_table_is_a_data_frame_and_has_missing_values_as_such(result):
+    """`table` returns a data frame with nan for missing values."""
     found = table(result)
     assert tuple(found.columns) == COLUMNS
     assert found["value"].dtype == float
@@ -145,6 +151,7 @@ FORMULAS = ["=cmd()", "+1", "-1", "@x", "\tx", "[red]", "<script>", "\x1b[31m", 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_name_is_text_in_a_spreadsheet_and_in_json(result, name, tmp_path):
+    """A name that looks like a formula is text in CSV and in JSON."""
     result = renamed(result, name)
     names = {row["objective"] for row in written(result, tmp_path / "results.csv")}
     assert (f"'{name}" if name[0] in "=+-@\t" else name) in names
@@ -155,6 +162,7 @@ def test_a_name_is_text_in_a_spreadsheet_and_in_json(result, name, tmp_path):
 
 
 def test_predictions_have_a_row_for_each_candidate_split_and_test_row(result):
+    """The predictions have a row for each candidate, split and test row."""
     found = predictions(result)
     assert list(found.columns[:7]) == ["candidate", "repeat", "split", "row", "place", "target", "predicted"]
     assert list(found.columns[7:]) == [f"{kind}p_{k}" for kind in ("", "calibrated_") for k in range(10)]
@@ -174,6 +182,7 @@ def test_predictions_have_a_row_for_each_candidate_split_and_test_row(result):
 
 
 def test_predictions_of_repeats_and_of_training_that_diverged():
+    """The predictions have their repeats, and nan for diverged trainings."""
     found = predictions(make(DEFAULT[:1], repeats=2, diverged=DEFAULT[0], **SMALL))
     assert found.groupby("split")["repeat"].unique().map(list).tolist() == [[0]] * 3 + [[1]] * 3
     lost = found.query("candidate == @DEFAULT[0] and split < 2")
@@ -183,12 +192,14 @@ def test_predictions_of_repeats_and_of_training_that_diverged():
 
 
 def test_a_model_of_ones_own_is_named_in_json(result):
+    """A model of the user's own is named in JSON."""
     settings = replace(result.plan.settings, model=written)
     own = replace(result, plan=replace(result.plan, settings=settings))
     assert json.loads(json.dumps(summary(own, judge(own), {})))["training"]["model"] == "written"
 
 
 def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_path):
+    """The CSV names the file of predictions of each repeat and split."""
     rows = written(tuned, tmp_path / "results.csv")
     found = {
         (row["repeat"], row["split"]): row["predictions"]
@@ -209,6 +220,7 @@ def test_predictions_are_those_of_the_setting_and_repeat_of_a_split(tuned, tmp_p
 
 
 def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
+    """The gain of decisions by cost is that of plain cross entropy."""
     before, after, difference = sentences.decision_gain(tuned)
     values = tuned.baseline.values
     assert (before, after) == (values["cost"].mean(), values["decided_cost"].mean())
@@ -217,11 +229,12 @@ def test_the_gain_of_decisions_is_that_of_plain_cross_entropy(tuned):
     )
     assert difference == same
     words = sentences.decision_gain_words(tuned)
-    assert f"{before:.3f} when its likeliest class is taken and {after:.3f}" in words
+    assert f"{before:.3f} with its likeliest class and {after:.3f}" in words
     assert summary(tuned, judge(tuned), FILES)["decision_gain"] == words
 
 
 def test_the_gain_of_decisions_on_one_test_part_is_of_its_rows():
+    """On one test part, the interval of the gain is over its rows."""
     result = make(DEFAULT[:1], one_test=True, repeats=2, costs=True, epochs=5, rows=600)
     before, after, difference = sentences.decision_gain(result)
     assert difference.mean == pytest.approx(after - before, abs=1e-12)
@@ -252,6 +265,7 @@ def test_what_is_proper(text, proper):
 
 
 def test_sharpness_is_told_from_noise(result):
+    """A candidate whose fit finds more noise than the data have is listed as sharp."""
     clean = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
     names = [each.candidate.name for each in sentences.sharper_than_the_data(clean)]
     assert names == list(DEFAULT[:4])
@@ -259,10 +273,11 @@ def test_sharpness_is_told_from_noise(result):
 
 
 def test_words_of_the_noise(result):
+    """The sentence about noise has the rate, its interval and the flipped labels."""
     assert sentences.found_words(result).startswith(
         f"wrong labels found: {100 * result.noise.rate:.1f} % (95 %"
     )
-    assert sentences.found_words(result).endswith("flipped ones included")
+    assert sentences.found_words(result).endswith("including flipped ones")
     unknown = replace(result, noise=replace(result.noise, rate=math.nan))
     assert sentences.found_words(unknown) == "wrong labels found: unknown"
     assert "(noise=0.4)" in sentences.noise_words(result)
@@ -272,6 +287,7 @@ def test_words_of_the_noise(result):
 
 
 def test_costs_in_a_large_unit_are_not_shown_as_zero():
+    """Costs in a large unit are not rounded to zero in sentences."""
     words = sentences.decision_gain_words(make(DEFAULT[:1], costs=True, scale=1e-5, **SMALL))
     costs = re.findall(r"cross entropy costs (\S+) when .* taken and (\S+) when", words)
     assert all(0 < float(cost) < 1e-3 for cost in costs[0])

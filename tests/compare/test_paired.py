@@ -17,6 +17,7 @@ from support.made_runs import COLUMNS, GAINS, row, runs, values
 
 
 def test_independent_runs_have_the_t_interval_of_scipy_for_all_comparisons_together():
+    """Independent runs have the t interval of scipy, with Bonferroni over all comparisons."""
     scores = runs()
     found = paired(scores, baseline="ce")
     assert list(found.table().columns) == COLUMNS
@@ -34,6 +35,7 @@ def test_independent_runs_have_the_t_interval_of_scipy_for_all_comparisons_toget
 
 
 def test_sizes_widen_the_interval_by_nadeau_and_bengio_as_compare_paired_does():
+    """Sizes of test and training parts widen the interval as in `compare_paired`."""
     scores = runs()
     plain, wide = paired(scores, baseline="ce"), paired(scores, baseline="ce", test_size=40, train_size=50)
     for measure, better, least in (("accuracy", "higher", 0.005), ("nll", "lower", 0.0)):
@@ -70,6 +72,7 @@ def test_candidates_without_an_effect_are_rarely_called_in_any_measure():
 
 
 def test_the_interval_by_hand():
+    """The interval has its hand-computed ends."""
     found = paired({"ce": {"f1": [0.5, 0.6, 0.7]}, "mine": {"f1": [0.6, 0.8, 1.0]}}, baseline="ce")
     ours = row(
         found, measure="f1"
@@ -79,6 +82,7 @@ def test_the_interval_by_hand():
 
 
 def test_order_of_rows_and_kind_of_seed_do_not_matter():
+    """The result does not depend on the order of rows or the type of the seeds."""
     scores = runs()
     first = paired(scores, baseline="ce")
     mixed = scores.sample(frac=1, random_state=0).rename(index=lambda place: f"row {place}")
@@ -105,6 +109,7 @@ def test_order_of_rows_and_kind_of_seed_do_not_matter():
 
 
 def test_a_winner_is_named_with_its_interval_and_runs_count_as_independent_unless_sizes_are_given():
+    """The verdict names the winner and its interval; without sizes, runs count as independent."""
     scores = runs()
     found = paired(scores, baseline="ce")
     assert (found.call, found.winner, found.baseline, found.test_ratio) == ("better", "mine", "ce", None)
@@ -120,6 +125,7 @@ def test_a_winner_is_named_with_its_interval_and_runs_count_as_independent_unles
 
 
 def test_equal_undecided_and_mixed_candidates_leave_the_baseline():
+    """If no candidate wins, the baseline is kept, with the reason."""
     same = paired(
         runs(gains={"ce": (0, 0), "twin": (0, 0)}), baseline="ce", worthwhile={"accuracy": 1, "nll": 1}
     )
@@ -144,6 +150,7 @@ def test_equal_undecided_and_mixed_candidates_leave_the_baseline():
 
 
 def test_of_several_winners_the_first_measure_decides():
+    """Of several winners, the best in the first measure is chosen."""
     scores = runs(gains={"ce": (0, 0), "good": (0.1, -0.2), "best": (0.2, -0.1), "odd": (0.3, 0.1)})
     found = paired(scores, baseline="ce")
     assert (found.call, found.winner) == ("better", "best")
@@ -153,6 +160,7 @@ def test_of_several_winners_the_first_measure_decides():
 
 
 def test_an_undecided_run_with_sizes_asks_for_runs_and_not_for_folds():
+    """An undecided result with sizes recommends more runs."""
     scores = runs(gains={"ce": (0, 0), "mine": (0.002, 0)})
     found = paired(scores, baseline="ce", test_size=10, train_size=90)
     assert "folds" not in found.verdict
@@ -161,6 +169,7 @@ def test_an_undecided_run_with_sizes_asks_for_runs_and_not_for_folds():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_runs_decide_nothing_and_say_so(count):
+    """Fewer than three runs decide nothing."""
     found = paired(runs(count), baseline="ce")
     assert (found.call, found.winner) == ("undecided", "ce")
     assert found.verdict.startswith(
@@ -171,6 +180,7 @@ def test_few_runs_decide_nothing_and_say_so(count):
 
 
 def test_a_candidate_of_few_runs_is_named_beside_others_of_many():
+    """A candidate with few runs is named beside others with many."""
     scores = runs()
     few = scores[(scores["candidate"] != "mine") | (scores["seed"] < 2)]
     verdict = paired(few, baseline="ce").verdict
@@ -178,6 +188,7 @@ def test_a_candidate_of_few_runs_is_named_beside_others_of_many():
 
 
 def test_missing_and_diverged_runs_are_left_out_said_and_not_forgiven():
+    """Missing and diverged runs are left out, are reported and prevent a win."""
     scores = runs()
     assert row(paired(scores, baseline="ce")).call == "better"
     absent = scores[(scores["candidate"] != "mine") | (scores["seed"] > 1)]
@@ -200,6 +211,7 @@ def test_missing_and_diverged_runs_are_left_out_said_and_not_forgiven():
 
 
 def test_seeds_that_only_others_have_are_no_loss():
+    """Seeds that only other candidates have do not matter."""
     scores = runs()
     more = scores[scores["candidate"] == "worse"].assign(seed=lambda frame: frame["seed"] + 100)
     found = paired(pd.concat([scores, more]), baseline="ce")
@@ -225,6 +237,7 @@ def test_seeds_that_only_others_have_are_no_loss():
     ],
 )
 def test_measures_known_by_name(names, way):
+    """Measures with known names have their direction by default."""
     for name in names.split():
         scores = runs(gains={"ce": (0, 0), "mine": (0.1 * way, 0)})
         found = paired(scores.drop(columns="nll").rename(columns={"accuracy": name}), baseline="ce")
@@ -232,6 +245,7 @@ def test_measures_known_by_name(names, way):
 
 
 def test_which_way_is_better_is_told_for_other_measures_alone_or_by_name():
+    """The direction of other measures is given for all or by name."""
     scores = runs(gains={"ce": (0, 0), "mine": (-0.1, -0.1)}).rename(columns={"accuracy": "wer"})
     assert paired(scores, baseline="ce", higher_is_better=False).call == "better"
     assert paired(scores, baseline="ce", higher_is_better=True).call == "undecided"  # nll stays known
@@ -241,6 +255,7 @@ def test_which_way_is_better_is_told_for_other_measures_alone_or_by_name():
 
 
 def test_smallest_differences_worth_having():
+    """The default smallest difference that matters is 0.005 in accuracy, and `worthwhile` changes it."""
     gains = {"ce": (0, 0), "mine": (0.004, -0.004)}
     scores = runs(gains=gains, own=1e-4)
     found = paired(scores, baseline="ce")
@@ -260,6 +275,7 @@ def test_smallest_differences_worth_having():
 
 
 def test_it_goes_into_json_without_nan():
+    """`to_dict` is valid JSON without nan."""
     found = paired(runs(2), baseline="ce", test_size=1, train_size=2)
     read = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert {"call", "winner", "verdict", "baseline", "test_ratio", "comparisons"} <= {*read}
@@ -273,6 +289,7 @@ def test_it_goes_into_json_without_nan():
 
 
 def test_a_mapping_of_lists_is_paired_by_place():
+    """A mapping of lists is paired by position."""
     scores = runs()
     lists = {
         name: {measure: values(scores, name, measure).tolist() for measure in ("accuracy", "nll")}
@@ -286,6 +303,7 @@ def test_a_mapping_of_lists_is_paired_by_place():
 
 
 def test_tables_of_a_mapping_are_paired_by_seeds_that_they_have():
+    """A mapping of data frames is paired by their seeds."""
     scores = runs()
     parts = {str(name): part for name, part in scores.drop(columns="candidate").groupby(scores["candidate"])}
     parts["mine"] = parts["mine"][::-1]
@@ -301,12 +319,14 @@ def test_tables_of_a_mapping_are_paired_by_seeds_that_they_have():
 
 
 def test_an_index_may_repeat_a_column():
+    """A data frame may have a column as its index too."""
     scores = runs()
     for given in (scores.set_index("candidate", drop=False), scores.set_index(["seed", "nll"], drop=False)):
         assert paired(given, baseline="ce").verdict == paired(scores, baseline="ce").verdict
 
 
 def test_numbers_may_be_of_any_type():
+    """Numbers may be of any dtype, and texts of numbers."""
     scores = runs()
     first = paired(scores, baseline="ce")
     for kind in ("float32", "Float64", object, str):
@@ -319,6 +339,7 @@ def test_numbers_may_be_of_any_type():
 
 
 def test_large_and_small_numbers_stay_finite():
+    """Very large and very small numbers give finite results without warnings."""
     scores = runs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -331,6 +352,7 @@ def test_large_and_small_numbers_stay_finite():
 
 
 def test_measures_may_be_numbered():
+    """Columns of measures may have integer names."""
     scores = runs(gains={"ce": (0, 0), "mine": (-0.1, -0.1)}).rename(columns={"accuracy": 7})
     found = paired(scores, baseline="ce", higher_is_better={7: False}, worthwhile={7: 0.01})  # pyright: ignore
     assert found.call == "better"

@@ -38,6 +38,7 @@ def write(frame, path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_tables_of_every_kind_are_the_same_data(suffix, tmp_path):
+    """CSV, TSV, Parquet and NPZ files of a table give the same features, labels and classes."""
     frame = table()
     frame.loc[3, "weight"] = np.nan
     frame.loc[4, "colour"] = None
@@ -54,6 +55,7 @@ def test_tables_of_every_kind_are_the_same_data(suffix, tmp_path):
 
 
 def test_suffixes_agree_and_other_data_does_not(tmp_path):
+    """The fingerprint depends on the data, not on the format of the file."""
     prints = {
         read(write(table(), tmp_path / f"fruit{suffix}"), "fruit").fingerprint()
         for suffix in (".csv", ".tsv", ".parquet")
@@ -86,6 +88,7 @@ def encoded_with_moved_rows(encode, folder, part):
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_what_is_learnt_is_learnt_from_the_training_rows(part, tmp_path):
+    """Scaling and categories come from the training rows only."""
     before, after = encoded_with_moved_rows(
         lambda each, parts: Encoder(each, parts.train).transform(each.features), tmp_path, part
     )
@@ -95,6 +98,8 @@ def test_what_is_learnt_is_learnt_from_the_training_rows(part, tmp_path):
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_control_a_planted_leak_of_other_rows_is_found(part, tmp_path):
+    """An encoder that also learns from other rows changes when these rows move."""
+
     def leaky(each, parts):
         return Encoder(each, np.concatenate([parts.train, getattr(parts, part)])).transform(each.features)
 
@@ -103,6 +108,7 @@ def test_control_a_planted_leak_of_other_rows_is_found(part, tmp_path):
 
 
 def test_rows_without_a_class_are_left_out_and_said(tmp_path):
+    """Rows without a class are left out, with a note."""
     frame = table()
     frame.loc[[0, 7], "fruit"] = None
     dataset = read(write(frame, tmp_path / "fruit.csv"), "fruit")
@@ -122,12 +128,14 @@ def test_rows_without_a_class_are_left_out_and_said(tmp_path):
     ],
 )
 def test_classes_keep_their_names_and_order(classes, names, tmp_path):
+    """Classes keep their names, sorted as text or as numbers."""
     frame = table()
     frame["fruit"] = np.array(classes, dtype=object)[np.arange(ROWS) % 3]
     assert read(write(frame, tmp_path / "fruit.csv"), "fruit").classes == names
 
 
 def test_empty_and_constant_and_endless_columns_train(tmp_path):
+    """Empty and constant columns, and columns of distinct words, can be encoded."""
     frame = table()
     frame["empty"] = np.nan
     frame["constant"] = 1.0
@@ -150,6 +158,7 @@ def test_arrays_of_embeddings(tmp_path):
 
 
 def test_digits_are_the_default():
+    """Without a file, the data are the digits of scikit-learn."""
     dataset = read(None, None)
     assert dataset.features.shape == (1797, 64)
     assert dataset.classes == tuple("0123456789")
@@ -163,6 +172,7 @@ def refused(frame, tmp_path, target="fruit", drop=(), name="fruit.csv"):
 
 
 def test_bad_tables_are_refused(tmp_path):
+    """A table with an unknown target, too few rows or a single class is refused."""
     whole = table()
     assert "target must be a column of" in refused(whole, tmp_path, "friut")
     assert "got 'friut'; did you mean fruit?" in refused(whole, tmp_path, "friut")
@@ -205,6 +215,7 @@ def test_bad_tables_are_refused(tmp_path):
     ],
 )
 def test_unreadable_files_are_refused(name, content, message, tmp_path):
+    """A file that cannot be parsed is refused in one line."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
@@ -225,6 +236,7 @@ def test_unreadable_files_are_refused(name, content, message, tmp_path):
     ],
 )  # fmt: skip
 def test_bad_arrays_are_refused(arrays, message, tmp_path):
+    """An NPZ file with unusable arrays is refused."""
     path = tmp_path / "bad.npz"
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -232,6 +244,7 @@ def test_bad_arrays_are_refused(arrays, message, tmp_path):
 
 
 def test_a_row_far_from_the_training_rows_is_refused_by_place(tmp_path):
+    """A row too far from the training rows is refused with its line and column."""
     frame = table().assign(weight=np.arange(ROWS) % 7 * 1e-9)
     frame.loc[5, "weight"] = 1e37
     dataset = read(write(frame, tmp_path / "fruit.csv"), "fruit")
@@ -243,6 +256,7 @@ def test_a_row_far_from_the_training_rows_is_refused_by_place(tmp_path):
 
 
 def test_other_misuse_is_refused(tmp_path, blobs):
+    """A missing file and inconsistent options are refused."""
     with pytest.raises(
         ValueError, match=re.escape("data must be a file, got 'nowhere.csv', which is not there")
     ):

@@ -203,10 +203,12 @@ def compare_reader(read, path: Path, examples: int, phases: tuple[Phase, ...]) -
 
 @pytest.mark.slow
 def test_any_table_is_read_as_written_or_refused_by_place(tmp_path):
+    """A generated table is read as written, or refused with the place of its fault."""
     compare_reader(read_by_equipoise, tmp_path / "t.csv", 200, tuple(Phase))
 
 
 def test_control_a_reader_that_converts_is_found(tmp_path):
+    """The comparison finds that pandas alone changes values."""
     with pytest.raises(AssertionError):
         compare_reader(read_by_pandas, tmp_path / "t.csv", 100, (Phase.generate,))
 
@@ -223,6 +225,8 @@ KINDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "value"), KINDS)
 def test_tables_of_every_kind_are_tried(kind, value, tmp_path):
+    """The generated tables include each kind of separator, fault and value."""
+
     def is_one(written: Written) -> bool:
         names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(written.names)]
         if kind in ("separator", "fault", "mark"):

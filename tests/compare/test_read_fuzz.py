@@ -157,6 +157,7 @@ def outcomes(
 
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_refused_in_a_line_or_read_whole(name, tmp_path):
+    """A randomly damaged file is refused in one line, or read as a complete data set."""
     found, faults = outcomes(name, load, tmp_path, EACH)
     assert not faults, faults[:5]
     assert found["read"] + found["refused"] == EACH
@@ -178,11 +179,14 @@ def by_pandas(path: str) -> Dataset:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_control_a_reader_without_checks_is_found(name, tmp_path):
+    """Without the checks, damaged files cause many other errors."""
     faults = outcomes(name, by_pandas, tmp_path, 60)[1]
     assert len(faults) > 10
 
 
 def test_control_one_planted_fault_is_found(tmp_path):
+    """A single planted fault in the reader is found."""
+
     def planted(path: str) -> Dataset:
         if b"\0" in Path(path).read_bytes():
             raise IndexError("list index out of range")

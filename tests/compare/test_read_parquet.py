@@ -40,6 +40,7 @@ ARROW_CLASSES = {
 
 @pytest.mark.parametrize("case", ARROW_CLASSES)
 def test_classes_in_parquet_keep_their_identity(case):
+    """Integers, texts and dates stay distinct classes when read from Parquet."""
     kind, values, names = ARROW_CLASSES[case]
     column = pa.array([*(values * (ROWS // 2 - 1)), None, values[0]], kind)
     parquet.write_table(pa.table({"a": [k % 3 for k in range(ROWS)], "label": column}), "t.parquet")
@@ -65,6 +66,7 @@ ARROW_FEATURES = {
 
 @pytest.mark.parametrize("case", ARROW_FEATURES)
 def test_columns_of_parquet_that_are_no_features_are_refused_by_name(case):
+    """Parquet columns of lists, structs or bytes are refused by name."""
     column, says = ARROW_FEATURES[case]
     labels = ["x", "y"] * (ROWS // 2)
     parquet.write_table(
@@ -73,7 +75,7 @@ def test_columns_of_parquet_that_are_no_features_are_refused_by_name(case):
     with pytest.raises(ValueError, match="must") as caught:
         load("t.parquet")
     assert says in str(caught.value)
-    assert str(caught.value).endswith("or leave it out")
+    assert str(caught.value).endswith("or leave the column out")
     assert load("t.parquet", drop=["f"]).features.shape == (ROWS, 1)
     if case in ("lists", "structures", "bytes"):
         with pytest.raises(ValueError, match="target must hold names or numbers"):
@@ -81,6 +83,7 @@ def test_columns_of_parquet_that_are_no_features_are_refused_by_name(case):
 
 
 def test_columns_of_parquet_are_features_of_their_kind():
+    """Parquet columns of each numeric, text and categorical type are read as features."""
     frame = pd.DataFrame({"c": pd.Categorical([1, 2] * (ROWS // 2)), "label": ["x", "y"] * (ROWS // 2)})
     table = pa.Table.from_pandas(frame.set_index(pd.Index([f"r{k}" for k in range(ROWS)])))
     columns = {

@@ -60,6 +60,7 @@ SUFFIXES = [".csv", ".tsv", ".parquet", ".npz"]
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_columns_with_a_role_are_read_and_are_no_features(suffix):
+    """Columns with a role are read for that role and are not features."""
     frame = table()
     path = write(frame, f"t{suffix}")
     drop = {} if suffix == ".npz" else {"drop": ("day",)}
@@ -81,6 +82,7 @@ def test_columns_with_a_role_are_read_and_are_no_features(suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_rows_of_a_file_come_last_with_labels_of_their_own(suffix):
+    """Rows of the test file follow the others, with their own labels."""
     path, other = write(table(), f"t{suffix}"), write(table(30, seed=1), f"u{suffix}")
     alone = load(path)
     dataset = load(path, test=other)
@@ -101,6 +103,7 @@ def test_rows_of_a_file_come_last_with_labels_of_their_own(suffix):
 
 
 def test_files_may_be_paths_and_names_have_blanks_around_them():
+    """Paths may be `Path` objects, and names may have surrounding blanks."""
     write(table(), "t.csv")
     write(table(30, seed=1), "u.csv")
     found = read(Path("t.csv"), " fruit ", test=Path("u.csv"), clean=" expert", group="tree ", drop=(" day",))
@@ -110,6 +113,7 @@ def test_files_may_be_paths_and_names_have_blanks_around_them():
 
 
 def test_every_role_decides_the_fingerprint():
+    """Each role changes the fingerprint."""
     path = write(table(), "t.csv")
     drop = ("expert", "tree", "day")
     prints = [load(path, drop=drop, **{option: name}).fingerprint() for option, name in EVERY_ROLE.items()]
@@ -121,6 +125,7 @@ def test_every_role_decides_the_fingerprint():
 
 
 def test_test_rows_may_be_in_another_order_of_columns_with_more_of_them():
+    """A test file may have another order of columns and further columns."""
     write(table(), "t.csv")
     other = table(30, seed=1)[["day", "fruit", "weight", "tree", "expert", "colour"]].assign(
         note="x", **{"no te": 1}
@@ -133,6 +138,7 @@ def test_test_rows_may_be_in_another_order_of_columns_with_more_of_them():
 
 
 def test_kinds_are_those_of_both_files_together():
+    """The type of a column is decided by both files together."""
     frame, other = table(), table(30, seed=1).astype({"weight": object})
     write(frame, "t.csv")
     other.loc[2, "weight"] = "heavy"
@@ -153,6 +159,7 @@ def test_kinds_are_those_of_both_files_together():
 
 
 def test_clean_labels_of_test_rows_alone_are_enough():
+    """Clean labels are needed in the test file only."""
     write(table().drop(columns="expert"), "t.csv")
     other = table(30, seed=1)
     other.loc[:9, "expert"] = None
@@ -173,6 +180,7 @@ def test_clean_labels_of_test_rows_alone_are_enough():
 
 
 def test_rows_without_a_better_label_are_said():
+    """The number of rows without a clean label is noted."""
     frame = table()
     frame.loc[:19, "expert"] = None
     dataset = load(write(frame, "t.csv"), clean="expert")
@@ -198,6 +206,7 @@ SECONDS = {
 
 @pytest.mark.parametrize("case", TIMES)
 def test_times_are_numbers_or_iso_dates(case):
+    """Times are numbers or ISO dates."""
     cells, expected = TIMES[case]
     frame = table().assign(day=np.array(cells, dtype=object)[np.arange(ROWS) % 4])
     dataset = load(write(frame, "t.csv"), time="day")
@@ -215,6 +224,7 @@ def test_times_are_numbers_or_iso_dates(case):
     ],
 )
 def test_times_of_parquet_are_of_any_type_that_has_an_order(values, first):
+    """Times in Parquet may be of any ordered type."""
     frame = table().assign(day=np.array(values, dtype=object)[np.arange(ROWS) % 2])
     dataset = load(write(frame.assign(day=list(frame["day"])), "t.parquet"), time="day")
     assert dataset.time[0] == first
@@ -231,9 +241,9 @@ REFUSED = {
     "no such time": (table(), {"time": "dya"}, "time must be a column of t.csv, got 'dya'; did you mean"),
     "no such group": (table(), {"group": "g"}, "group must be a column of t.csv, got 'g'"),
     "no such clean": (table(), {"clean": "c"}, "clean must be a column of t.csv, got 'c'"),
-    "the target": (table(), {"clean": "fruit"}, "clean must be a column of its own, got 'fruit', which is"),
+    "the target": (table(), {"clean": "fruit"}, "clean must have a column of its own, got 'fruit', which is"),
     "one for two": (table(), {"clean": "tree", "group": "tree"},
-                    "group must be a column of its own, got 'tree', which is the clean; name another"),
+                    "group must have a column of its own, got 'tree', which is the clean; name another"),
     "time and group": (table(), {"time": "day", "group": "tree"}, "time must be left out, got 'day' with"),
     "no date": (changed(2, "day", "31/01/2024"), {"time": "day"},
                 "time must hold numbers or ISO dates such as 2024-01-31, got '31/01/2024' in line 4 of t.csv"
@@ -250,12 +260,13 @@ REFUSED = {
                           "got none in line 7 of t.csv, column 'y', and 0 more such rows"),
     "an empty name": (table(), {"group": ""}, "group must be a column of t.csv, got ''"),
     "no better label": (table().assign(expert=None), {"clean": "expert"},
-                        "clean must name the class of some rows, got none in 'expert'; leave it out"),
+                        "clean must name the class of some rows, got none in 'expert'; leave clean out"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_columns_that_cannot_have_their_role_are_refused_by_place(case):
+    """A column that cannot have its role is refused with the row."""
     frame, options, says = REFUSED[case]
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
         load(write(frame, "t.csv"), **options)
@@ -280,6 +291,7 @@ REFUSED_FILES = {
 
 @pytest.mark.parametrize("case", REFUSED_FILES)
 def test_files_of_test_rows_that_do_not_fit_are_refused(case):
+    """A test file that does not match the data is refused."""
     frame, options, says = REFUSED_FILES[case]
     write(table(), "t.csv")
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
@@ -292,7 +304,11 @@ def test_files_of_test_rows_that_do_not_fit_are_refused(case):
     [
         ("no.csv", None, "test must be a file, got 'no.csv', which is not there; check the path"),
         ("u.xlsx", b"", "test must end in .csv, .tsv, .parquet or .npz, got 'u.xlsx'"),
-        ("u.npz", b"", "test must be a file of the kind of the data, got 'u.npz' for 't.csv'; convert one"),
+        (
+            "u.npz",
+            b"",
+            "test must be a file of the kind of the data, got 'u.npz' for 't.csv'; convert one of",
+        ),
         (
             "u.parquet",
             b"",
@@ -313,6 +329,7 @@ def test_files_of_test_rows_that_do_not_fit_are_refused(case):
     ],
 )
 def test_files_that_are_no_test_rows_are_refused(other, content, says):
+    """A test file of another format, or the data file itself, is refused."""
     write(table(), "t.csv")
     if content is not None:
         Path(other).write_bytes(content)
@@ -321,6 +338,7 @@ def test_files_that_are_no_test_rows_are_refused(other, content, says):
 
 
 def test_parquet_without_pyarrow_is_refused(monkeypatch):
+    """Parquet without pyarrow is refused with the command that installs it."""
     write(table(), "t.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"needs pyarrow for Parquet; pip install 'equipoise\[parquet\]'"):
@@ -328,6 +346,7 @@ def test_parquet_without_pyarrow_is_refused(monkeypatch):
 
 
 def test_parquet_files_of_other_kinds_are_refused():
+    """A Parquet test file with another type of column is refused."""
     write(table(), "t.parquet")
     write(OTHER.assign(weight="heavy"), "u.parquet")
     says = "test must have columns like those of t.parquet, got words in 'weight' of u.parquet"
@@ -346,8 +365,8 @@ Y = np.arange(30) % 2
         ({}, {}, {"time": "X"}, "time must name an array of t.npz beside X and y, got 'X' of X, y; add it"),
         ({}, {}, {"clean": "y"}, "clean must name an array of t.npz beside X and y, got 'y' of X, y; add it"),
         ({"g": Y[:9]}, {}, {"group": "g"}, "group must be an array (30,), got (9,) in t.npz; give one"),
-        ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must be a column of its own, got 'g'"),
-        ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must be a column of its own, got 'g', which is"),
+        ({"g": Y}, {}, {"group": "g", "time": "g"}, "time must have a column of its own, got 'g'"),
+        ({"g": Y}, {}, {"group": "g", "clean": "g"}, "group must have a column of its own, got 'g', which"),
         ({"c": Y + 1}, {}, {"clean": "c"}, "clean must have only classes that 'y' has, got '2' in row 2 of"),
         ({"c": np.full(30, np.inf)}, {}, {"clean": "c"}, "clean must be known of every row, got 'inf'"),
         ({"t": Y + 0j}, {}, {"time": "t"}, "time must hold numbers or ISO dates such as 2024-01-31, got"),
@@ -359,6 +378,7 @@ Y = np.arange(30) % 2
     ],
 )  # fmt: skip
 def test_arrays_that_do_not_fit_are_refused(arrays, others, options, says):
+    """Arrays of test rows or roles that do not match are refused."""
     np.savez("t.npz", X=X, y=Y, **arrays)
     if others:
         np.savez("u.npz", **others)
@@ -370,5 +390,6 @@ def test_arrays_that_do_not_fit_are_refused(arrays, others, options, says):
 
 @pytest.mark.parametrize("option", ["test", *EVERY_ROLE])
 def test_digits_have_no_other_columns(option):
+    """Options for columns are refused for the digits."""
     with pytest.raises(ValueError, match=f"{option} must be left out with scikit-learn's digits, got 'a'"):
         read(None, None, **{option: "a"})

@@ -71,6 +71,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(workplace, name):
+    """A faulty table is refused in one line with the place of the fault."""
     content, says = REFUSED[name]
     (workplace / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match="must") as caught:
@@ -82,6 +83,7 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line_that_says_where(work
 
 
 def test_control_the_table_without_a_fault_is_read(workplace):
+    """The same table without a fault is read without notes."""
     (workplace / "t.csv").write_text(TWO)
     dataset = load("t.csv")
     assert (dataset.notes, dataset.warnings) == ((), ())
@@ -113,6 +115,7 @@ def write_labels(path, classes, separator=","):
 @pytest.mark.parametrize("separator", [",", ";"])
 @pytest.mark.parametrize("classes", CLASSES, ids=ascii)
 def test_classes_are_called_what_the_file_calls_them(workplace, classes, separator):
+    """Classes have the text of the file, for example "007", "NA" and "1.0"."""
     path = workplace / "t.csv"
     write_labels(path, (*classes, "other"), separator)
     dataset = load(path)
@@ -130,6 +133,7 @@ def test_classes_are_called_what_the_file_calls_them(workplace, classes, separat
 
 @pytest.mark.parametrize("classes", CHANGED_BY_PANDAS, ids=ascii)
 def test_control_pandas_alone_changes_these_classes(workplace, classes):
+    """pandas alone changes these class names."""
     write_labels(workplace / "t.csv", classes)
     found = [str(label) for label in pd.read_csv("t.csv", low_memory=False)["label"].dropna()]
     expected = [label.strip() for k in range(ROWS) if (label := classes[k % 2])]
@@ -147,6 +151,7 @@ HEADERS = [
 
 @pytest.mark.parametrize(("header", "separator", "names"), HEADERS)
 def test_the_separator_is_one_that_leaves_the_target_a_name(workplace, header, separator, names):
+    """The separator is one that keeps the name of the target in the header."""
     labels = ["xy"[k % 2] for k in range(ROWS)]
     place = 1 if header.endswith("\t") else len(names)
     cells = [[*["1"] * place, label, *["1"] * (len(names) - place)] for label in labels]
@@ -157,6 +162,7 @@ def test_the_separator_is_one_that_leaves_the_target_a_name(workplace, header, s
 
 
 def test_classes_that_are_numbers_are_in_the_order_of_numbers(workplace):
+    """Classes that are all numbers are sorted as numbers."""
     write_labels(workplace / "t.csv", ("10", "9.5", "-1", "1e0"))
     assert load("t.csv").classes == ("-1", "1e0", "9.5", "10")
 
@@ -188,6 +194,7 @@ FEATURES = [
 
 @pytest.mark.parametrize(("cells", "values", "says"), FEATURES, ids=lambda value: ascii(value)[:40])
 def test_what_is_converted_in_a_feature_is_said(workplace, cells, values, says):
+    """A converted feature is noted with the first row and value."""
     with Path("t.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["f", "label"], *([cells[k % 3], "xy"[k % 2]] for k in range(ROWS))])
     dataset = load("t.csv")
@@ -227,6 +234,7 @@ IDENTIFIERS = {
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("case", IDENTIFIERS)
 def test_a_column_that_looks_like_an_identifier_is_warned_of(workplace, case, suffix):
+    """A column of distinct increasing values causes a warning as an identifier."""
     name, values, warned = IDENTIFIERS[case]
     frame = pd.DataFrame({name: list(values), "b": np.arange(ROWS) % 5, "label": ["x", "y"] * (ROWS // 2)})
     if suffix == ".csv":
@@ -244,6 +252,7 @@ def test_a_column_that_looks_like_an_identifier_is_warned_of(workplace, case, su
 
 @pytest.mark.slow
 def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, workplace):
+    """The warning about an identifier is in the terminal, the JSON and the report."""
     (workplace / "t.csv").write_text(",a;b,label\n" + rows_of(lambda k: f"{k},{k % 3},{'xy'[k // 20]}"))
     words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--folds", 2)
     warning = ("'Unnamed: 0' may be an identifier or a row number: it has another whole number in every row; "
@@ -255,6 +264,7 @@ def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, 
 
 
 def test_an_identifier_among_arrays_is_warned_of_by_its_place(workplace):
+    """An identifier among arrays is warned of by its column number."""
     numbers = np.stack([np.random.default_rng(0).normal(size=ROWS), np.arange(ROWS)], axis=1)
     np.savez("t.npz", X=numbers, y=np.arange(ROWS) // 20)
     (warning,) = load("t.npz", None).warnings
@@ -262,6 +272,7 @@ def test_an_identifier_among_arrays_is_warned_of_by_its_place(workplace):
 
 
 def test_what_was_converted_is_printed(call, fast, workplace):
+    """Conversions are printed and in the report."""
     (workplace / "t.csv").write_text("zip;label\n" + rows_of(lambda k: f"0{k % 9}1;{['NA', 'y'][k % 2]}"))
     words = ("compare", "t.csv", "--target", "label", "--objective", "Brier()", *fast, "--folds", 2)
     said = call(*words)
@@ -276,6 +287,7 @@ def test_what_was_converted_is_printed(call, fast, workplace):
 
 
 def test_a_test_row_far_from_the_training_rows_is_refused_by_place(call, fast, workplace):
+    """A test row far from the training rows is refused with its line."""
     (workplace / "t.csv").write_text(
         "b,a,label\n" + rows_of(lambda k: f"{k % 3},{'1e37' if k == 5 else f'{k % 7}e-9'},{'xy'[k % 2]}")
     )
@@ -288,6 +300,7 @@ def test_a_test_row_far_from_the_training_rows_is_refused_by_place(call, fast, w
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_costs_are_matched_with_classes_that_have_blanks_quotes_and_lines(workplace, separator):
+    """Costs match classes with blanks, quotes and line breaks by name."""
     classes = (" <=50K", 'a "b"', "c\nd")
     write_labels(workplace / "t.csv", classes)
     with Path("costs.csv").open("w", newline="") as file:

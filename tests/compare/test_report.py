@@ -47,6 +47,7 @@ def page(result, written):
 
 
 def test_the_report_needs_no_network_and_no_script(page):
+    """The report has no script and no reference outside the file."""
     assert external(page) == []
     fetching = ("script", "link", "iframe", "object", "embed", "img")
     assert [attributes for tag, attributes in Page(page).tags if tag in fetching] == [
@@ -65,10 +66,12 @@ def test_the_report_needs_no_network_and_no_script(page):
     ],
 )
 def test_control_a_reference_to_elsewhere_is_seen(page, planted):
+    """An external reference is found by the check."""
     assert external(page.replace("</main>", planted + "</main>"))
 
 
 def test_ids_are_unique_and_what_is_referred_to_is_there(page):
+    """Ids are unique, and every reference has a target."""
     seen = Page(page)
     assert len(seen.ids) == len(set(seen.ids))
     targets = set(re.findall(r"url\(#([^)]+)\)", page)) | {ref[1:] for ref in seen.inside if ref[0] == "#"}
@@ -92,6 +95,7 @@ def unspoken(text):
 
 
 def test_every_picture_says_what_it_shows(page, result):
+    """Every figure has a text for screen readers."""
     pictures = [attributes for tag, attributes in Page(page).tags if attributes.get("role") == "img"]
     assert len(pictures) == 3 * len(result.outcomes)
     assert unspoken(page) == []
@@ -99,6 +103,7 @@ def test_every_picture_says_what_it_shows(page, result):
 
 
 def test_what_scrolls_can_be_reached_with_the_keyboard(page):
+    """Every region that scrolls can be focused and has a label."""
     scrolled = [
         attributes
         for tag, attributes in Page(page).tags
@@ -112,6 +117,7 @@ def test_what_scrolls_can_be_reached_with_the_keyboard(page):
 
 
 def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
+    """The first screen shows the verdict and the differences of all candidates."""
     verdict = judge(result)
     first = page[: page.index("<h2>")]
     assert verdict.sentence in Page(first).text
@@ -128,6 +134,7 @@ def test_the_first_screen_is_the_verdict_and_all_differences(page, result):
 
 
 def test_the_best_calibrated_nll_is_first(page, result):
+    """Candidates are sorted by calibrated NLL, the best first."""
     ranked = sorted(result.outcomes[1:], key=lambda outcome: outcome.mean("calibrated_nll"))
     specs = [each.candidate.name for each in ranked]
     first = Page(page[: page.index("<h2>")])
@@ -136,6 +143,7 @@ def test_the_best_calibrated_nll_is_first(page, result):
 
 
 def test_a_call_is_told_by_its_shape_as_well(page, result):
+    """Each call has its own symbol, so that it does not depend on colour."""
     assert len(set(figures.SYMBOLS.values())) == 4
     first = page[: page.index("<h2>")]
     strips = re.findall(r'<svg class="strip".*?class="mark" d="([^"]+)"', first)
@@ -162,6 +170,7 @@ def tabled(page, result):
 
 
 def test_the_table_has_the_numbers_of_the_result(page, result):
+    """The table shows the numbers of the result."""
     rows, shown, wanted = tabled(page, result)
     assert shown == wanted
     assert [row[0] for row in rows] == [
@@ -174,6 +183,7 @@ def test_the_table_has_the_numbers_of_the_result(page, result):
 
 
 def test_control_another_number_is_seen(page, result):
+    """A changed number is found by the comparison with the table."""
     first = result.outcomes[1]
     other = replace(first, values=dict(first.values) | {"accuracy": first.values["accuracy"] - 0.01})
     _, shown, wanted = tabled(page, replace(result, outcomes=(result.baseline, other, *result.outcomes[2:])))
@@ -181,6 +191,7 @@ def test_control_another_number_is_seen(page, result):
 
 
 def test_all_measures_are_there_with_their_meaning(page, result):
+    """Each measure is listed with its meaning."""
     text = Page(page).text
     for measure in result.plan.measures:
         assert f"{measure.title}: {measure.meaning}" in text
@@ -188,9 +199,10 @@ def test_all_measures_are_there_with_their_meaning(page, result):
 
 
 def test_the_page_says_what_was_asked(page):
+    """The page states noise, network, splits and settings."""
     text = Page(page).text
     for wanted in (
-        "% of the training labels flipped (noise=0.4), validation labels alike, test labels never",
+        "% of the training labels flipped (noise=0.4), validation labels in the same way, no test labels",
         "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
         "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
         "is that of the clean labels (probs), since the test labels are known to be better",
@@ -204,6 +216,7 @@ def test_the_page_says_what_was_asked(page):
 
 
 def test_noisy_test_labels_are_named(written):
+    """Noisy test labels are named as observed labels."""
     text = Page(written(make(DEFAULT[:1], noise=0.3, clean=False, **SMALL))).text
     assert "is that of the observed labels (observed_probs)" in text
     assert "no labels flipped" in text.lower()
@@ -211,18 +224,20 @@ def test_noisy_test_labels_are_named(written):
 
 
 def test_one_test_part_and_costs(written):
+    """A result on one test part with costs has its own sentences and panels."""
     result = make(DEFAULT[:2], one_test=True, repeats=2, costs=True, epochs=5, rows=600)
     page = written(result)
     text = Page(page).text
     assert text.count("these 200 test rows only") == 1
-    assert "they speak of these test rows only" in text
+    assert "they are valid for these test rows only" in text
     assert "Without another training: plain cross entropy costs" in text
     assert "repeat(1, minmax(0, 1fr))" in page  # the cost decides alone, so there is one panel
-    assert "the best in Cost, decided first" in text
+    assert "the candidate with the best Cost, decided is first" in text
     assert "of Cost, decided" in text  # the smallest difference worth having
 
 
 def test_a_candidate_that_is_lost_shows_no_nan(written, result):
+    """A candidate that diverged in all splits shows no nan."""
     outcomes = (result.baseline, lost(result.outcomes[1]), *result.outcomes[2:])
     page = written(replace(result, outcomes=outcomes))
     assert not re.search(r"\b([Nn]a[Nn]|inf|None)\b", Page(page).text)
@@ -231,10 +246,11 @@ def test_a_candidate_that_is_lost_shows_no_nan(written, result):
 
 
 def test_many_classes_are_listed_by_recall(written):
+    """With many classes, recall is listed for those of lowest recall."""
     names = tuple(f"class {k}" for k in range(30))
     result = make(DEFAULT[:1], names=names, **SMALL)
     seen = Page(written(result))
-    assert "the lowest first, 6 classes with a higher one left out" in seen.text
+    assert "the lowest recall is first, 6 classes with a higher recall are left out" in seen.text
     rows = next(rows for _, rows in seen.tables if rows[0][0] == "True class")
     recalls = [float(row[2].removesuffix("\u00a0%")) for row in rows[1:]]
     assert len(recalls) == 24
@@ -242,6 +258,7 @@ def test_many_classes_are_listed_by_recall(written):
 
 
 def test_few_classes_have_the_whole_matrix(page, result):
+    """With few classes, the whole confusion matrix is shown."""
     winner = judge(result).winner
     rows = Page(page).table("matrix")
     counts = np.array([[int(cell) for cell in row[3:]] for row in rows[1:]])
@@ -252,6 +269,7 @@ def test_few_classes_have_the_whole_matrix(page, result):
 
 @pytest.mark.slow
 def test_twenty_candidates_fit_a_mebibyte(written, result):
+    """A report on twenty candidates is smaller than a mebibyte."""
     more = []
     for k in range(20):
         outcome = result.outcomes[1 + k % 4]
@@ -259,14 +277,17 @@ def test_twenty_candidates_fit_a_mebibyte(written, result):
         more.append(replace(outcome, candidate=replace(outcome.candidate, name=name)))
     page = written(replace(result, outcomes=(result.baseline, *more)))
     assert 100_000 < len(page.encode()) < 2**20
-    assert "11 more have no pictures here" in Page(page).text
+    assert "11 more have no figures here" in Page(page).text
 
 
 @pytest.mark.slow
 def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
     """An improper loss that fits more noise than the data have is cautioned of; a proper one is not."""
     cleaner = replace(result, noise=replace(result.noise, rate=0.05, low=0.02, high=0.08))
-    assert "finds more noise than the data have, which is its sharpness" in Page(written(cleaner)).text
+    assert (
+        "finds more noise than the data have, because this loss makes probabilities sharp"
+        in Page(written(cleaner)).text
+    )
     assert "finds more noise than the data have" not in Page(written(result)).text
 
 
@@ -275,6 +296,7 @@ def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
 def test_axe_finds_nothing_serious(page, tmp_path, dark, width):
+    """axe-core finds no serious problem in either colour scheme, at any width."""
     assert judged_by_axe(page, tmp_path, dark=dark, width=width) == []
 
 
@@ -292,6 +314,7 @@ def test_control_axe_finds_a_planted_fault(page, tmp_path, dark):
 
 @pytest.mark.parametrize("scale", [1e150, 1e-150])
 def test_costs_of_any_size_are_numbers(written, scale):
+    """Costs of extreme sizes are shown in scientific notation."""
     page = written(make(DEFAULT[:1], costs=True, scale=scale, **SMALL))
     seen = Page(page)
     assert re.search(r"\de[+]1[45]\d" if scale > 1 else r"\de-1[45]\d", seen.text)

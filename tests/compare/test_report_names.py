@@ -36,6 +36,7 @@ def nasty(written):
 
 
 def test_names_from_the_data_are_text(nasty):
+    """Markup in names from the data is escaped."""
     assert NASTY not in nasty
     assert "<b>nuts</b>" not in nasty
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; $a_b$ 3" in nasty
@@ -44,11 +45,14 @@ def test_names_from_the_data_are_text(nasty):
 
 
 def test_the_page_tells_who_has_written_it(page):
+    """The page names the package and its version."""
     assert f'<meta name="generator" content="equipoise {equipoise.__version__}">' in page[:1000]
 
 
 @pytest.mark.slow
 def test_the_study_of_the_folder_can_be_run_again(result, tmp_path):
+    """The page has the command that runs the study of its folder again."""
+
     def text(out):
         planned = replace(result, plan=replace(result.plan, out=out))
         write_report(planned, judge(planned), tmp_path / "report.html")
@@ -59,6 +63,7 @@ def test_the_study_of_the_folder_can_be_run_again(result, tmp_path):
 
 
 def test_the_name_of_a_candidate_is_text(result, written):
+    """Markup and control characters in the name of a candidate are escaped."""
     page = written(renamed(result, NASTY + " \x1b[31mred\x1b[0m \x00 \u202e \ud800 [red] `tick`"))
     assert NASTY not in page
     assert NASTY + r" \x1b[31mred\x1b[0m \x00 \u202e \ud800 [red] `tick`" in Page(page).text
@@ -68,6 +73,7 @@ def test_the_name_of_a_candidate_is_text(result, written):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["is", "cross entropy", "accuracy", "95 %"])
 def test_a_name_that_is_a_word_of_the_sentences_is_no_code_in_them(result, written, name):
+    """A name equal to a word of the sentences does not change these words."""
     page = written(renamed(result, name))
     assert f'<code class="name">{name}</code>' in page
     sentences = re.findall(r"<(?:h1|p)\b.*?</(?:h1|p)>", page, re.DOTALL)
@@ -76,6 +82,7 @@ def test_a_name_that_is_a_word_of_the_sentences_is_no_code_in_them(result, writt
 
 
 def test_a_full_stop_in_a_name_does_not_end_the_headline(result, written):
+    """A full stop in a name does not end the headline."""
     best = result.outcomes[2]
     named = replace(best, candidate=replace(best.candidate, name="Mine, v1. Second"))
     page = written(replace(result, outcomes=(*result.outcomes[:2], named, *result.outcomes[3:])))
@@ -90,6 +97,7 @@ def network(features, classes):
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_is_named_and_has_no_width(written):
+    """A model of the user's own is named, without a width."""
     text = Page(written(make(DEFAULT[:1], model=network, **SMALL))).text
     assert "Trainingnetwork; at most 5 epochs" in text
     assert "hidden layer" not in text

@@ -79,6 +79,7 @@ def numbers(said):
 def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
     whole, blobs, environment, tmp_path
 ):
+    """A run killed and resumed with two jobs gives the results of one uninterrupted job."""
     out = tmp_path / "out"
     process = start(blobs, out, environment, jobs=2)
     wait_for_some(process, out, 3)
@@ -106,6 +107,7 @@ def test_kill_and_resume_with_two_jobs_gives_what_one_uninterrupted_job_gives(
 
 
 def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_path):
+    """An interrupted run says that finished trainings are kept."""
     out = tmp_path / "out"
     process = start(blobs, out, environment, jobs=2)
     wait_for_some(process, out, 2)
@@ -120,6 +122,7 @@ def test_interrupt_says_that_finished_trials_are_kept(blobs, environment, tmp_pa
 
 
 def test_two_runs_in_one_folder_at_once_are_both_right(whole, blobs, environment, tmp_path):
+    """Two runs in one folder at the same time both give right results."""
     out = tmp_path / "out"
     both = [start(blobs, out, environment) for _ in range(2)]
     reference, expected = whole
@@ -144,6 +147,7 @@ def copied(whole, tmp_path):
 
 
 def test_a_damaged_unit_is_run_again(whole, blobs, tmp_path):
+    """A damaged training is run again; the others are reused."""
     out = copied(whole, tmp_path)
     torn, altered = records(out)[:2]
     torn.write_bytes(torn.read_bytes()[:100])
@@ -155,6 +159,7 @@ def test_a_damaged_unit_is_run_again(whole, blobs, tmp_path):
 
 
 def test_control_a_unit_that_is_whole_is_believed(whole, blobs, tmp_path):
+    """A record altered together with its digest is trusted."""
     out = copied(whole, tmp_path)
     path = records(out)[0]
     body = json.loads(path.read_text())

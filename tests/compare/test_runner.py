@@ -36,6 +36,7 @@ def process_ids(log):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_is_missing_is_run_once_and_counted(log, store, watched, jobs):
+    """Missing tasks run once each, and their trainings are counted."""
     seen, watch = watched
     todo = [*tasks(log, 4), Task("beside", partial(stored_tasks.work, log, 99), 0)]
     assert run_missing(todo[1:3], store, 1) == 0
@@ -52,6 +53,7 @@ def test_what_is_missing_is_run_once_and_counted(log, store, watched, jobs):
 
 
 def test_control_what_is_run_twice_is_seen(log, store):
+    """A task that runs twice is detected."""
     run_missing(tasks(log, 3), store, 1)
     assert twice(log) == set()
     run_missing(tasks(log, 1), Store(None), 1)
@@ -91,6 +93,7 @@ def test_how_many_processes(log, monkeypatch, jobs, config, count, expected):
 
 
 def test_one_task_runs_in_this_process(log, store):
+    """A single task runs in this process."""
     run_missing(tasks(log, 1), store, None)
     assert process_ids(log) == {os.getpid()}
 
@@ -114,6 +117,7 @@ def test_threads_run_one_task_at_a_time(store):
 
 
 def test_another_thread_than_the_main_one(log, store):
+    """Tasks can be run from another thread than the main one."""
     thread = threading.Thread(target=run_missing, args=(tasks(log, 4), store, 2))
     thread.start()
     thread.join()
@@ -122,6 +126,7 @@ def test_another_thread_than_the_main_one(log, store):
 
 @pytest.mark.parametrize("jobs", [0, -1, 2.5, "2"])
 def test_jobs_are_a_whole_number_of_processes(log, store, jobs):
+    """A number of jobs that is not a positive integer is refused."""
     says = rf"jobs must be a whole number from 1, got {jobs!r}; leave it out for one per core"
     with pytest.raises(ValueError, match=re.escape(says)):
         run_missing(tasks(log, 2), store, jobs)
@@ -132,6 +137,7 @@ def test_jobs_are_a_whole_number_of_processes(log, store, jobs):
 
 
 def test_a_large_array_is_sent_once(log):
+    """A large array is pickled once for all tasks."""
     large, small = np.ones(1_000_000), np.ones(10)
     pack = runner._Packer()
     packed = [pack(partial(stored_tasks.work, log, number, beside=large)) for number in range(3)]
@@ -145,6 +151,7 @@ def test_a_large_array_is_sent_once(log):
 
 
 def test_a_large_array_arrives_and_may_be_written(store):
+    """A large array arrives complete, and a task may write to its copy."""
     large = np.arange(300_000.0)
 
     def work(number):
@@ -157,6 +164,7 @@ def test_a_large_array_arrives_and_may_be_written(store):
 
 
 def test_a_lambda_or_closure_goes_to_another_process(store):
+    """Lambdas and closures can be sent to another process."""
     scale = 3
     todo = [
         Task(str(number), lambda number=number: ({"number": scale * number}, {}), 1) for number in range(2)
@@ -166,6 +174,7 @@ def test_a_lambda_or_closure_goes_to_another_process(store):
 
 
 def test_what_cannot_be_sent_is_said_with_the_way_out(store, log):
+    """A task that cannot be pickled is refused with a way out."""
     lock = threading.Lock()
     todo = [Task(str(number), lambda: ({"locked": lock.locked()}, {}), 1) for number in range(2)]
     with pytest.raises(TypeError, match=r"model must be picklable .*, got TypeError: .*lock.*; use jobs=1"):
@@ -185,6 +194,7 @@ def failing(log, error, place=3, seconds=0.0):
 
 @pytest.mark.parametrize("backend", ["this process", "threading", "loky"])
 def test_an_error_reaches_the_caller_as_it_is(log, store, backend):
+    """An error in a task reaches the caller with its type and text."""
     error = FloatingPointError("features must be within float32 of the training rows, got 1e300")
     options = {"this process": {"jobs": 1}, "threading": {"jobs": 2}, "loky": {"jobs": 2}}[backend]
     config = {"backend": "threading"} if backend == "threading" else {"backend": "loky"}
@@ -204,6 +214,7 @@ def test_an_error_reaches_the_caller_as_it_is(log, store, backend):
 
 
 def test_what_runs_elsewhere_is_not_waited_for(log, store):
+    """After an error, the caller does not wait for running tasks."""
     todo = [Task("0", partial(stored_tasks.fail, KeyError("x")), 1), *tasks(log, 3, seconds=60)[1:]]
     began = time.monotonic()
     with pytest.raises(KeyError, match="x"):
@@ -213,12 +224,14 @@ def test_what_runs_elsewhere_is_not_waited_for(log, store):
 
 @pytest.mark.parametrize("error", ["AwkwardError", "ValueError"])
 def test_an_error_that_cannot_be_sent_is_told_by_name(store, error):
+    """An error that cannot be pickled is raised with its name and text."""
     todo = [Task(str(number), partial(stored_tasks.fail_awkwardly, error), 1) for number in range(2)]
     with pytest.raises(RuntimeError, match=f"^{error}: "):
         run_missing(todo, store, 2)
 
 
 def test_a_store_that_cannot_be_written_is_found_before_anything_runs(log, tmp_path):
+    """A folder that cannot be written is refused before any task runs."""
     (tmp_path / "trials").write_text("somebody's own")
     with pytest.raises(OSError, match="must be writable"):
         run_missing(tasks(log, 2), Store(tmp_path / "trials"), 1)
@@ -226,6 +239,7 @@ def test_a_store_that_cannot_be_written_is_found_before_anything_runs(log, tmp_p
 
 
 def test_a_store_that_is_full_ends_the_run_and_keeps_what_is_there(log, store, monkeypatch):
+    """A full disk ends the run, and finished tasks are kept."""
     write, room = Store.write, iter([True] * 3)
 
     def full(self, *given):
@@ -245,6 +259,7 @@ def test_a_store_that_is_full_ends_the_run_and_keeps_what_is_there(log, store, m
 
 
 def test_a_killed_worker_loses_what_it_was_running_and_no_more(log, store, watched):
+    """If a worker is killed, only its current task runs again."""
     seen, watch = watched
     todo = tasks(log, 10, seconds=0.1)
     todo[8] = Task("0008", partial(stored_tasks.die_once, log, 8, log.with_name("flag"), 0.1), TRAININGS)
@@ -264,6 +279,7 @@ def test_a_killed_worker_loses_what_it_was_running_and_no_more(log, store, watch
 
 
 def test_workers_killed_again_and_again_end_in_one_line(log, store):
+    """Workers that are killed repeatedly end the run with an error of one line."""
     todo = tasks(log, 3)
     todo[2] = Task("0002", stored_tasks.die, TRAININGS)
     with pytest.raises(ChildProcessError) as caught:

@@ -55,7 +55,7 @@ REFUSED = [
      "must have values, got none in column 'nll'"),
     (lambda: paired(SCORES.assign(nll=1e200), baseline="ce"), "must be below 1e+150 in size, got 1e+200 in"),
     (lambda: paired(SCORES.assign(wer=1.0), baseline="ce"),
-     "must say whether more of 'wer' is better, got nothing"),
+     "must say whether a larger 'wer' is better, got nothing"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better=True),
      "all measures are known by name, got True"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better={"accurate": True}),
@@ -86,9 +86,9 @@ REFUSED = [
     (lambda: paired(SCORES.to_dict("list"), baseline="ce"), "got a value that is none; write {'mine': {"),  # pyright: ignore
     (lambda: paired({}, baseline="ce"), "must map each candidate to a mapping from measure to values, got"),
     (lambda: paired(SCORES, baseline="ce", higher_is_better={3: True}),  # pyright: ignore
-     "must name measures, got '3'; there is accuracy, nll"),
+     "must name measures, got '3'; choose from accuracy, nll"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={3: 1}),  # pyright: ignore
-     "worthwhile must name measures, got '3'; there is accuracy, nll"),
+     "worthwhile must name measures, got '3'; choose from accuracy, nll"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": True}),
      "must be 0 or more, got True for 'nll'"),
     (lambda: paired(SCORES, baseline="ce", worthwhile={"nll": 1j}),  # pyright: ignore
@@ -109,6 +109,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("wrong", "words"), REFUSED)
 def test_what_is_refused_names_argument_rule_value_and_the_way_out(wrong, words):
+    """Invalid scores are refused in one line with argument, rule and value."""
     with pytest.raises((ValueError, TypeError)) as caught:
         wrong()
     assert words in str(caught.value)
@@ -132,6 +133,7 @@ def written(scores, path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".CSV"])
 def test_files_are_read_as_they_were_written(tmp_path, suffix):
+    """Scores are read from each format as they were written."""
     scores = runs().replace({"candidate": {"worse": "none"}})
     path = tmp_path / f"runs{suffix}"
     read = read_scores(written(scores, path if suffix != ".CSV" else tmp_path / "a.csv").rename(path))
@@ -140,6 +142,7 @@ def test_files_are_read_as_they_were_written(tmp_path, suffix):
 
 
 def test_a_damaged_parquet_file_is_read_or_refused(tmp_path):
+    """A damaged Parquet file of scores is read, or refused in one line."""
     path = written(runs(), tmp_path / "runs.parquet")
     whole, generator = path.read_bytes(), np.random.default_rng(0)
     refused = 0
@@ -156,6 +159,7 @@ def test_a_damaged_parquet_file_is_read_or_refused(tmp_path):
 
 
 def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    """Parquet without pyarrow names the command that installs it."""
     path = written(runs(), tmp_path / "runs.parquet")
     for name in ("pyarrow", "fastparquet"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -164,6 +168,7 @@ def test_parquet_without_its_library_says_what_to_install(tmp_path, monkeypatch)
 
 
 def test_candidates_keep_their_names_and_gaps_are_missing_runs(tmp_path):
+    """Candidates keep names such as "007" and "nan", and empty cells are missing runs."""
     path = tmp_path / "runs.csv"
     lines = [
         f"{name}, {seed}, {value}" for name in ("007", "nan") for seed, value in enumerate((0.1, 0.2, 0.4))
@@ -187,6 +192,7 @@ def test_candidates_keep_their_names_and_gaps_are_missing_runs(tmp_path):
     ],
 )
 def test_files_that_cannot_be_read_are_one_line(tmp_path, name, content):
+    """An unreadable file of scores is refused in one line."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"scores must be a table that can be read, got .*: ") as caught:
@@ -209,6 +215,7 @@ scored = st.one_of(st.floats(), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1
     st.sampled_from([{}, {"test_size": 1, "train_size": 3}, {"higher_is_better": True}]),
 )
 def test_any_table_is_answered_or_refused_in_one_line(rows, name, options):
+    """A random table gives a result, or is refused in one line."""
     scores = pd.DataFrame(rows, columns=["candidate", "seed", name])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -243,6 +250,7 @@ pieces = st.sampled_from(
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(pieces, max_size=30), encoding=st.sampled_from(["utf-8", "utf-16", "latin-1"]))
 def test_any_file_is_answered_or_refused_in_one_line(tmp_path_factory, suffix, texts, encoding):
+    """A random file gives a result, or is refused in one line."""
     path = tmp_path_factory.mktemp("fuzz") / f"runs{suffix}"
     path.write_bytes("".join(texts).encode(encoding, "replace"))
     with warnings.catch_warnings():

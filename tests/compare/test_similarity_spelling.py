@@ -45,6 +45,7 @@ def write(path: Path, matrix: np.ndarray, corner: str = "true") -> str:
 
 
 def test_groups_on_a_csv_with_string_labels(call, fast, animals):
+    """Costs and groups are used with class names from a CSV."""
     words = (*on_animals(animals, 3), *fast)
     given = ("--costs", animals / "costs.csv", "--similarity", GROUPS)
     said = call(*words, *given, "--objective", "SimilarityCrossEntropy(similarity)")
@@ -53,7 +54,7 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert "Cost, decided" in said.out
     assert "Severity" not in said.out  # never without the cost beside it, and here there is no room for both
     assert re.search(
-        r"Without another training: plain cross entropy costs \d\.\d+ when its likeliest class", said.out
+        r"Without another training: plain cross entropy costs \d\.\d+ with its likeliest class", said.out
     )
     similarity = np.load(animals / "out" / "trials" / "similarity.npy")
     np.testing.assert_allclose(similarity[0], [0.7, 0, 0, 0.3], rtol=1e-15)
@@ -67,12 +68,13 @@ def test_groups_on_a_csv_with_string_labels(call, fast, animals):
     assert summary["warnings"] == []
     assert summary["trials"] == {"all": 6, "reused": 6}
     measures = summary["objectives"][0]["measures"]
-    assert f"{measures['cost']['mean']:.3f} when its likeliest" in summary["decision_gain"]
-    assert f"and {measures['decided_cost']['mean']:.3f} when the class" in summary["decision_gain"]
+    assert f"{measures['cost']['mean']:.3f} with its likeliest" in summary["decision_gain"]
+    assert f"and {measures['decided_cost']['mean']:.3f} with the class" in summary["decision_gain"]
 
 
 @pytest.mark.slow
 def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, animals):
+    """A similarity alone implies costs; without both there is no sentence about decisions."""
     words = ("compare", animals / "animals.csv", "--target", "animal", *fast, "--folds", 2, "--json")
     words = (*words, "--out", animals / "out", "--objective", "Focal()")
     alone = json.loads(call(*words, "--similarity", GROUPS).out)
@@ -82,6 +84,7 @@ def test_a_similarity_alone_makes_costs_and_none_makes_no_sentence(call, fast, a
 
 
 def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
+    """Groups and TOML give matrices in the order of the classes."""
     expected = np.array([[0.7, 0, 0, 0.3], [0, 0.7, 0.3, 0], [0, 0.3, 0.7, 0], [0.3, 0, 0, 0.7]])
     np.testing.assert_allclose(as_similarity(GROUPS, CLASSES), expected, rtol=1e-15)
     np.testing.assert_array_equal(as_costs(GROUPS, CLASSES)[0], [0, 2, 2, 1])
@@ -98,7 +101,7 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--similarity",
             "horse, zebar | whale, shark",
-            "similarity must name the classes asked for, got 'zebar' in 'horse, zebar | ",
+            "similarity must name only requested classes, got 'zebar' in 'horse, zebar | ",
         ),
         (
             "--similarity",
@@ -129,23 +132,25 @@ def test_groups_and_toml_are_read_in_the_order_of_the_classes(tmp_path):
         (
             "--costs",
             "turned_costs.csv",
-            "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'horse' as "
-            "itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so it looks",
+            "costs[true, predicted] must be smallest on the diagonal, got 2 for 'horse' "
+            "predicted as itself and 1 as 'zebra' in turned_costs.csv; each is smallest in its column, so "
+            "it looks",
         ),
         (
             "--objective",
             "ExpectedCost(ClassMatrix([[0, 1, 2, 2], [1, 0, 2, 2], [2, 2, 0, 1], [2, 2, 1, 0]], "
             "['horse', 'zebra', 'whale', 'shark'], kind='costs'))",
-            'objective must have the classes in their order, horse, shark, whale, zebra, got "ExpectedCost(',
+            'objective must have matrices in the order of the classes, horse, shark, whale, zebra, got "Exp',
         ),
         (
             "--objective",
             "ExpectedCost(ClassMatrix([[0, 1], [1, 0]], ['horse', 'zebra'], kind='costs'))",
-            "costs must name every class once, got none for 'shark'; there is horse, zebra",
+            "costs must name every class once, got none for 'shark'; the names are horse, zebra",
         ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, given, message):
+    """An invalid matrix is refused in one line with argument, rule and value."""
     monkeypatch.chdir(animals)
     alike = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
     write(animals / "turned.csv", alike.T)
@@ -160,6 +165,7 @@ def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, g
 
 @pytest.mark.slow
 def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, animals):
+    """A corner "predicted/true" in a CSV causes a warning."""
     words = (*on_animals(animals, 2), *fast)
     words = (*words, "--objective", "ExpectedCost(costs)")
     path = write(animals / "corner.csv", COSTS, "predicted/true")
@@ -175,6 +181,7 @@ def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, an
 
 
 def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
+    """A data frame whose index is named "predicted" causes a warning."""
     counts = np.full(4, 40)
     for name, warned in (("predicted", True), ("prediction/true", True), ("true", False), (None, False)):
         table = pd.DataFrame(COSTS, pd.Index(CLASSES, name=name), CLASSES)
@@ -190,6 +197,7 @@ def test_a_table_whose_rows_are_named_predictions_is_warned_of(tmp_path):
 
 
 def test_costs_that_make_the_common_class_dear_to_miss_are_warned_of():
+    """Costs that are higher for common classes cause a warning about a transposed matrix."""
     counts = np.array([5, 20, 80, 320])
     dear = np.array([40.0, 20.0, 5.0, 1.0])  # the rarer, the dearer to miss
     costs = np.tile(dear[:, None], 4) * (1 - np.eye(4))

@@ -43,6 +43,7 @@ def require_parts(dataset, found):
 
 @pytest.mark.parametrize(("folds", "repeats"), [(10, 1), (5, 3), (2, 2)])
 def test_every_row_tests_once_in_a_repeat_and_a_tenth_of_the_rest_validates(folds, repeats):
+    """Each row tests once per repeat, and a tenth of the other rows validates."""
     found = splits(DIGITS, folds, repeats)
     assert len(found) == folds * repeats
     require_parts(DIGITS, found)
@@ -60,6 +61,7 @@ def test_every_row_tests_once_in_a_repeat_and_a_tenth_of_the_rest_validates(fold
 
 
 def test_parts_are_those_of_the_repeat_whatever_else_is_asked():
+    """The splits of a repeat do not depend on the number of repeats."""
     once, thrice = splits(DIGITS, 5, 1), splits(DIGITS, 5, 3)
     for a, b in zip(once, thrice[:5], strict=True):
         assert all(np.array_equal(*pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True))
@@ -89,6 +91,7 @@ def digest(found):
 
 @pytest.mark.parametrize("case", PARTED)
 def test_splits_of_random_state_0_stay_as_they_are_and_others_differ(case):
+    """Splits of `random_state=0` are fixed, and other seeds give others."""
     fields, expected = PARTED[case]
     dataset = replace(DIGITS, **fields)
     assert digest(splits(dataset, 5, 2)) == digest(splits(dataset, 5, 2, 0)) == expected
@@ -108,6 +111,7 @@ def test_splits_of_random_state_0_stay_as_they_are_and_others_differ(case):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_data_is_parted_or_refused_in_one_line(data):
+    """Random data are split validly, or refused in one line."""
     count = data.draw(st.integers(1, 60))
     draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     labels = draw.integers(0, data.draw(st.integers(1, 5)), count)
@@ -138,6 +142,7 @@ def test_any_data_is_parted_or_refused_in_one_line(data):
 
 
 def test_control_bad_parts_are_found():
+    """Faulty splits are found by the check."""
     dataset = made(groups=np.arange(100) // 4)
     good = splits(dataset, 5)[0]
     require_parts(dataset, [good])
@@ -158,6 +163,7 @@ def test_control_bad_parts_are_found():
 
 
 def test_rows_of_a_group_are_never_in_two_parts():
+    """Rows of a group are never in two parts."""
     generator = np.random.default_rng(1)
     groups = generator.permutation(np.repeat(np.arange(200), generator.integers(1, 20, 200)))[:1797]
     dataset = replace(DIGITS, groups=groups.astype(np.int64))
@@ -172,6 +178,7 @@ def test_rows_of_a_group_are_never_in_two_parts():
 
 
 def test_the_largest_group_does_not_validate_where_others_can():
+    """The largest group is not the validation part if others can be."""
     groups = np.concatenate([np.zeros(50), np.arange(1, 51)]).astype(np.int64)
     dataset = made((50, 50), groups=groups)
     found = splits(dataset, 5)
@@ -181,6 +188,7 @@ def test_the_largest_group_does_not_validate_where_others_can():
 
 @pytest.mark.parametrize("ties", [1, 7, 30])
 def test_the_latest_fifth_tests_and_no_time_is_cut(ties):
+    """The latest fifth of the times tests, and equal times are never separated."""
     time = np.random.default_rng(2).permutation(np.arange(1797) // ties).astype(np.float64)
     dataset = replace(DIGITS, time=time)
     found = splits(dataset, 10, 3)
@@ -197,6 +205,7 @@ def test_the_latest_fifth_tests_and_no_time_is_cut(ties):
 
 
 def test_rows_of_a_file_test_and_validation_is_drawn_anew():
+    """Rows of a test file test, and each repeat draws its own validation rows."""
     dataset = replace(DIGITS, test=np.arange(1797) >= 1500)
     found = splits(dataset, 10, 3)
     assert len(found) == 3
@@ -209,6 +218,7 @@ def test_rows_of_a_file_test_and_validation_is_drawn_anew():
 
 
 def test_rows_without_a_better_label_train_and_never_test():
+    """Rows without a clean label train and never test."""
     known = np.random.default_rng(3).random(1797) < 0.3
     clean = np.where(known, DIGITS.labels, UNKNOWN)
     found = splits(replace(DIGITS, clean=clean), 5)
@@ -230,6 +240,7 @@ def test_rows_without_a_better_label_train_and_never_test():
 @pytest.mark.parametrize("folds", [2, 3, 5, 10])
 @pytest.mark.parametrize("counts", [(100, 5), (5,) * 4, (10, 10), (60, 30, 6, 5, 5), (200, 200, 5)])
 def test_small_classes_are_parted_without_a_word_and_always_trained(counts, folds):
+    """Small classes are always among the training rows."""
     dataset = made(counts)
     if folds > max(counts):
         with pytest.raises(
@@ -250,8 +261,8 @@ REFUSED = [
         {"folds": 2},
         "every class must have training rows, got none of class 'a' in made; its rows are in too few groups",
     ),
-    (made(time=np.zeros(100)), {}, "time must have three values or more, to train, to validate and to test"),
-    (made(time=np.arange(100.0) // 50), {}, "time must have three values or more, to train, to validate and"),
+    (made(time=np.zeros(100)), {}, "time must have three values or more, for training, validation"),
+    (made(time=np.arange(100.0) // 50), {}, "time must have three values or more, for training, validation"),
     (
         made(clean=np.full(100, UNKNOWN), time=np.arange(100.0)),
         {},
@@ -262,12 +273,14 @@ REFUSED = [
 
 @pytest.mark.parametrize(("dataset", "options", "says"), REFUSED, ids=lambda value: str(value)[:40])
 def test_what_cannot_be_parted_is_refused(dataset, options, says):
+    """Data that cannot be split are refused in one line."""
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
         splits(dataset, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_a_class_that_only_comes_late_is_refused():
+    """A class that exists only among the latest rows is refused."""
     labels = np.concatenate([np.arange(80) % 2, np.full(20, 2)])
     dataset = Dataset("made", np.zeros((100, 1)), labels, ("a", "b", "c"), time=np.arange(100.0))
     with pytest.raises(ValueError, match="got none of class 'c' in made; all its rows are late"):
@@ -275,18 +288,18 @@ def test_a_class_that_only_comes_late_is_refused():
 
 
 def test_a_class_that_is_in_two_groups_only_is_refused_where_it_cannot_validate():
+    """A class of two groups is refused if it cannot be both in training and validation rows."""
     groups = np.arange(100) // 5
     labels = (groups >= 18).astype(np.int64)
     dataset = Dataset("made", np.zeros((100, 1)), labels, ("a", "b"), groups=groups)
     require_parts(dataset, splits(dataset, 5))  # one of them tests, the other trains: validation does without
     two = replace(dataset, groups=np.repeat([0, 1, 2, 3], [45, 45, 5, 5]))
-    with pytest.raises(
-        ValueError, match=r"groups must leave every class rows to train .* got 2 groups beside"
-    ):
+    with pytest.raises(ValueError, match=r"groups must leave training rows .* got 2 groups beside"):
         splits(two, 2)
 
 
 def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
+    """Label noise flips its rate of labels, the same ones in every split."""
     noise = as_noise("0.4", DIGITS.classes)
     observed = flip(DIGITS.labels, noise, 0)
     wrong = observed != DIGITS.labels
@@ -302,6 +315,7 @@ def test_noise_flips_its_share_of_all_labels_alike_in_every_split():
 
 
 def test_noise_by_a_matrix_goes_from_true_to_observed():
+    """A noise matrix is indexed [true, observed]."""
     noise = np.eye(10)
     noise[3] = 0
     noise[3, [3, 5]] = 0.25, 0.75

@@ -22,6 +22,7 @@ def ends(found: Difference):
 
 
 def test_without_overlap_it_is_the_t_interval_of_scipy():
+    """Without overlapping training sets, the interval is scipy's paired t interval."""
     plain, candidate = noise(4), noise(5) + 0.01
     [found] = compare_paired([candidate], plain, "higher")
     right = stats.ttest_rel(candidate, plain).confidence_interval(1 - LEVEL)
@@ -29,6 +30,7 @@ def test_without_overlap_it_is_the_t_interval_of_scipy():
 
 
 def test_overlap_widens_it_by_nadeau_and_bengio_and_comparisons_by_bonferroni():
+    """Overlap widens the interval by Nadeau and Bengio, several comparisons by Bonferroni."""
     plain, candidate = noise(4), noise(5) + 0.01
     [narrow] = compare_paired([candidate], plain, "higher")
     [wide] = compare_paired([candidate], plain, "higher", test_ratio=OVERLAP)
@@ -79,10 +81,12 @@ def statistic(found, count, level=LEVEL):
 
 
 def test_the_numbers_of_r_are_drawn_again():
+    """The random numbers of R are reproduced."""
     np.testing.assert_allclose(Normals(123).draw(3, 0, 1), [-0.56047565, -0.23017749, 1.55870831], atol=5e-9)
 
 
 def test_it_agrees_with_correctr_on_its_documented_example(documented):
+    """The t statistic agrees with the documented example of correctR."""
     x, y, _, _ = documented
     # resampled_ttest(x = x, y = y, n = 30, n1 = 80, n2 = 20) prints 2.407318 and 0.02265982.
     [found] = compare_paired([x], y, "higher", test_ratio=20 / 80)
@@ -94,6 +98,7 @@ def test_it_agrees_with_correctr_on_its_documented_example(documented):
 
 
 def test_where_correctr_counts_otherwise_its_printed_numbers_follow_from_ours(documented):
+    """For repeated folds, correctR's printed numbers follow from ours with its number of pairs."""
     x, y, first, second = documented
     # Its example of repeated folds gives 60 pairs but k = 2 and r = 2, and it counts k r = 4 of them.
     [found] = compare_paired([first], second, "higher", test_ratio=20 / 80)
@@ -110,6 +115,7 @@ def test_where_correctr_counts_otherwise_its_printed_numbers_follow_from_ours(do
 
 
 def test_a_loss_against_itself_is_exactly_nothing():
+    """A candidate equal to the baseline has a difference of exactly zero."""
     plain = noise(0)
     for found in (
         compare_paired([plain], plain, "higher", test_ratio=OVERLAP)[0],
@@ -120,6 +126,7 @@ def test_a_loss_against_itself_is_exactly_nothing():
 
 
 def test_a_planted_effect_is_called_in_its_direction_and_only_then():
+    """A planted effect is called in its direction, and no effect is not called."""
     plain = 0.8 + noise(0, 0.05)
     up, same = plain + 0.05 + noise(1), plain + noise(2)
     options = {"test_ratio": OVERLAP, "worthwhile": 0.005}
@@ -135,6 +142,7 @@ def test_a_planted_effect_is_called_in_its_direction_and_only_then():
 
 
 def test_pairing_finds_what_unpaired_values_hide():
+    """Pairing finds a difference that unpaired values hide."""
     plain = np.linspace(0.5, 0.9, SPLITS)
     candidate = plain + 0.02 + noise(3, 0.002)
     assert compare_paired([candidate], plain, "higher")[0].call == "better"
@@ -144,6 +152,7 @@ def test_pairing_finds_what_unpaired_values_hide():
 
 @pytest.mark.parametrize("splits", [1, 2])
 def test_fewer_than_three_splits_have_no_interval_and_say_so(splits):
+    """Fewer than three splits have no interval, with the reason."""
     plain = np.zeros(splits)
     [found] = compare_paired([plain + 10.0 + np.arange(splits)], plain, "higher")
     assert found.call == "undecided"
@@ -155,6 +164,7 @@ def test_fewer_than_three_splits_have_no_interval_and_say_so(splits):
 
 
 def test_equal_differences_of_few_splits_are_no_certainty():
+    """Identical differences on few splits are undecided."""
     plain = np.linspace(0, 1, SPLITS)
     [ahead] = compare_paired([plain + 0.5], plain, "higher", comparisons=12)
     assert (ahead.call, ahead.reason) == ("better", None)
@@ -164,6 +174,7 @@ def test_equal_differences_of_few_splits_are_no_certainty():
 
 
 def test_diverged_splits_are_left_out_said_and_not_forgiven():
+    """Diverged splits are left out, are reported and prevent a better call."""
     plain = noise(1)
     ahead, behind = plain + 1 + noise(2), plain - 1 + noise(2)
     whole = compare_paired([ahead, behind, plain], plain, "higher")
@@ -200,6 +211,7 @@ def test_the_unit_of_the_values_does_not_decide(size, compare):
 
 
 def test_repeats_settle_what_the_overlap_allows_and_rows_the_rest():
+    """An undecided result says how many repeats, or else rows, would decide it."""
     plain, spread = np.zeros(SPLITS), noise(7, 0.02)
     spread -= spread.mean()
     options = {"test_ratio": OVERLAP, "worthwhile": 0.005, "comparisons": 4, "rows": 1797}
@@ -229,6 +241,7 @@ def test_repeats_settle_what_the_overlap_allows_and_rows_the_rest():
 
 
 def test_a_difference_not_worth_having_is_settled_by_a_narrower_interval_that_makes_it_equal():
+    """A small difference needs the repeats that make it equal within the smallest difference that matters."""
     spread, mean, least = noise(7, 0.009), 0.002, 0.005
     spread += mean - spread.mean()
     [found] = compare_paired([spread], np.zeros(SPLITS), "higher", worthwhile=least, rows=1000)
@@ -239,6 +252,7 @@ def test_a_difference_not_worth_having_is_settled_by_a_narrower_interval_that_ma
 
 
 def test_independent_runs_can_always_settle_a_difference_but_none():
+    """Independent runs can decide any difference except zero."""
     plain, spread = np.zeros(SPLITS), noise(7, 0.02)
     [found] = compare_paired([spread - spread.mean() + 0.005], plain, "higher")
     assert found.needed is not None
@@ -249,6 +263,7 @@ def test_independent_runs_can_always_settle_a_difference_but_none():
 
 
 def test_what_is_decided_needs_nothing():
+    """A decided difference needs no further runs."""
     plain = noise(0)
     assert compare_paired([plain + 1 + noise(1)], plain, "higher")[0].needed is None
     assert compare_paired([plain], plain, "higher")[0].needed is None
@@ -267,6 +282,7 @@ def correlated(generator, count, overlap, repeats=1, folds=SPLITS):
 @pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 5])
 def test_false_alarms_of_correlated_folds_are_at_the_level_and_uncorrected_ones_are_not(repeats):
+    """For correlated folds, only the corrected test has its nominal rate of false alarms."""
     count = 4000
     nulls = correlated(np.random.default_rng(0), count, OVERLAP, repeats)
     plain = np.zeros(nulls.shape[1])

@@ -19,6 +19,7 @@ def ends(found: Difference):
 
 
 def test_the_call_by_hand():
+    """Calls follow from the interval and the smallest difference that matters."""
     assert call(0.02, 0.01, 0.03, "higher", 0.005) == "better"
     assert call(0.004, 0.001, 0.007, "higher", 0.005) == "undecided"  # sure, and not worth having
     assert call(0.003, 0.001, 0.005, "higher", 0.005) == "equal"
@@ -51,6 +52,7 @@ def test_directions_are_mirrored(sides, worthwhile):
     st.sampled_from([compare_paired, compare_rows]),
 )
 def test_exchanging_candidate_and_baseline_mirrors_everything(values, seed, worthwhile, compare):
+    """Exchanging candidate and baseline mirrors the difference, its interval and the call."""
     generator = np.random.default_rng(seed)
     plain, candidate = np.array(values), generator.permutation(values)
     if compare is compare_rows:
@@ -69,6 +71,7 @@ def test_exchanging_candidate_and_baseline_mirrors_everything(values, seed, wort
 
 @given(st.lists(finite, min_size=3, max_size=12), st.floats(0, 0.5), st.integers(1, 30))
 def test_more_comparisons_and_more_overlap_decide_less(values, ratio, comparisons):
+    """More comparisons and more overlap give wider intervals."""
     assume(np.ptp(values) > 1e-6)
     plain = np.zeros(len(values))
     [once] = compare_paired([values], plain, "higher", comparisons=1)
@@ -78,6 +81,7 @@ def test_more_comparisons_and_more_overlap_decide_less(values, ratio, comparison
 
 
 def test_smallest_differences_are_as_given_and_a_share_of_costs():
+    """The smallest differences that matter are the given ones, and 2 % of the baseline for costs."""
     given_ = {"accuracy": 0.005, "calibrated_nll": 0.01}
     assert worthwhile_difference(given_, "calibrated_nll", 9.0) == 0.01
     assert worthwhile_difference(given_, "decided_cost", -2.0) == pytest.approx(0.04)
@@ -104,6 +108,7 @@ def test_smallest_differences_are_as_given_and_a_share_of_costs():
     ],
 )
 def test_errors_name_the_argument_the_rule_and_the_value(wrong, words):
+    """Each error names the argument, the rule and the value."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         wrong()
     assert all(word in str(caught.value) for word in words)

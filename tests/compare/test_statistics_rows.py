@@ -17,6 +17,7 @@ def ends(found: Difference):
 @pytest.mark.parametrize("comparisons", [1, 12])
 @pytest.mark.parametrize("kind", ["normal", "skewed", "classes"])
 def test_the_interval_of_one_test_part_is_that_of_scipy_without_its_seed(kind, comparisons):
+    """The interval of one test part is scipy's bootstrap interval without its random seed."""
     generator = np.random.default_rng(0)
     rows = {
         "normal": generator.normal(size=60),
@@ -42,6 +43,7 @@ def test_the_interval_of_one_test_part_is_that_of_scipy_without_its_seed(kind, c
 
 
 def test_few_rows_have_a_wider_interval_than_the_plain_bootstrap():
+    """For few rows, the interval is wider than the plain bootstrap interval."""
     rows = np.random.default_rng(0).normal(size=8)
     [found] = compare_rows([rows], np.zeros(8), None, comparisons=1)
     ends_at = {}
@@ -67,6 +69,7 @@ def test_few_steps_are_counted_exactly():
 
 
 def test_rows_that_never_differ_the_other_way_need_to_be_many():
+    """If rows differ in one direction only, few differing rows are undecided."""
     rows = np.zeros((1, 100))
     rows[0, :8] = 1
     [found] = compare_rows([rows], np.zeros((1, 100)), "higher", comparisons=12)
@@ -76,6 +79,7 @@ def test_rows_that_never_differ_the_other_way_need_to_be_many():
 
 
 def test_scores_are_averaged_over_repeats_before_rows_are_drawn():
+    """Scores are averaged over repeats before rows are resampled."""
     generator = np.random.default_rng(1)
     plain, candidate = generator.normal(size=(2, 5, 40))
     [found] = compare_rows([candidate], plain, "lower")
@@ -91,6 +95,7 @@ def test_scores_are_averaged_over_repeats_before_rows_are_drawn():
 
 
 def test_groups_are_drawn_whole():
+    """Groups are resampled whole."""
     generator = np.random.default_rng(2)
     groups = np.repeat(np.arange(30), generator.integers(1, 8, size=30))
     rows = (generator.normal(size=30)[groups] + 0.1 * generator.normal(size=len(groups)))[None]
@@ -111,6 +116,7 @@ def test_groups_are_drawn_whole():
 
 
 def test_an_undecided_test_part_says_how_many_rows_it_would_take():
+    """An undecided test part says how many rows would decide it."""
     rows = np.random.default_rng(3).normal(size=200)
     rows += 0.1 - rows.mean()
     [found] = compare_rows([rows[None]], np.zeros((1, 200)), "higher")

@@ -36,6 +36,7 @@ def names(folder):
 
 @pytest.mark.parametrize("where", ["disk", "memory"])
 def test_what_is_written_is_read(tmp_path, where):
+    """A stored record and its arrays are read back."""
     store = Store(tmp_path / "made" / "when needed" if where == "disk" else None)
     store.prepare()
     assert store.read("one") is None
@@ -48,6 +49,7 @@ def test_what_is_written_is_read(tmp_path, where):
 
 
 def test_a_record_in_memory_is_not_the_one_given():
+    """A record in memory is a copy."""
     store, given = Store(None), {"list": [1]}
     store.write("one", given, {})
     given["list"].append(2)
@@ -56,6 +58,7 @@ def test_a_record_in_memory_is_not_the_one_given():
 
 
 def test_the_path_is_that_of_the_arrays(store):
+    """`path` is the file of the arrays."""
     with np.load(store.path("one"), allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["probabilities"], 1)
 
@@ -63,6 +66,7 @@ def test_the_path_is_that_of_the_arrays(store):
 @pytest.mark.parametrize("part", ["record", "predictions"])
 @pytest.mark.parametrize("fault", ["torn", "empty", "altered", "missing", "swapped", "a folder"])
 def test_a_damaged_trial_is_not_believed_and_another_is(store, part, fault):
+    """A damaged record or array file is not read, and others are."""
     store.write("two", RECORD | {"seed": 1}, {"probabilities": np.zeros((2, 2))})
     path, other = ((record_of(store, key) if part == "record" else store.path(key)) for key in ("one", "two"))
     content = path.read_bytes()
@@ -92,11 +96,13 @@ def test_a_damaged_trial_is_not_believed_and_another_is(store, part, fault):
     [b"[]", b"null", b"3", b'{"digest": 1}', b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": 1' + b"0" * 9999],
 )
 def test_other_json_is_not_believed(store, content):
+    """JSON that is no record is not read."""
     record_of(store, "one").write_bytes(content)
     assert store.read("one") is None
 
 
 def test_control_a_record_altered_with_its_digest_is_believed(store):
+    """A record altered together with its digest is read."""
     body = json.loads(record_of(store, "one").read_text())
     body.pop("digest")
     body["record"]["measures"]["accuracy"] = 0.9
@@ -105,6 +111,7 @@ def test_control_a_record_altered_with_its_digest_is_believed(store):
 
 
 def test_arrays_that_would_run_code_are_not_loaded(store):
+    """Pickled arrays are not loaded."""
     store.write("one", RECORD, {"code": np.array([print], dtype=object)})
     with pytest.raises(ValueError, match="allow_pickle=False"):
         store.arrays("one")
@@ -128,6 +135,7 @@ def test_two_that_write_the_same_trial_in_turns_leave_a_whole_one(store, tmp_pat
 
 @pytest.mark.parametrize("where", ["write_bytes", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, where):
+    """A failed write leaves the old file and no other file."""
     path = tmp_path / "kept.txt"
     write_atomically(path, b"old")
 
@@ -186,6 +194,7 @@ def in_a_process(tmp_path, environment, call, folder):
 
 @pytest.mark.slow
 def test_where_files_may_not_grow_what_is_finished_stays(tmp_path, environment):
+    """If the size of files is limited, finished records are kept."""
     folder = tmp_path / "trials"
     number, said = in_a_process(tmp_path, environment, "limited", folder)
     assert number == errno.EFBIG
@@ -199,6 +208,7 @@ def test_where_files_may_not_grow_what_is_finished_stays(tmp_path, environment):
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
 def test_on_a_full_disk_what_is_finished_stays(tmp_path, environment):
+    """On a full disk, finished records are kept."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True)
@@ -220,6 +230,7 @@ def test_on_a_full_disk_what_is_finished_stays(tmp_path, environment):
 
 
 def test_a_folder_deleted_in_the_middle_is_made_again(store):
+    """A folder deleted during a run is made again."""
     for path in store.folder.iterdir():
         path.unlink()
     store.folder.rmdir()
@@ -231,6 +242,7 @@ def test_a_folder_deleted_in_the_middle_is_made_again(store):
 @pytest.mark.parametrize("call", ["prepare", "write"])
 @pytest.mark.parametrize("at", ["file", "file/trials"])
 def test_a_file_in_place_of_the_folder(tmp_path, call, at):
+    """A file in place of the folder is refused."""
     (tmp_path / "file").write_text("somebody's own")
     store = Store(tmp_path / at)
     assert store.read("one") is None
@@ -242,6 +254,7 @@ def test_a_file_in_place_of_the_folder(tmp_path, call, at):
 
 @pytest.mark.parametrize("call", ["prepare", "write"])
 def test_a_read_only_folder_is_read_and_not_written(store, monkeypatch, call):
+    """A read-only folder can be read, and writing raises."""
     if os.geteuid() == 0:  # whom permissions do not stop
 
         def refuse(*ignored):
@@ -295,6 +308,7 @@ def leftover(store, machine=None, process=None, days=0.0):
     ],
 )
 def test_leftovers_are_removed_where_their_process_is_surely_gone(store, options, removed):
+    """Temporary files are removed only if their process is gone."""
     path = leftover(store, **options)
     store.prepare()
     assert path.exists() != removed
@@ -311,6 +325,7 @@ def test_where_no_process_can_be_asked_for_a_leftover_has_a_day(store, monkeypat
 
 
 def test_files_of_others_stay_however_old(store):
+    """Files of others are never removed."""
     paths = [store.folder / name for name in ("thesis.tmp", "thesis.json.12.tmp", "report.html", "probe")]
     for path in paths:
         path.write_text("somebody's own")
@@ -320,6 +335,7 @@ def test_files_of_others_stay_however_old(store):
 
 
 def test_another_machine_has_another_name(monkeypatch):
+    """The name of a machine depends on its host name."""
     here = module._machine()
     assert here == module._MACHINE == module._machine()
     monkeypatch.setattr(socket, "gethostname", lambda: "there")

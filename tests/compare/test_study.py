@@ -90,6 +90,7 @@ def folder(tmp_path_factory):
     costs=st.none() | TEXT | st.just(MATRICES["costs"]),
 )
 def test_a_study_is_read_as_it_was_written(folder, of, specs, names, source, out, noise, costs):
+    """A study is read as it was written."""
     named = zip(specs, names or [None] * 4, strict=False)
     candidates = [read_objective(spec, MATRICES, name) for spec, name in named]
     how = {"noise": None if noise == "matrix" else noise} | ({} if costs is None else {"costs": costs})
@@ -108,6 +109,7 @@ def test_a_study_is_read_as_it_was_written(folder, of, specs, names, source, out
 
 
 def test_what_a_study_cannot_hold_is_a_comment(folder):
+    """What a study cannot store is a comment in its file."""
     candidates = [read_objective(Own(), MATRICES), read_objective(Focal(), MATRICES, "mine\n[data]")]
     text = study.dumps(plan(Settings(model=own_model), candidates))
     comments = [line for line in text.splitlines() if line.startswith("#")]
@@ -127,6 +129,7 @@ def test_what_a_study_cannot_hold_is_a_comment(folder):
 
 @pytest.mark.parametrize("name", ["a\n[data]", '"', "\x7f\x00\x1b", "'''", "\udcff", "# x", "\\"])
 def test_names_of_files_cannot_add_keys(folder, name):
+    """Names of files cannot add keys to a study."""
     text = study.dumps(plan(out=Path(name), source={"data": name, "drop": (name,)}))
     if name == "\udcff":  # a name in bytes that are not UTF-8: written, and refused when read
         with pytest.raises(ValueError, match="data must be a study in TOML, got"):
@@ -157,11 +160,13 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=[text[:20] for text, _ in BAD])
 def test_what_is_no_study_is_refused(folder, text, message):
+    """An invalid study is refused."""
     with pytest.raises(ValueError, match=message):
         loaded(folder, text)
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
+    """A missing study and one that is not text are refused."""
     with pytest.raises(ValueError, match=r"data must be a file, got 'no\.toml', which is not there"):
         study.load("no.toml")
     (tmp_path / "b.toml").write_bytes(b"\xff")
@@ -171,6 +176,7 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_runs_a_study_again(call, blobs, fast, tmp_path, monkeypatch):
+    """The command runs a stored study again."""
     monkeypatch.chdir(tmp_path)
     words = ("compare", blobs, "--objective", "Focal()", "--noise", "0.2", "--folds", 3, "--out", "a", *fast)
     first = json.loads(call(*words, "--json").out)
@@ -186,6 +192,7 @@ def test_the_command_runs_a_study_again(call, blobs, fast, tmp_path, monkeypatch
 
 
 def test_a_study_of_data_and_a_model_from_python_says_what_it_needs(call, tmp_path, monkeypatch):
+    """A study with data or a model from Python says which options it needs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("studied.py").write_text(
@@ -210,6 +217,7 @@ def test_a_study_of_data_and_a_model_from_python_says_what_it_needs(call, tmp_pa
 
 
 def test_the_keys_are_those_of_the_functions():
+    """The keys of a study are parameters of `compare` and `read`."""
     from inspect import signature
 
     assert set(signature(compare).parameters) >= set(study._KINDS) - {"data"}

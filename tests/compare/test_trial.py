@@ -47,6 +47,7 @@ def timeless(records):
 
 
 def test_a_unit_repeats_itself_and_another_repeat_does_not(conditions):
+    """A unit gives the same result again, and another repeat another one."""
     first, predicted = run(conditions)
     torch.rand(7)  # the state of torch's generator must not matter
     again, same = run(conditions)
@@ -59,6 +60,7 @@ def test_a_unit_repeats_itself_and_another_repeat_does_not(conditions):
 
 
 def test_a_unit_leaves_the_state_of_torch_alone(conditions):
+    """A unit does not change torch's random state and threads."""
     torch.set_num_threads(2)
     before = torch.get_rng_state()
     run(conditions)
@@ -67,6 +69,7 @@ def test_a_unit_leaves_the_state_of_torch_alone(conditions):
 
 
 def test_objectives_start_from_the_same_weights_rows_and_labels(conditions):
+    """All objectives start from the same weights, rows and labels."""
     plain, predicted = run(conditions)
     gamma, others = run(conditions, "GammaCrossEntropy(gamma=0.5)")
     zero, same = run(conditions, "GammaCrossEntropy(gamma=0)")
@@ -80,6 +83,7 @@ def test_objectives_start_from_the_same_weights_rows_and_labels(conditions):
 
 
 def test_predictions_are_against_true_labels_and_give_the_measures(conditions):
+    """Predictions are scored against the true labels and give the measures."""
     records, kept = run(conditions)
     np.testing.assert_array_equal(kept["target"], conditions.dataset.labels[kept["row"]])
     np.testing.assert_array_equal(np.sort(kept["row"]), np.arange(150))  # every row tests once
@@ -97,6 +101,7 @@ def test_predictions_are_against_true_labels_and_give_the_measures(conditions):
 
 
 def test_test_rows_have_their_better_labels_where_there_are_some(conditions):
+    """Test rows are scored against the clean labels if there are some."""
     better = (conditions.dataset.labels + 1) % 3
     dataset = dataclasses.replace(conditions.dataset, clean=better)
     changed = dataclasses.replace(conditions, dataset=dataset)
@@ -107,6 +112,7 @@ def test_test_rows_have_their_better_labels_where_there_are_some(conditions):
 
 
 def test_the_baseline_keeps_its_last_epoch_and_its_validation_logits(conditions):
+    """The baseline keeps its last epoch and its validation logits."""
     longer = with_settings(conditions, epochs=40, patience=3)
     records, kept = run(longer, baseline=True, lr=0.05)
     assert any(record["epoch"] < 40 for record in records)
@@ -121,6 +127,7 @@ def test_the_baseline_keeps_its_last_epoch_and_its_validation_logits(conditions)
 
 
 def test_training_past_its_best_epoch_memorises_noise(conditions):
+    """The last epoch memorises noise and is worse than the chosen one."""
     longer = with_settings(conditions, epochs=200)
     records, kept = run(longer, baseline=True, width=64)
     best = np.mean([record["measures"]["accuracy"] for record in records])
@@ -130,6 +137,7 @@ def test_training_past_its_best_epoch_memorises_noise(conditions):
 
 
 def test_balanced_class_weights_count_classes_alike(conditions):
+    """Balanced class weights give each class the same total weight."""
     split, dataset = conditions.splits[0], conditions.dataset
     observed = torch.from_numpy(np.where(np.arange(150) % 5, 0, conditions.observed(0)))
     own = np.random.default_rng(0).random(150) + 0.1
@@ -143,6 +151,7 @@ def test_balanced_class_weights_count_classes_alike(conditions):
 
 
 def test_sample_weights_are_those_of_the_loss(conditions):
+    """Sample weights reach the loss."""
     heavy = np.where(conditions.dataset.labels == 0, 50.0, 1.0)
     weighed = dataclasses.replace(
         conditions, dataset=dataclasses.replace(conditions.dataset, weight=heavy), noise=np.eye(3)
@@ -155,6 +164,7 @@ def test_sample_weights_are_those_of_the_loss(conditions):
 
 
 def test_the_linear_model_is_linear(conditions):
+    """The linear model has no hidden layer."""
     made = {
         name: networks.network(Settings(model=name), 5, conditions.dataset, torch.zeros(2, 4), 0)
         for name in ("linear", "mlp")
@@ -164,6 +174,7 @@ def test_the_linear_model_is_linear(conditions):
 
 
 def test_a_training_that_diverges_says_so(conditions):
+    """A diverged training is recorded as such."""
     records, _ = run(conditions, lr=1e30)
     for record in records:
         assert record["finite"] is False
@@ -195,6 +206,7 @@ def with_other_test_rows(conditions):
 
 
 def test_test_rows_decide_nothing(conditions):
+    """Test rows influence neither the epoch, nor the calibration, nor the score."""
     plain, changed = with_other_test_rows(conditions)
     (first, kept), (second, others) = decided(plain), decided(changed)
     assert first == second
@@ -207,6 +219,7 @@ _inputs_of, _rows = trial.inputs_of, trial._Prepared.rows
 
 @pytest.mark.parametrize("leak", ["encode", "validation", "train"])
 def test_control_a_leak_of_test_rows_is_found(conditions, monkeypatch, leak):
+    """A leak of test rows is found by the comparison."""
     plain, changed = with_other_test_rows(conditions)
     if leak == "encode":
         monkeypatch.setattr(
@@ -224,6 +237,7 @@ def test_control_a_leak_of_test_rows_is_found(conditions, monkeypatch, leak):
 
 
 def test_splits_whose_sizes_differ_are_trained_apart(conditions, monkeypatch):
+    """Splits of different sizes are trained separately."""
     sizes = []
     train = loop.train
 
@@ -251,6 +265,7 @@ def test_splits_whose_sizes_differ_are_trained_apart(conditions, monkeypatch):
 
 
 def test_the_key_depends_on_all_that_decides_the_result(conditions):
+    """The key changes with everything that influences the result."""
     matrices = {"costs": 1 - np.eye(3), "similarity": np.eye(3)}
 
     def keys(changed=conditions, text="ExpectedCost(costs)", named=matrices, of=1):
@@ -290,6 +305,7 @@ def test_the_key_depends_on_all_that_decides_the_result(conditions):
 
 
 def test_the_key_depends_on_the_version_and_not_on_the_text_of_the_code(conditions, monkeypatch):
+    """The key contains the version, not the source code."""
     shared = shared_key(conditions)
     assert json.loads(json.dumps(shared)) == shared
     assert set(shared) == {"version", "data", "splits", "settings", "noise", "costs"}
@@ -298,6 +314,8 @@ def test_the_key_depends_on_the_version_and_not_on_the_text_of_the_code(conditio
 
 
 def test_what_trains_alone_has_a_unit_for_each_split(conditions):
+    """An objective that needs its own network has a unit per split."""
+
     def places(text, changed=conditions):
         shared = shared_key(changed)
         return [each.places for each in units_of(1, read_objective(text, {}), changed, shared)]

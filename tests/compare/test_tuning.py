@@ -64,6 +64,7 @@ def numbers(candidate, path, classes=10, count=COUNT):
 
 @pytest.mark.parametrize("candidate", CANDIDATES)
 def test_the_first_setting_is_the_candidate_as_it_is(candidate):
+    """The first setting is the candidate as given."""
     first = drawn(candidate, 3, lr=0.5, weight_decay=0.0, width=100)[0]  # outside every range
     made = tried(candidate, 3)[0][0]
     assert made.same(read_objective(candidate, {}))
@@ -73,6 +74,7 @@ def test_the_first_setting_is_the_candidate_as_it_is(candidate):
 
 
 def test_what_training_is_told_is_the_same_for_every_candidate():
+    """All candidates try the same learning rates, weight decays and widths."""
     shared = [[(s.lr, s.weight_decay, s.width) for s in drawn(candidate)] for candidate in CANDIDATES]
     assert all(each == shared[0] for each in shared)
     assert len(set(shared[0])) == COUNT  # and no setting is another
@@ -82,6 +84,7 @@ def test_what_training_is_told_is_the_same_for_every_candidate():
 
 
 def test_settings_depend_on_the_seed_alone_and_more_of_them_begin_alike():
+    """Settings depend on the seed only, and more settings begin with the same ones."""
     for candidate in CANDIDATES:
         assert drawn(candidate) == drawn(candidate)
         assert drawn(candidate, 8) == drawn(candidate)[:8]
@@ -91,6 +94,7 @@ def test_settings_depend_on_the_seed_alone_and_more_of_them_begin_alike():
 
 
 def test_the_ranges_of_training_are_used_from_end_to_end():
+    """The ranges of the training settings are covered."""
     settings = drawn("CrossEntropy()")[1:]
     for name, range_ in (("lr", LR), ("weight_decay", WEIGHT_DECAY)):
         place = np.log([getattr(s, name) for s in settings])
@@ -104,6 +108,7 @@ def test_the_ranges_of_training_are_used_from_end_to_end():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_eight_settings_spread_over_the_range(seed):
+    """Eight settings are spread over the ranges."""
     made = tried("GammaCrossEntropy(gamma=0.5)", 8, random_state=seed)[1:]
     own: list[float] = [each.loss.gamma for each, _ in made]  # pyright: ignore[reportAttributeAccessIssue]
     assert max(own) - min(own) > 0.5
@@ -128,6 +133,7 @@ OWN = (
 
 @pytest.mark.parametrize(("candidate", "path", "low", "high", "log"), OWN)
 def test_a_losss_own_numbers_are_used_from_end_to_end(candidate, path, low, high, log):
+    """The ranges of the options of a loss are covered."""
     values = numbers(candidate, path)
     scale = (lambda x: np.log(np.abs(x))) if log else np.asarray
     unit = (scale(values) - scale(low)) / (scale(high) - scale(low))
@@ -137,12 +143,14 @@ def test_a_losss_own_numbers_are_used_from_end_to_end(candidate, path, low, high
 
 
 def test_a_floor_is_relative_to_the_number_of_classes():
+    """The range of a floor scales with 1 over the number of classes."""
     many = numbers("FlooredCrossEntropy()", "floor", classes=100)
     assert many.max() < 0.5 / 100 * 1.01
     assert numbers("FlooredCrossEntropy()", "floor", classes=2).max() > 0.5 / 100
 
 
 def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
+    """Options that are switched off or have no range keep their values."""
     assert {s.objective for s in drawn("CrossEntropy()")} == {"CrossEntropy()"}
     assert {s.objective for s in drawn("Brier()")} == {"Brier()"}
     gamma: list[Any] = [made.loss for made, _ in tried("GammaCrossEntropy(0.3, min_weight=0.2)")]
@@ -164,6 +172,7 @@ def test_what_is_switched_off_or_has_no_range_stays_as_it_is():
     ],
 )
 def test_a_schedule_is_tuned_where_it_is_not_nothing(candidate, tuned):
+    """The end of a schedule is tuned if it is not zero."""
     before, after = tuned.split("{}")
     for setting in drawn(candidate)[1:]:
         assert setting.objective.startswith(before)
@@ -184,6 +193,7 @@ def test_a_schedule_is_tuned_where_it_is_not_nothing(candidate, tuned):
     ],
 )
 def test_a_penalty_keeps_its_sign_and_changes_its_size(candidate, factor):
+    """The coefficient of a penalty keeps its sign and varies in size."""
     values = numbers(candidate, "Entropy")
     assert ((values / factor > 0.099) & (values / factor < 10.1)).all()
     assert (values / factor).min() < 0.3
@@ -191,6 +201,7 @@ def test_a_penalty_keeps_its_sign_and_changes_its_size(candidate, factor):
 
 
 def test_the_schedule_of_a_penalty_changes_its_size():
+    """The schedule of a penalty is scaled as a whole."""
     for made, _ in tried("CrossEntropy() - Linear(0.1, 0.2) * Entropy()")[1:]:
         schedule: Any = made.schedules["Entropy"].over(5)
         assert schedule.end / schedule.start == pytest.approx(2, rel=0.02)  # of three digits
@@ -199,6 +210,7 @@ def test_the_schedule_of_a_penalty_changes_its_size():
 
 
 def test_matrices_stay_the_names_that_they_are():
+    """Matrices keep their names in tuned texts."""
     matrices = {"similarity": np.eye(10)}
     candidate = read_objective("SimilarityCrossEntropy(similarity) + 0.1 * Entropy()", matrices)
     for made, setting in draw(candidate, Settings(), COUNT, 10):
@@ -208,6 +220,7 @@ def test_matrices_stay_the_names_that_they_are():
 
 @pytest.mark.parametrize("entry", [*LOSSES, *PENALTIES], ids=lambda entry: entry.name)
 def test_every_loss_of_the_tables_is_drawn(entry):
+    """Settings of every loss of the tables can be drawn."""
     for loss in settings_of(entry):
         settings = tried(loss, 4)
         assert settings[0][0].loss == loss
@@ -219,6 +232,7 @@ def test_every_loss_of_the_tables_is_drawn(entry):
 
 
 def test_every_range_is_of_an_option_that_there_is():
+    """Every tuned option exists."""
     for kind, option in OPTIONS:
         assert option in {field.name for field in fields(kind)}
 
@@ -241,6 +255,7 @@ class Stairs(Schedule):
 
 
 def test_of_ones_own_loss_only_the_training_is_tuned():
+    """For a loss of the user's own, only the training is tuned."""
     for name in ("Own", "Focal"):  # whatever it is called
         kind = dataclass(frozen=True)(type(name, (Own,), {"__annotations__": {}}))
         assert {made.loss for made, _ in tried(kind())} == {kind()}
@@ -251,6 +266,7 @@ def test_of_ones_own_loss_only_the_training_is_tuned():
 
 
 def test_ones_own_schedule_stays():
+    """A schedule of the user's own is not tuned."""
     for loss, at in ((GammaCrossEntropy(), "gamma"), (CrossEntropy() + Entropy(), "Entropy")):
         candidate = read_objective(Objective(loss, schedules={at: Stairs()}), {})
         for made, _ in draw(candidate, Settings(), 5, 10):
@@ -258,6 +274,7 @@ def test_ones_own_schedule_stays():
 
 
 def test_an_objective_is_tuned_and_named_by_its_numbers():
+    """A tuned objective has its numbers in its name."""
     given = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, 70)})
     candidate = read_objective(given, {}, "mine")
     (first, _), *others = draw(candidate, Settings(), 5, 10)
@@ -269,10 +286,12 @@ def test_an_objective_is_tuned_and_named_by_its_numbers():
 
 
 def test_a_model_of_ones_own_keeps_its_width():
+    """A model of the user's own keeps its width."""
     assert {s.width for s in drawn("Focal()", model=lambda features, classes: None, width=7)} == {7}
 
 
 def test_the_smallest_score_is_chosen_and_nan_last():
+    """The setting of the smallest score is chosen, and nan never before a number."""
     nan, inf = float("nan"), float("inf")
     scores = np.array(
         [[0.5, nan, nan, nan, 0.3, inf], [0.2, 0.9, nan, inf, 0.3, nan], [0.4, 0.8, nan, nan, 0.3, 5.0]]
@@ -283,6 +302,7 @@ def test_the_smallest_score_is_chosen_and_nan_last():
 
 
 def test_a_split_chooses_by_its_own_scores():
+    """A split chooses by its own scores only."""
     scores = np.random.default_rng(0).normal(size=(5, 7))
     changed = scores.copy()
     changed[:, 3] = -changed[:, 3]
@@ -291,12 +311,14 @@ def test_a_split_chooses_by_its_own_scores():
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_there_is_a_first_setting(count):
+    """A number of settings below 1 is refused."""
     with pytest.raises(ValueError, match=rf"count must be 1 or more, got {count}; the first setting is"):
         drawn("CrossEntropy()", count)
 
 
 @pytest.mark.slow
 def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
+    """optuna is imported when settings are drawn, and prints nothing."""
     program = (
         "import sys, warnings\nwarnings.simplefilter('error')\n"
         "from types import SimpleNamespace\n"
@@ -316,6 +338,7 @@ def test_optuna_says_nothing_and_is_imported_when_it_draws(environment):
 
 
 def test_without_optuna_it_says_what_to_install(monkeypatch):
+    """Without optuna, the command that installs it is named."""
     monkeypatch.setitem(sys.modules, "optuna", None)
     candidate = read_objective("Focal()", {})
     assert len(draw(candidate, Settings(), 1, 3)) == 1

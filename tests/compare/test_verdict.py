@@ -40,6 +40,7 @@ def ranked(table, seed=0):
 
 @given(tables, st.integers(0, 2**31), st.randoms())
 def test_the_order_of_candidates_and_measures_never_matters(table, seed, random):
+    """The verdict does not depend on the order of candidates and measures."""
     ranks, order, columns = ranked(table, seed), list(range(len(table))), list(range(len(table[0])))
     random.shuffle(order)
     random.shuffle(columns)
@@ -52,6 +53,7 @@ def test_the_order_of_candidates_and_measures_never_matters(table, seed, random)
 
 @given(tables, st.integers(0, 2**31), st.floats(-1, 1))
 def test_a_clone_of_the_baseline_changes_nothing(table, seed, nll):
+    """A copy of the baseline does not change the verdict."""
     ranks = ranked(table, seed)
     clone = [*table, ["equal"] * len(table[0])]
     assert decide(clone, [*ranks, (nll, "a clone")]) == decide(table, ranks)
@@ -59,6 +61,7 @@ def test_a_clone_of_the_baseline_changes_nothing(table, seed, nll):
 
 @given(tables, st.integers(0, 2**31))
 def test_the_winner_is_better_in_one_and_worse_in_none_and_of_these_the_best(table, seed):
+    """The winner is better in a measure, worse in none, and has the best NLL of these."""
     ranks = ranked(table, seed)
     said, winner, choice = decide(table, ranks)
     fit = [k for k, each in enumerate(table) if "better" in each and "worse" not in each]
@@ -75,6 +78,7 @@ def test_the_winner_is_better_in_one_and_worse_in_none_and_of_these_the_best(tab
 
 @given(tables, st.integers(0, 2**31))
 def test_mirrored_calls_never_win_both_ways(table, seed):
+    """A table and its mirror image do not both have a winner."""
     mirror = {"better": "worse", "worse": "better"}
     turned = [[mirror.get(call, call) for call in each] for each in table]
     said, winner, _ = decide(table, ranked(table, seed))
@@ -89,6 +93,7 @@ def test_mirrored_calls_never_win_both_ways(table, seed):
 
 
 def test_the_winner_is_named_with_how_much_how_sure_against_what_and_on_what():
+    """The sentence names the winner, its differences, their intervals, the baseline and the data."""
     best = outcome(GAMMA, "undecided", "better", nll=0.3)
     good = outcome(BRIER, "better", "better", nll=0.4)
     mixed = outcome(FOCAL, "better", "worse", nll=0.1)
@@ -110,6 +115,7 @@ def test_the_winner_is_named_with_how_much_how_sure_against_what_and_on_what():
 
 
 def test_better_in_one_and_worse_in_another_is_a_choice_and_the_headline_names_it():
+    """If candidates are better in one measure and worse in another, the headline says so."""
     mixed, other = outcome(FOCAL, "better", "worse", nll=0.7), outcome(BRIER, "worse", "better", nll=0.3)
     given_ = result(mixed, other, outcome(GAMMA, "equal", "equal"))
     said = judge(given_)
@@ -125,6 +131,7 @@ def test_better_in_one_and_worse_in_another_is_a_choice_and_the_headline_names_i
 
 @pytest.mark.parametrize(("calls", "worse"), [(("equal", "equal"), ""), (("worse", "equal"), " or worse")])
 def test_what_is_equal_or_worse_leaves_the_baseline(calls, worse):
+    """If all candidates are equal or worse, the baseline is kept."""
     given_ = result(outcome(GAMMA, *calls), outcome(BRIER, "equal", "equal"))
     said = judge(given_)
     assert (said.call, said.winner, said.choice) == ("equal", given_.baseline, ())
@@ -139,6 +146,7 @@ def test_what_is_equal_or_worse_leaves_the_baseline(calls, worse):
 
 
 def test_what_is_undecided_says_what_would_settle_it():
+    """An undecided verdict says what would decide it."""
     far = outcome(BRIER, "worse", "undecided")
     given_ = result(far, outcome(GAMMA, "undecided", "equal"))
     said = judge(given_)
@@ -162,6 +170,7 @@ def test_the_headline_is_whole_whatever_candidates_and_data_are_called():
 
 
 def test_without_an_interval_the_reason_is_given():
+    """Without an interval, the sentence gives the reason."""
     unknown = Difference(0.1, np.nan, np.nan, "undecided", "2 paired splits, and fewer than 3 show nothing")
     few = Stub(SimpleNamespace(name=GAMMA), outcome(GAMMA).means, dict.fromkeys(DECIDING, unknown))
     said = judge(result(few))
@@ -171,17 +180,19 @@ def test_without_an_interval_the_reason_is_given():
 
 
 def test_noise_that_the_command_put_there_and_one_test_part_are_said():
+    """The sentence mentions flipped labels and a single test part."""
     said = judge(result(outcome(GAMMA, "better", "better"), noisy=True, one_test=True))
     assert "calibrated NLL of the clean labels" in said.sentence
     assert said.sentence.endswith(
-        "wrong labels found: 25.5 % (95 % interval 20.1 to 31.0 %), flipped ones included; 40 % of the "
-        "training labels flipped (noise=0.4), validation labels alike, test labels never; one test part: "
-        "this speaks of these 360 test rows only."
+        "wrong labels found: 25.5 % (95 % interval 20.1 to 31.0 %), including flipped ones; 40 % of the "
+        "training labels flipped (noise=0.4), validation labels in the same way, no test labels; one test "
+        "part: this is valid for these 360 test rows only."
     )
     assert "cross-validation, 5 times." in judge(result(outcome(GAMMA, "equal", "equal"), repeats=5)).sentence
 
 
 def test_what_is_tuned_is_said_and_the_code_is_that_of_the_setting_most_splits_chose():
+    """The sentence mentions tuning, and the code has the setting that most splits chose."""
     settings = {gamma: Setting(f"GammaCrossEntropy(gamma={gamma})", 0.01, 0.0, 64) for gamma in (0.2, 0.3)}
     records = tuple(SimpleNamespace(setting=settings[gamma]) for gamma in (0.2, 0.3, 0.3))
     units = [
@@ -201,6 +212,7 @@ def test_what_is_tuned_is_said_and_the_code_is_that_of_the_setting_most_splits_c
 
 
 def test_the_code_loads_the_matrices_of_the_folder_or_says_to_save_them():
+    """The code loads stored matrices, or says that they must be saved."""
     best = outcome(GAMMA, "better", "better")
     kept = judge(result(best, matrices={"costs": np.eye(3)}, out=Path("out"))).code
     assert kept == f"loss = {GAMMA}  # {{'costs': '{Path('out/trials/costs.npy')}'}}"
@@ -210,12 +222,14 @@ def test_the_code_loads_the_matrices_of_the_folder_or_says_to_save_them():
 
 
 def test_without_early_stopping_the_baseline_is_not_called_its_best_epoch():
+    """Without early stopping, the baseline is called its last epoch."""
     said = judge(result(outcome(GAMMA, "better", "better"), stop="none"))
     assert said.against == "plain cross entropy, last epoch, calibrated"
     assert said.against in said.sentence
 
 
 def test_costs_decide_along_with_the_others():
+    """With costs, the cost of decisions is a deciding measure."""
     deciding = (*DECIDING, "decided_cost")
     cheap = outcome(GAMMA, "undecided", "equal", "better", deciding=deciding)
     said = judge(result(cheap, deciding=deciding))
@@ -226,6 +240,7 @@ def test_costs_decide_along_with_the_others():
 
 
 def test_a_candidate_that_does_only_what_a_temperature_does_is_said_to():
+    """A candidate that gains only what a temperature gains is named."""
     low, wide = (-0.1, -0.15, -0.05), (-0.1, -0.25, 0.05)
     scaled = outcome(FOCAL, "worse", "equal", raw=low)
     given_ = result(
@@ -251,6 +266,7 @@ def beside(name, accuracy, nll=0.9, spread=0.012):
 
 
 def test_a_winner_that_is_no_better_than_the_commonest_class_is_warned_of():
+    """A winner no better than the commonest class causes a warning."""
     best = outcome(GAMMA, "better", "better")
     near, far = (
         result(best, context=(beside("commonest class", 0.8499),)),
@@ -264,6 +280,7 @@ def test_a_winner_that_is_no_better_than_the_commonest_class_is_warned_of():
 
 
 def test_trees_that_beat_the_network_are_mentioned_and_never_chosen():
+    """Trees that are better than the network are mentioned and never win."""
     best = outcome(GAMMA, "better", "better")
     trees = "HistGradientBoostingClassifier"
     ahead, behind = result(best, context=(beside(trees, 0.93),)), result(best, context=(beside(trees, 0.84),))

@@ -33,6 +33,7 @@ class TestMatricesOfALoss:
     @pytest.mark.parametrize("named", [False, True])
     @pytest.mark.parametrize("kind", ["array", "tensor"])
     def test_what_a_loss_gives_back_is_taken_as_what_it_was_given(self, named: bool, kind: str) -> None:
+        """A matrix returned by a loss is accepted wherever the original was."""
         probs: Any = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
         probs = torch.from_numpy(probs) if kind == "tensor" else probs
         alike, dear = (
@@ -82,6 +83,7 @@ class TestOrderOfTheClasses:
     def test_a_builder_takes_the_order_of_the_labels(
         self, build: Callable[..., ClassMatrix], tmp_path: Path
     ) -> None:
+        """A builder reorders its matrix to the given classes."""
         named, ordered = build(tmp_path), build(tmp_path, classes=LABELS)
         assert named.classes != ordered.classes == tuple(LABELS)
         assert not np.array_equal(named, ordered)
@@ -91,6 +93,7 @@ class TestOrderOfTheClasses:
                 build(tmp_path, classes=wrong)
 
     def test_a_horse_taken_for_a_zebra_costs_eight(self) -> None:
+        """An entry is read by the names of its classes."""
         horse, zebra = LABELS.index("horse"), LABELS.index("zebra")
         costs = from_groups(GROUPS, "costs", within=8, between=10, classes=LABELS)
         assert costs[horse, zebra] == 8
@@ -102,6 +105,7 @@ class TestOrderOfTheClasses:
 
     @pytest.mark.parametrize("make", [ExpectedCost, SoftmaxMargin, PairwiseCrossEntropy])
     def test_a_loss_shows_the_names(self, make: Any) -> None:
+        """A loss prints the names of its classes."""
         frame = pandas.DataFrame(DEAR, index=list("abc"), columns=list("abc"))
         named = make(ClassMatrix(DEAR, "abc", kind="costs"))
         for given in (frame, frame[["c", "a", "b"]]):
@@ -111,6 +115,7 @@ class TestOrderOfTheClasses:
             assert hash(loss) == hash(named)
 
     def test_names_of_a_frame_or_of_a_matrix_are_kept_and_matched(self) -> None:
+        """Names of a data frame or matrix are kept, and matched by name."""
         frame = pandas.DataFrame(DEAR, index=list("abc"), columns=list("abc"))
         matrix = ClassMatrix(DEAR, "abc", kind="costs")
         assert (
@@ -127,15 +132,16 @@ class TestOrderOfTheClasses:
         for wrong in (frame.rename(columns={"a": "x"}), pandas.DataFrame(DEAR, columns=list("abc"))):
             with pytest.raises(ValueError, match="costs must have the same names across and down, got "):
                 ExpectedCost(wrong)
-        with pytest.raises(ValueError, match="costs must name the classes asked for, got 'c'"):
+        with pytest.raises(ValueError, match="costs must name only requested classes, got 'c'"):
             ClassMatrix(frame, "abx", kind="costs")
 
     def test_a_part_of_the_classes(self) -> None:
+        """`part` selects classes by name and refuses unknown ones."""
         matrix = ClassMatrix(DEAR, "abc", kind="costs")
         assert np.array_equal(matrix.part("ca"), [[0, 9], [5, 0]])
         assert matrix.part("bca") == matrix.ordered("bca")
         with pytest.raises(
-            ValueError, match="costs must name every class once, got none for 'd'; there is a, b, c"
+            ValueError, match="costs must name every class once, got none for 'd'; the names are a, b, c"
         ):
             matrix.part("ad")
         with pytest.raises(ValueError, match=r"got 0\.3 for true class 'c'; keep all classes"):

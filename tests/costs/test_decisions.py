@@ -31,6 +31,7 @@ def test_the_published_question_has_its_right_answer() -> None:
 
 
 def test_expected_cost_by_the_sum_that_defines_it() -> None:
+    """The expected cost is the sum over the true classes."""
     probs = dirichlet(4, 5)
     costs = np.random.default_rng(1).random((3, 6))
     found = conditional_risk(probs, costs)
@@ -44,6 +45,7 @@ def test_expected_cost_by_the_sum_that_defines_it() -> None:
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_arrays_and_tensors_decide_alike(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Arrays and tensors of each dtype give the same decisions."""
     probs = torch.from_numpy(np.asarray(dirichlet(*shape))).to(dtype)
     wide = probs.double().numpy()
     risk = conditional_risk(probs, COSTS)
@@ -63,6 +65,7 @@ def test_arrays_and_tensors_decide_alike(shape: tuple[int, ...], dtype: torch.dt
 
 
 def test_the_cheapest_decision_is_best_on_average_and_the_transposed_one_is_not() -> None:
+    """On average, decisions by cost are best, and those by the transposed costs are not."""
     probs = dirichlet(4000)
     true = (np.random.default_rng(2).random((4000, 1)) > probs.cumsum(1)).sum(1)
 
@@ -73,12 +76,14 @@ def test_the_cheapest_decision_is_best_on_average_and_the_transposed_one_is_not(
 
 
 def test_decisions_other_than_the_classes() -> None:
+    """The decisions may be others than the classes."""
     treat = [[0.0, 2.0, 5.0], [50.0, 10.0, 5.0]]  # well or ill; wait, test or treat
     probs = np.array([[0.99, 0.01], [0.9, 0.1], [0.1, 0.9]])
     np.testing.assert_array_equal(decide(probs, treat), [0, 1, 2])
 
 
 def test_abstention_has_its_own_cost_and_only_a_dearer_decision_gives_way_to_it() -> None:
+    """A decision is replaced by abstention only if it costs more."""
     probs = np.array([[0.99, 0.01], [0.9, 0.1], [0.5, 0.5]])
     best = conditional_risk(probs, ILL).min(1)
     np.testing.assert_array_equal(decide(probs, ILL), [0, 1, 1])
@@ -89,6 +94,7 @@ def test_abstention_has_its_own_cost_and_only_a_dearer_decision_gives_way_to_it(
 
 
 def test_top_k_is_in_order_and_ties_keep_theirs() -> None:
+    """`top_k` sorts decisions by cost, and keeps the order of ties."""
     probs = dirichlet(50)
     order = top_k(probs, COSTS, 3)
     risk = np.take_along_axis(conditional_risk(probs, COSTS), order, 1)
@@ -107,6 +113,7 @@ def as_tensor(probs: np.ndarray[Any, Any]) -> torch.Tensor:
 @pytest.mark.parametrize("bad", [[np.nan] * 3, [np.nan, 0.5, 0.5], [0.5, 0.5, np.nan]])
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
 def test_a_nan_makes_its_row_nan_and_no_decision(kind: Any, bad: list[float], shape: tuple[int, ...]) -> None:
+    """A row with nan has nan risk and no decision."""
     probs, last = dirichlet(*shape), tuple(size - 1 for size in shape)
     probs[last] = bad
     risk = torch.as_tensor(conditional_risk(kind(probs), COSTS)).detach().numpy()
@@ -126,6 +133,7 @@ def test_a_nan_makes_its_row_nan_and_no_decision(kind: Any, bad: list[float], sh
 
 
 def test_the_other_rows_are_checked_beside_a_nan() -> None:
+    """The other rows are checked even if one row has a nan."""
     for probs in (np.array([[np.nan, 0.5], [0.5, 0.9]]), torch.tensor([[np.nan, 0.5], [0.5, 0.9]])):
         with pytest.raises(
             ValueError, match="probs must be 0 or more and sum to one in each row, got a row off"
@@ -146,6 +154,7 @@ def test_the_other_rows_are_checked_beside_a_nan() -> None:
     ids=lambda held: type(held).__name__,
 )
 def test_the_costs_that_a_loss_holds_decide(held: Any) -> None:
+    """Costs held by a loss can be passed to `decide`."""
     probs = dirichlet(20)
     np.testing.assert_array_equal(decide(probs, held), (probs @ COSTS).argmin(1))
     np.testing.assert_array_equal(conditional_risk(probs, held), probs @ COSTS)
@@ -153,11 +162,13 @@ def test_the_costs_that_a_loss_holds_decide(held: Any) -> None:
 
 
 def test_gradients_flow_through_the_expected_cost() -> None:
+    """Gradients pass through the expected cost."""
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: conditional_risk(z.softmax(-1), COSTS), (logits,))
 
 
 def test_a_matrix_and_a_tensor_of_costs_are_taken() -> None:
+    """Costs may be a `ClassMatrix` or a tensor."""
     probs = dirichlet(6)
     steps = ordinal(3)
     np.testing.assert_array_equal(conditional_risk(probs, steps), probs @ steps.array)
@@ -166,6 +177,7 @@ def test_a_matrix_and_a_tensor_of_costs_are_taken() -> None:
 
 
 def test_rounding_is_not_taken_for_logits() -> None:
+    """The rounding of half precision is accepted in the check that rows sum to 1."""
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         probs = (torch.randn(200, 1000) * 5).softmax(-1).to(dtype)
         assert decide(probs, np.ones((1000, 2))).shape == (200,)

@@ -82,26 +82,26 @@ OF_MATRICES = [
     ),
     value(
         lambda: ClassMatrix([[2, 1], [1, 0]], "ab", kind="costs"),
-        "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'a' as "
-        "itself and 1 as 'b'; if it holds gains, pass its negative",
+        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' predicted as "
+        "itself and 1 as 'b'; if the entries are gains, pass their negatives",
     ),
     value(
         lambda: ClassMatrix([[2, 1], [5, 1]], "ab", kind="costs"),
-        "costs[true, predicted] must be smallest where a class is called itself, got 2 for 'a' as "
+        "costs[true, predicted] must be smallest on the diagonal, got 2 for 'a' predicted as "
         "itself and 1 as 'b'; each is smallest in its column, so it looks transposed: exchange "
         "rows and columns",
     ),
     value(
         lambda: ClassMatrix(COSTS, "abc", kind="costs").ordered("abe"),
-        "costs must name the classes asked for, got 'c'; there is a, b, e",
+        "costs must name only requested classes, got 'c'; the names are a, b, e",
     ),
     value(
         lambda: from_groups(GROUPS).ordered(["horse", "zebra", "whale", "sharc"]),
-        "similarity must name the classes asked for, got 'shark'; did you mean sharc?",
+        "similarity must name only requested classes, got 'shark'; did you mean sharc?",
     ),
     value(
         lambda: ClassMatrix(COSTS, "abc", kind="costs").ordered("abcd"),
-        "costs must name every class once, got none for 'd'; there is a, b, c",
+        "costs must name every class once, got none for 'd'; the names are a, b, c",
     ),
     value(
         lambda: ClassMatrix(ALIKE, "abcd", kind="similarity").part("ac"),
@@ -114,15 +114,15 @@ OF_MATRICES = [
     ),
     value(
         lambda: from_groups(GROUPS, classes=["horse", "shark", "whale"]),
-        "similarity must name the classes asked for, got 'zebra'; there is horse, shark, whale",
+        "similarity must name only requested classes, got 'zebra'; the names are horse, shark, whale",
     ),
     value(
         lambda: from_groups(GROUPS, "costs", classes=["horse", "shark", "whale", "zebra", "cow"]),
-        "costs must name every class once, got none for 'cow'; there is horse, zebra, whale, shark",
+        "costs must name every class once, got none for 'cow'; the names are horse, zebra, whale, shark",
     ),
     value(
         lambda: from_embeddings({"a": [1.0], "b": [2.0]}, classes="ac"),
-        "similarity must name the classes asked for, got 'b'; there is a, c",
+        "similarity must name only requested classes, got 'b'; the names are a, c",
     ),
     value(
         lambda: from_groups("a,, b"),
@@ -138,11 +138,11 @@ OF_MATRICES = [
     ),
     value(
         lambda: from_groups("a, b", "costs", within=-1),
-        "within must be a cost of 0 or more, got -1; being right costs 0",
+        "within must be a cost of 0 or more, got -1; a correct prediction costs 0",
     ),
     value(
         lambda: from_groups("a, b", "costs", between=np.nan),
-        "between must be a cost of 0 or more, got nan; being right costs 0",
+        "between must be a cost of 0 or more, got nan; a correct prediction costs 0",
     ),
     value(
         lambda: from_embeddings([1.0, 2.0]),
@@ -158,7 +158,7 @@ OF_MATRICES = [
     ),
     value(
         lambda: from_embeddings([[1.0], [2.0]], 0),
-        "temperature must be finite and above 0, got 0; 0.1 is a beginning",
+        "temperature must be finite and above 0, got 0; 0.1 is a usual value",
     ),
     value(
         lambda: from_confusion([0, 1], [0]),
@@ -191,7 +191,7 @@ OF_MATRICES = [
     ),
     value(
         lambda: from_confusion(["a", "c"], ["a", "b"], classes="ab"),
-        "target must hold integers or names among classes, got 'c'; pass classes=",
+        "target must hold integers or names among classes, got 'c'; name the classes with classes=",
     ),
     value(
         lambda: ordinal(3, power=0),
@@ -333,7 +333,7 @@ OF_MATRICES = [
     ),
     value(
         lambda: unmix(HALF, np.full((2, 2), 0.5)),
-        "similarity must have a condition number of at most 1e+06 to be undone, got *; give each "
+        "similarity must have a condition number of at most 1e+06 for unmix, got *; give each "
         "class a larger share of its own row",
     ),
     value(
@@ -342,7 +342,7 @@ OF_MATRICES = [
     ),
     value(
         lambda: check_probs(np.array([np.nan])),
-        "probs must be finite, got nan or infinity; look for a model that diverged",
+        "probs must be finite, got nan or infinity; check whether the model diverged",
     ),
     (
         TypeError,
@@ -380,6 +380,7 @@ def test_what_an_error_says(folder: Path, kind: type[Exception], call: Callable[
 
 
 def test_every_error_has_a_case(folder: Path) -> None:
+    """Every `raise` of the package has a case; with a case left out, one is missing."""
     assert folder
 
     def changed() -> None:

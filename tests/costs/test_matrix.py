@@ -32,6 +32,7 @@ from support.class_matrices import ALIKE, COSTS, GROUPS, LISTS, TREE
 
 class TestMatrix:
     def test_it_is_what_the_losses_and_the_decisions_take(self) -> None:
+        """Losses and decisions accept a `ClassMatrix`, and refuse one of another kind."""
         alike = ClassMatrix(ALIKE, "abcd", kind="similarity")
         assert SimilarityCrossEntropy(alike).similarity is alike
         assert SimilarityCrossEntropy(alike) != SimilarityCrossEntropy(ALIKE)  # it has names
@@ -55,6 +56,7 @@ class TestMatrix:
         assert dear["0", "1"] == 1
 
     def test_it_is_a_value(self) -> None:
+        """A `ClassMatrix` is immutable, and is compared, hashed, pickled and copied by value."""
         one, two = (ClassMatrix(COSTS, "abc", kind="costs") for _ in range(2))
         assert one == two == pickle.loads(pickle.dumps(one)) == copy.deepcopy(one)
         assert len({one, two}) == 1
@@ -66,10 +68,11 @@ class TestMatrix:
             assert one != other
         with pytest.raises(ValueError, match="read-only"):
             one.array[0, 0] = 1
-        with pytest.raises(AttributeError, match="kind must stay as it is, got 'similarity'; make another"):
+        with pytest.raises(AttributeError, match="kind must not be changed, got 'similarity'; make another"):
             one.kind = "similarity"
 
     def test_it_prints_as_a_table_with_names(self) -> None:
+        """A `ClassMatrix` prints as a table with names."""
         lines = str(ClassMatrix(COSTS, ["a", "long name", "c"], kind="costs")).splitlines()
         assert lines[0] == "costs[true, predicted]"
         assert lines[1].split() == ["a", "long", "name", "c"]
@@ -90,11 +93,13 @@ class TestMatrix:
             _ = ClassMatrix(ALIKE, kind="similarity").T
 
     def test_rows_are_divided_by_their_sum(self) -> None:
+        """Rows of similarities are divided by their sum."""
         thirds = np.full((3, 3), 0.3333333)
         np.testing.assert_allclose(ClassMatrix(thirds, kind="similarity").array.sum(1), 1, rtol=1e-15)
 
 
 def test_groups_as_a_similarity_and_as_costs() -> None:
+    """Groups give the similarity and the costs that are computed by hand."""
     alike = from_groups("a, b, c | d", within=0.4, between=0.3)
     np.testing.assert_allclose(alike.array[0], [0.3, 0.2, 0.2, 0.3], rtol=1e-15)
     np.testing.assert_allclose(alike.array[3], [0.1, 0.1, 0.1, 0.7], rtol=1e-15)
@@ -109,6 +114,7 @@ def test_groups_as_a_similarity_and_as_costs() -> None:
 
 
 def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -> None:
+    """All spellings of a tree give equal costs by the height of the common ancestor."""
     expected = from_groups(GROUPS, "costs", within=1, between=2)
     assert from_tree(TREE) == expected
     assert from_tree(LISTS) == expected
@@ -125,6 +131,7 @@ def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -
 
 
 def test_a_tree_as_the_hierarchical_loss_takes_it() -> None:
+    """`index_tree` gives the tree of class indices for the hierarchical loss."""
     order = ["whale", "horse", "shark", "zebra"]
     assert (
         index_tree(TREE, order) == index_tree(LISTS, order) == index_tree(GROUPS, order) == ((1, 3), (0, 2))
@@ -141,6 +148,7 @@ def test_a_tree_as_the_hierarchical_loss_takes_it() -> None:
 
 
 def test_an_underflowed_class_has_its_full_cost_in_the_tree() -> None:
+    """A class whose probability underflows keeps its full cost in the tree."""
     logits = torch.tensor([[0.0, 500.0, 500.0, 500.0]])
     loss = HierarchicalCrossEntropy(((0, 1), (2, 3)), alpha=0.0)(logits, torch.tensor([0]))
     assert logits.softmax(1)[0, 0] == 0
@@ -148,6 +156,7 @@ def test_an_underflowed_class_has_its_full_cost_in_the_tree() -> None:
 
 
 def test_embeddings_by_hand_and_nearly_alike() -> None:
+    """Similarities of embeddings are the softmax of their cosines, computed by hand."""
     vectors = np.random.default_rng(0).normal(size=(5, 3))
     cosine = (
         (vectors @ vectors.T) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors, axis=1)[:, None]
@@ -162,6 +171,7 @@ def test_embeddings_by_hand_and_nearly_alike() -> None:
 
 
 def test_confusion_by_hand_from_classes_probabilities_and_names() -> None:
+    """The matrix of confusion is computed by hand, from classes, probabilities or names."""
     true, guess = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 1, 0, 1, 2, 0])
     found = from_confusion(true, guess, smoothing=0.5)
     counts = np.array([[2, 1, 0], [0, 1, 0], [1, 0, 1]]) + 0.5
@@ -185,6 +195,7 @@ def test_an_ordinal_scale() -> None:
 
 
 def test_files_say_the_same_in_every_form(folder: Path) -> None:
+    """Each format of a file gives the same matrix."""
     expected = ClassMatrix([[0, 1], [6, 0]], ["well", "ill"], kind="costs")
     for name in ("costs.csv", "turned.csv", "tabs.tsv", "semicolons.csv", "bars.csv", "costs.toml"):
         assert read(folder / name, "costs") == expected, name
@@ -196,6 +207,7 @@ def test_files_say_the_same_in_every_form(folder: Path) -> None:
 
 
 def test_mixing_is_the_optimum_of_soft_targets_and_unmixing_takes_it_back() -> None:
+    """`mix` is the optimum of soft targets, and `unmix` inverts it."""
     true = np.random.default_rng(0).dirichlet(np.ones(4), size=6)
     mixed = mix(true, ALIKE)
     np.testing.assert_allclose(mixed, true @ ALIKE, rtol=1e-15)
@@ -210,6 +222,7 @@ def test_mixing_is_the_optimum_of_soft_targets_and_unmixing_takes_it_back() -> N
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_arrays_and_tensors_mix_alike_and_keep_their_dtype(dtype: torch.dtype) -> None:
+    """`mix` and `unmix` keep type and dtype."""
     probs = torch.rand(2, 3, 4, dtype=torch.float64).softmax(-1).to(dtype)
     for change in (mix, unmix):
         found = change(probs, ALIKE)
@@ -224,6 +237,7 @@ def test_arrays_and_tensors_mix_alike_and_keep_their_dtype(dtype: torch.dtype) -
 
 
 def test_what_no_mixture_can_be_is_brought_back_to_probabilities() -> None:
+    """`unmix` of a vector that is no mixture returns probabilities."""
     sure = np.eye(4)
     plain = sure @ np.linalg.inv(ALIKE)
     assert plain.min() < 0

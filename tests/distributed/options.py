@@ -267,8 +267,8 @@ def messages(mesh: DeviceMesh) -> None:
         ),
         (
             lambda: MIX(cut, y),
-            "logits must be cut as torch.chunk cuts, got (Shard(dim=1),) of (7, 11) cut otherwise; use "
-            "distribute_tensor",
+            "logits must be sharded as by torch.chunk, got (Shard(dim=1),) of (7, 11) sharded otherwise; "
+            "use distribute_tensor",
         ),
         (
             lambda: MIX.linear(x, turned, y),
@@ -283,11 +283,11 @@ def messages(mesh: DeviceMesh) -> None:
             lambda: MIX.linear(x, w, y, linear_bias=torch.zeros(3).double()),
             "linear_bias must be (11,), one number per class",
         ),
-        (lambda: (MIX + Balance()).linear(x, w, y), "a fused loss must look at one row at a time"),
+        (lambda: (MIX + Balance()).linear(x, w, y), "a fused loss must depend on one row at a time"),
         (lambda: linear.row_statistics(x, w, y).rank, "stats must hold Rank() for it to be asked"),
         (
             lambda: linear.row_statistics(x, w, y, stats=[Rank()]),
-            "rows must be complete for a rank, got them in parts; use Margin",
+            "logits must have all classes of a row for Rank, got shards; use Margin",
         ),
         (
             lambda: second(MIX(leaf, y), leaf),

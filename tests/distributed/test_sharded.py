@@ -50,6 +50,7 @@ def run(ranks: int, folder: Path) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_all_cases_on_all_ranks(ranks: int, tmp_path: Path) -> None:
+    """All cases hold on all ranks, for every loss and penalty."""
     found = run(ranks, tmp_path)
     for entry in LOSSES + PENALTIES:
         cases = {name.partition(",")[0] for name in found if f": {entry.name}(" in name}
@@ -61,6 +62,7 @@ def test_all_cases_on_all_ranks(ranks: int, tmp_path: Path) -> None:
 
 
 def test_importing_equipoise_imports_no_dtensor() -> None:
+    """Importing and using equipoise does not import DTensor."""
     program = (
         "import sys, torch, equipoise\n"
         "equipoise.losses.CrossEntropy()(torch.zeros(2, 3), torch.zeros(2).long())\n"
@@ -75,6 +77,7 @@ def test_importing_equipoise_imports_no_dtensor() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_ordinary_logits_compile_in_one_graph_beside_a_dtensor() -> None:
+    """Ordinary logits compile in one graph after DTensor is imported."""
     import torch.distributed.tensor
 
     loss = torch.compile(GammaCrossEntropy(0.1), backend="aot_eager", fullgraph=True)

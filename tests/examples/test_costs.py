@@ -16,6 +16,7 @@ stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
 def test_the_table_and_the_picture(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The example prints its table and draws its figure."""
     lines = example.main(["--seeds", "3", "--epochs", "20", "--out", str(tmp_path / "costs.svg")])
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + len(lines) == 2 + 2 * len(example.METHODS) + 1
@@ -32,6 +33,7 @@ def test_the_table_and_the_picture(
 
 
 def test_intervals_are_corrected_for_splits_of_the_same_rows(example: ModuleType) -> None:
+    """Intervals over splits of the same rows are corrected for their overlap."""
     assert len(example.load_digits().target) == example.ROWS
     keys = [("cross entropy", read) for read in ("likeliest", "cheapest")] + [("pairwise", "likeliest")]
     spent = np.random.default_rng(0).normal(size=(3, 16))
@@ -48,4 +50,5 @@ def test_intervals_are_corrected_for_splits_of_the_same_rows(example: ModuleType
 
 
 def test_the_same_seed_gives_the_same_numbers(example: ModuleType) -> None:
+    """The same seed gives the same numbers."""
     assert example.measured(0, 1) == example.measured(0, 1) != example.measured(1, 1)

@@ -57,6 +57,7 @@ def test_small_run(exploration: ModuleType, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_what_is_guaranteed_holds_in_every_step(exploration: ModuleType) -> None:
+    """Each policy keeps its guaranteed probability in every step."""
     names = ("floor", "clip", "bound", "softmax")
     reached = {name: exploration.bandit(name, 5, 900, 0.1)[0] for name in names}
     smallest, largest = exploration.EXTREMES
@@ -72,6 +73,7 @@ def test_what_is_guaranteed_holds_in_every_step(exploration: ModuleType) -> None
 
 
 def test_a_hinge_finds_the_arm_and_a_floor_does_not(exploration: ModuleType) -> None:
+    """A hinge finds the better arm, and a floor does not."""
     found = {}
     for name in ("softmax", "floor", "hinge"):
         frame, trace = exploration.bandit(name, 8, 2400, 0.1)
@@ -84,6 +86,8 @@ def test_a_hinge_finds_the_arm_and_a_floor_does_not(exploration: ModuleType) -> 
 
 
 def test_the_weight_of_a_hinge_counts_for_hinges_alone(exploration: ModuleType) -> None:
+    """The weight of a hinge changes hinges only."""
+
     def rewards(name: str, hinge: float) -> list[float]:
         return exploration.bandit(name, 5, 300, hinge)[0].after.tolist()
 
@@ -107,6 +111,7 @@ def test_runs_are_paired(exploration: ModuleType, monkeypatch: pytest.MonkeyPatc
 
 
 def test_intervals_are_those_of_independent_runs(exploration: ModuleType) -> None:
+    """Intervals are those of independent runs."""
     spread = np.random.default_rng(0).normal(size=(3, 8))
     rows = [(str(k), seed, v) for k, of in enumerate(spread) for seed, v in enumerate(of)]
     found = pd.DataFrame(rows, columns=["policy", "seed", "after"])
@@ -119,6 +124,7 @@ def test_intervals_are_those_of_independent_runs(exploration: ModuleType) -> Non
 
 
 def test_ppo_keeps_the_floor_through_saving_and_loading(exploration: ModuleType) -> None:
+    """PPO keeps its floor after saving and loading."""
     steps, acting = 4096, 4096 // 8
     looks = acting + 4096 // 256 * 20
     played = {name: exploration.cartpole(name, 4, steps).iloc[0] for name in exploration.PLAYERS}
@@ -132,6 +138,7 @@ def test_ppo_keeps_the_floor_through_saving_and_loading(exploration: ModuleType)
 
 
 def test_every_look_is_noted(exploration: ModuleType) -> None:
+    """Every distribution that is made is recorded."""
     made = [torch.tensor([[0.2, 0.8], [0.9, 0.1]]), torch.tensor([[0.3, 0.7]])]
 
     class Shown:

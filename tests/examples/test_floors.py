@@ -23,6 +23,7 @@ def floors(example: ModuleType) -> ModuleType:
 def test_who_keeps_the_floor(
     floors: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Policies with a guarantee stay above the floor, and others fall below it."""
     monkeypatch.setattr(floors, "LENGTH", 16)
     monkeypatch.setattr(floors, "RATE", 0.2)
     found = floors.main(["--tasks", "FrozenLake-v1", "--runs", "2", "--updates", "60"])["FrozenLake-v1"]
@@ -40,6 +41,7 @@ def test_who_keeps_the_floor(
 
 
 def test_the_maps_say_what_they_guarantee(floors: ModuleType) -> None:
+    """Each map states the floor that the example needs."""
     for actions in (2, 4, 6):
         made = floors.policies(actions)
         for name in GUARANTEED:
@@ -50,6 +52,7 @@ def test_the_maps_say_what_they_guarantee(floors: ModuleType) -> None:
 
 
 def test_a_task_goes_where_gymnasium_goes(floors: ModuleType) -> None:
+    """The example's FrozenLake has the transitions and rewards of gymnasium."""
     torch.manual_seed(0)
     lake = floors.Task("FrozenLake-v1")
     state = torch.zeros(30_000, dtype=torch.long)
@@ -66,6 +69,7 @@ def test_a_task_goes_where_gymnasium_goes(floors: ModuleType) -> None:
 
 
 def test_policies_have_the_same_random_numbers(floors: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All policies use the same random numbers."""
     task = floors.Task("FrozenLake-v1")
     plain = floors.trained(task, "softmax", 2, 3).drop(columns="policy")
     floored = floors.trained(task, "Floored", 2, 3).drop(columns="policy")

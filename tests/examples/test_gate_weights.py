@@ -35,6 +35,8 @@ def test_small_run(
 
 
 def test_the_choice_sees_validation_rows_only(gates: ModuleType) -> None:
+    """The weight is chosen by validation rows only."""
+
     def run(gate: str, seed: int, validation: float, test: float) -> dict[str, Any]:
         return {"gate": gate, "seed": seed, "validation hard": validation, "test hard": test}
 
@@ -47,6 +49,7 @@ def test_the_choice_sees_validation_rows_only(gates: ModuleType) -> None:
 
 @pytest.mark.parametrize("name", ["regression", "clusters", "affairs"])
 def test_no_row_is_in_two_parts(gates: ModuleType, name: str) -> None:
+    """No row is in two parts, and the parts have their sizes."""
     split = gates.split_of(name, 0)
     sizes = {part: len(target) for part, (_, target) in split.items()}
     count = 6366 if name == "affairs" else 3000
@@ -59,6 +62,7 @@ def test_no_row_is_in_two_parts(gates: ModuleType, name: str) -> None:
 
 
 def test_pairs_differ_by_the_penalty_alone(gates: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of runs share rows, initial weights and batches, and differ in the penalty only."""
     split = gates.split_of("regression", 0)
     plain = gates.train(gates.NO_HELP, split, 0, 40)
     helped = gates.train("weight 30", split, 0, 40)

@@ -88,6 +88,7 @@ def test_a_schedule_moves(example: ModuleType, given: argparse.Namespace) -> Non
 
 
 def test_what_rows_say_is_what_logits_say(example: ModuleType, given: argparse.Namespace) -> None:
+    """Statistics of the fused head agree with those computed from the logits."""
     model, windows = example.make_model(given, 0), torch.randint(300, (6, 12))
     with torch.no_grad():
         model.lm_head.weight *= 5  # surer
@@ -109,6 +110,7 @@ def test_what_rows_say_is_what_logits_say(example: ModuleType, given: argparse.N
 
 
 def test_a_confidence_of_one_counts(example: ModuleType) -> None:
+    """A confidence of 1 belongs to the last bin of the calibration error."""
     told = pd.DataFrame({"top": [0.95, 1.0], "right": [True, False]})
     np.testing.assert_allclose(example.measure(told).ECE, 0.475, rtol=1e-6)
 
@@ -150,6 +152,7 @@ def test_parts_are_files(example: ModuleType) -> None:
 
 
 def test_the_table_says_what_the_numbers_say(example: ModuleType) -> None:
+    """The table marks differences whose interval excludes zero."""
     nll = {
         "plain": [2.0, 2.1, 2.2],
         "lower": [1.5, 1.6, 1.72],
@@ -174,6 +177,7 @@ def test_the_table_says_what_the_numbers_say(example: ModuleType) -> None:
 def test_the_fused_head_holds_less(
     example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The fused head needs less peak memory than the plain Trainer."""
     ways = ["plain Trainer", "fused"]
     monkeypatch.setattr(example, "COSTS", {way: example.COSTS[way] for way in ways})
     torch.save(torch.randint(16384, (200, 64)), tmp_path / "windows.pt")
@@ -195,6 +199,7 @@ def test_the_fused_head_holds_less(
 def test_arguments_that_show_nothing(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Arguments that leave no result are refused."""
     for options, words in (
         (["--seeds", "1"], "--seeds must be at least 2, for an interval, got 1"),
         (["--every", "500"], "--every must leave text for each part, got 500"),

@@ -19,6 +19,7 @@ def ordinal(example: ModuleType) -> ModuleType:
 def test_deciding_by_costs_saves_more_than_the_loss(
     ordinal: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Decisions by cost reduce the mean cost more than a change of the loss."""
     found = ordinal.main(["--data", "anes96", "--seeds", "3", "--epochs", "12"])["anes96"]
     mean = found.groupby(["costs", "loss", "taken"]).cost.mean()
     for costs, at_most in (("absolute", 0.95), ("squared", 0.8)):
@@ -37,6 +38,7 @@ def test_deciding_by_costs_saves_more_than_the_loss(
 
 
 def test_the_right_costs_are_decided_by(ordinal: ModuleType) -> None:
+    """Decisions by the matching costs have the smallest cost."""
     found = ordinal.measured("anes96", 0, 3)
     cost = {
         (line["costs"], line["taken"]): line["cost"]
@@ -48,6 +50,7 @@ def test_the_right_costs_are_decided_by(ordinal: ModuleType) -> None:
 
 
 def test_rows_are_in_the_order_of_the_scale(ordinal: ModuleType) -> None:
+    """Classes are numbered in the order of the scale, and rows have their shape."""
     for name, (count, features, classes) in {"anes96": (944, 8, 7), "fair": (6366, 7, 5)}.items():
         rows, target = ordinal.rows_of(name)
         assert rows.shape == (count, features)

@@ -11,6 +11,7 @@ stats = pytest.importorskip("scipy.stats", reason="the example needs the extra c
 
 
 def test_it_is_the_t_interval_where_seeds_are_independent(example: ModuleType) -> None:
+    """For independent seeds, the interval is the paired t interval."""
     values, plain = np.random.default_rng(0).normal(size=(2, 9))
     found = example.interval(values, plain)
     right = stats.ttest_rel(values, plain).confidence_interval()
@@ -18,6 +19,7 @@ def test_it_is_the_t_interval_where_seeds_are_independent(example: ModuleType) -
 
 
 def test_overlap_widens_it_by_nadeau_and_bengio(example: ModuleType) -> None:
+    """Overlap widens the interval by the factor of Nadeau and Bengio."""
     values, plain = np.random.default_rng(0).normal(size=(2, 10))
     mean, low, high = example.interval(values, plain)
     other, lower, higher = example.interval(values, plain, overlap=0.25)
@@ -27,6 +29,7 @@ def test_overlap_widens_it_by_nadeau_and_bengio(example: ModuleType) -> None:
 
 
 def test_bold_means_clear_of_zero(example: ModuleType) -> None:
+    """An interval that excludes zero is printed in bold."""
     assert example.shown((1.0, 0.5, 1.5), 1) == "**+1.0 (+0.5 to +1.5)**"
     assert example.shown((-1.0, -1.5, -0.5), 1) == "**-1.0 (-1.5 to -0.5)**"
     assert example.shown((1.0, -0.5, 2.5), 1) == "+1.0 (-0.5 to +2.5)"

@@ -55,6 +55,7 @@ def test_small_run(routing: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_intervals_are_corrected_for_splits_of_the_same_rows(routing: ModuleType) -> None:
+    """Intervals over splits of the same rows are corrected for their overlap."""
     spread = np.random.default_rng(0).normal(size=(len(routing.GATES), 8))
     rows = [(gate, k, v) for gate, of in zip(routing.GATES, spread, strict=True) for k, v in enumerate(of)]
     found = pd.DataFrame(rows, columns=["gate", "seed", "accuracy"])
@@ -69,6 +70,7 @@ def test_intervals_are_corrected_for_splits_of_the_same_rows(routing: ModuleType
 def test_tuning_uses_other_seeds_and_rows(
     routing: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Tuning uses seeds and rows that the results do not use."""
     monkeypatch.setattr(routing, "PENALTIES", {"entropy": routing.PENALTIES["entropy"]})
     routing.main(["--tune", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--out", str(tmp_path)])
     found = pd.read_csv(tmp_path / "tuning.csv")
@@ -79,6 +81,7 @@ def test_tuning_uses_other_seeds_and_rows(
 
 
 def test_pairs_share_everything_but_the_gate(routing: ModuleType) -> None:
+    """Pairs of runs share weights and batches, and differ in the gate only."""
     start = {name: routing.train(name, 0, 1, None)["scale"][0] for name in ("no help", "entropy", "colder")}
     assert len(set(start.values())) == 1  # the same initial weights on the same rows
     assert routing.train("no help", 1, 1, None)["scale"][0] != start["no help"]
@@ -87,6 +90,7 @@ def test_pairs_share_everything_but_the_gate(routing: ModuleType) -> None:
 
 
 def test_a_penalty_that_weighs_decides(routing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A penalty of large weight decides the gate; with weight 0 it changes nothing."""
     term, _ = routing.PENALTIES["entropy"]
     spread = {}
     for weight in (0.0, 3.0):
@@ -100,6 +104,7 @@ def test_a_penalty_that_weighs_decides(routing: ModuleType, monkeypatch: pytest.
 
 
 def test_the_chosen_section_alone_runs(routing: ModuleType) -> None:
+    """The output depends on the chosen section only."""
     torch.manual_seed(0)
     model, pixels = routing.Sections(), torch.rand(5, 64)
     use = torch.eye(16)[[3] * 5]

@@ -80,6 +80,7 @@ def test_small_run(
 
 
 def test_the_rarest_words_are_one(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words beyond the vocabulary share index 0, and the others are numbered by frequency."""
     monkeypatch.setattr(example, "words", lambda: iter([["a", "b", "a"], ["c", "a", "b", "d"]]))
     for vocabulary, numbers in ((3, [1, 2, 1, 0, 1, 2, 0]), (9, [1, 2, 1, 3, 1, 2, 4])):
         text, distinct = example.read_text(vocabulary)
@@ -90,6 +91,7 @@ def test_the_rarest_words_are_one(example: ModuleType, monkeypatch: pytest.Monke
 def test_the_batch_outgrows_the_machine_unless_asked(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The default batch has logits larger than the memory of the machine."""
     found: list[Any] = []
     monkeypatch.setattr(example, "train", lambda *given: found.append(given))
     example.main([])
@@ -105,6 +107,7 @@ def test_the_batch_outgrows_the_machine_unless_asked(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_memory_is_what_the_system_says(example: ModuleType) -> None:
+    """Memory sizes are those that the operating system reports."""
     told = re.search(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
     assert told is not None
     assert example.machine_bytes() == 1024 * int(told[1])
@@ -122,6 +125,7 @@ def child(way: str, steps: int) -> dict[str, Any]:
 
 
 def test_the_peak_is_below_what_the_logits_would_take() -> None:
+    """The peak memory of the fused loss is below the size of the logits."""
     fused, dense = child("fused", 2), child("dense", 1)
     assert fused["logit_bytes"] == dense["logit_bytes"] == 4 * 8192 * 50257
     assert fused["losses"][0] == pytest.approx(dense["losses"][0], rel=1e-5)

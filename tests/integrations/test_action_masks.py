@@ -130,6 +130,7 @@ def check_entries(policy: Any, space: Any, obs: Any, masks: np.ndarray, given: d
     ids=lambda kind: kind.__name__,
 )
 def test_every_entry_sees_the_mask(kind: Any, space: Any, shared: bool, tmp_path: Path) -> None:
+    """Every method of the policies applies the mask."""
     random = np.random.default_rng(0)
     masks, others = (draw_masks(random, space, 6) for _ in range(2))
     open_ = np.ones_like(masks)
@@ -163,6 +164,7 @@ def test_every_entry_sees_the_mask(kind: Any, space: Any, shared: bool, tmp_path
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 @pytest.mark.parametrize("kind", [*VECTOR, *DICT], ids=lambda kind: kind.__name__)
 def test_gradients_are_those_of_the_allowed_actions(kind: Any, space: Any) -> None:
+    """Gradients are those of a distribution over the allowed actions."""
     random = np.random.default_rng(1)
     masks = draw_masks(random, space, 8)
     obs = draw_observations(kind, random, 8, masks)
@@ -181,6 +183,7 @@ def test_gradients_are_those_of_the_allowed_actions(kind: Any, space: Any) -> No
 
 
 def test_what_was_given_back_stays_as_it_is() -> None:
+    """A distribution that was returned does not change with the next mask."""
     policy = make_policy(MapActorCriticPolicy, DISCRETE)
     obs, other = torch.randn(2, 4, 3)
     mask = [1, 0, 0, 1, 0]
@@ -212,6 +215,7 @@ MAPS = [Softmax(), Floored(0.02), Projected(0.02), Projected(0.02, "euclidean"),
 
 @pytest.mark.parametrize("map", [*MAPS, ClippedLogits(-2.0, 2.0)], ids=repr)
 def test_every_map_gives_masked_actions_nothing(map: Map) -> None:
+    """Masked actions have probability zero with every map."""
     random = np.random.default_rng(2)
     masks = draw_masks(random, MULTI, 50)
     policy = make_policy(MapActorCriticPolicy, MULTI, map)
@@ -229,6 +233,7 @@ KINDS = [bool, np.int8, np.uint8, np.uint16, np.int64, np.float16, np.float64]
 
 @pytest.mark.parametrize("dtype", KINDS, ids=lambda dtype: dtype.__name__)
 def test_masks_of_any_dtype_and_form(dtype: Any) -> None:
+    """Masks of any dtype and of shape (A,) or (N, A) give the same distribution."""
     masks = np.array([[1, 0, 0, 1, 0], [0, 1, 1, 0, 0]])
     policy = make_policy(MapActorCriticPolicy, DISCRETE)
     obs = torch.randn(2, 3)
@@ -251,6 +256,7 @@ def test_masks_of_any_dtype_and_form(dtype: Any) -> None:
 
 
 def test_a_large_negative_number_is_no_mask() -> None:
+    """A large negative logit does not mask an action."""
     logits = torch.tensor([[0.0, 1.0, -1e8]])
     assert MapCategorical(Floored(FLOOR), logits=logits).probs[0, 2] >= FLOOR * (1 - 1e-6)
     assert (

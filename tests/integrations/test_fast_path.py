@@ -240,6 +240,7 @@ def check_fast(records: list[Any], kinds: set[str], fewest: int = 3) -> None:
 
 @EVERY_RUN
 def test_the_kernel_computes_all_losses(name: str, tmp_path: Path) -> None:
+    """With the defaults, the compiled kernel computes all losses of each integration."""
     run, kinds = RUNS[name]
     with recorded() as records:
         run(GAMMA, tmp_path)
@@ -249,6 +250,7 @@ def test_the_kernel_computes_all_losses(name: str, tmp_path: Path) -> None:
 @EVERY_RUN
 @pytest.mark.usefixtures("_no_kernels")
 def test_a_run_without_kernels_is_found(name: str, tmp_path: Path) -> None:
+    """A run without compiled kernels is found in the log."""
     run, kinds = RUNS[name]
     with recorded() as records:
         run(GAMMA, tmp_path)
@@ -258,6 +260,7 @@ def test_a_run_without_kernels_is_found(name: str, tmp_path: Path) -> None:
 
 @EVERY_RUN
 def test_a_run_with_a_loss_that_no_kernel_has_is_found(name: str, tmp_path: Path) -> None:
+    """A run with a loss that no kernel supports is found in the log."""
     run, kinds = RUNS[name]
     with recorded() as records:
         run(Cosine() + 0.1 * Entropy(), tmp_path)

@@ -68,6 +68,7 @@ HEADS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 @pytest.mark.filterwarnings("ignore:torch.ao.quanti.ation is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:torch.quanti.e_per_tensor, .* are deprecated:UserWarning")
 def test_heads_that_are_no_plain_layer_are_named_in_full(kind: str) -> None:
+    """A head that is no plain linear layer is refused with its class."""
     model, error, name = HEADS[kind]
     with pytest.raises(error, match=rf"^the .*head must be .*, got {name}; .*leave the head out"):
         fuse_lm_head(model(), LOSS)
@@ -85,6 +86,7 @@ OFF_THE_HEAD: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("kind", OFF_THE_HEAD)
 def test_adapters_off_the_head_of_every_kind(kind: str) -> None:
+    """Adapters of each kind outside the head leave loss and gradients unchanged."""
     model, (tokens, labels) = peft.get_peft_model(make(), OFF_THE_HEAD[kind]()), batch()
     expected = model(input_ids=tokens, labels=labels).loss
     fuse_lm_head(model, LOSS)

@@ -51,6 +51,7 @@ NAMES = ("nll", "perplexity", "entropy", "accuracy", "target_prob")
     "options", [{}, {"batch_eval_metrics": True}, {"eval_do_concat_batches": False}], ids=str
 )
 def test_tokens_whose_statistics_are_nan_make_the_means_nan(options: dict[str, Any], tmp_path: Path) -> None:
+    """A token with nan statistics makes the means nan, unless it has no label."""
     data, model = rows(), broken()
     fine, _ = evaluate(tmp_path, model, data, **options)
     assert all(np.isfinite(fine[f"eval_{name}"]) for name in NAMES)
@@ -63,6 +64,7 @@ def test_tokens_whose_statistics_are_nan_make_the_means_nan(options: dict[str, A
 
 
 def test_the_statistics_of_a_sequence_that_is_nan() -> None:
+    """Only the sequence with nan has nan statistics."""
     (model, data) = broken().eval(), rows(2)
     data[1]["input_ids"][4] = 3
     tokens, labels = (torch.stack([row[name] for row in data]) for name in ("input_ids", "labels"))
@@ -89,6 +91,8 @@ def test_the_statistics_of_a_sequence_that_is_nan() -> None:
     ids=str,
 )
 def test_every_way_to_evaluate_reports_the_same(options: dict[str, Any], tmp_path: Path) -> None:
+    """Each way to evaluate reports the same metrics."""
+
     def model() -> Any:
         fuse_lm_head(found := make(), LOSS)
         return found
@@ -104,6 +108,7 @@ def test_every_way_to_evaluate_reports_the_same(options: dict[str, Any], tmp_pat
 
 
 def test_an_evaluation_that_breaks_off_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    """An evaluation that fails does not change the metrics of the next one."""
     fuse_lm_head(model := make(), LOSS)
     expected, _ = evaluate(tmp_path, model)
     with pytest.raises(IndexError):  # in the last batch
@@ -126,6 +131,7 @@ def test_batches_by_hand() -> None:
 
 
 def test_an_evaluation_of_the_loss_alone(tmp_path: Path) -> None:
+    """An evaluation with `prediction_loss_only` has the loss of the plain model."""
     fuse_lm_head(model := make(), LOSS)
     found, _ = evaluate(tmp_path, model, prediction_loss_only=True)
     plain = Trainer(
@@ -137,6 +143,8 @@ def test_an_evaluation_of_the_loss_alone(tmp_path: Path) -> None:
 
 
 def test_means_of_extreme_tokens() -> None:
+    """Means of extreme tokens are infinite or nan without warnings."""
+
     def metrics(*tokens: list[float]) -> dict[str, float]:
         return token_metrics(SimpleNamespace(predictions=np.array([tokens], dtype=np.float32)))
 

@@ -71,6 +71,7 @@ ACTS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", ACTS)
 @torch.no_grad()
 def test_wrappers_of_outputs_see_what_they_do_without_fusing(name: str) -> None:
+    """Wrappers that read the outputs see the same values as without fusing."""
     (tokens, labels), losses = batch(), []
     for fused in (False, True):
         model = make("gemma2, capped")
@@ -88,6 +89,7 @@ def test_wrappers_of_outputs_see_what_they_do_without_fusing(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_what_stands_for_the_logits_answers_as_the_logits_of_the_loss_do(dtype: torch.dtype) -> None:
+    """The placeholder of the logits has the shape, dtype and device of the logits."""
     model, (tokens, labels), seen = make().to(dtype), batch(), []
     fuse_lm_head(model, LOSS)
     intercept(model, lambda output: seen.append(output.logits) or output)
@@ -115,6 +117,8 @@ def test_what_stands_for_the_logits_answers_as_the_logits_of_the_loss_do(dtype: 
     ],
 )
 def test_what_a_wrapper_may_not_do_names_the_wrapper(act: Callable[[Any], Any], words: str) -> None:
+    """A wrapper that needs the logits gets an error with its name."""
+
     def cut(output: Any) -> Any:
         return act(output.logits)
 
@@ -124,7 +128,7 @@ def test_what_a_wrapper_may_not_do_names_the_wrapper(act: Callable[[Any], Any], 
     fuse_lm_head(model, LOSS)
     intercept(model, cut)
     with pytest.raises(
-        NotImplementedError, match=f"got them {words}; for this architecture use compute_loss_"
+        NotImplementedError, match=f"got logits {words}; for this architecture use compute_loss_"
     ):
         model(input_ids=tokens, labels=labels)
 
@@ -170,6 +174,7 @@ def test_wrappers_of_models(how: str, first: str, tmp_path: Path) -> None:
 
 
 def test_a_head_of_which_a_part_is_offloaded_is_refused() -> None:
+    """A head with a part on another device is refused."""
     model, (tokens, labels) = lora(target_modules=["lm_head"]), batch()
     fuse_lm_head(model, LOSS)
     accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
@@ -181,6 +186,8 @@ def test_a_head_of_which_a_part_is_offloaded_is_refused() -> None:
 
 @pytest.mark.parametrize("train", [False, True])
 def test_outputs_pickle_and_copy(train: bool) -> None:
+    """Outputs of a fused model can be pickled and copied."""
+
     class PlainDict(hf.LlamaForCausalLM):
         def forward(self, *args: Any, **options: Any) -> Any:
             return dict(super().forward(*args, **options))
@@ -199,6 +206,7 @@ def test_outputs_pickle_and_copy(train: bool) -> None:
 
 
 def test_a_fused_model_pickles() -> None:
+    """A fused model can be pickled, and its copy has its own head."""
     model, (tokens, labels) = make(), batch()
     fuse_lm_head(model, LOSS)
     loaded = reloaded(model)
@@ -241,6 +249,7 @@ ADAPTED: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", [*ARCHITECTURES, *ADAPTED])
 def test_undo_gives_back_every_attribute(name: str) -> None:
+    """`undo` restores every attribute of the model."""
     model, (tokens, labels) = (ADAPTED[name]() if name in ADAPTED else make(name)), batch()
     model(input_ids=tokens, labels=labels)  # in which some models make hooks of their own
     before = contents(model)
@@ -254,6 +263,7 @@ def test_undo_gives_back_every_attribute(name: str) -> None:
 
 
 def test_undo_gives_back_a_loss_function_and_type_that_somebody_set() -> None:
+    """`undo` restores a loss function and loss type that were set before."""
     model = make("gpt2")
     model.loss_function, model.loss_type = len, "ForCausalLMLoss"
     before = contents(model)
@@ -263,6 +273,7 @@ def test_undo_gives_back_a_loss_function_and_type_that_somebody_set() -> None:
 
 
 def test_undo_takes_out_its_own_alone() -> None:
+    """`undo` of an earlier call does not undo a later one."""
     model, (tokens, labels) = make(), batch()
     first = fuse_lm_head(model, LOSS)
     first.undo()
@@ -279,6 +290,7 @@ def test_undo_takes_out_its_own_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["model.forward", "AdaLoRA"])
 def test_a_pass_without_the_hooks_says_so(kind: str) -> None:
+    """A forward pass that skips the hooks raises an error."""
     model, (tokens, labels) = make(), batch()
     if kind == "AdaLoRA":
         options = {"init_r": 4, "target_r": 2, "total_step": 9, "task_type": "CAUSAL_LM"}
@@ -297,6 +309,7 @@ def test_a_pass_without_the_hooks_says_so(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["compiled", "replicated"])
 def test_a_model_that_is_wrapped_already_is_refused(kind: str) -> None:
+    """A model that is compiled or wrapped is refused."""
     wrapped = torch.compile(make(), backend="eager") if kind == "compiled" else nn.DataParallel(make())
     with pytest.raises(
         ValueError, match=r"^model must be a causal .*, got .*; .* fuse a model before it is comp"

@@ -120,6 +120,7 @@ SCHEDULES = [Linear(0.0, 0.5, steps=5), Cosine(0.3, 0.1, steps=9)]
 def test_a_run_that_resumes_in_the_middle_is_the_run(
     schedule: Schedule, accumulate: int, tmp_path: Path
 ) -> None:
+    """A run resumed in the middle has the parameters and logs of one uninterrupted run."""
     options = {"accumulate_grad_batches": accumulate}
     whole = Net(schedule)
     callbacks = [SaveHalfWay(tmp_path / "half.ckpt"), ConfidenceMonitor(), ScheduleCallback()]
@@ -139,6 +140,7 @@ def test_a_run_that_resumes_in_the_middle_is_the_run(
 
 
 def test_steps_are_those_of_the_optimiser(tmp_path: Path) -> None:
+    """A schedule advances once for each step of the optimiser."""
     net = Net(Linear(0.0, 0.5, steps=5))
     same = net.configure_optimizers()
     net.configure_optimizers = lambda: same
@@ -208,6 +210,7 @@ class ByHand(Callback):
 def test_the_log_holds_what_was_so_in_the_step(
     accumulate: int, every: int, fused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The log holds the confidence and the scheduled values of its step, computed only in logged steps."""
     module, looks = importlib.import_module("equipoise.integrations.lightning"), []
     for name in ("_of_logits", "_of_hidden"):
 
@@ -269,6 +272,7 @@ def test_rows_count_in_the_log_as_they_do_in_the_loss(fused: bool, tmp_path: Pat
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_objective_is_seen_too(tmp_path: Path) -> None:
+    """A compiled objective is logged like a plain one."""
     net, plain = Net(Linear(0.0, 0.5, steps=5)), Net(Linear(0.0, 0.5, steps=5))
     net.objective = torch.compile(net.objective, backend="eager", fullgraph=True)
     for name, each in (("compiled", net), ("plain", plain)):
@@ -309,6 +313,7 @@ class Several(LightningModule):
 
 
 def test_several_objectives_and_optimisers(tmp_path: Path) -> None:
+    """With several objectives and optimisers, each schedule follows its optimiser."""
     net = Several()
     start = {name: head.weight.detach().clone() for name, head in net.heads.items()}
     bias = net.heads["a"].bias.detach().clone()
@@ -329,6 +334,8 @@ def test_several_objectives_and_optimisers(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_after_an_exception(tmp_path: Path) -> None:
+    """After an exception, no hook is left on the objective."""
+
     class Fails(Net):
         def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
             assert "linear" in vars(self.objective)
@@ -370,6 +377,7 @@ def test_errors(tmp_path: Path) -> None:
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without lightning, the error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     monkeypatch.delitem(sys.modules, "equipoise.integrations.lightning")
     with pytest.raises(ImportError, match=r"integrations\.lightning needs lightning; pip install"):

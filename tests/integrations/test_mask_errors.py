@@ -49,8 +49,8 @@ WRONG = [
     ([[1, 0, 1, 0, 1], [1, 1, 1, 1, 2]], r"got 2 for action 4 of row 1; leave the mask out"),
     ([1, NAN, 1, 1, 1], r"got nan for action 1 of row 0"),
     ([1, -1e8, 1, 1, 1], r"got -100000000\.0 for action 1 of row 0"),
-    ([[1] * 5, [0] * 5], r"must leave an action in every row, got none in row 1, part 0 of"),
-    ([0] * 5, r"got none in row 0, part 0 of .* allow one, or end the episode"),
+    ([[1] * 5, [0] * 5], r"must allow an action in every row, got none in row 1, part 0 of"),
+    ([0] * 5, r"got none in row 0, part 0 of .* allow an action, or end the episode"),
 ]
 
 
@@ -58,6 +58,7 @@ WRONG = [
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 @pytest.mark.parametrize("kind", VECTOR, ids=lambda kind: kind.__name__)
 def test_masks_that_are_refused(kind: Any, space: Any, masks: Any, says: str) -> None:
+    """Invalid masks are refused by every method."""
     policy = make_policy(kind, space)
     obs = torch.randn(2, 3)
     given = {"action_masks": masks}
@@ -73,17 +74,18 @@ def test_masks_that_are_refused(kind: Any, space: Any, masks: Any, says: str) ->
 
 
 def test_the_row_part_and_key_are_named() -> None:
+    """The error names the row, the part of the action space and the key of the mask."""
     policy = make_policy(MapMultiInputActorCriticPolicy, MULTI, mask_key="mask")
     obs = {"x": torch.randn(3, 3), "mask": torch.ones(3, 5)}
     obs["mask"][2, 3:] = 0
-    with pytest.raises(ValueError, match=r"observation\['mask'\] must leave .* none in row 2, part 1 of 2"):
+    with pytest.raises(ValueError, match=r"observation\['mask'\] must allow .* none in row 2, part 1 of 2"):
         policy(obs)
     assert policy.predict_values(obs).shape == (
         3,
         1,
     )  # the value of where an episode ended is asked for as well
     obs["mask"][2] = torch.tensor([1, 0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"action_masks must leave .* none in row 2, part 0 of 2"):
+    with pytest.raises(ValueError, match=r"action_masks must allow .* none in row 2, part 0 of 2"):
         policy(obs, action_masks=[0, 1, 1, 1, 1])
     with pytest.raises(ValueError, match=r"observation must be an array or a dict, got a tuple"):
         policy.predict((obs, {}))
@@ -131,12 +133,14 @@ MASKABLE = dict(zip((VECTOR[0], PICTURE[0], DICT[0]), (VECTOR[1], PICTURE[1], DI
 
 @pytest.mark.parametrize(("kind", "observed", "space", "key", "says"), CONSTRUCTION)
 def test_what_is_refused_at_construction(kind: Any, observed: Any, space: Any, key: Any, says: str) -> None:
+    """Invalid combinations of spaces and masks are refused when a policy is made."""
     for one in (kind, MASKABLE[kind]):
         with pytest.raises(ValueError, match=says):
             one(observed, space, lambda _: 1e-3, map=Floored(FLOOR), mask_key=key)
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without sb3-contrib, the error names the command that installs it."""
     import importlib
     import sys
 

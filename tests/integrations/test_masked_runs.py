@@ -60,6 +60,7 @@ RUNS = [(one, wrapper) for one in (PPO, A2C, MaskablePPO) for wrapper in ("Dummy
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 @pytest.mark.parametrize(("algorithm", "wrapper"), [*RUNS, (TRPO, "DummyVecEnv")])
 def test_no_illegal_action_in_whole_runs(algorithm: Any, space: Any, wrapper: str, tmp_path: Path) -> None:
+    """No illegal action is taken in a whole run."""
     beside = algorithm is MaskablePPO
     mask, evaluate = (None, evaluate_maskable) if beside else (spaces.MultiBinary(5), evaluate_policy)
     env, envs = vectors(lambda: Masked(space, mask), wrapper)
@@ -87,6 +88,7 @@ def test_no_illegal_action_in_whole_runs(algorithm: Any, space: Any, wrapper: st
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO], ids=lambda one: one.__name__)
 def test_control_illegal_actions_are_counted(algorithm: Any) -> None:
+    """Without masks, illegal actions are taken and counted."""
     env, envs = vectors(lambda: Masked(DISCRETE, spaces.MultiBinary(5)), "DummyVecEnv")
     model = make_model(algorithm, env)
     model.learn(128, **({"use_masking": False} if algorithm is MaskablePPO else {}))
@@ -97,6 +99,7 @@ def test_control_illegal_actions_are_counted(algorithm: Any) -> None:
 
 @pytest.mark.parametrize("space", [DISCRETE, MULTI], ids=str)
 def test_maskable_ppo_with_masks_in_and_beside_the_observation(space: Any, tmp_path: Path) -> None:
+    """Masks in the observation and masks of MaskablePPO are combined."""
     env, envs = vectors(lambda: Masked(space, spaces.MultiBinary(5)), "DummyVecEnv")
     model = make_model(MaskablePPO, env, mask_key="mask").learn(256)
     evaluate_policy(model, env, n_eval_episodes=6, deterministic=False)  # without action_masks
@@ -108,6 +111,7 @@ def test_maskable_ppo_with_masks_in_and_beside_the_observation(space: Any, tmp_p
 
 
 def test_masks_from_other_processes() -> None:
+    """Masks from environments in other processes are applied."""
     env = SubprocVecEnv([lambda: Masked(DISCRETE, spaces.MultiBinary(5))] * 2, start_method="fork")
     try:
         model = make_model(PPO, env, mask_key="mask")
@@ -146,6 +150,7 @@ def test_one_allowed_action_is_the_one_predicted(trained: bool, tmp_path: Path) 
 
 
 def test_a_mask_that_a_wrapper_changed_is_refused() -> None:
+    """A mask that VecNormalize changed is refused."""
     floats = spaces.Box(0.0, 1.0, (5,))
     env, _ = vectors(lambda: Masked(DISCRETE, floats), "DummyVecEnv")
     model = make_model(PPO, VecNormalize(env), mask_key="mask")

@@ -65,6 +65,7 @@ RUNS = [
 
 
 def test_the_runs_cover_every_pair() -> None:
+    """The runs cover every pair of values of the settings."""
     values = [(*astuple(run)[:2], bool(run.compiled), *astuple(run)[3:]) for run in RUNS]
     columns = list(zip(*values, strict=True))
     assert [len(set(column)) for column in columns] == [4, 3, 2, 2, 2, 2]

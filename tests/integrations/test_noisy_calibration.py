@@ -40,6 +40,7 @@ def data() -> tuple[Any, Any, Any]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
+    """scikit-learn's estimator checks pass, or are skipped for a stated reason."""
     results = check_estimator(NoisyCalibratedClassifier(), on_skip=None)
     by_status: dict[str, list[str]] = {}
     for result in results:
@@ -50,6 +51,8 @@ def test_the_checks_of_scikit_learn() -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_the_checks_can_fail() -> None:
+    """An estimator that ignores sample weights fails the checks."""
+
     class Forgetful(NoisyCalibratedClassifier):  # pyright: ignore[reportGeneralTypeIssues]
         def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:  # noqa: N803
             return super().fit(X, y)
@@ -63,6 +66,7 @@ def test_the_checks_can_fail() -> None:
     "inner", [LogisticRegression(), RandomForestClassifier(20, max_depth=3, random_state=0), Perceptron()]
 )
 def test_without_noise_it_is_the_temperature_scaling_of_scikit_learn(inner: Any, data: Any) -> None:
+    """With noise 0, it is scikit-learn's temperature scaling."""
     rows, _, labels = data
     theirs = CalibratedClassifierCV(inner, method="temperature", cv=3, ensemble=False).fit(rows, labels)
     ours = NoisyCalibratedClassifier(inner, noise=0, cv=3).fit(rows, labels)
@@ -72,6 +76,7 @@ def test_without_noise_it_is_the_temperature_scaling_of_scikit_learn(inner: Any,
 
 
 def test_it_finds_the_noise_and_the_wrong_labels(data: Any) -> None:
+    """The interval contains the true noise rate, and wrong labels are found."""
     rows, clean, labels = data
     model = NoisyCalibratedClassifier().fit(rows, labels)
     low, high = model.calibration_.noise_interval
@@ -91,6 +96,7 @@ def test_it_finds_the_noise_and_the_wrong_labels(data: Any) -> None:
 
 
 def test_a_trained_classifier_calibrates_on_all_rows(data: Any) -> None:
+    """A trained classifier is calibrated on all rows that are given."""
     rows, _, labels = data
     trained = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[:300], labels[:300])
     model = NoisyCalibratedClassifier(FrozenEstimator(trained)).fit(rows[300:], labels[300:])
@@ -104,6 +110,7 @@ def test_a_trained_classifier_calibrates_on_all_rows(data: Any) -> None:
 
 
 def test_noise_may_be_given(data: Any) -> None:
+    """A noise matrix may be given, and is matched by name."""
     rows, _, labels = data
     shares = np.array([[0.6, 0.3, 0.1], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
     plain = NoisyCalibratedClassifier(noise=shares).fit(rows, labels)
@@ -117,6 +124,7 @@ def test_noise_may_be_given(data: Any) -> None:
 
 
 def test_folds_may_lack_a_class_or_leave_rows_out(data: Any) -> None:
+    """Folds may lack a class, and rows may be in no fold."""
     rows, _, labels = data
     some = np.concatenate([np.flatnonzero(labels != "eel"), np.flatnonzero(labels == "eel")])
     model = NoisyCalibratedClassifier(cv=KFold(3)).fit(rows[some], labels[some])  # one fold has no eels
@@ -143,6 +151,7 @@ def test_what_it_says(data: Any) -> None:
 
 @pytest.mark.slow
 def test_on_digits_with_wrong_labels_it_is_nearer_to_the_clean_ones() -> None:
+    """On digits with wrong labels, its probabilities are nearer to the clean labels."""
     digits = load_digits()
     random = np.random.default_rng(0)
     clean = digits.target[:900]

@@ -174,6 +174,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fused", [False, True])
 def test_two_ranks_of_two_micro_batches_are_one_batch(ranks: list[dict[str, Any]], fused: bool) -> None:
+    """Two ranks with two micro-batches each take the step of one batch."""
     wanted = of_one_batch(fused)
     for found in ranks:
         torch.testing.assert_close(found[f"ddp {fused} sum"], wanted, rtol=1e-5, atol=1e-7)
@@ -186,6 +187,7 @@ def test_two_ranks_of_two_micro_batches_are_one_batch(ranks: list[dict[str, Any]
 
 @pytest.mark.slow
 def test_lightning_takes_the_same_step_and_logs_the_rows_of_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    """Lightning on two ranks takes the same step and logs the mean over all ranks."""
     net = Net()
     inputs, target = (torch.cat(parts) for parts in zip(*batches(), strict=True))
     probs = net.head(net.body(inputs).tanh()).softmax(-1)[target != -100]
@@ -237,6 +239,8 @@ def in_autocast(loss: Loss, dtype: torch.dtype, on: bool) -> tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_autocast_changes_no_loss(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast does not change a loss of given logits."""
+
     def same(loss: Loss) -> bool:
         return all(map(torch.equal, in_autocast(loss, dtype, True), in_autocast(loss, dtype, False)))
 
@@ -253,6 +257,7 @@ def test_autocast_changes_no_loss(dtype: torch.dtype, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_autocast_is_no_worse_than_plain_cross_entropy(fused: bool) -> None:
+    """Under autocast, the gradient is no worse than that of plain cross entropy."""
     inputs, target = tokens(200)
 
     def of(net: nn.Module, dtype: torch.dtype | None) -> Tensor:
@@ -271,6 +276,7 @@ def test_autocast_is_no_worse_than_plain_cross_entropy(fused: bool) -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_scaled_loss_keeps_slopes_that_float16_loses(fused: bool) -> None:
+    """A scaled loss keeps gradients that underflow in float16."""
     inputs, target = tokens(20)
     small = 2.0**-18
 

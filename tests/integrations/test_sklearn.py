@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("plain_memory")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # some checks warn of what they do themselves
 def test_the_checks_of_scikit_learn() -> None:
+    """scikit-learn's estimator checks pass, or are skipped for a stated reason."""
     results = check_estimator(ObjectiveClassifier(), on_skip=None)
     by_status: dict[str, list[str]] = {}
     for result in results:
@@ -42,6 +43,8 @@ def test_the_checks_of_scikit_learn() -> None:
 
 
 def test_the_checks_can_fail() -> None:
+    """An estimator that ignores sample weights fails the checks."""
+
     class Forgetful(ObjectiveClassifier):  # pyright: ignore[reportGeneralTypeIssues]
         def _train(self, X: Any, y: Any, sample_weight: Any, passes: int | None) -> None:  # noqa: N803
             super()._train(X, y, None, passes)
@@ -68,6 +71,7 @@ def test_any_objective_trains(entry: Any, data: Any) -> None:
 
 
 def test_it_learns_and_keeps_what_a_classifier_keeps(data: Any) -> None:
+    """It learns, and has the attributes of a classifier."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     rows, labels = data
     frame = pandas.DataFrame(rows, columns=list("abcd"))
@@ -85,6 +89,7 @@ def test_it_learns_and_keeps_what_a_classifier_keeps(data: Any) -> None:
 
 
 def test_the_loss_curve_is_the_loss_on_the_whole_batch(data: Any) -> None:
+    """`loss_curve_` is the objective's value on the batch, with its penalties."""
     rows, labels = data
     model = quick("GammaCrossEntropy(gamma=0.3) + 0.1 * Balance()", learning_rate_init=1e-30).fit(
         rows, labels
@@ -98,6 +103,7 @@ def test_the_loss_curve_is_the_loss_on_the_whole_batch(data: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_model_and_no_generator_of_torch_moves(data: Any) -> None:
+    """A seed determines the model, and torch's random state does not change."""
     before = torch.get_rng_state()
     probs = [quick(random_state=seed).fit(*data).predict_proba(data[0]) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
@@ -107,6 +113,7 @@ def test_the_same_seed_gives_the_same_model_and_no_generator_of_torch_moves(data
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_computes_in_the_dtype_of_the_rows(data: Any, dtype: Any) -> None:
+    """Parameters and probabilities have the dtype of the rows."""
     rows, labels = data
     model = quick(schedules={"label_smoothing": "Linear(0, 0.1, 9)"}).fit(rows.astype(dtype), labels)
     assert {str(each.dtype) for each in model.module_.parameters()} == {f"torch.{np.dtype(dtype)}"}
@@ -117,6 +124,7 @@ SUM = "GammaCrossEntropy(gamma=0.1) + Focal() + 0.5 * LogitRange(low=-4, high=4)
 
 
 def test_numbers_of_the_objective_are_parameters() -> None:
+    """The numbers of an objective are parameters of the estimator."""
     assert quick().get_params()["objective__label_smoothing"] == 0.0
     model = quick(SUM)
     inner = {name: value for name, value in model.get_params().items() if "__" in name}
@@ -143,16 +151,17 @@ def test_numbers_of_the_objective_are_parameters() -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"objective__gama": 1.0}, "objective__gama must name a value of "),
+        ({"objective__gama": 1.0}, "objective__gama must name an option of "),
         (
             {"objective__gamma": 1.0},
-            "objective__gamma must say which of GammaCrossEntropy.gamma, Focal.gamma",
+            "objective__gamma must be one of GammaCrossEntropy.gamma, Focal.gamma",
         ),
         ({"objective__min_weight": 2.0}, "min_weight must be in [0, 1], got 2.0"),
         ({"depth": 3}, "Invalid parameter 'depth'"),
     ],
 )
 def test_a_wrong_parameter_is_refused_and_changes_nothing(params: Any, message: str) -> None:
+    """An invalid parameter is refused and changes nothing."""
     model = quick(SUM)
     with pytest.raises(ValueError, match=re.escape(message)):
         model.set_params(**params)
@@ -160,11 +169,13 @@ def test_a_wrong_parameter_is_refused_and_changes_nothing(params: Any, message: 
 
 
 def test_a_number_must_be_a_number() -> None:
+    """A parameter of the objective must be a number."""
     with pytest.raises(TypeError, match="objective__Focal must be a Python number, got 'a'"):
         quick(SUM).set_params(objective__Focal="a")
 
 
 def test_a_search_over_the_numbers_of_the_objective(data: Any) -> None:
+    """A grid search varies numbers of the objective."""
     pipeline = make_pipeline(StandardScaler(), quick("GammaCrossEntropy() - 0.1 * Entropy()", max_iter=5))
     at = "objectiveclassifier__objective__"
     grid = {at + "gamma": np.array([0.0, 0.7]), at + "Entropy": [-0.1, -3.0]}
@@ -179,6 +190,7 @@ def test_a_search_over_the_numbers_of_the_objective(data: Any) -> None:
 
 
 def test_cross_validation_and_calibration(data: Any) -> None:
+    """Cross-validation and calibration of scikit-learn accept the classifier."""
     rows, labels = data
     probs = cross_val_predict(quick(), rows, labels, cv=3, method="predict_proba")
     assert probs.shape == (90, 3)
@@ -190,6 +202,7 @@ def test_cross_validation_and_calibration(data: Any) -> None:
 
 
 def test_weights_and_classes_weigh(data: Any) -> None:
+    """Sample weights and equivalent class weights give the same model."""
     rows, labels = data
     weight = np.where(labels == "eel", 3.0, 1.0)
     by_row = quick().fit(rows, labels, sample_weight=weight).predict_proba(rows)
@@ -205,6 +218,7 @@ def test_weights_and_classes_weigh(data: Any) -> None:
 
 
 def test_weights_count_with_schedules_and_penalties_on_the_batch(data: Any) -> None:
+    """Sample weights equal repeated rows, with a schedule and a penalty on the batch."""
     rows, labels = data
     times = np.arange(90) % 3
     schedules = {"gamma": Linear(0.0, 0.9, steps=15)}
@@ -215,6 +229,7 @@ def test_weights_count_with_schedules_and_penalties_on_the_batch(data: Any) -> N
 
 
 def test_a_schedule_steps_with_the_batches(data: Any) -> None:
+    """A schedule advances with each batch."""
     schedules = {"gamma": Linear(0.0, 0.5, steps=60), "Entropy": "Linear(-0.1, -0.1, 1)"}
     model = quick("GammaCrossEntropy() + Entropy()", schedules=schedules, batch_size=30).fit(*data)
     assert model.objective_.steps == 15 * 3
@@ -223,6 +238,7 @@ def test_a_schedule_steps_with_the_batches(data: Any) -> None:
 
 
 def test_a_linear_model_and_two_classes(data: Any) -> None:
+    """Without hidden layers the model is linear, and two classes have one decision value."""
     rows, labels = data
     model = quick(hidden_layer_sizes=()).fit(rows, labels == "eel")
     assert len(model.module_) == 1
@@ -245,7 +261,7 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
         ),
         ({"objective": Objective(Focal())}, TypeError, "objective must be a loss of equipoise or its text"),
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
-        ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name a value of CrossEntropy"),
+        ({"schedules": {"gamma": 1}}, ValueError, "schedules['gamma'] must name an option of CrossEntropy"),
         ({"schedules": {"label_smoothing": "L()"}}, ValueError, "schedules['label_smoothing'] must use"),
         (
             {"hidden_layer_sizes": "9"},
@@ -267,8 +283,8 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
             ValueError,
             "costs[true, predicted] must have a row and a column for each of cat, dog",
         ),
-        ({"costs": -COSTS}, ValueError, "if it holds gains, pass its negative"),
-        ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must leave some row a weight"),
+        ({"costs": -COSTS}, ValueError, "if the entries are gains, pass their negatives"),
+        ({"class_weight": dict.fromkeys(NAMES, 0)}, ValueError, "class_weight must give some row a weight"),
         (
             {"costs": ALIKE},
             ValueError,
@@ -282,12 +298,14 @@ ALIKE = ClassMatrix(np.eye(3), NAMES, kind="similarity")
     ],
 )
 def test_a_wrong_argument_is_refused_when_fitted(options: Any, error: Any, message: str, data: Any) -> None:
+    """An invalid argument is refused in `fit`."""
     model = quick(**options)
     with pytest.raises(error, match=re.escape(message)):
         model.fit(*data)
 
 
 def test_a_frame_that_lacks_a_class_is_refused(data: Any) -> None:
+    """A data frame of costs that lacks a class is refused."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame(COSTS, index=NAMES, columns=["cat", "dog", "fish"])
     with pytest.raises(ValueError, match="costs must have the same names across and down, got 'eel' in one"):
@@ -295,6 +313,7 @@ def test_a_frame_that_lacks_a_class_is_refused(data: Any) -> None:
 
 
 def test_wrong_rows_are_refused(data: Any) -> None:
+    """Labels of one class and missing classes are refused."""
     rows, labels = data
     with pytest.raises(ValueError, match=r"y must have at least 2 classes, got 1 class: \['cat'\]"):
         quick().fit(rows, ["cat"] * 90)
@@ -312,6 +331,7 @@ def test_wrong_rows_are_refused(data: Any) -> None:
 
 
 def test_wrong_labels_are_let_go_of() -> None:
+    """With wrong labels, a robust loss has a higher clean accuracy."""
     digits: Any = load_digits()
     rows, labels = digits.data / 16, digits.target
     random = np.random.default_rng(0)
@@ -326,6 +346,7 @@ def test_wrong_labels_are_let_go_of() -> None:
 
 
 def test_a_similarity_is_read_as_it_is(data: Any) -> None:
+    """A similarity is indexed [true, class]: its probabilities approach it."""
     rows, labels = data
     alike = np.array([[0.7, 0.3, 0.0], [0.3, 0.7, 0.0], [0.0, 0.0, 1.0]])
     plain, soft = (
@@ -336,6 +357,7 @@ def test_a_similarity_is_read_as_it_is(data: Any) -> None:
 
 
 def test_a_model_that_has_diverged_predicts_no_class(data: Any) -> None:
+    """A diverged model returns nan probabilities and refuses to predict a class."""
     rows, labels = data
     model = quick(None, max_iter=3).fit(rows, labels)
     with torch.no_grad():

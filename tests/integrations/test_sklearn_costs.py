@@ -51,6 +51,7 @@ def named_costs() -> list[Any]:
 
 @pytest.mark.parametrize("place", ["costs", "objective"])
 def test_a_fold_that_lacks_a_class_takes_the_part_that_is_needed(place: str, data: Any) -> None:
+    """In a fold that lacks a class, the matching part of the costs is used."""
     rows, labels = data
     for lacking in NAMES:
         here = labels != lacking
@@ -75,6 +76,7 @@ def test_a_fold_that_lacks_a_class_takes_the_part_that_is_needed(place: str, dat
 
 @pytest.mark.parametrize("names", ["labels", "integers"])
 def test_folds_by_class_cross_validate(names: str, data: Any) -> None:
+    """Cross-validation works with folds that lack classes."""
     rows, labels = data
     order = np.argsort(labels, kind="stable")  # the middle fold holds every dog
     rows, labels = rows[order], labels[order]
@@ -90,6 +92,7 @@ def test_folds_by_class_cross_validate(names: str, data: Any) -> None:
 
 
 def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(data: Any) -> None:
+    """Named matrices in the objective are reordered to the labels, and unknown names are refused."""
     rows, labels = data
     by_number = quick(CrossEntropy() + ExpectedCost(COSTS)).fit(rows, labels).predict_proba(rows)
     for named in named_costs():
@@ -103,7 +106,7 @@ def test_names_in_the_objective_are_put_in_the_order_of_the_labels_or_refused(da
         assert not np.array_equal(wrong.predict_proba(rows), by_number)  # the control: without names
     others = ExpectedCost(ClassMatrix(COSTS, ["cat", "dog", "fish"], kind="costs"))
     with pytest.raises(
-        ValueError, match="costs must name every class once, got none for 'eel'; there is cat, dog"
+        ValueError, match="costs must name every class once, got none for 'eel'; the names are cat, dog"
     ):
         quick(others).fit(rows, labels)
     with pytest.raises(ValueError, match="costs must name every class once, got none for '0'"):

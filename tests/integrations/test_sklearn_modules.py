@@ -55,6 +55,7 @@ def images() -> tuple[Any, Any]:
 
 
 def test_a_module_of_ones_own_on_images(images: Any) -> None:
+    """A module of the user's own is trained on images."""
     rows, labels = images
     options: Any = {"max_iter": 12, "batch_size": 32, "early_stopping": True}
     model = quick(module=Images, **options).fit(rows[:300], labels[:300])
@@ -74,6 +75,7 @@ def test_a_module_of_ones_own_on_images(images: Any) -> None:
 
 
 def test_a_network_is_copied_and_trained_from_the_weights_it_has(data: Any) -> None:
+    """A given network is copied, and training starts from its weights."""
     rows, labels = data
     network = nn.Linear(4, 3)
     before = network.weight.detach().clone()
@@ -89,6 +91,7 @@ def test_a_network_is_copied_and_trained_from_the_weights_it_has(data: Any) -> N
 
 
 def test_integers_stay_integers_for_a_module_of_ones_own() -> None:
+    """Integer rows stay integers for a module of the user's own."""
     words = np.arange(240).reshape(60, 4) % 7
     module = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(12, 2))
     model = quick(module=module, max_iter=60, learning_rate_init=0.05).fit(words, words[:, 0] > 3)

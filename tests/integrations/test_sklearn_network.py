@@ -37,6 +37,7 @@ def same(one: Any, other: Any, rows: Any) -> bool:
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_arguments_and_attributes_are_those_of_the_perceptron(data: Any) -> None:
+    """Shared arguments and attributes have the defaults and meaning of MLPClassifier."""
     ours, theirs = (inspect.signature(each).parameters for each in (ObjectiveClassifier, MLPClassifier))
     shared = ours.keys() & theirs.keys()
     assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
@@ -72,6 +73,7 @@ def test_arguments_and_attributes_are_those_of_the_perceptron(data: Any) -> None
 @pytest.mark.parametrize("stopping", [False, True])
 @pytest.mark.parametrize("patience", [2, 5])
 def test_training_ends_by_the_rule_of_the_perceptron(stopping: bool, patience: int, data: Any) -> None:
+    """Training ends by the rule of MLPClassifier."""
     model = quick(
         max_iter=500, n_iter_no_change=patience, tol=0.004, early_stopping=stopping, validation_fraction=0.2
     ).fit(*data)
@@ -105,6 +107,7 @@ def test_training_ends_by_the_rule_of_the_perceptron(stopping: bool, patience: i
 
 
 def test_held_out_rows_count_by_their_weights(data: Any) -> None:
+    """Held-out rows are scored with their weights."""
     rows, labels = data
     options: Any = {"early_stopping": True, "validation_fraction": 0.4, "max_iter": 3, "alpha": 0.0}
     weight = np.where(labels == "eel", 5.0, 1.0)
@@ -123,6 +126,7 @@ def test_held_out_rows_count_by_their_weights(data: Any) -> None:
 
 
 def test_a_fit_that_was_cut_off_warns(data: Any) -> None:
+    """A fit that ends at `max_iter` warns."""
     with pytest.warns(ConvergenceWarning, match="max_iter must be larger for training to converge .* got 15"):
         quick(n_iter_no_change=10).fit(*data)
     with pytest.warns(ConvergenceWarning, match="max_iter must be larger"):
@@ -133,6 +137,7 @@ def test_a_fit_that_was_cut_off_warns(data: Any) -> None:
 
 
 def test_a_loss_under_a_schedule_ends_nothing(data: Any) -> None:
+    """While a schedule changes the loss, training does not end early."""
     options: Any = {"n_iter_no_change": 2, "tol": 0.5, "max_iter": 30}
     rising = {"label_smoothing": "Linear(0.0, 0.5, steps=30)"}
     assert quick(**options).fit(*data).n_iter_ < 10
@@ -169,6 +174,7 @@ def test_alpha_is_the_penalty_of_the_perceptron(data: Any) -> None:
 
 
 def test_warm_start_goes_on(data: Any) -> None:
+    """With `warm_start`, fits continue training."""
     rows, labels = data
     parts = quick(max_iter=5, warm_start=True)
     for _ in range(3):
@@ -187,6 +193,7 @@ def test_warm_start_goes_on(data: Any) -> None:
 
 
 def test_it_prints_as_the_perceptron_does(data: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """`verbose` prints the lines of MLPClassifier."""
     model = quick(verbose=True, max_iter=2).fit(*data)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"Iteration {n}, loss = {loss:.8f}" for n, loss in enumerate(model.loss_curve_, start=1)]
@@ -197,6 +204,7 @@ def test_it_prints_as_the_perceptron_does(data: Any, capsys: pytest.CaptureFixtu
 
 
 def test_rows_stay_in_their_order_without_shuffling(data: Any) -> None:
+    """Without shuffling, rows stay in their order."""
     rows, labels = data
     order = np.random.default_rng(0).permutation(150)
     curves = [
@@ -226,6 +234,7 @@ def test_activations_and_layers_are_those_of_the_perceptron(activation: Any, dat
 
 @pytest.mark.parametrize("kind", ["csr_matrix", "csr_array", "csc_array", "coo_array", "lil_matrix"])
 def test_sparse_rows_are_what_dense_ones_are(kind: str, data: Any) -> None:
+    """Sparse rows give the model of dense ones."""
     rows, labels = data
     thin = np.where(np.abs(rows) > 5, rows, 0.0)
     given = getattr(sparse, kind)(thin)
@@ -239,6 +248,7 @@ def test_sparse_rows_are_what_dense_ones_are(kind: str, data: Any) -> None:
 
 
 def test_a_wide_sparse_matrix_is_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse matrix is converted batch by batch."""
     wide = sparse.random(120, 20_000, density=0.001, format="csr", random_state=0)
     sizes: list[int] = []
     plain = sparse.csr_matrix.toarray
@@ -273,7 +283,7 @@ def test_a_wide_sparse_matrix_is_never_dense_as_a_whole(monkeypatch: pytest.Monk
         ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be an integer of at least 1, got 0"),
         ({"validation_fraction": 0.0}, ValueError, "validation_fraction must be in (0, 1], got 0.0"),
         ({"device": "meta"}, ValueError, "device must be 'cpu', 'cuda' or 'cuda:N', got 'meta'"),
-        ({"device": "cuda:77"}, ValueError, "device must be one that torch can use, got 'cuda:77' with"),
+        ({"device": "cuda:77"}, ValueError, "device must be a device that torch can use, got 'cuda:77' with"),
         ({"hidden_layer_sizes": "9"}, TypeError, "hidden_layer_sizes must be the widths of the layers"),
         (
             {"hidden_layer_sizes": (0,)},
@@ -284,17 +294,20 @@ def test_a_wide_sparse_matrix_is_never_dense_as_a_whole(monkeypatch: pytest.Monk
     ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_a_wrong_argument_is_refused_when_fitted(options: Any, error: Any, message: str, data: Any) -> None:
+    """An invalid argument is refused in `fit`."""
     model = quick(**options)
     with pytest.raises(error, match=re.escape(message)):
         model.fit(*data)
 
 
 def test_early_stopping_is_for_fit_alone(data: Any) -> None:
+    """`partial_fit` refuses early stopping."""
     with pytest.raises(ValueError, match="early_stopping must be False in partial_fit, got True; hold out"):
         quick(early_stopping=True).partial_fit(*data, classes=NAMES)
 
 
 def test_numbers_of_numpy_are_numbers(data: Any) -> None:
+    """Numpy numbers are accepted as arguments."""
     given: Any = {"alpha": np.float32(0.5), "tol": np.int64(0), "hidden_layer_sizes": np.int64(8)}
     plain = quick(alpha=0.5, tol=0, hidden_layer_sizes=8)
     assert same(quick(**given).fit(*data), plain.fit(*data), data[0])
@@ -304,6 +317,7 @@ def test_numbers_of_numpy_are_numbers(data: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_is_as_good_as_the_perceptron_on_digits() -> None:
+    """On digits, it is as accurate as MLPClassifier."""
     digits: Any = load_digits()
     parts = train_test_split(digits.data / 16, digits.target, random_state=0, stratify=digits.target)
     train, test, observed, target = parts

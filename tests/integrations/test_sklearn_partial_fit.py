@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("plain_memory")
 
 
 def test_partial_fit_goes_on_where_it_was(data: Any) -> None:
+    """`partial_fit` continues training, and pickling in between changes nothing."""
     rows, labels = data
     model = quick("GammaCrossEntropy()", schedules={"gamma": Linear(0, 0.5, steps=15)})
     whole = clone(model).fit(rows, labels)
@@ -50,6 +51,7 @@ CHANGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 @pytest.mark.parametrize("begin", ["fit", "partial_fit"])
 def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, data: Any) -> None:
+    """`partial_fit` uses parameters that were set since the last call."""
     rows, labels = data
     plain = {"objective": "GammaCrossEntropy(gamma=0.1)", "max_iter": 1, "alpha": 3.0}
     model = quick(**plain)
@@ -85,6 +87,7 @@ def test_partial_fit_has_what_was_set_since_in_force(change: Any, begin: str, da
 
 
 def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: Any) -> None:
+    """`partial_fit` uses new costs, and schedules keep their step."""
     rows, labels = data
     model = quick("GammaCrossEntropy()", schedules={"gamma": Linear(0, 0.5, steps=10)})
     for _ in range(3):
@@ -131,7 +134,7 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
         ({"objective": "Fokal()"}, ValueError, "objective must use a known name, got 'Fokal'; did you mean"),
         ({"objective": Focal}, TypeError, "objective must be a loss of equipoise or its text, got <class"),
-        ({"schedules": {"q": "Linear(1, 1, 1)"}}, ValueError, "schedules['q'] must name a value of"),
+        ({"schedules": {"q": "Linear(1, 1, 1)"}}, ValueError, "schedules['q'] must name an option of"),
         ({"costs": [[0, 1], [1, 0]]}, ValueError, "costs[true, predicted] must have a row and a column for"),
         ({"class_weight": "balanced"}, ValueError, "class_weight must be a dict or None in partial_fit"),
     ],
@@ -140,6 +143,7 @@ def test_partial_fit_has_costs_in_force_and_keeps_the_steps_of_schedules(data: A
 def test_partial_fit_refuses_what_cannot_be_and_stays_as_it_was(
     change: Any, error: Any, message: str, data: Any
 ) -> None:
+    """`partial_fit` refuses changed architecture, and the model stays as it was."""
     rows, labels = data
     model = quick(hidden_layer_sizes=[8]).fit(rows, labels)
     before = {name: model.get_params()[name] for name in change}
@@ -156,6 +160,7 @@ def test_partial_fit_refuses_what_cannot_be_and_stays_as_it_was(
 
 
 def test_a_random_state_that_is_kept_may_go_on(data: Any) -> None:
+    """A `RandomState` object continues in `partial_fit`."""
     rows, labels = data
     model = quick(random_state=np.random.RandomState(3)).partial_fit(rows, labels, classes=NAMES)
     for again in (model, pickle.loads(pickle.dumps(model))):

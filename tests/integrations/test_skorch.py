@@ -54,6 +54,7 @@ def logits(net: Any, rows: Any) -> torch.Tensor:
 
 
 def test_it_trains_as_with_the_loss_of_torch(data: Any) -> None:
+    """An `Objective` trains like the loss of torch."""
     rows, labels = data
     ours = quick(criterion__loss=CrossEntropy(), predict_nonlinearity=maps.Softmax().probs).fit(rows, labels)
     theirs = quick(torch.nn.CrossEntropyLoss).fit(rows, labels)
@@ -70,6 +71,7 @@ def test_it_trains_as_with_the_loss_of_torch(data: Any) -> None:
 
 
 def test_control_without_a_nonlinearity_it_returns_logits(data: Any) -> None:
+    """Without a nonlinearity, skorch returns logits."""
     net = quick(criterion__loss=Focal()).fit(*data)
     assert np.array_equal(net.predict_proba(data[0]), logits(net, data[0]).numpy())
     assert abs(net.predict_proba(data[0]).sum(1) - 1).max() > 0.1
@@ -79,6 +81,7 @@ def test_control_without_a_nonlinearity_it_returns_logits(data: Any) -> None:
     "made", [maps.Softmax(), maps.Floored(0.05), maps.Projected(0.05), maps.Entmax(1.5)], ids=repr
 )
 def test_a_map_makes_the_probabilities(made: maps.Map, data: Any) -> None:
+    """A map as nonlinearity makes the probabilities."""
     rows, labels = data
     net = quick(criterion__loss=GammaCrossEntropy(0.3), predict_nonlinearity=made.probs).fit(rows, labels)
     probs = net.predict_proba(rows)
@@ -92,6 +95,7 @@ def test_a_map_makes_the_probabilities(made: maps.Map, data: Any) -> None:
 
 
 def test_a_search_over_an_option(data: Any) -> None:
+    """A grid search varies an option of the loss."""
     rows, labels = data
     softmax = maps.Softmax().probs
     texts = [f"GammaCrossEntropy(gamma={gamma}) + 0.1 * Balance()" for gamma in (0.0, 0.9)]
@@ -115,6 +119,7 @@ def test_a_search_over_an_option(data: Any) -> None:
 
 
 def test_clone_and_set_params_make_the_criterion_anew(data: Any) -> None:
+    """`clone` and `set_params` make the criterion again."""
     rows, labels = data
     net = quick(criterion__loss=CrossEntropy(), criterion__reduction="sum").fit(rows, labels)
     other = clone(net).set_params(criterion__loss=Focal() - 0.1 * Entropy()).initialize()
@@ -132,6 +137,7 @@ def test_clone_and_set_params_make_the_criterion_anew(data: Any) -> None:
 
 
 def test_schedules_step_with_the_batches_and_are_saved(data: Any, tmp_path: Path) -> None:
+    """Schedules advance with the batches, and are saved."""
     rows, labels = data
 
     def made() -> Any:

@@ -90,6 +90,7 @@ def watch(model: Any) -> list[float]:
 @pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([3, 4])], ids=str)
 @pytest.mark.parametrize("map", [Floored(FLOOR), Projected(FLOOR)], ids=repr)
 def test_no_action_falls_below_the_floor_in_a_whole_run(algorithm: Any, space: Any, map: Any) -> None:
+    """No action falls below the floor in a whole run."""
     model = make(algorithm, Identity(space), map)
     seen = watch(model)
     model.learn(1500)
@@ -98,6 +99,7 @@ def test_no_action_falls_below_the_floor_in_a_whole_run(algorithm: Any, space: A
 
 
 def test_control_a_plain_policy_falls_below_the_floor() -> None:
+    """Without a map, an action falls below the floor."""
     model = PPO(
         "MlpPolicy",
         Identity(spaces.Discrete(4)),
@@ -114,6 +116,7 @@ def test_control_a_plain_policy_falls_below_the_floor() -> None:
 
 @pytest.mark.slow
 def test_it_learns_as_far_as_the_floor_lets_it() -> None:
+    """The policy learns the task, and its probabilities reach the limit of the floor."""
     model = make(PPO, Identity(spaces.Discrete(4)), Floored(0.02))
     model.learn(4000)
     actions, _ = model.predict(np.eye(4, dtype=np.float32), deterministic=True)
@@ -124,6 +127,7 @@ def test_it_learns_as_far_as_the_floor_lets_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("space", [spaces.Discrete(5), spaces.MultiDiscrete([3, 4])], ids=str)
 def test_masked_actions_are_never_taken_and_the_floor_is_over_the_others(space: Any) -> None:
+    """Masked actions are never taken, and the floor holds over the allowed ones."""
     env = Identity(space, masked=True)
     model = make(PPO, env, Floored(FLOOR), MapMultiInputActorCriticPolicy, mask_key="mask")
     seen = watch(model)
@@ -138,6 +142,7 @@ def test_masked_actions_are_never_taken_and_the_floor_is_over_the_others(space: 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_saved_loaded_and_resumed(algorithm: Any, tmp_path: Path) -> None:
+    """A saved model is loaded with its map and continues training."""
     model = make(algorithm, Identity(spaces.Discrete(4)), Projected(FLOOR, "euclidean"))
     model.learn(300)
     model.save(tmp_path / "model")
@@ -167,6 +172,7 @@ MAPS = [Floored(0.02), Projected(0.02), Clipped(0.02), ClippedLogits(-2.0, 2.0)]
 
 @pytest.mark.parametrize("map", MAPS, ids=repr)
 def test_the_distributions_keep_the_contract_of_the_library(map: Any) -> None:
+    """Samples, log-probabilities and entropies of the distributions agree."""
     logits = torch.randn(1, 5).expand(30000, 5)
     one = MapCategoricalDistribution(5, map)
     actions = one.actions_from_params(logits)
@@ -197,6 +203,7 @@ def test_the_distributions_keep_the_contract_of_the_library(map: Any) -> None:
 
 
 def test_another_map_is_in_force_as_soon_as_it_is_set() -> None:
+    """A new map applies from the next call."""
     model = make(PPO, Identity(spaces.Discrete(4)), Floored(0.01))
     policy: Any = model.policy
     seen = policy.obs_to_tensor(model.get_env().reset())[0]  # pyright: ignore[reportOptionalMemberAccess]
@@ -214,7 +221,7 @@ def test_errors() -> None:
         make(PPO, Identity(spaces.Discrete(4)), Floored(0.3))
     with pytest.raises(ValueError, match=r"floor must be at most 1/5"):
         make(PPO, Identity(spaces.MultiDiscrete([3, 5])), Floored(0.21))
-    with pytest.raises(TypeError, match=r"map must be a map, got 0\.1"):
+    with pytest.raises(TypeError, match=r"map must be a Map of equipoise.maps, got 0\.1"):
         make(PPO, Identity(spaces.Discrete(4)), 0.1)
     with pytest.raises(
         ValueError, match="the action space must be Discrete or MultiDiscrete for a map, got Box"
@@ -223,6 +230,7 @@ def test_errors() -> None:
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without stable-baselines3, the error names the command that installs it."""
     import importlib
     import sys
 

@@ -54,6 +54,7 @@ def check_fused(model: Any, base: Any = None, router: float = 0.0) -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_fused_model_has_the_loss_and_gradients_of_whole_logits(name: str) -> None:
+    """A fused model has the loss and gradients of complete logits."""
     model = make(name)
     check_fused(model, router=model.config.router_aux_loss_coef if "router" in name else 0.0)
 
@@ -93,6 +94,7 @@ def widest(folder: Path, model: Any, train: bool) -> int:
 
 @pytest.mark.parametrize("train", [True, False])
 def test_the_logits_are_never_made(train: bool, tmp_path: Path) -> None:
+    """The fused model never holds the logits, in training or evaluation."""
     model = make()
     assert widest(tmp_path, model, train) >= (6 * 20 if train else 5 * 20)  # the plain model's are seen
     fuse_lm_head(model, LOSS, block_bytes=4 * V * 8)
@@ -100,6 +102,7 @@ def test_the_logits_are_never_made(train: bool, tmp_path: Path) -> None:
 
 
 def test_a_pass_without_labels_has_logits_and_undo_leaves_nothing(tmp_path: Path) -> None:
+    """Without labels the model returns logits, and `undo` leaves no attribute."""
     model = make("llama, tied").eval()
     tokens, labels = batch()
     before, attributes = model(input_ids=tokens), set(vars(model)) | set(vars(model.lm_head))
@@ -120,6 +123,7 @@ def test_a_pass_without_labels_has_logits_and_undo_leaves_nothing(tmp_path: Path
 
 
 def test_a_copy_has_a_head_of_its_own() -> None:
+    """A deep copy has its own head."""
     model, (tokens, labels) = make(), batch()
     fuse_lm_head(model, LOSS)
     twin = copy.deepcopy(model)
@@ -132,6 +136,7 @@ def test_a_copy_has_a_head_of_its_own() -> None:
 
 
 def test_a_pass_that_fails_leaves_no_trace() -> None:
+    """A failed forward pass leaves the model usable."""
     model, (tokens, labels) = make(), batch()
     fuse_lm_head(model, LOSS)
     with pytest.raises(ValueError, match="target"):
@@ -141,6 +146,7 @@ def test_a_pass_that_fails_leaves_no_trace() -> None:
 
 
 def test_shifted_labels_are_taken_as_they_are() -> None:
+    """Labels given as `shift_labels` are not shifted again."""
     model, (tokens, labels) = make(), batch()
     fuse_lm_head(model, LOSS)
     shift = F.pad(labels[:, 1:], (0, 1), value=-100)
@@ -151,6 +157,7 @@ def test_shifted_labels_are_taken_as_they_are() -> None:
 
 
 def test_tuples_and_half_precision() -> None:
+    """Tuple outputs and half precision work."""
     model, (tokens, labels) = make().bfloat16(), batch()
     expected = dense(model, tokens, labels)
     fuse_lm_head(model, LOSS)
@@ -163,6 +170,7 @@ def test_tuples_and_half_precision() -> None:
 
 
 def test_class_weights_are_factors_and_no_part_of_the_count() -> None:
+    """Class weights are factors of the losses, and not part of the denominator."""
     model, (tokens, labels) = make(), batch()
     objective = Objective(CrossEntropy(), weight=torch.linspace(0.1, 3, V))
     logits, target = model(input_ids=tokens).logits[:, :-1].reshape(-1, V), labels[:, 1:].reshape(-1)

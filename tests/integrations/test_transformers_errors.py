@@ -28,6 +28,7 @@ from support.trained_models import LOSS, TEXT, arguments
 
 
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without transformers, the error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "equipoise.integrations.transformers")
     with pytest.raises(ImportError, match=r"^integrations\.transformers needs transformers; pip install"):
@@ -125,7 +126,7 @@ def unfusable(case: str) -> None:
         (
             "sum",
             ValueError,
-            "^objective must have reduction 'mean', got 'sum'; the Trainer says what to divide",
+            "^objective must have reduction 'mean', got 'sum'; the Trainer chooses",
         ),
         ("ignore_index", ValueError, "^objective must have ignore_index -100, .*, got 0; set those labels"),
         ("several labels", ValueError, "^model must have one label per item, got .*multi_label.*; a softmax"),
@@ -148,7 +149,7 @@ def unfusable(case: str) -> None:
         (
             "adapter afterwards",
             NotImplementedError,
-            "^logits of a fused head may only be .*, got them .*; for",
+            "^logits of a fused head may only be .*, got logits .*; for",
         ),
         (
             "resized afterwards",
@@ -163,7 +164,7 @@ def unfusable(case: str) -> None:
         (
             "loss of its own",
             NotImplementedError,
-            "^logits of a fused head may only be .*, got them .*; for this",
+            "^logits of a fused head may only be .*, got logits .*; for this",
         ),
         ("replica", RuntimeError, "^a fused model must not be replicated by DataParallel; use one process"),
         ("callback of a loss", TypeError, "^objective must be an Objective, got .*; a loss alone has no"),
@@ -181,6 +182,7 @@ def test_what_is_refused(case: str, error: type[Exception], words: str) -> None:
 def test_the_callback_refuses_what_would_compute_the_loss_elsewhere(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Trainer arguments that would compute another loss are refused."""
     (name,) = options
     callback = ObjectiveCallback(Objective(LOSS))
     with pytest.raises(ValueError, match=f"^{name} must be left out with an objective, got .*; the Trainer"):
@@ -188,6 +190,7 @@ def test_the_callback_refuses_what_would_compute_the_loss_elsewhere(
 
 
 def test_label_smoothing_is_refused_without_the_callback_too(tmp_path: Path) -> None:
+    """Label smoothing by the Trainer is refused without the callback too."""
     fuse_lm_head(model := make(), LOSS)
     args = arguments(tmp_path, label_smoothing_factor=0.1)
     with pytest.raises(RuntimeError, match=r"^labels must reach a fused model"):
@@ -209,6 +212,8 @@ def test_label_smoothing_is_refused_without_the_callback_too(tmp_path: Path) -> 
     ],
 )
 def test_what_else_is_done_to_pending_logits_raises(act: Callable[[Any], Any]) -> None:
+    """Any operation on the pending logits other than scale and cap raises."""
+
     class OddForCausalLM(hf.LlamaForCausalLM):
         def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:
             logits = act(self.lm_head(self.model(input_ids).last_hidden_state))

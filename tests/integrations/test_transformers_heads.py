@@ -44,6 +44,7 @@ from support.transformers_heads import (
 @pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces:FutureWarning")  # EncoderDecoderModel's
 @pytest.mark.parametrize("name", HEADS)
 def test_the_loss_is_that_of_the_model(name: str) -> None:
+    """The loss is that of the model's own head."""
     model, batch = make(name)
     model.eval()
     with torch.no_grad():
@@ -56,6 +57,7 @@ def test_the_loss_is_that_of_the_model(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_trainer_has_the_loss_and_gradient_however_a_step_is_cut(name: str, tmp_path: Path) -> None:
+    """Loss and gradient in the Trainer do not depend on how a step is divided into batches."""
     model, batch = make(name)
     loss, slope = textbook(model, batch)
     func = compute_loss_func(CrossEntropy(), model)
@@ -80,6 +82,7 @@ def test_the_trainer_has_the_loss_and_gradient_however_a_step_is_cut(name: str, 
 
 
 def test_a_step_on_two_devices_of_one_process_is_that_on_one(tmp_path: Path) -> None:
+    """A step on two devices in one process is that on one device."""
     model, batch = make("sequence, bert")
     loss, slope = textbook(model, batch)
     args = arguments(tmp_path, N // 2)
@@ -142,6 +145,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     + [(each, "sequence to sequence, t5") for each in ("distributed", "fully sharded", "adapters")],
 )
 def test_a_wrapper_hides_nothing(wrapper: str, name: str, process_group: None) -> None:
+    """The head is found through each wrapper."""
     model, batch = make(name)
     expected = textbook(model, batch)[0]
     wrapped = WRAPPERS[wrapper](model)
@@ -158,6 +162,7 @@ def test_a_wrapper_hides_nothing(wrapper: str, name: str, process_group: None) -
 
 @pytest.mark.parametrize("wrapper", ["data parallel", "distributed", "compiled"])
 def test_the_trainer_counts_what_a_wrapper_shifts(wrapper: str, process_group: None, tmp_path: Path) -> None:
+    """The Trainer counts labels as the wrapped model shifts them."""
     model, batch = make("causal, llama")
     expected = textbook(model, batch)[0]
     wrapped = WRAPPERS[wrapper](model)
@@ -171,6 +176,7 @@ def test_the_trainer_counts_what_a_wrapper_shifts(wrapper: str, process_group: N
 
 @pytest.mark.parametrize(("outputs", "soft"), [*((each, False) for each in OUTPUTS), ("dict", True)])
 def test_a_module_of_ones_own(outputs: str, soft: bool, tmp_path: Path) -> None:
+    """A module of the user's own works with each form of output."""
     torch.manual_seed(0)
     model = Plain(OUTPUTS[outputs], 6, 4)
     hidden = torch.randn(N, 6)
@@ -187,6 +193,7 @@ def test_a_module_of_ones_own(outputs: str, soft: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss_type", ["ForTokenClassification", "ForMaskedLM", "ForCausalLM"])
 def test_a_module_of_ones_own_says_what_its_labels_are(loss_type: str, tmp_path: Path) -> None:
+    """`loss_type` declares the labels of a module of the user's own."""
     torch.manual_seed(0)
     model = Plain(OUTPUTS["dict"], 6, T)
     model.loss_type = loss_type  # pyright: ignore[reportArgumentType]
@@ -206,6 +213,7 @@ def test_a_module_of_ones_own_says_what_its_labels_are(loss_type: str, tmp_path:
 
 
 def test_pixels_of_a_module_of_ones_own() -> None:
+    """Semantic segmentation by a module of the user's own ignores class 255."""
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 4, 3, 4), classes(2, 3, 4)
     model = declared(Plain(OUTPUTS["dict"], 4, 4), "ForSemanticSegmentation")
@@ -222,6 +230,8 @@ def test_pixels_of_a_module_of_ones_own() -> None:
 
 
 def test_a_class_of_ones_own_has_the_head_of_its_base() -> None:
+    """A subclass has the head of its base class."""
+
     class Tagger(hf.BertForTokenClassification):
         pass
 
@@ -241,6 +251,7 @@ def test_a_class_of_ones_own_has_the_head_of_its_base() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
 def test_a_quantised_model_is_evaluated() -> None:
+    """A quantised model can be evaluated."""
     model, batch = make("masked, bert")
     model.eval()
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
@@ -250,6 +261,7 @@ def test_a_quantised_model_is_evaluated() -> None:
 
 
 def test_labels_in_a_column() -> None:
+    """Labels of shape (B, 1) are accepted."""
     model, batch = make("sequence, bert")
     func, outputs = compute_loss_func(CrossEntropy(), model), model(input_ids=batch["input_ids"])
     assert torch.equal(func(outputs, batch["labels"][:, None]), func(outputs, batch["labels"]))
@@ -265,6 +277,7 @@ DECODERS = [name for name in HEADS if name.startswith("sequence to sequence")]
 def test_a_pass_in_which_a_decoder_reads_something_else_is_refused(
     name: str, how: str, tmp_path: Path
 ) -> None:
+    """A decoder without inputs of its own is refused."""
     model, batch = make(name)
     del batch["decoder_input_ids"]
     func = compute_loss_func(CrossEntropy(), model)
@@ -275,6 +288,7 @@ def test_a_pass_in_which_a_decoder_reads_something_else_is_refused(
 
 @pytest.mark.parametrize("family", ["Bart", "MBart", "Mvp", "PLBart"])
 def test_a_decoder_that_would_read_the_source_is_named(family: str) -> None:
+    """The decoder that would read the source is named."""
     batch = make("sequence to sequence, bart")[1]
     model = getattr(hf, f"{family}ForConditionalGeneration")(getattr(hf, f"{family}Config")(**SEQ2SEQ))
     labels = batch.pop("labels")
@@ -297,6 +311,7 @@ def test_a_decoder_that_would_read_the_source_is_named(family: str) -> None:
 
 
 def test_the_collator_of_the_model_gives_them(tmp_path: Path) -> None:
+    """The data collator with the model provides decoder inputs."""
     from tokenizers import Tokenizer, models
 
     words = {"<pad>": 0} | {f"w{i}": i for i in range(1, V)}

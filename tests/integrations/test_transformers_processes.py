@@ -30,6 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_two_processes_take_the_steps_of_one(found: Any) -> None:
+    """Two processes take the steps of one."""
     for report in found["ranks"]:
         difference = torch.tensor(report["parameters"]) - torch.tensor(found["alone"]["parameters"])
         assert difference.abs().max() < 1e-6
@@ -37,22 +38,26 @@ def test_two_processes_take_the_steps_of_one(found: Any) -> None:
 
 
 def test_a_count_of_each_process_takes_others(found: Any) -> None:
+    """A denominator counted per process gives other steps."""
     difference = torch.tensor(found["ranks"][0]["local"]) - torch.tensor(found["alone"]["parameters"])
     assert difference.abs().max() > 1e-5
 
 
 def test_evaluation_gathers_the_tokens_of_all(found: Any) -> None:
+    """Evaluation gathers the tokens of all processes."""
     for report in found["ranks"]:
         assert report["metrics"] == pytest.approx(found["alone"]["metrics"], rel=1e-5)
 
 
 def test_a_schedule_moves_alike_in_all_processes(found: Any) -> None:
+    """A schedule has the same values in all processes."""
     for report in found["ranks"]:
         assert report["gamma"] == pytest.approx([0, 0.2, 0.4])
 
 
 @pytest.mark.parametrize("group", ["root", "tied", "head", "head kept whole"])
 def test_sharded_parameters_have_the_gradients_of_whole_ones(group: str, found: Any) -> None:
+    """Sharded parameters have the gradients of complete ones."""
     for report in found["ranks"]:
         assert report["fsdp"][group]["loss"] < 1e-6
         assert report["fsdp"][group]["gradient"] < 1e-6

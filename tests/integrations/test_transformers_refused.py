@@ -64,6 +64,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_head_without_one_label_per_item_is_named(case: str) -> None:
+    """A head without one label per item is refused by name."""
     build, words = REFUSED[case]
     model = build()
     with pytest.raises(ValueError, match=words.format(type(model).__name__)):
@@ -125,6 +126,7 @@ def message(model: Any) -> str:
 
 @pytest.mark.parametrize("mapping", sorted(MAPPINGS.keys() - OF_SEVERAL_HEADS))
 def test_every_class_of_transformers_is_taken_or_refused(mapping: str) -> None:
+    """Every model class of transformers is accepted, or refused with a reason."""
     names = [one for each in MAPPINGS[mapping] for one in ((each,) if isinstance(each, str) else each)]
     for name in {*names[:2], names[-1]}:  # all of them take minutes to import
         said = message(without_parameters(name))
@@ -257,7 +259,7 @@ PASSES: dict[str, tuple[Callable[[], Any], dict[str, Tensor], Tensor, str]] = {
         lambda: segformer(semantic_loss_ignore_index=255, num_labels=300),
         PIXELS,
         torch.full((2, 4, 4), 255),
-        "^labels must be -100 where nothing counts, .*, got 255, which SegformerForSemantic.* ignores; set",
+        "^ignored labels must be -100, .*, got 255, which SegformerForSemantic.* ignores; set",
     ),
     "pixels of no map": (
         segformer,
@@ -301,6 +303,7 @@ PASSES: dict[str, tuple[Callable[[], Any], dict[str, Tensor], Tensor, str]] = {
 
 @pytest.mark.parametrize("case", PASSES)
 def test_a_pass_without_one_label_per_item_is_named(case: str) -> None:
+    """Outputs or labels without one label per item are refused."""
     build, inputs, labels, words = PASSES[case]
     model = build()
     with pytest.raises(ValueError, match=words):

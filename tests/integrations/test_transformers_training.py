@@ -52,6 +52,7 @@ def trained(folder: Path, how: str, size: int, steps: int) -> tuple[Trainer, Ten
 
 @pytest.mark.parametrize("how", ["fused", "func", "mean of each batch"])
 def test_a_step_is_the_same_however_it_is_cut(how: str, tmp_path: Path) -> None:
+    """A step is the same, however it is divided into micro-batches."""
     whole, expected = trained(tmp_path, how, 8, 1)
     cut, found = trained(tmp_path, how, 2, 4)
     tokens, labels = (torch.stack([row[name] for row in TEXT]) for name in ("input_ids", "labels"))
@@ -67,6 +68,7 @@ def test_a_step_is_the_same_however_it_is_cut(how: str, tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_loss_type_is_counted_as_its_labels_are_shifted(tmp_path: Path) -> None:
+    """For a model without a loss type, the Trainer's count follows the shift of its labels."""
     tokens, labels = (torch.stack([row[name] for row in TEXT]) for name in ("input_ids", "labels"))
     model = make("gpt2")
     assert model.loss_type is None
@@ -79,6 +81,7 @@ def test_a_model_without_a_loss_type_is_counted_as_its_labels_are_shifted(tmp_pa
 
 
 def test_evaluation_reports_the_statistics_of_all_tokens(tmp_path: Path) -> None:
+    """Evaluation reports the statistics of all tokens."""
     model = make()
     fuse_lm_head(model, LOSS)
     rows = [{name: value[: 12 - i % 3].tolist() for name, value in row.items()} for i, row in enumerate(TEXT)]
@@ -165,6 +168,7 @@ class Stop(hf.TrainerCallback):
 
 @pytest.mark.parametrize("how", ["fused", "func"])
 def test_a_schedule_moves_once_per_step_of_the_optimiser(how: str, tmp_path: Path) -> None:
+    """A schedule advances once per step of the optimiser."""
     trainer, objective = run(tmp_path, Linear(0, 0.6, steps=6), how)
     assert logged(trainer, "gamma") == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
     assert objective.steps == 6
@@ -172,12 +176,14 @@ def test_a_schedule_moves_once_per_step_of_the_optimiser(how: str, tmp_path: Pat
 
 
 def test_a_schedule_in_percent_of_the_training(tmp_path: Path) -> None:
+    """With `length`, a schedule is in units of the training."""
     trainer, _ = run(tmp_path, Linear(0, 0.6, steps=50), length=100)
     assert logged(trainer, "gamma") == pytest.approx([0, 0.2, 0.4, 0.6, 0.6, 0.6])
 
 
 @pytest.mark.parametrize("schedule", [Linear(0, 0.6, steps=6), Cosine(0.6, 0, steps=6)])
 def test_a_run_that_resumes_is_the_run_that_was_not_interrupted(schedule: Any, tmp_path: Path) -> None:
+    """A resumed run has the parameters of one that was not interrupted."""
     whole, expected = run(tmp_path / "whole", schedule)
     run(tmp_path / "part", schedule, stop=3)
     resumed, found = run(
@@ -236,6 +242,7 @@ def test_classifiers(kind: str, tmp_path: Path) -> None:
 
 
 def test_encoder_decoders_are_not_shifted() -> None:
+    """Labels of encoder-decoder models are not shifted."""
     model = hf.T5ForConditionalGeneration(
         hf.T5Config(
             vocab_size=V, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0

@@ -111,6 +111,7 @@ def close(ours: Any, theirs: Any, truth: Any) -> bool:
 
 
 def test_gamma_1_takes_the_steps_of_dft(dft: Any, precision: dict[str, Any], tmp_path: Path) -> None:
+    """Gamma 1 takes the steps of TRL's dynamic fine-tuning."""
     losses, parameters, _ = train(tmp_path, ObjectiveSFTTrainer, GammaCrossEntropy(gamma=1), **precision)
     theirs, truth = dft
     assert difference(truth[1], torch.cat([each.detach().flatten() for each in model().parameters()])) > 1e-2
@@ -119,12 +120,14 @@ def test_gamma_1_takes_the_steps_of_dft(dft: Any, precision: dict[str, Any], tmp
 
 
 def test_reweighted_by_dft_has_its_losses_too(dft: Any, precision: dict[str, Any], tmp_path: Path) -> None:
+    """`Reweighted` with the weight of dynamic fine-tuning has its losses too."""
     losses, parameters, _ = train(tmp_path, ObjectiveSFTTrainer, Reweighted(DFTWeight()), **precision)
     for ours, theirs, truth in zip((losses, parameters), *dft, strict=True):
         assert close(ours, theirs, truth)
 
 
 def test_another_gamma_takes_other_steps(dft: Any, precision: dict[str, Any], tmp_path: Path) -> None:
+    """Another gamma takes other steps."""
     _, parameters, _ = train(tmp_path, ObjectiveSFTTrainer, GammaCrossEntropy(gamma=0.9), **precision)
     theirs, truth = dft
     assert difference(parameters, theirs[1]) > 1e-4
@@ -132,6 +135,7 @@ def test_another_gamma_takes_other_steps(dft: Any, precision: dict[str, Any], tm
 
 
 def test_cross_entropy_is_trls_own_loss(precision: dict[str, Any], tmp_path: Path) -> None:
+    """Cross entropy takes the steps of TRL's own loss."""
     ours = train(tmp_path, ObjectiveSFTTrainer, CrossEntropy(), **precision)[:2]
     theirs, truth = (train(tmp_path, SFTTrainer, None, **each)[:2] for each in (precision, {"bf16": False}))
     for found, other, right in zip(ours, theirs, truth, strict=True):
@@ -139,6 +143,7 @@ def test_cross_entropy_is_trls_own_loss(precision: dict[str, Any], tmp_path: Pat
 
 
 def test_with_an_adapter_packing_and_metrics(tmp_path: Path) -> None:
+    """An adapter, packing and metrics work together."""
     options = {"peft_config": LoraConfig(r=2), "packing": True, "max_length": 16, "padding_free": False}
     losses, _, trainer = train(
         tmp_path, ObjectiveSFTTrainer, CrossEntropy(), compute_metrics=token_metrics, **options
@@ -149,6 +154,7 @@ def test_with_an_adapter_packing_and_metrics(tmp_path: Path) -> None:
 
 
 def test_trls_own_compute_loss_is_refused(tmp_path: Path) -> None:
+    """TRL's own `compute_loss` is refused."""
     with pytest.raises(
         RuntimeError, match=r"^a fused model must compute .*, got fused_.* from \S*SFTTrainer\.\S*; for"
     ):
@@ -157,6 +163,7 @@ def test_trls_own_compute_loss_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["DPO", "KTO", "GRPO", "RLOO"])
 def test_trainers_with_a_loss_of_their_own_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    """TRL trainers with losses of their own are refused by name."""
     row = {"prompt": "w4 w5", "chosen": " w6", "rejected": " w7", "completion": " w6"}
     used = {"DPO": ("prompt", "chosen", "rejected"), "KTO": ("prompt", "completion")}.get(kind, ("prompt",))
     rows = [

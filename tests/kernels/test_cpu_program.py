@@ -60,6 +60,7 @@ EPS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23}
 
 
 def test_every_operation_is_tested() -> None:
+    """Every operation of the kernel has a test."""
     assert set(IN_TORCH) == set(cpu.OPS)
 
 
@@ -179,6 +180,7 @@ def test_special_values(dtype: torch.dtype, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_derivatives_where_sides_meet(dtype: torch.dtype) -> None:
+    """At ties, derivatives are those of torch."""
     grid = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0], dtype=dtype)
     for name in ("maximum", "minimum", "relu", "abs", "clamp", "where", "pow", "gt"):
         for third in (-1.0, 0.5, 1.0):
@@ -197,6 +199,7 @@ def test_derivatives_where_sides_meet(dtype: torch.dtype) -> None:
 
 
 def test_what_was_not_chosen_has_no_part() -> None:
+    """A branch of `where` that is not chosen does not contribute, even if it is nan."""
     x = torch.tensor([0.0, 4.0])
     # where(x > 0, sqrt(x) / x, x): the first is 0 / 0 at 0
     code = [("gt", 0, 2), ("sqrt", 0), ("div", 4, 0), ("where", 3, 5, 0)]

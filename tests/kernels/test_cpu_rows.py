@@ -90,6 +90,7 @@ def check(rows: Rows, factors: dict[str, float] = FACTORS, *, separate: bool = T
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_that_are_left_out(dtype: torch.dtype, classes: int) -> None:
+    """Ignored rows and rows of weight 0 have loss and gradient 0."""
     rows = some_rows(classes, dtype)
     assert rows.target is not None
     rows.sample_weight = torch.rand(150).to(rows.work)
@@ -114,6 +115,7 @@ def test_rows_that_are_left_out(dtype: torch.dtype, classes: int) -> None:
 @pytest.mark.parametrize("classes", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_that_are_wrong(dtype: torch.dtype, classes: int, wrong: float) -> None:
+    """Rows with nan or plus infinity have nan losses and gradients."""
     rows = some_rows(classes, dtype)
     assert rows.target is not None
     places = torch.randint(classes, (50,))
@@ -135,6 +137,7 @@ def test_rows_that_are_wrong(dtype: torch.dtype, classes: int, wrong: float) -> 
 
 
 def test_wrong_rows_show_where_no_exponential_is_summed() -> None:
+    """Rows with nan are nan also for states without exponentials."""
     for classes in WIDTHS:
         rows = some_rows(classes)
         rows.logits[::3, 1] = torch.nan
@@ -145,6 +148,7 @@ def test_wrong_rows_show_where_no_exponential_is_summed() -> None:
 
 @pytest.mark.parametrize("classes", WIDTHS)
 def test_targets_that_are_no_class(classes: int) -> None:
+    """A target outside the classes returns an error code and writes nothing."""
     program, result = combination(FACTORS), (ctypes.c_double * 2)()
     for wrong in (-1, classes, -(2**62), 2**62):
         rows = some_rows(classes)
@@ -226,6 +230,7 @@ def test_softcap(dtype: torch.dtype, classes: int) -> None:
 
 
 def test_a_class_that_is_summed_twice_is_found() -> None:
+    """A class that is summed twice is found by the tests."""
     factors = {"target_logit": -0.7, "rest_exp0": 0.9, "sum_logit": 0.1}
     for classes in WIDTHS:
         for dtype in DTYPES:
@@ -239,6 +244,7 @@ def test_a_class_that_is_summed_twice_is_found() -> None:
 
 
 def test_strides_and_no_rows() -> None:
+    """Strided rows and empty blocks give the same results."""
     for classes in WIDTHS:
         large = torch.randn(40, classes + 5)
         rows = Rows(large[::2, 2:-3], torch.randint(classes, (20,)))
@@ -261,6 +267,7 @@ def test_strides_and_no_rows() -> None:
 
 
 def test_programs_that_are_too_long() -> None:
+    """A program longer than the registers is refused."""
     rows, result = some_rows(3), (ctypes.c_double * 2)()
     for length, status in ((191, 0), (192, -1)):
         program = Compiled(["rest_exp0"], (), [("neg", 0)] * length, length)
@@ -269,6 +276,7 @@ def test_programs_that_are_too_long() -> None:
 
 
 def test_tables_are_those_of_the_header() -> None:
+    """The tables of operations and states agree with the C++ header."""
     header = Path(cpu.__file__).with_name("cpu").joinpath("program.h").read_text()
 
     def numbers(enum: str) -> dict[str, int]:
@@ -291,6 +299,7 @@ def test_tables_are_those_of_the_header() -> None:
 
 
 def test_half_precision_is_added_and_rounded_as_by_torch() -> None:
+    """Sums in half precision are rounded as by torch."""
     for dtype in (torch.bfloat16, torch.float16):
         every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
         total = torch.rand(len(every))

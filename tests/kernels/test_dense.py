@@ -149,6 +149,7 @@ def cases(dtype: torch.dtype) -> list[Case]:
 @BY_DTYPE
 @NAMED_ROW_LOSSES
 def test_the_kernel_and_plain_torch_agree(loss: Loss, dtype: torch.dtype) -> None:
+    """The kernel and plain torch agree in value and gradient."""
     half = dtype if dtype.itemsize == 2 else None
     eps = torch.finfo(torch.float32 if half else dtype).eps
     floor = 1.0 if loss in SUMS else 0.0
@@ -191,6 +192,7 @@ def graph(value: Tensor) -> list[Any]:
     "other", [GammaCrossEntropy(0.1 + 1e-9), CrossEntropy(), GammaCrossEntropy(0.1) + 1e-9 * Entropy()]
 )
 def test_another_loss_is_found(other: Loss) -> None:
+    """A loss with another option is found by the comparison."""
     case, loss = cases(F64)[0], GammaCrossEntropy(0.1)
     near(evaluate(case, ours(loss)), evaluate(case, in_torch(loss)), case.logits, 2e-16)
     with pytest.raises(AssertionError):
@@ -199,6 +201,7 @@ def test_another_loss_is_found(other: Loss) -> None:
 
 @pytest.mark.parametrize("part", ["weight", "sample_weight", "target"])
 def test_a_call_without_a_part_is_found(part: str) -> None:
+    """A call without target or weights is found by the comparison."""
     case, loss = cases(F64)[3], CrossEntropy()
     other = torch.zeros_like(case.target) if part == "target" else None  # pyright: ignore[reportArgumentType]
     changed = replace(case, **{part: other})
@@ -259,6 +262,7 @@ def orders(*terms: Loss) -> list[Loss]:
     ids=["balance", "rows", "tables"],
 )
 def test_sums_in_any_order(terms: tuple[Loss, ...], reduction: str) -> None:
+    """A sum of losses is the sum of their values and gradients, in any order."""
     logits, target = torch.randn(9, C, dtype=F64), torch.arange(9) % C
     target[4] = -100
     case = Case(logits, target, WEIGHT, reduction=reduction)

@@ -22,6 +22,7 @@ from support.row_samples import NAMED_ROW_LOSSES
 @LOSSES
 @pytest.mark.parametrize("part", ["logits", "target", "weight", "sample_weight"])
 def test_a_change_in_place_before_the_backward_pass_is_detected(loss: Loss, part: str) -> None:
+    """A change of an input in place before the backward pass raises, or does not matter."""
     logits, target = rows()
     given = {"target": target, "weight": torch.rand(8, dtype=F64), "sample_weight": torch.rand(6, dtype=F64)}
     leaf = logits.requires_grad_()
@@ -43,6 +44,7 @@ def detects(value: Tensor, leaf: Tensor, expected: Tensor) -> bool:
 
 @COMPILED
 def test_the_kernel_detects_a_change_of_the_logits() -> None:
+    """The kernel detects a change of the logits in place."""
     leaf, target = rows()
     logits = leaf.requires_grad_() * 1
     value = CrossEntropy()(logits, target)
@@ -54,6 +56,7 @@ def test_the_kernel_detects_a_change_of_the_logits() -> None:
 
 @COMPILED
 def test_a_table_that_changes_before_the_backward_pass_does_not_spoil_the_gradient() -> None:
+    """A table changed before the backward pass does not change the gradient."""
     table, (logits, target) = torch.eye(8, dtype=F64), rows()
 
     class Soft(RowLoss):
@@ -109,6 +112,7 @@ def test_a_first_call_under_a_checkpoint(loss: Loss) -> None:
 @BOTH_WAYS
 @LOSSES
 def test_hooks_of_saved_tensors(loss: Loss) -> None:
+    """Hooks on saved tensors see and replace what the loss saves."""
     logits, target = rows()
     leaf = logits.requires_grad_()
     expected = gradient(loss(leaf, target), leaf)
@@ -144,6 +148,7 @@ def test_hooks_of_gradients(loss: Loss) -> None:
 
 @BOTH_WAYS
 def test_a_scaler_of_gradients() -> None:
+    """A gradient scaler skips steps with infinite gradients."""
     model = torch.nn.Linear(4, 8)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -174,6 +179,7 @@ def test_autocast(loss: Loss) -> None:
 @BOTH_WAYS
 @LOSSES
 def test_nothing_is_kept_without_a_gradient(loss: Loss) -> None:
+    """Without gradients, nothing is saved."""
     logits, target = rows()
     with torch.no_grad():
         value = loss(logits.requires_grad_(), target)
@@ -209,6 +215,7 @@ def kept_bytes(run: Callable[[], Tensor], given: list[Tensor]) -> int:
     ids=["ce", "gamma", "entropy", "three"],
 )
 def test_no_more_is_kept_than_cross_entropy_keeps(loss: Loss, classes: int) -> None:
+    """The loss saves no more memory than `F.cross_entropy`."""
     logits, target = torch.randn(64, classes, requires_grad=True), torch.randint(classes, (64,))
     given = [logits, target]
     theirs = kept_bytes(lambda: F.cross_entropy(logits, target), given)
@@ -219,6 +226,7 @@ def test_no_more_is_kept_than_cross_entropy_keeps(loss: Loss, classes: int) -> N
 @COMPILED
 @NAMED_ROW_LOSSES
 def test_second_derivatives_are_those_of_plain_torch(loss: RowLoss) -> None:
+    """Second derivatives agree with plain torch."""
     logits, target = rows()
     leaf, along = logits.requires_grad_(), torch.randn(6, 8, dtype=F64)
 

@@ -47,6 +47,7 @@ def test_one_class() -> None:
 @pytest.mark.parametrize("how", ["ignored", "sample weight", "class weight"])
 @NAMED_ROW_LOSSES
 def test_all_rows_are_left_out(loss: Loss, how: str) -> None:
+    """If all rows are left out, the mean is nan, the sum 0 and the gradient 0."""
     if how == "class weight" and applies_class_weight(loss):
         pytest.skip("such rows have a part where labels are smoothed")
     logits, target = rows()
@@ -98,6 +99,7 @@ def test_strides_of_logits(loss: Loss, view: str, reduction: Any) -> None:
 @BOTH_WAYS
 @LOSSES
 def test_strides_of_all_else(loss: Loss) -> None:
+    """Strided targets, class weights and sample weights give the same losses."""
     logits, target = rows()
     weight, samples = torch.rand(8, dtype=F64), torch.rand(6, dtype=F64)
     expected = loss(logits, target, weight, sample_weight=samples, reduction="none")
@@ -124,6 +126,7 @@ def test_strides_of_all_else(loss: Loss) -> None:
     ids=["expanded", "strided", "zero", "negative"],
 )
 def test_gradients_that_come_in(loss: Loss, upstream: Callable[[int], Tensor]) -> None:
+    """Upstream gradients of any stride give the same gradient."""
     logits, target = rows()
     leaf, up = logits.requires_grad_(), upstream(6)
     each = loss(leaf, target, reduction="none")
@@ -133,6 +136,7 @@ def test_gradients_that_come_in(loss: Loss, upstream: Callable[[int], Tensor]) -
 
 @COMPILED
 def test_a_default_device_of_another_kind() -> None:
+    """A default device does not affect a loss of CPU tensors."""
     logits, target = rows()
     loss, leaf = GammaCrossEntropy(0.173), logits.requires_grad_()
     with torch.device("meta"):
@@ -145,6 +149,7 @@ def test_a_default_device_of_another_kind() -> None:
 
 @COMPILED
 def test_more_logits_than_a_32_bit_number_counts() -> None:
+    """More than 2**31 logits are indexed correctly."""
     row = torch.randn(1, 2**15 + 8).to(torch.bfloat16)
     logits, target = row.expand(2**16, -1), torch.zeros(2**16, dtype=torch.long)
     target[-1] = row.shape[1] - 1
@@ -165,6 +170,7 @@ class TestBadTargets:
     @pytest.mark.parametrize("reduction", ["mean", "none"])
     @pytest.mark.parametrize("bad", [8, -1, 255, -(2**40)])
     def test_a_class_that_does_not_exist(self, loss: Loss, bad: int, reduction: Any) -> None:
+        """A target outside the classes raises for each shape."""
         logits, target = rows()
         target[3] = bad
         for leaf in (logits, logits.clone().requires_grad_()):
@@ -176,18 +182,21 @@ class TestBadTargets:
         assert loss(logits, target, ignore_index=bad).isfinite()
 
     def test_a_penalty_holds_its_target_to_it_too(self) -> None:
+        """A penalty also checks the range of its target."""
         logits, target = rows()
         target[3] = 8
         with pytest.raises(ValueError, match=r"target must be in \[0, 8\) or ignore_index=7, got 8"):
             Entropy()(logits, target, ignore_index=7)
 
     def test_a_row_that_weighs_nothing_has_a_class_all_the_same(self) -> None:
+        """A row of weight 0 must have a valid target too."""
         logits, target = rows()
         target[3] = 8
         with pytest.raises(ValueError, match="got 8"):
             CrossEntropy()(logits, target, sample_weight=torch.arange(6) - 3)
 
     def test_a_target_that_is_missing(self) -> None:
+        """A missing target raises."""
         with pytest.raises(ValueError, match="target must be given, got None"):
             CrossEntropy()(rows()[0])
         with pytest.raises(ValueError, match="target must be given with class weights, got None"):
@@ -195,6 +204,8 @@ class TestBadTargets:
 
 
 def test_memory_of_a_loss_that_raises_is_free() -> None:
+    """A loss that raises is not kept in memory."""
+
     def fail(odds: Tensor) -> Tensor:
         raise RuntimeError("the user's")
 
@@ -207,6 +218,7 @@ def test_memory_of_a_loss_that_raises_is_free() -> None:
 
 
 def test_similar_classes_of_another_number_are_refused_on_each_call() -> None:
+    """A similarity of another number of classes raises in each call."""
     loss = SimilarityCrossEntropy(torch.eye(5).tolist())
     for _ in range(2):
         with pytest.raises(ValueError, match="similarity must have a row and a column for each of 8 classes"):

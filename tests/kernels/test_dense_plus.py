@@ -68,6 +68,7 @@ def check(loss: Loss, matrix: Tensor = COSTS, **options: Any) -> None:
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_the_kernel_adds_the_matrix(reduction: str) -> None:
+    """The kernel adds a row of the matrix to the logits."""
     loss = SoftmaxMargin(COSTS)
     assert by_kernel(loss)
     assert by_kernel(OfSum())
@@ -78,6 +79,7 @@ def test_the_kernel_adds_the_matrix(reduction: str) -> None:
 
 
 def test_ignored_rows_have_no_part_and_a_class_that_does_not_exist_is_refused() -> None:
+    """Ignored rows have gradient 0, and an invalid class raises."""
     loss, (logits, target) = SoftmaxMargin(COSTS), rows()
     target[1] = -100
     value = loss(logits, target)
@@ -91,6 +93,7 @@ def test_ignored_rows_have_no_part_and_a_class_that_does_not_exist_is_refused() 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_logits_of_few_digits_are_added_to_in_float32(dtype: torch.dtype) -> None:
+    """Logits in half precision are added in float32."""
     logits, target = rows(dtype)
     value = SoftmaxMargin(COSTS)(logits, target)
     (grad,) = torch.autograd.grad(value, logits)
@@ -104,6 +107,7 @@ def test_logits_of_few_digits_are_added_to_in_float32(dtype: torch.dtype) -> Non
 
 
 def test_second_derivatives_are_those_of_the_sum() -> None:
+    """Second derivatives agree with those of the sum."""
     logits, target = rows()
     found = []
     for value in (SoftmaxMargin(COSTS)(logits, target), by_hand(logits, target)):
@@ -113,6 +117,7 @@ def test_second_derivatives_are_those_of_the_sum() -> None:
 
 
 def test_a_change_in_place_between_the_passes_is_found() -> None:
+    """A change in place between the passes is detected."""
     logits, target = rows()
     leaf = logits.detach().clone()
     value = SoftmaxMargin(COSTS)(leaf.requires_grad_(), target)
@@ -123,6 +128,7 @@ def test_a_change_in_place_between_the_passes_is_found() -> None:
 
 
 def test_a_matrix_is_read_at_each_call_and_may_learn() -> None:
+    """The matrix is read in each call, and may require a gradient."""
     matrix = COSTS.clone()
     loss = OfSum(matrix)
     check(loss, matrix)
@@ -138,6 +144,7 @@ def test_a_matrix_is_read_at_each_call_and_may_learn() -> None:
 
 
 def test_what_the_kernel_cannot_add_is_added_in_torch() -> None:
+    """What the kernel cannot add is added by torch."""
     made_anew = OfSum(COSTS, 2.0)
     assert not by_kernel(made_anew)
     check(made_anew, 2 * COSTS)
@@ -152,6 +159,7 @@ def test_what_the_kernel_cannot_add_is_added_in_torch() -> None:
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_target_probabilities_and_linear_give_the_same(learns: bool) -> None:
+    """Target probabilities and `linear` give the same loss."""
     loss, (logits, target) = SoftmaxMargin(COSTS), rows()
     logits = logits.detach().clamp(min=-20).requires_grad_(learns)
     expected = by_hand(logits, target)

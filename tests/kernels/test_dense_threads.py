@@ -40,6 +40,7 @@ def evaluate(loss: Loss, logits: Tensor, target: Tensor, reduction: str = "mean"
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("loss", [CrossEntropy(), THREE], ids=["cross entropy", "three"])
 def test_any_number_of_threads(loss: Loss, reduction: str) -> None:
+    """Results do not depend on the number of threads."""
     logits, target = large()
     torch.set_num_threads(1)
     value, grad = evaluate(loss, logits, target, reduction)
@@ -54,6 +55,7 @@ def test_any_number_of_threads(loss: Loss, reduction: str) -> None:
 
 
 def test_fewer_rows_than_threads() -> None:
+    """There may be fewer rows than threads."""
     logits, target = large(3, 100_000)
     torch.set_num_threads(1)
     value, grad = evaluate(CrossEntropy(), logits, target)
@@ -64,6 +66,7 @@ def test_fewer_rows_than_threads() -> None:
 
 
 def test_a_bad_target_in_the_part_of_another_thread() -> None:
+    """An invalid target in the part of another thread raises."""
     logits, target = large()
     torch.set_num_threads(4)
     target[-1] = 257
@@ -103,6 +106,7 @@ def test_forked_workers(threads: int) -> None:
 
 
 def test_threads_of_python_with_losses_of_their_own() -> None:
+    """Python threads with different losses get right results."""
     logits, target = large(64, 33)
     dense.forget()
     losses = [GammaCrossEntropy(k / 40) + 0.01 * k * Entropy() for k in range(24)]
@@ -130,6 +134,7 @@ def evaluate_in_torch(loss: Loss, logits: Tensor, target: Tensor) -> tuple[Tenso
 
 
 def test_threads_of_python_over_more_losses_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python threads with more losses than the cache holds get right results."""
     monkeypatch.setattr(dense, "MOST", 4)
     dense.forget()
     logits, target = large(8, 5)
@@ -146,6 +151,7 @@ def test_threads_of_python_over_more_losses_than_are_kept(monkeypatch: pytest.Mo
 
 
 def test_a_backward_pass_in_another_thread() -> None:
+    """The backward pass may run in other threads."""
     logits, target = large(64, 33)
     leaf = logits.requires_grad_()
     value = THREE(leaf, target)

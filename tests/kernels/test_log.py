@@ -93,11 +93,11 @@ DENSE: dict[str, tuple[Case, str, str]] = {
         "",
     ),
     "number": (lambda: (Scaled(torch.tensor(2.0)), (logits(),), {}), "cpp", ""),
-    "batch": (lambda: (Balance(), (logits(),), {}), "torch", "a penalty looks at the batch as a whole"),
+    "batch": (lambda: (Balance(), (logits(),), {}), "torch", "a penalty has one value for the whole batch"),
     "batch, too": (
         lambda: (LOSS + Balance(), (logits(), TARGET), {}),
         "cpp",
-        "a penalty looks at the batch as a whole",
+        "a penalty has one value for the whole batch",
     ),
     "probabilities": (lambda: (LOSS, (logits(), logits().softmax(1)), {}), "torch", "target holds prob"),
     "complete rows": (lambda: (READS_ROWS, (logits(), TARGET), {}), "torch", "it reads complete rows"),
@@ -136,6 +136,7 @@ DENSE: dict[str, tuple[Case, str, str]] = {
 @COMPILED
 @pytest.mark.parametrize("name", DENSE)
 def test_a_call_of_a_dense_loss_is_one_record(name: str, records: list[Any]) -> None:
+    """A call of a dense loss is logged once, with the backend that `explain` states."""
     make, backend, why = DENSE[name]
     loss, args, options = make()
     plan = explain(loss, *args, **options)
@@ -168,6 +169,7 @@ FUSED: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
 @COMPILED
 @pytest.mark.parametrize("name", FUSED)
 def test_a_call_of_a_fused_loss_is_one_record(name: str, records: list[Any]) -> None:
+    """A call of a fused loss is logged once, with the backend that `explain` states."""
     loss, options, backend, why = FUSED[name]
     options = {"hidden": HIDDEN.clone().requires_grad_(), "linear_weight": HEAD, "target": TARGET} | options
     plan = linear.explain(loss, **options)
@@ -218,6 +220,7 @@ UNDER: dict[str, tuple[Callable[[Callable[[Tensor], Tensor]], Any], list[tuple[s
 @pytest.mark.filterwarnings("ignore:.*might cause the trace to be incorrect.*")
 @pytest.mark.parametrize("name", UNDER)
 def test_what_follows_the_operations_is_named(name: str, records: list[Any]) -> None:
+    """Transforms, modes and subclasses are logged as the reason for torch."""
     act, expected = UNDER[name]
     act(lambda z: LOSS(z, TARGET))
     assert said(records) == expected
@@ -226,6 +229,7 @@ def test_what_follows_the_operations_is_named(name: str, records: list[Any]) -> 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_nothing_is_logged_under_a_compiler(records: list[Any]) -> None:
+    """Nothing is logged under torch.compile."""
     compiled = torch.compile(lambda z: LOSS(z, TARGET), fullgraph=True, backend="aot_eager")
     z = logits(requires_grad=True)
     compiled(z).backward()
@@ -236,6 +240,7 @@ def test_nothing_is_logged_under_a_compiler(records: list[Any]) -> None:
 
 @pytest.mark.usefixtures("_no_kernels")
 def test_without_kernels_the_log_says_so(records: list[Any]) -> None:
+    """Without compiled kernels, the log gives this reason."""
     LOSS(logits(), TARGET)
     LOSS.linear(HIDDEN, HEAD, TARGET)
     assert said(records) == [("loss", "torch", cpu.MISSING), ("loss.linear", "torch", cpu.MISSING)]
@@ -243,6 +248,7 @@ def test_without_kernels_the_log_says_so(records: list[Any]) -> None:
 
 
 def test_nothing_is_logged_unless_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is logged above level DEBUG."""
     caplog.set_level(logging.INFO, logger="equipoise.kernels")
     doubly(lambda z: LOSS(z, TARGET))
     LOSS.linear(HIDDEN, HEAD, TARGET)
@@ -251,6 +257,7 @@ def test_nothing_is_logged_unless_it_is_asked_for(caplog: pytest.LogCaptureFixtu
 
 @COMPILED
 def test_explain_prints_what_the_kernel_runs() -> None:
+    """`explain` prints shape, backend, program and dtype."""
     plan = explain(Entropy() + Balance(), logits(dtype=torch.float16), TARGET)
     assert (plan.shape, plan.dtype, plan.program) == ((N, C), torch.float32, True)
     assert plan.instructions > plan.states > 1
@@ -264,6 +271,7 @@ def test_explain_prints_what_the_kernel_runs() -> None:
 
 
 def test_explain_raises_as_the_loss_does() -> None:
+    """`explain` raises the error of the loss."""
     for args, options in (
         ((logits(), TARGET + C), {}),
         ((logits(), TARGET[1:]), {}),

@@ -36,6 +36,7 @@ class MarkerError(Exception):
 
 class TestOptions:
     def test_a_scheduled_value_is_read_at_each_call(self) -> None:
+        """A scheduled value is read in each call."""
         level = torch.tensor(0.1)
         loss = GammaCrossEntropy(level)  # pyright: ignore[reportArgumentType]
         logits, target = torch.randn(6, 5, dtype=F64), torch.arange(6) % 5
@@ -53,6 +54,7 @@ class TestOptions:
         ids=["an option", "an option of a term"],
     )
     def test_an_objective_with_a_schedule(self, loss: Loss, name: str, at: Any) -> None:
+        """A scheduled objective has the loss of its current value."""
         objective = Objective(loss, schedules={name: Linear(0.0, 1.0, 10)})
         logits, target = torch.randn(6, 5) * 3, torch.arange(6) % 5
         dense.forget()
@@ -64,6 +66,7 @@ class TestOptions:
         assert sum(key[1:3] == (5, torch.float32) for key in dense._by_value) < 8  # it was traced once
 
     def test_an_option_inside_an_option(self) -> None:
+        """A tensor in a nested option is read in each call."""
         level, logits, target = torch.tensor(0.1), torch.randn(4, 5), torch.arange(4)
         loss = Reweighted(TaiLrWeight(gamma=level))  # pyright: ignore[reportArgumentType]
         for value in (0.1, 0.5):
@@ -72,6 +75,7 @@ class TestOptions:
             torch.testing.assert_close(loss(logits, target), expected)
 
     def test_a_tensor_from_anywhere_is_read_at_each_call(self) -> None:
+        """A tensor in a closure is read in each call."""
         scale, logits, target = torch.tensor(2.0), torch.randn(4, 5), torch.arange(4)
         loss = odds_with(lambda m: m * scale)
         program = trace(loss, 5, torch.float32).program
@@ -82,6 +86,7 @@ class TestOptions:
         torch.testing.assert_close(loss(logits, target), 1.5 * first)
 
     def test_a_tensor_that_is_learnt_has_its_gradient(self) -> None:
+        """A learnable tensor in a closure gets its gradient."""
         scale, logits, target = torch.tensor(2.0, requires_grad=True), torch.randn(4, 5), torch.arange(4)
         loss = odds_with(lambda m: m * scale)
         value = loss(logits, target)
@@ -89,6 +94,7 @@ class TestOptions:
         torch.testing.assert_close(grad, value.detach() / 2)
 
     def test_soft_targets_that_are_learnt_have_their_gradient(self) -> None:
+        """A learnable table of soft targets gets its gradient."""
         table = torch.rand(5, 5, dtype=F64, requires_grad=True)
         loss = Written(lambda row: -row.expected_log_prob(table))
         logits, target = torch.randn(4, 5, dtype=F64), torch.tensor([0, 1, 1, 4])
@@ -97,6 +103,7 @@ class TestOptions:
         torch.testing.assert_close(grad, expected)
 
     def test_a_table_is_read_at_each_call(self) -> None:
+        """A table is read in each call."""
         table = torch.eye(5, dtype=F64)
         loss = Written(lambda row: -row.expected_log_prob(table))
         logits, target = torch.randn(4, 5, dtype=F64), torch.arange(4)
@@ -107,6 +114,7 @@ class TestOptions:
 
 class TestKept:
     def test_equal_losses_share_a_program(self) -> None:
+        """Equal losses share a program."""
         one, two = GammaCrossEntropy(0.0625), GammaCrossEntropy(0.0625)
         assert dense.prepared(one, 5, F64) is dense.prepared(two, 5, F64)
         assert dense.prepared(one, 5, F64) is not dense.prepared(one, 6, F64)
@@ -115,6 +123,8 @@ class TestKept:
         assert dense.prepared(one, 5, F64) is not dense.prepared(replace(one, gamma=0.063), 5, F64)
 
     def test_a_loss_without_a_hash_may_change(self) -> None:
+        """A loss without a hash may change between calls."""
+
         @dataclass
         class Weight:
             power: float
@@ -130,6 +140,7 @@ class TestKept:
             torch.testing.assert_close(loss(logits, target), expected, rtol=1e-14, atol=0)
 
     def test_many_losses_leave_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Many losses leave few programs in memory."""
         monkeypatch.setattr(dense, "MOST", 16)
         logits, target, seen = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), []
         for k in range(100):
@@ -142,6 +153,7 @@ class TestKept:
         assert [ref() is None for ref in seen] == [True] * 84 + [False] * 16
 
     def test_a_loss_of_the_users_dies_with_its_last_name(self) -> None:
+        """A loss of the user's is freed with its last reference."""
         marker = MarkerError()
         loss = odds_with(lambda m, marker=marker: m)
         loss(torch.randn(2, 5), torch.arange(2))

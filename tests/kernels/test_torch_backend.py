@@ -41,6 +41,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault in the states or gradients is found."""
     what, factor = FAULTS[fault]
     read, exp = DifferentiableBlock._read, DifferentiableBlock._exp
 

@@ -89,19 +89,23 @@ class TestKernels(BackendTests, FusedTests):
 
     @pytest.mark.parametrize("fault", FAULTS)
     def test_a_fault_is_found(self, fault: str, tmp_path: Path) -> None:
+        """A planted fault in the kernel is found."""
         module = planted(tmp_path / "planted.py", *FAULTS[fault])
         with pytest.raises(AssertionError, match="is not"):
             check(module.TritonBackend(), self.few_rows())
 
     def test_nothing_planted_is_sound(self, tmp_path: Path) -> None:
+        """The module with nothing replaced passes."""
         check(planted(tmp_path / "planted.py", "numbers", "numbers").TritonBackend(), self.few_rows())
 
     def test_targets_with_a_stride(self) -> None:
+        """Targets with a stride give the same states."""
         block = self.few_rows()
         assert block.target is not None
         check(self.backend, replace(block, target=torch.stack((block.target, block.target.flip(0)), 1)[:, 0]))
 
     def test_rows_with_gaps_between_classes_are_refused(self) -> None:
+        """Logits whose classes are not contiguous are refused."""
         z = torch.randn(4, 3, device=DEVICE)
         name = StateName("base")
         with pytest.raises(
@@ -117,6 +121,7 @@ class TestKernels(BackendTests, FusedTests):
 @pytest.mark.slow
 @pytest.mark.skipif(HERE, reason="the kernels are tested in this process")
 def test_the_kernels_in_a_separate_process() -> None:
+    """The tests of the kernels pass in a process with the interpreter."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "TestKernels"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -183,6 +188,7 @@ def test_the_kernels_compile_for_a_gpu(
 
 
 def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels are available on CUDA, and on the CPU with the interpreter only."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert available(torch.device("cuda"))
     assert not available(torch.device("cpu"))
@@ -194,6 +200,7 @@ def test_where_the_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_module_can_do_without_triton() -> None:
+    """The module can be imported without triton."""
     program = (
         "import sys, torch\n"
         "sys.modules['triton'] = None\n"

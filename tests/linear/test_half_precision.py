@@ -46,6 +46,7 @@ def error(found: Tensor, truth: Tensor) -> float:
 
 
 def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
+    """A scaled float16 loss keeps gradients that underflow otherwise."""
     n, v, d = 4096, 8, 4
     hidden = torch.randn(n, d).half().requires_grad_()
     weight = torch.randn(v, d).half().requires_grad_()
@@ -60,6 +61,7 @@ def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
 
 @BOTH_WAYS
 def test_autocast_multiplies_in_half_precision() -> None:
+    """Autocast multiplies in bfloat16, no less exactly than the unfused loss."""
     c = case(64, 50, 16, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fused = c.fused(THREE)

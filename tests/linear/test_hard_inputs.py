@@ -53,6 +53,7 @@ def test_extreme_logits(scale: float, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), GammaCrossEntropy(0.1)], ids=repr)
 def test_a_shift_of_all_logits_changes_nothing(loss: Loss) -> None:
+    """A shift of all logits of a row changes neither loss nor gradient."""
     given, shift = head(40, 8, 507), torch.randn(8, dtype=torch.float64)
     moved = Head(given.hidden, given.weight + 100 * shift, given.target)
     bias = torch.zeros(507, dtype=torch.float64)
@@ -90,6 +91,7 @@ def test_an_empty_batch(shape: tuple[int, ...], reduction: str, grad: str) -> No
 
 @pytest.mark.parametrize("block_bytes", [None, SMALL_BLOCKS])
 def test_an_expanded_upstream_gradient(block_bytes: int | None) -> None:
+    """An expanded upstream gradient gives the same gradients."""
     given = head(40, 8, 507)
     upstream = torch.tensor(-1.5, dtype=torch.float64).expand(40)
     assert upstream.stride() == (0,)
@@ -126,6 +128,7 @@ def turned(values: Tensor) -> Tensor:
 )
 @pytest.mark.parametrize("soft", [False, True])
 def test_inputs_that_are_not_contiguous(lay: Any, how: dict[str, Any], soft: bool) -> None:
+    """Inputs that are not contiguous give the same loss."""
     given, bias = head(60, 8, 507), torch.randn(507, dtype=torch.float64)
     target = torch.randn(60, 507, dtype=torch.float64).softmax(1) if soft else given.target
     of_class = torch.rand(507, dtype=torch.float64)
@@ -153,6 +156,7 @@ WAYS = [
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_another_backward_gives_the_same_again(way: dict[str, Any], dtype: torch.dtype) -> None:
+    """A second backward pass adds the same gradients."""
     given = head(23, 8, 101).to(dtype)
     total = fused(given, **way).sum()
     total.backward(retain_graph=True)
@@ -175,6 +179,7 @@ def test_another_backward_gives_the_same_again(way: dict[str, Any], dtype: torch
 
 
 def test_another_backward_of_the_rows_gives_the_same_again() -> None:
+    """A second backward pass through the row statistics gives the same gradients."""
     given = head(23, 8, 101)
     nll, entropy = our_policy(given, 1.1)
     one = torch.autograd.grad(nll.sum(), given.leaves, retain_graph=True)
@@ -229,6 +234,7 @@ ONE_BLOCK, BLOCKS = 1.1, 1.5
 def test_bfloat16_is_no_worse_than_unfused(
     size: tuple[int, int, int], block_bytes: int | None, grad: str, biased: bool
 ) -> None:
+    """In bfloat16, values and gradients are no worse than those of the unfused loss."""
     given = head(*size).to(torch.bfloat16)
     bias = (torch.randn(size[2]) / 50).to(torch.bfloat16).requires_grad_() if biased else None
     wide = bias.detach().double().requires_grad_() if bias is not None else None
@@ -257,6 +263,7 @@ def test_bfloat16_is_no_worse_than_unfused(
 def test_a_policy_in_bfloat16_is_no_worse_than_unfused(
     temperature: float, block_bytes: int | None, limit: float
 ) -> None:
+    """In bfloat16, a policy's gradients are no worse than unfused."""
     given = head(521, 64, 507).to(torch.bfloat16)
     wide, upstream = given.to(torch.float64), [torch.randn(521) for _ in range(2)]
     exact = with_gradients(plain_policy(wide, temperature), wide, [grad.double() for grad in upstream])

@@ -31,6 +31,7 @@ from support.linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, cas
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", ROW_LOSSES)
 def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> None:
+    """Every fused loss has the value and gradients of the dense loss."""
     c = case()
     dense = loss(c.logits(), c.target, reduction=reduction)
     upstream = torch.randn_like(dense)
@@ -50,6 +51,7 @@ class Wrong(RowLoss):
 
 
 def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
+    """A wrong derivative and a wrong value of 1e-9 are found."""
     c = case()
     dense = CrossEntropy()(c.logits(), c.target)
     for wrong in (Wrong(), CrossEntropy(label_smoothing=1e-9)):
@@ -72,6 +74,7 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
 
 @BOTH_WAYS
 def test_a_block_has_all_classes_of_a_row_at_least() -> None:
+    """A block holds at least all classes of one row."""
     c = case(6, 700, 4)
     plan = linear.explain(
         THREE, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none", block_bytes=8 * 600
@@ -101,6 +104,7 @@ def test_nothing_to_count(reduction: str) -> None:
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("grad", ["auto", "recompute"])
 def test_class_weights_sample_weights_and_shapes(reduction: str, grad: str) -> None:
+    """Class weights, sample weights and shapes act as in the dense loss."""
     c = case(12)
     weights, per_row = torch.rand(TEST_CLASSES, dtype=torch.float64), torch.rand(12, dtype=torch.float64)
     for loss in (CrossEntropy(label_smoothing=0.1), THREE, SimilarityCrossEntropy(torch.eye(TEST_CLASSES))):
@@ -123,6 +127,7 @@ def test_class_weights_sample_weights_and_shapes(reduction: str, grad: str) -> N
 
 
 def test_a_weight_of_one_row_is_that_row() -> None:
+    """With weight on one row only, the mean is that row's loss."""
     c = case()
     one = F.one_hot(torch.tensor(4), 7).double()
     single = GammaCrossEntropy(0.1)(c.logits()[4:5], c.target[4:5])
@@ -134,6 +139,7 @@ def test_a_weight_of_one_row_is_that_row() -> None:
 
 
 def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
+    """With a common denominator, micro-batches add up to one batch."""
     c = case(12)
     count = (c.target != -100).sum()
     whole = c.fused(THREE)
@@ -157,6 +163,7 @@ def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
 def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
     loss: Loss, reduction: str, needed: tuple[bool, ...]
 ) -> None:
+    """Frozen inputs get no gradient, and their matrix products are not computed."""
     c = case()
     assert c.bias is not None
     for part, wanted in zip((c.hidden, c.weight, c.bias), needed, strict=True):
@@ -177,6 +184,7 @@ def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
+    """Scale, cap and low-rank adapter act as in the dense loss."""
     c = case()
     a = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
     b = torch.randn(TEST_CLASSES, 2, dtype=torch.float64, requires_grad=True)
@@ -225,6 +233,7 @@ def test_target_probabilities() -> None:
 
 
 def test_penalties_need_no_target() -> None:
+    """Penalties need no target."""
     c = case()
     penalty = Entropy() + LogitRange(width=1.0)
     same(c, penalty.linear(c.hidden, c.weight, None, linear_bias=c.bias), penalty(c.logits()))
@@ -268,6 +277,7 @@ def test_odd_memory_layouts() -> None:
 @BOTH_WAYS
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
+    """Two backward passes give the same gradients."""
     c = case()
     fused = c.fused(THREE, reduction=reduction, grad=grad)
     total = 3 * fused.sum()
@@ -280,6 +290,7 @@ def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
 
 
 def test_gradients_accumulate_over_calls() -> None:
+    """Gradients accumulate over calls."""
     c = case()
     fused = c.fused(THREE)
     fused.backward(retain_graph=True)
@@ -295,6 +306,7 @@ def test_gradients_accumulate_over_calls() -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -> None:
+    """A second derivative raises."""
     c = case()
     fused = c.fused(loss, reduction=reduction, grad=grad)
     with pytest.raises(
@@ -315,14 +327,16 @@ class Centred(RowLoss):
 
 @pytest.mark.parametrize("loss", [Centred(), CrossEntropy() + 0.1 * Centred(), Entropy() + Balance()])
 def test_a_loss_that_mixes_rows_is_rejected(loss: Loss) -> None:
+    """A loss that depends on several rows is refused."""
     c = case()
-    with pytest.raises(ValueError, match="a fused loss must look at one row at a time, got"):
+    with pytest.raises(ValueError, match="a fused loss must depend on one row at a time, got"):
         loss.linear(c.hidden, c.weight, c.target)
-    with pytest.raises(ValueError, match="must look at one row at a time"):
+    with pytest.raises(ValueError, match="must depend on one row at a time"):
         linear.explain(loss, c.hidden, c.weight, c.target)
 
 
 def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
+    """Learnable numbers in the loss and sample weights get their gradients."""
     c = case()
     gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = GammaCrossEntropy(gamma)  # pyright: ignore[reportArgumentType]
@@ -341,12 +355,14 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
 
 
 def test_a_stopped_gradient_in_the_loss_is_kept() -> None:
+    """A detached weight in the loss stays detached."""
     c = case()
     loss = Reweighted(TaiLrWeight(0.2, 0.1))
     same(c, c.fused(loss), loss(c.logits(), c.target))
 
 
 def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
+    """A fused objective has its scheduled value and class weights."""
     c = case()
     objective = Objective(
         GammaCrossEntropy(), weight=torch.rand(TEST_CLASSES), schedules={"gamma": Linear(0, 0.5, steps=4)}

@@ -44,6 +44,7 @@ SIZES = [(521, 7, 13), (17, 31, 257), (40, 16, 507), (3, 1, 2), (1, 5, 129)]
 def test_log_likelihood_and_entropy_of_a_policy(
     size: tuple[int, int, int], used: str, temperature: float, how: dict[str, Any]
 ) -> None:
+    """Log-likelihood and entropy of a policy agree with plain torch."""
     given = head(*size, every=11 if size[0] > 1 else 2**20)
     nll, entropy = (torch.randn(size[0], dtype=torch.float64) for _ in range(2))
     upstream = (None if used == "entropy" else nll, None if used == "nll" else entropy)
@@ -55,6 +56,7 @@ def test_log_likelihood_and_entropy_of_a_policy(
 
 
 def test_ignored_rows_give_no_gradient() -> None:
+    """Ignored rows have gradient zero."""
     given = head(23, 6, 40, every=4)
     nll, entropy = our_policy(given, 0.8)
     (nll.sum() - 2 * entropy.sum()).backward()
@@ -65,6 +67,7 @@ def test_ignored_rows_give_no_gradient() -> None:
 
 
 def test_log_probs_of_the_selected_tokens_in_a_clipped_objective() -> None:
+    """A clipped policy objective of log-probabilities agrees with plain torch."""
     given = head(60, 12, 507, every=2**20)
     with torch.no_grad():
         before = -plain_policy(given, 1.0)[0] + 0.3 * torch.randn(60, dtype=torch.float64)
@@ -85,6 +88,7 @@ def test_log_probs_of_the_selected_tokens_in_a_clipped_objective() -> None:
 
 
 def test_entropy_alone_needs_no_target() -> None:
+    """The entropy alone needs no target."""
     given = head(19, 9, 257)
     upstream = [torch.randn(19, dtype=torch.float64)]
     row = linear.row_statistics(given.hidden, given.weight, stats=[Entropy()], block_bytes=SMALL_BLOCKS)
@@ -97,6 +101,7 @@ def test_entropy_alone_needs_no_target() -> None:
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("ignored", [-100, -1, 0, 506])
 def test_reductions_and_ignored_classes(reduction: str, ignored: int) -> None:
+    """Each reduction and ignored class agrees with torch."""
     given = head(60, 8, 507)
     given.target[given.target == -100] = ignored
     given.target[0], given.target[-1] = 505, 506
@@ -112,6 +117,7 @@ def test_reductions_and_ignored_classes(reduction: str, ignored: int) -> None:
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_weights_of_ignored_rows_are_not_looked_at(reduction: str) -> None:
+    """Weights of ignored rows have no effect, even if nan."""
     given = head(40, 8, 507)
     kept = given.target != -100
     weights = torch.rand(40, dtype=torch.float64)
@@ -131,6 +137,7 @@ def test_weights_of_ignored_rows_are_not_looked_at(reduction: str) -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_without_gradients_the_value_is_the_same(mode: Any, reduction: str) -> None:
+    """Without gradients, the value is the same."""
     given = head(40, 8, 507)
     trained = fused(given, reduction=reduction, block_bytes=SMALL_BLOCKS)
     frozen = Head(given.hidden.detach(), given.weight.detach(), given.target)
@@ -168,6 +175,7 @@ def products(given: Head, **options: Any) -> float:
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 def test_without_gradients_no_work_is_done_for_them(reduction: str) -> None:
+    """Without gradients, only one matrix product is computed."""
     given = head(40, 8, 507)
     frozen = Head(given.hidden.detach(), given.weight.detach(), given.target)
     assert products(given, reduction=reduction) == (3 if reduction == "mean" else 1)
@@ -177,6 +185,7 @@ def test_without_gradients_no_work_is_done_for_them(reduction: str) -> None:
 
 
 def test_without_gradients_the_plan_says_so() -> None:
+    """Without gradients, the plan has one product."""
     given = head(40, 8, 507)
     call: Any = (CrossEntropy(), given.hidden, given.weight, given.target)
     assert (linear.explain(*call).grad, linear.explain(*call).products) == ("forward", 3)
@@ -187,6 +196,7 @@ def test_without_gradients_the_plan_says_so() -> None:
 @pytest.mark.parametrize("grad", ["forward", "recompute"])
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
 def test_a_frozen_part_changes_no_other_gradient(frozen: tuple[int, ...], grad: str) -> None:
+    """Freezing one input does not change the gradients of the others."""
     given, bias = head(60, 8, 507), torch.randn(507, dtype=torch.float64)
     parts = [given.hidden.detach(), given.weight.detach(), bias]
 

@@ -86,6 +86,7 @@ def look_beside(loss: Loss, dtype: torch.dtype) -> int:
 @pytest.mark.parametrize("dtype", grid(DTYPES, fast=[(torch.bfloat16,), (torch.float32,)]))
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_lies_beside_a_view_is_written(loss: Loss, dtype: torch.dtype) -> None:
+    """All memory beside a view that a matrix product may read is written."""
     assert look_beside(loss, dtype) > 0
 
 
@@ -103,11 +104,13 @@ def after_a_diverged_step() -> None:
 
 @pytest.mark.slow
 def test_memory_of_a_diverged_step_is_used_again() -> None:
+    """After a step with nan, its memory is reused without nan."""
     known = os.pathsep.join(path for path in sys.path if path)
     subprocess.run([sys.executable, __file__], env=os.environ | {"PYTHONPATH": known}, check=True)
 
 
 def test_a_view_beside_which_lies_nan_is_found() -> None:
+    """A view with nan beside it is found."""
     whole = torch.full((9, 64), torch.nan, dtype=torch.bfloat16)
     part = whole[:, :41].copy_(torch.randn(9, 41))
     for view in (part, part.t()):
@@ -121,6 +124,8 @@ def test_a_view_beside_which_lies_nan_is_found() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_parts_of_a_user_that_lie_beside_nan(dtype: torch.dtype) -> None:
+    """Inputs of the user with nan beside them give finite results."""
+
     def part(rows: int, columns: int) -> Tensor:
         wide = torch.full((rows, columns + 31), torch.nan, dtype=dtype)
         wide[:, :columns] = torch.randn(rows, columns)

@@ -40,6 +40,7 @@ def _small_blocks(_two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 @pytest.mark.parametrize("loss", ROW_LOSSES)
 def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str) -> None:
+    """The result does not depend on blocks and threads."""
     c = case(13)
     options: dict[str, Any] = {"linear_bias": c.bias, "reduction": reduction, "grad": grad}
     taken = linear.explain(loss, c.hidden, c.weight, c.target, **options)
@@ -52,6 +53,7 @@ def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str
 @pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize("loss", [ZLoss(), THREE, LogitRange(width=0.5)])
 def test_another_number_of_threads_in_the_backward_pass(loss: Loss) -> None:
+    """The number of threads may change before the backward pass."""
     c = case(64, 300, 33, dtype=torch.float32)
     dense = loss(c.logits(), c.target, reduction="none").sum()
     fused = c.fused(loss, reduction="none").sum()
@@ -97,6 +99,7 @@ def largest(run: Callable[[], Tensor]) -> int:
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
+    """The complete logits are never in memory."""
     n, v = 96, 640
     c = case(n, v, 4, dtype=dtype)
     held = largest(lambda: c.fused(THREE, reduction=reduction, block_bytes=dtype.itemsize * v * 8).sum())
@@ -109,6 +112,7 @@ def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
 
 @BOTH_WAYS
 def test_memory_does_not_grow_with_the_rows() -> None:
+    """Memory does not grow with the number of rows."""
     held = []
     for n in (530, 2120):  # blocks of 53 rows
         c = case(n, 300, 2, dtype=torch.float32)
@@ -118,6 +122,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
 def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
+    """The torch backend frees each block at once."""
     c, label = case(8, bias=False), CrossEntropy(label_smoothing=0.1)
     options: dict[str, Any] = {"backend": "torch", "block_bytes": 200, "softcap": softcap}
     gc.disable()
@@ -132,6 +137,7 @@ def test_pieces_of_plain_torch_are_freed_at_once(softcap: float | None) -> None:
 
 
 def test_a_plan_says_what_will_be_done() -> None:
+    """The plan states gradient, products, blocks and memory."""
     c = case(1000, 300, 16, dtype=torch.float32)
     options: dict[str, Any] = {"block_bytes": 2**16}
     plan = linear.explain(THREE, c.hidden, c.weight, c.target, **options)
@@ -154,6 +160,7 @@ def test_a_plan_says_what_will_be_done() -> None:
 
 
 def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan names the backend."""
     c = case()
     of_rows, options = RankedProbabilityScore(), (c.hidden, c.weight, c.target)
     monkeypatch.setattr(cpu, "available", lambda: True)
@@ -165,7 +172,7 @@ def test_a_plan_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "available", lambda: False)
     assert linear.explain(THREE, *options).backend == "torch"
     with pytest.raises(
-        ValueError, match="got 'cpp', which is not there for cpu; it is compiled with the pack"
+        ValueError, match="got 'cpp', which does not run on cpu; the kernels are compiled with the pack"
     ):
         THREE.linear(*options, backend="cpp")
 
@@ -183,6 +190,7 @@ def places_of(count: int, dtype: torch.dtype) -> list[int]:
 
 
 def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers are reused by size."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     for count, dtype in ((100, torch.float64), (2**20 + 7, torch.float32), (2**21, torch.bfloat16)):
@@ -213,6 +221,7 @@ def test_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_larger_buffer_takes_the_place_of_those_that_it_can_stand_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A larger buffer replaces smaller ones that it can serve as."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
 
@@ -234,6 +243,7 @@ def test_a_larger_buffer_takes_the_place_of_those_that_it_can_stand_for(
 
 @pytest.mark.parametrize("classes", [512, 2048])
 def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward pass share the memory of one block."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     monkeypatch.setattr(plan, "BLOCK_BYTES", 2**20)
@@ -246,6 +256,7 @@ def test_both_passes_take_the_memory_of_one_block(classes: int, monkeypatch: pyt
 
 @pytest.mark.usefixtures("_shared")
 def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers left by inference are used in training."""
     monkeypatch.setattr(buffers, "_free", [])
     c = case(40, 300)
     adapter = torch.randn(2, 5, dtype=torch.float64), torch.randn(300, 2, dtype=torch.float64)
@@ -260,6 +271,7 @@ def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results do not share memory with a buffer."""
     monkeypatch.setattr(buffers, "KEPT", 2**24)
     monkeypatch.setattr(buffers, "_free", [])
     for loss, dtype in (
@@ -280,6 +292,7 @@ def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_rows_begin_at_cache_lines_but_not_at_the_same_place_of_a_page() -> None:
+    """Long rows start at cache lines, with strides that are no multiple of a page."""
     assert [head.row_stride(n, torch.float32) for n in (5, 127, 128, 129, 50257)] == [5, 127, 128, 144, 50272]
     assert [head.row_stride(n, torch.float32) for n in (1023, 1024, 1025, 32768)] == [1088, 1088, 1040, 32832]
     assert [head.row_stride(n, torch.float64) for n in (511, 513)] == [544, 520]
@@ -304,6 +317,7 @@ def runs(classes: int, rows: int = 8) -> list[tuple[int, int]]:
 
 @pytest.mark.usefixtures("_shared")
 def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes are divided among threads in runs of 64."""
     assert runs(300) == [(0, 64), (64, 128), (128, 192), (192, 256), (256, 300)]
     assert runs(65) == [(0, 64), (64, 65)]
     assert runs(3) == [(0, 3)]
@@ -329,6 +343,7 @@ def test_classes_are_shared_out_over_threads(monkeypatch: pytest.MonkeyPatch) ->
 def test_shared_out_classes_change_nothing(
     loss: Loss, reduction: str, grad: str, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Division among threads does not change the result."""
     threads = []
     run = cpu.run_in_threads
     monkeypatch.setattr(cpu, "run_in_threads", lambda *args: (threads.append(args[0]), run(*args)))

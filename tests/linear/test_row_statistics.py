@@ -14,6 +14,7 @@ from support.linear_cases import BOTH_WAYS, THREE, case, same
 
 
 def test_rows_for_any_use() -> None:
+    """Any function of the statistics has the value and gradients of complete logits."""
     c = case(9, 11, 5)
     c.target[2] = 3
     advantage = torch.randn(9, dtype=torch.float64)
@@ -42,6 +43,7 @@ def test_rows_for_any_use() -> None:
 
 @BOTH_WAYS
 def test_metrics_of_rows_need_no_logits() -> None:
+    """Rank and correctness of rows need no logits."""
     c = case(40, 11, 5)
     c.target[2] = 3
     row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias)
@@ -54,17 +56,19 @@ def test_metrics_of_rows_need_no_logits() -> None:
 
 
 def test_rows_answer_what_was_asked_for_alone() -> None:
+    """Only the requested statistics are available."""
     c = case(bias=False)
     row = linear.row_statistics(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStatistic()])
     same(c, row.log_odds(2.0).sum(), row_statistics(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
     with pytest.raises(
-        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
+        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) to compute it, got LogOdds"
     ):
         row.lse()
     assert LogSumExp() in linear.STATS
 
 
 def test_the_options_that_rows_shares_with_a_loss() -> None:
+    """Options with the same name exist in `linear` and `row_statistics`."""
     of_rows, of_losses = (
         inspect.signature(each).parameters for each in (linear.row_statistics, CrossEntropy.linear)
     )

@@ -41,17 +41,20 @@ def test_sums_of_two(one: RowLoss) -> None:
 
 @BOTH_WAYS
 def test_sums_of_three_and_soft_targets() -> None:
+    """Sums of three terms, also with soft targets, agree with dense losses."""
     chosen = random.Random(0).sample(list(itertools.permutations(ENTRIES, 3)), 60)
     for index, (one, two, three) in enumerate(chosen):
         check(0.5 * one - 0.25 * two + three, soft=index % 3 == 0)
 
 
 def test_the_page_of_sums() -> None:
+    """The sums of the documentation agree with dense losses."""
     check(RankedProbabilityScore() + 0.3 * Gini(), soft=False)
     check(Gini() + 0.3 * RankedProbabilityScore() + Brier(), soft=False)
 
 
 def test_a_sum_that_is_another_is_found() -> None:
+    """A sum with another coefficient is found."""
     c = case(5)
     ours = c.fused(RankedProbabilityScore() + 0.3 * Gini())
     with pytest.raises(AssertionError):

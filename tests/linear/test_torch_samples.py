@@ -116,6 +116,7 @@ def samples(table: str, dtype: torch.dtype) -> list[Case]:
 def test_samples_give_what_torch_gives(
     table: str, count: int, left_out: int, dtype: torch.dtype, how: dict[str, Any]
 ) -> None:
+    """Fused losses give torch's values and gradients for its samples."""
     cases = samples(table, dtype)
     run = [case for case in cases if expressible(case)]
     assert len(cases) == count
@@ -125,6 +126,7 @@ def test_samples_give_what_torch_gives(
 
 @pytest.mark.parametrize("table", ["operators", "modules"])
 def test_samples_left_out_have_a_head_of_more_dimensions(table: str) -> None:
+    """The samples left out have a head of more than two dimensions, and are refused."""
     for case in samples(table, torch.float64):
         torchs(case)  # it is a call that torch takes
         if expressible(case):
@@ -135,6 +137,7 @@ def test_samples_left_out_have_a_head_of_more_dimensions(table: str) -> None:
 
 
 def test_samples_are_of_every_sort() -> None:
+    """The samples include soft targets, weights and each reduction."""
     cases = [case for table in ("operators", "modules") for case in samples(table, torch.float64)]
     cases = [case for case in cases if expressible(case)]
     soft = [case for case in cases if case.target.is_floating_point()]
@@ -172,6 +175,8 @@ def wrong_reduction(case: Case) -> Case:
 @pytest.mark.parametrize("table", ["operators", "modules"])
 @pytest.mark.parametrize("fault", [wrong_smoothing, wrong_ignored, wrong_weight, wrong_reduction])
 def test_a_fault_is_found(table: str, fault: Callable[[Case], Case]) -> None:
+    """A planted fault in the fused loss is found by the samples."""
+
     def takes(case: Case) -> bool:
         soft = case.target.is_floating_point() or case.hidden.ndim == 1
         inside = 0 <= (case.options.get("ignore_index") or 0) + 1 < len(case.weight)
@@ -183,6 +188,8 @@ def test_a_fault_is_found(table: str, fault: Callable[[Case], Case]) -> None:
 
 @pytest.mark.parametrize("dtype", WIDE)
 def test_a_wrong_gradient_is_found(dtype: torch.dtype) -> None:
+    """A gradient wrong by 64 eps is found."""
+
     def off(case: Case) -> tuple[Tensor, ...]:
         value, *slopes = ours(case)
         return value, *(slope * (1 + 64 * torch.finfo(dtype).eps) for slope in slopes)
@@ -192,6 +199,7 @@ def test_a_wrong_gradient_is_found(dtype: torch.dtype) -> None:
 
 
 def test_what_torch_refuses_is_refused() -> None:
+    """Calls that torch refuses are refused."""
     (info, *_) = [info for info in op_db if info.name == "nn.functional.linear_cross_entropy"]
     wrong = [error.sample_input for error in info.error_inputs("cpu")]
     assert len(wrong) == 6

@@ -80,6 +80,7 @@ def check_shown(losses: Tensor, grad: Tensor) -> None:
 @EVERY_ROW_LOSS
 @pytest.mark.parametrize("dtype", grid(DTYPES, fast=[(torch.float64,), (torch.bfloat16,)]))
 def test_a_bad_row_is_shown(loss: Loss, dtype: torch.dtype) -> None:
+    """A row with nan, plus infinity or no class has nan loss and gradient."""
     for kind in SPOILT:
         logits, target = spoilt(kind, dtype)
         for held in targets(target, dtype):
@@ -91,6 +92,7 @@ def test_a_bad_row_is_shown(loss: Loss, dtype: torch.dtype) -> None:
 
 
 def test_the_check_finds_a_loss_that_hides_a_nan() -> None:
+    """A loss that hides a nan is found by the check."""
     leaf, target = spoilt("all nan")
     losses = Forgiving()(leaf.requires_grad_(), target, reduction="none")
     with pytest.raises(AssertionError):
@@ -99,6 +101,7 @@ def test_the_check_finds_a_loss_that_hides_a_nan() -> None:
 
 @EVERY_LOSS
 def test_a_bad_row_is_shown_in_a_mean(loss: Loss) -> None:
+    """A bad row makes the mean and its own gradient nan."""
     for kind in SPOILT:
         logits, target = spoilt(kind)
         leaf = logits.requires_grad_()
@@ -115,6 +118,7 @@ def together() -> tuple[Tensor, Tensor, list[bool]]:
 
 @EVERY_ROW_LOSS
 def test_a_bad_row_is_shown_through_a_transform(loss: Loss) -> None:
+    """A bad row is nan under vmap and grad, and no other row is."""
     logits, target, good = together()
     each = torch.func.vmap(torch.func.grad_and_value(lambda z, y: loss(z, y)))
     grads, values = each(logits, target)
@@ -127,6 +131,7 @@ def test_a_bad_row_is_shown_through_a_transform(loss: Loss) -> None:
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("loss", [CrossEntropy(), LogitRange(width=1.0), RankedProbabilityScore()])
 def test_a_bad_row_is_shown_through_a_compiler(loss: Loss, soft: bool) -> None:
+    """A bad row is nan when compiled, and no other row is."""
     compiled = torch.compile(lambda z, y: loss(z, y, reduction="none"), backend="aot_eager", dynamic=False)
     logits, target, good = together()
     losses = compiled(logits.requires_grad_(), list(targets(target, logits.dtype))[soft])
@@ -141,6 +146,7 @@ def test_a_bad_row_is_shown_through_a_compiler(loss: Loss, soft: bool) -> None:
     grid(["auto", "recompute"], DTYPES[:3], fast=[("auto", torch.float32), ("recompute", torch.bfloat16)]),
 )
 def test_a_bad_row_is_shown_without_logits(loss: Loss, grad: str, dtype: torch.dtype) -> None:
+    """A bad row of hidden states makes the fused loss and its gradients nan."""
     for bad in (NAN, INF):
         for places in (EVERY, 1):
             hidden = torch.randn(ROWS, 3).to(dtype)
@@ -162,6 +168,7 @@ def test_a_bad_row_is_shown_without_logits(loss: Loss, grad: str, dtype: torch.d
 @BOTH_WAYS
 @pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_a_bad_row_is_shown_in_every_statistic(backend: str) -> None:
+    """A bad row has nan in every statistic, and no other row has."""
     for kind, (place, value) in SPOILT.items():
         bias = torch.zeros(TEST_CLASSES, dtype=torch.float64)
         hidden = torch.eye(ROWS, dtype=torch.float64).requires_grad_()
@@ -197,6 +204,7 @@ def leave_out(how: str, target: Tensor) -> dict[str, Any]:
 @pytest.mark.parametrize("how", LEFT_OUT)
 @EVERY_LOSS
 def test_a_row_that_is_left_out_has_no_part(loss: Loss, how: str) -> None:
+    """A row that is left out does not contribute, whatever its logits are."""
     if how == "a class of weight 0" and getattr(loss, "label_smoothing", 0):
         pytest.skip("it has a part, as a test below shows")
     for kind in SPOILT:
@@ -225,6 +233,7 @@ def test_a_row_that_is_left_out_has_no_part(loss: Loss, how: str) -> None:
 )
 @EVERY_ROW_LOSS
 def test_a_row_that_is_left_out_has_no_part_without_logits(loss: Loss, how: str, grad: str) -> None:
+    """A row that is left out of a fused loss does not contribute."""
     if how == "a class of weight 0" and getattr(loss, "label_smoothing", 0):
         pytest.skip("it has a part, as a test below shows")
     for bad in (NAN, INF, -INF):
@@ -245,6 +254,7 @@ def test_a_row_that_is_left_out_has_no_part_without_logits(loss: Loss, how: str,
 
 
 def test_a_class_of_weight_0_has_a_part_where_labels_are_smoothed() -> None:
+    """With label smoothing, a target class of weight 0 still contributes, as in torch."""
     logits, target = spoilt("a nan")  # as in torch: the other classes of its smoothed target weigh something
     options = leave_out("a class of weight 0", target)
     smoothed = CrossEntropy(label_smoothing=0.1)
@@ -254,6 +264,7 @@ def test_a_class_of_weight_0_has_a_part_where_labels_are_smoothed() -> None:
 
 
 def test_the_page_of_padding() -> None:
+    """The examples of the documentation on padding hold."""
     logits, target = torch.randn(4, 5, dtype=torch.float64), torch.arange(4)
     logits[1], target[1] = -INF, -100
     kept = [0, 2, 3]
@@ -264,6 +275,7 @@ def test_the_page_of_padding() -> None:
 
 
 def test_a_weight_that_is_learnt_leaves_no_row_out() -> None:
+    """A weight that requires a gradient does not hide a bad row."""
     logits, target = spoilt("a nan")
     weight = (torch.arange(ROWS) != BAD).double().requires_grad_()
     assert CrossEntropy()(logits, target, sample_weight=weight).isnan()
@@ -272,6 +284,7 @@ def test_a_weight_that_is_learnt_leaves_no_row_out() -> None:
 class TestMask:
     @EVERY_LOSS
     def test_it_is_minus_infinity(self, loss: Loss) -> None:
+        """A mask equals minus infinity in the logits."""
         logits, target = torch.randn(ROWS, TEST_CLASSES, dtype=torch.float64), torch.arange(ROWS)
         one = torch.tensor([True] * (TEST_CLASSES - 2) + [False] * 2)
         each = torch.rand(ROWS, TEST_CLASSES) > 0.3
@@ -286,6 +299,7 @@ class TestMask:
             logits = logits.nan_to_num()
 
     def test_classes_in_the_middle(self) -> None:
+        """A mask has the class dimension of the logits."""
         logits, target = torch.randn(2, 5, 3), torch.randint(2, (2, 3))
         one = torch.tensor([True, True, False, True, False])
         plain = CrossEntropy()(logits, target, mask=one[None, :, None].expand(2, 5, 3))
@@ -294,6 +308,7 @@ class TestMask:
         assert Objective(CrossEntropy())(logits, target, mask=one) == plain
 
     def test_a_mask_of_another_kind_is_refused(self) -> None:
+        """A mask of another shape or dtype is refused."""
         logits, target = torch.randn(4, 3), torch.arange(4) % 3
         for mask, said in {
             torch.ones(4, 1, dtype=torch.bool): r"mask must be \(3,\), .*, \(4, 3\), got \(4, 1\)",
@@ -326,6 +341,7 @@ def diverging(log: Callable[[Tensor, Tensor], Tensor], steps: int = 12) -> list[
 
 @BOTH_WAYS
 def test_a_run_that_diverges_logs_nan_at_the_same_steps() -> None:
+    """A diverging run has nan losses at the steps of plain cross entropy."""
     torch.manual_seed(0)
     torch.randn(32, 6)
     target = torch.randint(TEST_CLASSES, (32,))
@@ -345,6 +361,7 @@ def test_a_run_that_diverges_logs_nan_at_the_same_steps() -> None:
 @pytest.mark.parametrize("level", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_bad_row_is_shown_in_probabilities_read_out(level: float, dtype: torch.dtype) -> None:
+    """A bad row has nan probabilities in `floored_probs`."""
     for kind in SPOILT:
         logits, _ = spoilt(kind, dtype)
         for probs in (label_noise.floored_probs(logits, level), label_noise.floored_log_probs(logits, level)):

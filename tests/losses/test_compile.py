@@ -108,6 +108,7 @@ def check(
 
 @pytest.mark.parametrize("loss", TABLE)
 def test_a_loss_is_one_graph_for_batches_of_any_size(loss: Loss) -> None:
+    """A compiled loss is one graph for all batch sizes."""
     assert check(loss, rtol=1e-11, atol=1e-13) == 1
 
 
@@ -117,6 +118,7 @@ def test_a_loss_is_one_graph_for_batches_of_any_size(loss: Loss) -> None:
     + [(RankedProbabilityScore(), option) for option in ("ignored rows", "a mask of rows", "all weights")],
 )
 def test_weights_masks_ignored_rows_and_reductions(loss: Loss, option: str) -> None:
+    """Weights, masks, ignored rows and reductions compile to one graph."""
     assert check(loss, OPTIONS[option], rtol=1e-11, atol=1e-13) == 1
 
 
@@ -133,6 +135,7 @@ def test_the_default_backend(loss: Loss, option: str) -> None:
 
 
 def test_a_class_that_does_not_exist_is_an_error() -> None:
+    """An invalid target raises in compiled code."""
     run, _ = compile_whole(CrossEntropy(), "inductor")
     logits, target = torch.zeros(5, TEST_CLASSES), torch.arange(5)
     run(logits, target)
@@ -155,15 +158,18 @@ class Planted(RowLoss):
 
 
 def test_a_loss_that_branches_on_a_number_is_found_out() -> None:
+    """A loss that branches on a value is found."""
     with pytest.raises(torch._dynamo.exc.Unsupported, match="Data-dependent branching"):
         check(Planted(lambda odds: 1.0 if odds.detach().amax() > 0 else 2.0))
 
 
 def test_a_loss_that_branches_on_the_size_of_the_batch_is_found_out() -> None:
+    """A loss that branches on the batch size is found."""
     assert check(Planted(lambda odds: 2.0 if len(odds) == SIZES[1] else 1.0)) > 1
 
 
 def test_a_loss_that_is_another_when_compiled_is_found_out() -> None:
+    """A loss that differs when compiled is found."""
     for fault in (lambda odds: 1.0, lambda odds: odds.detach() / odds):  # of the value, of the gradient
         planted = Planted(lambda odds, fault=fault: fault(odds) if torch.compiler.is_compiling() else 2.0)
         with pytest.raises(AssertionError, match="not close"):
@@ -172,6 +178,7 @@ def test_a_loss_that_is_another_when_compiled_is_found_out() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_fused_loss_breaks_the_graph_once() -> None:
+    """A fused loss breaks the graph once."""
     c = case(16, 9, 4, dtype=torch.float32)
 
     def once(hidden: Tensor, weight: Tensor) -> Tensor:

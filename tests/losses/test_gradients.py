@@ -37,6 +37,7 @@ def worst(loss: RowLoss, name: str, dtype: torch.dtype, backend: str = "kernel")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_gradient_against_exact_arithmetic(name: str, backend: str, dtype: torch.dtype) -> None:
+    """The gradient agrees with exact arithmetic, relative to its norm."""
     assert worst(SETTINGS[name][1], name, dtype, backend) <= LIMIT
 
 
@@ -80,11 +81,13 @@ class MeanCost(RowLoss):
     ids=repr,
 )
 def test_a_gradient_that_cancels_is_found(fault: RowLoss, name: str, dtype: torch.dtype) -> None:
+    """A gradient with cancellation is found."""
     assert worst(fault, name, dtype, "reference") > 10 * LIMIT  # the kernel's functions are exact
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_exact_gradient_is_the_derivative_of_the_oracle(name: str) -> None:
+    """The exact gradient is the derivative of the definition."""
     entry, loss = SETTINGS[name]
     if isinstance(loss, BatchLoss):
         pytest.skip("the oracle has no batches; see below")
@@ -105,6 +108,7 @@ def test_exact_gradient_is_the_derivative_of_the_oracle(name: str) -> None:
 
 
 def test_exact_gradient_of_a_batch_of_one_row_is_that_of_minus_the_entropy() -> None:
+    """The gradient of `Balance` of one row is that of minus its entropy."""
     logits, target = rows(1.0, torch.float64)
     for z, y in zip(logits[:9].tolist(), target[:9].tolist(), strict=True):
         (batch,) = exact_batch_gradient(*SETTINGS["Balance-0"], [z])
@@ -124,6 +128,7 @@ def test_gradient_of_balance_has_an_absolute_error_where_classes_are_used_alike(
 
 
 def test_rows_are_of_every_sort() -> None:
+    """The rows include right, wrong, tied and masked ones at each spread."""
     for spread in SPREADS:
         for dtype in DTYPES:
             logits, target = rows(spread, dtype)
@@ -182,6 +187,7 @@ def roundings(function: object, exact: object, dtype: torch.dtype) -> float:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_are_exact_to_the_second_derivative(name: str, dtype: torch.dtype) -> None:
+    """Elementary functions are exact up to second derivatives."""
     assert roundings(*FUNCTIONS[name], dtype) <= 16
     if name in FAULTS:
         assert roundings(FAULTS[name], FUNCTIONS[name][1], dtype) > 1000

@@ -102,6 +102,7 @@ def check_numerically(function: Callable[[Tensor], Tensor], logits: Tensor, *, f
 @every
 @masks
 def test_transforms_agree_with_autograd(entry: Entry, loss: Loss, masked: bool) -> None:
+    """Forward mode, `torch.func` and autograd agree."""
     del entry  # modes agree on a designed gradient too
     check_transforms(*case(loss, masked))
 
@@ -110,6 +111,7 @@ def test_transforms_agree_with_autograd(entry: Entry, loss: Loss, masked: bool) 
 @every
 @masks
 def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bool) -> None:
+    """Derivatives agree with finite differences, except designed gradients."""
     function, logits = case(loss, masked)
     if entry.reweighted:
         with pytest.raises(GradcheckError):
@@ -121,6 +123,7 @@ def test_derivatives_agree_with_differences(entry: Entry, loss: Loss, masked: bo
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", LOSSES + PENALTIES, ids=lambda entry: entry.name)
 def test_linearize_gives_the_value_and_the_derivative_along_a_direction(entry: Entry) -> None:
+    """`linearize` gives the value and the directional derivative."""
     function, logits = case(settings_of(entry)[0], masked=False)
     direction = torch.randn_like(logits)
     out, push = torch.func.linearize(function, logits)
@@ -200,6 +203,7 @@ class OnceOnly(RowLoss):
 
 @masks
 def test_derivatives_that_are_not_there_are_found(masked: bool) -> None:
+    """Missing derivatives are found by the checks."""
     with pytest.raises(Exception, match=r"setup_context|forward AD|jvp"):
         check_transforms(*case(OldFunction(), masked))
     with pytest.raises((AssertionError, RuntimeError)):
@@ -214,6 +218,7 @@ def test_derivatives_that_are_not_there_are_found(masked: bool) -> None:
 
 
 def test_transforms_that_disagree_are_found() -> None:
+    """Transforms that disagree are found by the checks."""
     function, logits = case(OnceOnly(), False)
     first = by_autograd(function, logits)[0]
     close(torch.func.jacfwd(function)(logits), first)
@@ -222,6 +227,7 @@ def test_transforms_that_disagree_are_found() -> None:
 
 
 def test_rows_are_right_wrong_and_masked() -> None:
+    """The rows of the checks are right, wrong and masked."""
     function, logits = case(settings_of(LOSSES[0])[0], True)
     gradient = torch.func.grad(function)(logits)
     assert (gradient == 0).sum(1).tolist() == [1, 1, 1]

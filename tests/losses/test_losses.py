@@ -72,6 +72,7 @@ def disagreement(entry: Entry, loss: Loss, logits: Tensor, target: Tensor) -> fl
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 30.0, 300.0])
 @pytest.mark.parametrize(("entry", "loss"), ROW_SETTINGS)
 def test_value_against_the_oracle(entry: Entry, loss: Loss, spread: float) -> None:
+    """The value agrees with the definition in exact arithmetic."""
     logits, target = rows(spread)
     if entry.name == "ZLoss":  # relative digits of a log-sum-exp are lost where it crosses zero
         logits = logits + spread
@@ -79,6 +80,8 @@ def test_value_against_the_oracle(entry: Entry, loss: Loss, spread: float) -> No
 
 
 def test_the_oracle_finds_a_loss_that_cancels() -> None:
+    """A loss with cancellation is found by the comparison with the definition."""
+
     @final
     @dataclass(frozen=True)
     class Subtracting(RowLoss):
@@ -113,6 +116,7 @@ def test_the_oracle_finds_a_loss_that_cancels() -> None:
 
 
 def test_balance_against_the_oracle() -> None:
+    """`Balance` agrees with its definition in exact arithmetic."""
     (entry,) = [entry for entry in PENALTIES if entry.name == "Balance"]
     for spread in (1e-3, 1.0, 30.0, 300.0):
         logits, _ = rows(spread)
@@ -129,6 +133,7 @@ def test_balance_against_the_oracle() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("entry", "loss"), SETTINGS)
 def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: Entry, loss: Loss) -> None:
+    """The gradient is the derivative of the value, unless the table says it is designed."""
     logits, target = rows(2.0, masked=False)
     logits = (
         logits + 0.1 * torch.rand_like(logits)
@@ -145,6 +150,7 @@ def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: Entry, loss:
     "loss", [loss for entry in LOSSES if entry.reweighted for loss in settings_of(entry)]
 )
 def test_designed_gradient_is_the_weight_times_that_of_cross_entropy(loss: Reweighted) -> None:
+    """A designed gradient is the weight times the gradient of cross entropy."""
     logits, target = rows(3.0)
     logits.requires_grad_()
     (ours,) = torch.autograd.grad(loss(logits, target, reduction="sum"), logits)
@@ -162,6 +168,7 @@ def gradient_at_truth(loss: Loss, true: Tensor) -> float:
 
 @pytest.mark.parametrize(("entry", "loss"), [param for param in ROW_SETTINGS if param.values[0].reads_target])
 def test_proper_where_the_table_says_so_and_nowhere_else(entry: Entry, loss: Loss) -> None:
+    """A loss is proper exactly where the table says so."""
     true = torch.rand(20, TEST_CLASSES, dtype=torch.float64).mul(3).softmax(1)
     slopes = [gradient_at_truth(loss, row[None]) for row in true]
     if entry.proper(loss):
@@ -176,6 +183,7 @@ def test_proper_where_the_table_says_so_and_nowhere_else(entry: Entry, loss: Los
 
 @pytest.mark.parametrize(("entry", "loss"), ROW_SETTINGS)
 def test_bounded_where_the_table_says_so_and_nowhere_else(entry: Entry, loss: Loss) -> None:
+    """A loss is bounded exactly where the table says so."""
     target = (torch.arange(TEST_CLASSES) + 3) % TEST_CLASSES  # row k is sure of class k
 
     def reach(size: float) -> float:
@@ -189,6 +197,7 @@ def test_bounded_where_the_table_says_so_and_nowhere_else(entry: Entry, loss: Lo
 
 @pytest.mark.parametrize(("entry", "loss"), SETTINGS)
 def test_reads_a_target_where_the_table_says_so_and_nowhere_else(entry: Entry, loss: Loss) -> None:
+    """A loss reads its target exactly where the table says so."""
     logits, target = rows(1.0)
     if entry.reads_target:
         with pytest.raises((ValueError, NotImplementedError), match="must be"):
@@ -202,6 +211,7 @@ def test_reads_a_target_where_the_table_says_so_and_nowhere_else(entry: Entry, l
 def test_half_precision_is_no_worse_than_rounding_the_logits(
     entry: Entry, loss: Loss, dtype: torch.dtype
 ) -> None:
+    """In half precision, a loss is no worse than with rounded logits."""
     reduction = "none" if isinstance(loss, RowLoss) else "mean"
     for spread in (1.0, 10.0):
         logits, target = rows(spread)
@@ -224,6 +234,7 @@ def test_half_precision_is_no_worse_than_rounding_the_logits(
 
 
 def test_half_precision_check_finds_statistics_in_half_precision() -> None:
+    """Statistics computed in half precision are found."""
     logits, target = rows(10.0)
     rounded = logits.to(torch.bfloat16)
     exact = F.cross_entropy(logits, target, reduction="none")
@@ -255,6 +266,7 @@ def knows_its_classes(loss: Loss) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("entry", "loss"), SETTINGS)
 def test_hard_rows_have_finite_values_and_slopes(entry: Entry, loss: Loss, dtype: torch.dtype) -> None:
+    """Hard rows have finite values and gradients."""
     inf = torch.inf
     hard = {
         "confident right": ([800.0, *[0.0] * 7], 0),
@@ -287,6 +299,7 @@ def test_hard_rows_have_finite_values_and_slopes(entry: Entry, loss: Loss, dtype
 
 @pytest.mark.parametrize(("entry", "loss"), ROW_SETTINGS)
 def test_a_masked_class_is_as_good_as_absent(entry: Entry, loss: Loss) -> None:
+    """A masked class acts like an absent one."""
     if knows_its_classes(loss):
         pytest.skip("the matrix or the tree has a place for the masked class")
     if loss == Decisiveness():

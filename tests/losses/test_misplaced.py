@@ -47,11 +47,14 @@ class TestClassInPlaceOfALoss:
         ],
     )
     def test_arithmetic_says_call_it(self, make: Any, call: Callable[[Any], Any]) -> None:
+        """Arithmetic with a class says that it must be called."""
         name = make.__name__
         with pytest.raises(TypeError, match=rf"got the class {name}; write {name}\(\)$"):
             call(make)
 
     def test_a_class_of_ones_own_too(self) -> None:
+        """Arithmetic with a class of the user's says that it must be called."""
+
         class Own(losses.RowLoss):
             def per_row(self, row: Any, /) -> Tensor:
                 return row.entropy
@@ -69,6 +72,7 @@ class TestClassInPlaceOfALoss:
         ],
     )
     def test_who_takes_a_loss_says_call_it(self, call: Callable[[Any], Any]) -> None:
+        """Functions that take a loss say that a class must be called."""
         with pytest.raises(TypeError, match=r"must be a loss of equipoise, got <class .*; write Focal\(\)$"):
             call(Focal)
 
@@ -76,6 +80,7 @@ class TestClassInPlaceOfALoss:
 class TestLogitsInPlaceOfOptions:
     @pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
     def test_no_loss_can_be_made_of_logits_and_a_target(self, make: Any) -> None:
+        """Logits and targets in place of options are refused with the way to write it."""
         logits, target = rows()
         for given in ((logits, target), (logits,), (target,), (logits[:, 0],), (logits[:1, 0],)):
             with pytest.raises((TypeError, ValueError)) as caught:
@@ -94,6 +99,7 @@ class TestLogitsInPlaceOfOptions:
         ids=lambda each: each if isinstance(each, str) else repr(each)[:40],
     )
     def test_an_option_takes_no_tensor_but_a_scheduled_number(self, loss: Any, option: str) -> None:
+        """Options accept no tensors except 0-d numbers."""
         value = getattr(loss, option)
         given = {field.name: getattr(loss, field.name) for field in fields(loss)}
         for wrong in (torch.full((6, 8), 0.5), torch.ones(1), torch.zeros(6, dtype=torch.long)):
@@ -105,6 +111,7 @@ class TestLogitsInPlaceOfOptions:
             torch.testing.assert_close(scheduled(logits, target), loss(logits, target))
 
     def test_a_weight_of_rows_too(self) -> None:
+        """Weights and trees accept no tensors."""
         for make in (TaiLrWeight, Reweighted, HierarchicalCrossEntropy):
             with pytest.raises(TypeError, match=r"got one of shape \(6, 8\); make it first, then call it"):
                 make(rows()[0])  # pyright: ignore[reportArgumentType]

@@ -98,6 +98,7 @@ def roundings(loss: Loss, case: Case) -> float:
 @pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("loss", SAME, ids=repr)
 def test_operator_samples_give_what_torch_gives(loss: Loss, dtype: torch.dtype) -> None:
+    """Torch's operator samples give torch's values and gradients."""
     cases = operator_cases(dtype)
     assert len(cases) == 21
     assert max(roundings(loss, case) for case in cases) <= ROUNDINGS
@@ -105,12 +106,14 @@ def test_operator_samples_give_what_torch_gives(loss: Loss, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("dtype", WIDE)
 def test_module_samples_give_what_torch_gives(dtype: torch.dtype) -> None:
+    """Torch's module samples give torch's values and gradients."""
     cases = module_cases(dtype)
     assert len(cases) == 105
     assert max(roundings(loss, case) for case in cases for loss in same_as(case)) <= ROUNDINGS
 
 
 def test_samples_are_of_every_sort() -> None:
+    """The samples include soft targets, weights and each shape."""
     cases = operator_cases(torch.float64) + module_cases(torch.float64)
     soft = [case for case in cases if case.target.is_floating_point()]
     assert 30 < len(soft) < len(cases) - 30
@@ -147,6 +150,7 @@ class WrongSlope(RowLoss):
     "fault", [Focal(gamma=1e-9), CrossEntropy(label_smoothing=1e-9), IgnoresClassWeights(), WrongSlope()]
 )
 def test_a_small_fault_is_found(fault: Loss) -> None:
+    """A small fault is found by the samples."""
     assert max(roundings(fault, case) for case in operator_cases(torch.float64)) > ROUNDINGS
     unsmoothed = [case for case in module_cases(torch.float64) if not case.options.get("label_smoothing")]
     assert max(roundings(fault, case) for case in unsmoothed) > ROUNDINGS
@@ -176,6 +180,7 @@ def worse_than_torch(loss: Loss, case: Case) -> bool:
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_precision_is_no_worse_than_torch(dtype: torch.dtype) -> None:
+    """In half precision, the result is no worse than torch's."""
     cases = operator_cases(dtype) + module_cases(dtype)
     assert len(cases) == 126
     for case in cases:
@@ -200,4 +205,5 @@ class InHalf(RowLoss):
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_statistics_in_half_precision_are_found(dtype: torch.dtype) -> None:
+    """Statistics computed in half precision are found by the samples."""
     assert any(worse_than_torch(InHalf(dtype), case) for case in operator_cases(dtype))

@@ -57,6 +57,7 @@ GRID = list(product(SHAPES, REDUCTIONS, [None, WEIGHT], [0.0, 0.15, 1.0]))
 @pytest.mark.parametrize("ignore_index", [-100, 2, -1, 77])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0], ids=["all count", "some ignored", "all ignored"])
 def test_class_indices_on_a_grid_of_options(ignore_index: int, share: float) -> None:
+    """Class indices agree with `F.cross_entropy` on a grid of options."""
     for shape, reduction, weight, smoothing in GRID:
         logits, target = make(shape)
         target[torch.rand(target.shape) < share] = ignore_index
@@ -69,6 +70,7 @@ def test_class_indices_on_a_grid_of_options(ignore_index: int, share: float) -> 
 
 
 def test_soft_targets_on_a_grid_of_options() -> None:
+    """Soft targets agree with `F.cross_entropy` on a grid of options."""
     for shape, reduction, weight, smoothing in GRID:
         logits, target = make(shape, soft=True)
         agree(
@@ -79,6 +81,7 @@ def test_soft_targets_on_a_grid_of_options() -> None:
 
 
 def test_the_grid_finds_a_mean_over_all_rows() -> None:
+    """A mean over all rows is found by the comparison."""
     logits, target = make((6, 5))
     target[:2] = -100
     ours = CrossEntropy()(logits, target, reduction="sum") / 6
@@ -87,6 +90,7 @@ def test_the_grid_finds_a_mean_over_all_rows() -> None:
 
 
 def test_an_ignored_row_with_no_class_in_range_is_ignored() -> None:
+    """An ignored index may be outside the classes."""
     logits, target = make((4, 5))
     target[1] = 255
     agree(
@@ -98,6 +102,7 @@ def test_an_ignored_row_with_no_class_in_range_is_ignored() -> None:
 
 @pytest.mark.parametrize("loss", [*ROW_LOSSES, CrossEntropy() + Balance()], ids=name)
 def test_a_batch_in_which_no_row_counts(loss: Loss) -> None:
+    """If all rows are ignored, the mean is nan and the sum 0."""
     logits = torch.randn(3, TEST_CLASSES, dtype=torch.float64, requires_grad=True)
     ignored = torch.full((3,), -100)
     assert loss(logits, ignored).isnan()
@@ -120,6 +125,7 @@ def test_an_empty_batch(loss: Loss) -> None:
 
 @pytest.mark.parametrize("loss", ROW_LOSSES, ids=name)
 def test_shapes_are_only_a_way_to_lay_out_rows(loss: Loss) -> None:
+    """The shape of a batch does not change losses and gradients."""
     logits = torch.randn(6, TEST_CLASSES, dtype=torch.float64)
     target = torch.randint(TEST_CLASSES, (6,))
     target[3] = -100
@@ -154,6 +160,7 @@ def test_shapes_are_only_a_way_to_lay_out_rows(loss: Loss) -> None:
 )
 @pytest.mark.parametrize("loss", ROW_LOSSES, ids=name)
 def test_logits_need_not_be_contiguous(loss: Loss, view: Callable[[Tensor], Tensor]) -> None:
+    """Logits of any strides give the same loss and gradient."""
     source = torch.randn(4, TEST_CLASSES, dtype=torch.float64)
     target = torch.randint(TEST_CLASSES, (4,))
     odd, plain = view(source).detach().requires_grad_(), view(source).contiguous().requires_grad_()
@@ -165,12 +172,14 @@ def test_logits_need_not_be_contiguous(loss: Loss, view: Callable[[Tensor], Tens
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
 def test_any_integers_name_classes(dtype: torch.dtype) -> None:
+    """Targets may be of any integer dtype."""
     logits, target = make((6, 5))
     assert torch.equal(CrossEntropy()(logits, target.to(dtype)), CrossEntropy()(logits, target))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_soft_targets_of_another_precision(dtype: torch.dtype) -> None:
+    """Soft targets may have another precision than the logits."""
     logits, target = make((6, 5), soft=True)
     ours = CrossEntropy()(logits, target.to(dtype))
     torch.testing.assert_close(ours, F.cross_entropy(logits, target.to(dtype).double()), rtol=1e-14, atol=0)
@@ -181,6 +190,7 @@ def test_soft_targets_of_another_precision(dtype: torch.dtype) -> None:
 def test_half_precision_gives_single_precision_statistics_and_half_gradients(
     loss: Loss, dtype: torch.dtype
 ) -> None:
+    """Half precision logits are computed in float32, and their gradients are in half precision."""
     logits = torch.randn(3, TEST_CLASSES).to(dtype).requires_grad_()
     target = torch.randint(TEST_CLASSES, (3,))
     weight = torch.rand(TEST_CLASSES).to(dtype)
@@ -208,6 +218,7 @@ SUMS = [
 def test_a_sum_is_the_weighted_sum_of_its_terms(
     total: Loss, coefficients: list[float], soft: bool, reduction: str
 ) -> None:
+    """A sum is the weighted sum of its terms."""
     assert [coefficient for coefficient, _ in total.terms()] == pytest.approx(coefficients)
     if reduction == "none" and any(isinstance(term, BatchLoss) for _, term in total.terms()):
         return
@@ -223,6 +234,7 @@ def test_a_sum_is_the_weighted_sum_of_its_terms(
 
 
 def test_a_sum_asks_for_each_statistic_once() -> None:
+    """A sum computes each statistic once."""
     asked = []
     logits, target = make((3, 5))
     inner = row_statistics(logits, target)
@@ -239,6 +251,7 @@ def test_a_sum_asks_for_each_statistic_once() -> None:
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("loss", TARGETED, ids=name)
 def test_a_soft_target_is_the_expectation_over_hard_ones(loss: Loss, reduction: str) -> None:
+    """The loss of a soft target is the expectation over its classes."""
     logits = (2 * torch.randn(4, TEST_CLASSES, dtype=torch.float64)).requires_grad_()
     soft = torch.randn(4, TEST_CLASSES, dtype=torch.float64).softmax(1)
     soft[0] = F.one_hot(torch.tensor(3), TEST_CLASSES).double()
@@ -256,6 +269,7 @@ def test_a_soft_target_is_the_expectation_over_hard_ones(loss: Loss, reduction: 
 
 @pytest.mark.parametrize("loss", ROW_LOSSES, ids=name)
 def test_one_hot_probabilities_are_class_indices(loss: Loss) -> None:
+    """One-hot targets equal class indices."""
     logits = (2 * torch.randn(5, TEST_CLASSES, dtype=torch.float64)).requires_grad_()
     target = torch.randint(TEST_CLASSES, (5,))
     agree(loss(logits, F.one_hot(target, TEST_CLASSES).double()), loss(logits, target), logits)
@@ -263,6 +277,7 @@ def test_one_hot_probabilities_are_class_indices(loss: Loss) -> None:
 
 @pytest.mark.parametrize("loss", ROW_LOSSES, ids=name)
 def test_class_weights_weigh_rows_and_their_part_in_the_mean(loss: Loss) -> None:
+    """Class weights multiply losses and the denominator of the mean."""
     if isinstance(loss, CrossEntropy):
         return  # its smoothing weighs classes as torch's does, which the grid above holds to
     logits, target = torch.randn(5, TEST_CLASSES, dtype=torch.float64), torch.randint(TEST_CLASSES, (5,))
@@ -278,6 +293,7 @@ def test_class_weights_weigh_rows_and_their_part_in_the_mean(loss: Loss) -> None
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.15])
 def test_a_class_that_weighs_nothing(smoothing: float) -> None:
+    """A class of weight 0 acts as in torch."""
     weight = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0], dtype=torch.float64)
     for reduction in REDUCTIONS:
         logits, _ = make((5, 5))
@@ -293,6 +309,7 @@ def test_a_class_that_weighs_nothing(smoothing: float) -> None:
 
 
 def test_whole_numbers_as_class_weights() -> None:
+    """Class weights may be integers."""
     logits, target = make((6, 5))
     ours = CrossEntropy()(logits, target, weight=torch.tensor([1, 2, 3, 4, 5]))
     expected = F.cross_entropy(logits, target, weight=torch.arange(1, 6, dtype=torch.float64))
@@ -300,6 +317,7 @@ def test_whole_numbers_as_class_weights() -> None:
 
 
 def test_nothing_the_user_passed_is_changed() -> None:
+    """Inputs are not changed."""
     logits, target = make((6, 5))
     target[1] = -100
     weight = WEIGHT.clone()
@@ -309,6 +327,7 @@ def test_nothing_the_user_passed_is_changed() -> None:
 
 
 def test_reading_lays_out_rows() -> None:
+    """Inputs are read as rows, and losses get the original shape."""
     logits, target = make((2, 5, 3))
     target[0, 1] = -100
     batch = read_batch(logits, target, WEIGHT)
@@ -337,6 +356,7 @@ class OwnLoss(RowLoss):
 
 
 def test_a_loss_of_the_users_own_has_it_all() -> None:
+    """A loss of the user's own has shapes, reductions and ignored rows."""
     logits, target = make((2, 5, 3))
     target[0, 1] = -100
     miss = 1 - logits.softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]

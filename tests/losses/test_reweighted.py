@@ -42,6 +42,7 @@ WEIGHTED = [
 
 @pytest.mark.parametrize(("gamma", "least"), WEIGHTED)
 def test_the_primitive_has_the_gradient_of_the_published_weight(gamma: float, least: float) -> None:
+    """The integral has the gradient of the published TaiLr weight."""
     logits, target = batch(6, rows=200)
     logits.requires_grad_()
     published = slope(tailr(logits, target, gamma, least), logits)
@@ -51,6 +52,7 @@ def test_the_primitive_has_the_gradient_of_the_published_weight(gamma: float, le
 
 
 def test_an_attached_weight_has_another_gradient() -> None:
+    """A weight that is not detached has another gradient."""
     logits, target = batch(6, rows=200)
     logits.requires_grad_()
     published = slope(tailr(logits, target, 0.1, 0.2), logits)
@@ -61,6 +63,7 @@ def test_an_attached_weight_has_another_gradient() -> None:
 
 
 def test_dynamic_fine_tuning_is_gamma_one() -> None:
+    """Dynamic fine-tuning is gamma 1."""
     logits, target = batch(6, rows=200)
     logits.requires_grad_()
     probs = logits.softmax(1).gather(1, target[:, None])[:, 0]
@@ -76,6 +79,7 @@ def test_dynamic_fine_tuning_is_gamma_one() -> None:
 
 @pytest.mark.parametrize(("gamma", "least"), WEIGHTED)
 def test_the_primitive_is_continuous_and_falls_with_the_probability(gamma: float, least: float) -> None:
+    """The loss is continuous and decreases with the target probability."""
     odds = torch.linspace(-60, 30, 9_001, dtype=torch.float64)
     logits = torch.stack((odds, torch.zeros_like(odds)), 1)
     loss = GammaCrossEntropy(gamma, least)(logits, torch.zeros(len(odds), dtype=torch.long), reduction="none")

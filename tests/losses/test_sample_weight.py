@@ -22,6 +22,7 @@ def rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss", [*ALL, CrossEntropy() + 0.5 * Balance()], ids=lambda loss: repr(loss)[:40])
 def test_a_weight_is_a_count(loss: Loss, reduction: str) -> None:
+    """An integer weight equals the row repeated."""
     logits, target, times, often = rows()
     weight = torch.rand(C, dtype=torch.float64)
     options = {"weight": weight, "ignore_index": int(target[-1]), "reduction": reduction}
@@ -33,6 +34,7 @@ def test_a_weight_is_a_count(loss: Loss, reduction: str) -> None:
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Balance()])
 def test_with_target_probabilities_and_more_dimensions(loss: Loss) -> None:
+    """Weights act alike for soft targets and more dimensions."""
     logits, _, times, often = rows()
     soft = torch.rand(6, C, dtype=torch.float64)
     expected = loss(logits[often], soft[often])

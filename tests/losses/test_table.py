@@ -30,12 +30,14 @@ def public_losses(module: ModuleType) -> set[type]:
 
 
 def test_every_loss_and_penalty_is_in_a_table() -> None:
+    """Every public loss and penalty is in its table."""
     assert public_losses(losses) == {entry.make for entry in LOSSES}
     assert public_losses(penalties) == {entry.make for entry in PENALTIES}
     assert len({entry.name for entry in TABLES}) == len(TABLES)
 
 
 def test_a_loss_missing_from_the_table_is_found() -> None:
+    """A loss that is missing from the table is found."""
     module = ModuleType("planted")
     module.CrossEntropy = losses.CrossEntropy  # pyright: ignore[reportAttributeAccessIssue]
     assert public_losses(module) != {entry.make for entry in LOSSES}
@@ -45,6 +47,7 @@ def test_a_loss_missing_from_the_table_is_found() -> None:
     "module", [equipoise, losses, penalties, schedules, label_noise], ids=lambda m: m.__name__
 )
 def test_all_lists_every_public_name(module: ModuleType) -> None:
+    """`__all__` lists every public name."""
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         assert hasattr(module, name), name
@@ -77,6 +80,7 @@ def test_entry_is_complete(entry: losses.Entry) -> None:
     "loss", [loss for entry in TABLES for loss in settings_of(entry)], ids=lambda loss: repr(loss)[:50]
 )
 def test_a_loss_prints_as_the_code_that_makes_it(loss: Loss) -> None:
+    """A loss prints as code that makes it."""
     names = {entry.name: entry.make for entry in TABLES} | {
         made.__name__: made for made in (*WEIGHTS, ClassMatrix)
     }
@@ -84,6 +88,7 @@ def test_a_loss_prints_as_the_code_that_makes_it(loss: Loss) -> None:
 
 
 def test_a_sum_prints_as_the_code_that_makes_it() -> None:
+    """A sum prints as code that makes it."""
     total = losses.CrossEntropy() + 0.5 * penalties.Entropy() - penalties.LogitRange(width=8.0) * 2
     assert repr(total) == (
         "CrossEntropy(label_smoothing=0.0) + 0.5 * Entropy() - 2.0 * LogitRange(width=8.0)"

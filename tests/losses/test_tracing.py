@@ -67,6 +67,7 @@ def close(one: Tensor, two: Tensor) -> None:
 @FUSED
 @EVERY_LOSS
 def test_a_graph_of_it_has_the_value_and_the_gradient_elsewhere(loss: Loss, fused: bool) -> None:
+    """A traced graph gives value and gradient for other inputs."""
     run, (one, two) = function(loss, fused=fused), inputs()
     value, grad = plainly(run, two)
     close(make_fx(run)(one)(two), value)
@@ -74,6 +75,7 @@ def test_a_graph_of_it_has_the_value_and_the_gradient_elsewhere(loss: Loss, fuse
 
 
 def test_a_graph_of_what_is_read_directly_is_found_out() -> None:
+    """A graph that reads values directly is found."""
     one, two = inputs()
 
     def run(z: Tensor) -> Tensor:
@@ -86,6 +88,7 @@ def test_a_graph_of_what_is_read_directly_is_found_out() -> None:
 @FUSED
 @EVERY_LOSS
 def test_fake_tensors_have_a_shape(loss: Loss, fused: bool) -> None:
+    """Fake tensors get the shape of the loss."""
     run = function(loss, fused=False)
     plainly(run, inputs()[0])  # what is kept from before is no obstacle
     with FakeTensorMode():
@@ -103,6 +106,7 @@ def test_fake_tensors_have_a_shape(loss: Loss, fused: bool) -> None:
 @FUSED
 @EVERY_LOSS
 def test_tensors_of_the_device_meta_have_a_shape(loss: Loss, fused: bool) -> None:
+    """Meta tensors get the shape of the loss."""
     z = torch.empty(ROWS, TEST_CLASSES, device="meta", requires_grad=True)
     target = torch.zeros(ROWS, dtype=torch.long, device="meta")
     weight = torch.empty(TEST_CLASSES, TEST_CLASSES, device="meta")
@@ -187,11 +191,14 @@ def check_made_in_a_mode(loss: Any, mode: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @WITH_TABLE
 def test_a_table_outlives_the_mode_it_was_made_in(loss: Loss, mode: str, dtype: torch.dtype) -> None:
+    """A table created under a mode can be used after it."""
     check_made_in_a_mode(loss, mode, dtype)
 
 
 @WITH_TABLE
 def test_a_table_that_belongs_to_a_mode_is_found(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that belongs to a mode is found."""
+
     class Here(ThreadPoolExecutor):  # makes the tensor among those of the mode
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
             done: Future[Any] = Future()
@@ -206,6 +213,7 @@ def test_a_table_that_belongs_to_a_mode_is_found(loss: Loss, monkeypatch: pytest
 @FUSED
 @EVERY_LOSS
 def test_transforms_of_torch_func(loss: Loss, fused: bool) -> None:
+    """Transforms of `torch.func` agree with autograd."""
     run, (at, along) = function(loss, fused=fused), inputs()
     value, grad = plainly(run, at)
     close(torch.func.grad(run)(at), grad)
@@ -248,6 +256,7 @@ class Subclass(torch.Tensor):
 @FUSED
 @EVERY_LOSS
 def test_a_subclass_of_tensor(loss: Loss, fused: bool) -> None:
+    """A subclass of Tensor is preserved, with the same value and gradient."""
     run, (at, _) = function(loss, fused=fused), inputs()
     value, grad = plainly(run, at)
     leaf = at.clone().as_subclass(Subclass).requires_grad_()
@@ -260,6 +269,7 @@ def test_a_subclass_of_tensor(loss: Loss, fused: bool) -> None:
 @FUSED
 @EVERY_LOSS
 def test_a_mode_that_only_counts_changes_nothing(loss: Loss, fused: bool) -> None:
+    """A mode that counts operations changes nothing."""
     run, (at, _) = function(loss, fused=fused), inputs()
     value, grad = plainly(run, at)
     with FlopCounterMode(display=False) as counted:
@@ -271,6 +281,7 @@ def test_a_mode_that_only_counts_changes_nothing(loss: Loss, fused: bool) -> Non
 
 
 def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
+    """An invalid label raises under vmap."""
     labels = TARGET.clone()
     labels[3] = TEST_CLASSES
     with pytest.raises(ValueError, match=r"target must be in \[0, 8\) or ignore_index=-100, got 8"):
@@ -278,6 +289,7 @@ def test_a_label_that_does_not_exist_is_named_under_vmap() -> None:
 
 
 def test_a_backend_that_reads_memory_is_refused() -> None:
+    """A backend that reads memory is refused under transforms."""
     run = partial(CrossEntropy().linear, linear_weight=WEIGHT, target=TARGET, backend="cpp")
     with pytest.raises(ValueError, match=r"backend must be 'auto' or 'torch' (under|here).*got 'cpp'"):
         torch.func.grad(run)(inputs()[0])
@@ -286,6 +298,7 @@ def test_a_backend_that_reads_memory_is_refused() -> None:
 
 
 def test_statistics_of_a_head() -> None:
+    """Row statistics can be traced and transformed."""
     one, two = inputs()
 
     def entropy(hidden: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ def check_rows(
 @both
 @every
 def test_a_bad_row_is_nan_and_spoils_no_other(map: Map, form: str, dtype: torch.dtype) -> None:
+    """A bad row has nan probabilities, and other rows do not change."""
     function = getattr(map, form)
     check_rows(map, function, function, dtype)
     check_rows(map, lambda z: function(z.T[:, None], dim=0).squeeze(1).T, function, dtype)
@@ -79,6 +80,7 @@ def test_a_bad_row_is_nan_and_spoils_no_other(map: Map, form: str, dtype: torch.
 
 @every
 def test_each_bad_row_by_itself_is_nan(map: Map) -> None:
+    """Each kind of bad row has nan probabilities and gradients."""
     for row in BAD.values():
         for function in (map.probs, map.log_probs):
             assert function(torch.tensor(row)).isnan().all()
@@ -86,6 +88,7 @@ def test_each_bad_row_by_itself_is_nan(map: Map) -> None:
 
 
 def test_the_reported_row_is_nan() -> None:
+    """A row reported by a user is nan."""
     assert Projected(0.02).probs(torch.tensor([nan, 0.0, 1.0])).isnan().all()
 
 
@@ -95,6 +98,7 @@ def test_the_reported_row_is_nan() -> None:
 @both
 @pytest.mark.parametrize("map", [settings_of(entry)[0] for entry in MAPS] + EVERY[-4:], ids=repr)
 def test_a_bad_row_is_nan_where_it_is_compiled(map: Map, form: str) -> None:
+    """A bad row is nan in compiled maps."""
     torch._dynamo.reset()
     function = getattr(map, form)
     check_rows(map, torch.compile(function, backend="aot_eager", fullgraph=True), function, torch.float32)
@@ -103,12 +107,14 @@ def test_a_bad_row_is_nan_where_it_is_compiled(map: Map, form: str) -> None:
 @both
 @every
 def test_a_bad_row_is_nan_under_vmap(map: Map, form: str) -> None:
+    """A bad row is nan under vmap."""
     function = getattr(map, form)
     check_rows(map, torch.vmap(function, randomness="different"), function, torch.float32)
 
 
 @every
 def test_a_gradient_that_a_bad_row_is_left_out_of_is_finite_for_the_others(map: Map) -> None:
+    """If a bad row is left out of the sum, the gradients of other rows are finite."""
     logits, bad = mixed(torch.float32)
     leaf = logits.clone().requires_grad_()
     map.probs(leaf)[~bad].square().sum().backward()
@@ -118,6 +124,7 @@ def test_a_gradient_that_a_bad_row_is_left_out_of_is_finite_for_the_others(map: 
 
 @pytest.mark.parametrize("map", [Sparsemax(), Entmax(1.5), Entmax(3.0)], ids=repr)
 def test_sparse_maps_have_derivatives_under_torch_func(map: Map) -> None:
+    """Sparse maps have derivatives under `torch.func`."""
     logits = torch.randn(4, CLASSES, dtype=torch.float64) * 0.4
     jacobians = torch.func.vmap(torch.func.jacrev(map.probs))(logits)
     for row, jacobian in zip(logits, jacobians, strict=True):
@@ -174,6 +181,7 @@ def truth(entry: MapEntry, map: Map, row: Tensor) -> list[float]:
     ("entry", "map"), LARGE, ids=lambda value: repr(value) if isinstance(value, Map) else ""
 )
 def test_large_logits_are_exact(entry: MapEntry, map: Map, dtype: torch.dtype) -> None:
+    """Large logits give exact probabilities."""
     logits = large(dtype)
     probs, logs = map.probs(logits), map.log_probs(logits)
     eps = torch.finfo(probs.dtype).eps
@@ -189,6 +197,7 @@ def test_large_logits_are_exact(entry: MapEntry, map: Map, dtype: torch.dtype) -
 
 
 def test_the_reported_logits_are_exact() -> None:
+    """Logits reported by a user give exact probabilities."""
     assert Entmax(1.5).probs(torch.tensor([1.2e8, 1.6e8])).tolist() == [0.0, 1.0]
     near = Entmax(1.5).probs(torch.tensor([30000.0, 30000.5]))
     torch.testing.assert_close(near, Entmax(1.5).probs(torch.tensor([0.0, 0.5])), rtol=0, atol=1e-7)
@@ -199,6 +208,7 @@ def test_the_reported_logits_are_exact() -> None:
 @pytest.mark.parametrize("shift", [3e4, 1e8, 1e30])
 @pytest.mark.parametrize("map", SHIFTED, ids=repr)
 def test_a_shift_changes_nothing_not_even_the_gradient(map: Map, shift: float) -> None:
+    """A shift of the logits changes neither probabilities nor gradients."""
     step = shift * torch.finfo(torch.float32).eps
     shifted = torch.tensor(shift) + torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, 0.0]]) * step
     gaps = (shifted.double() - shifted.double().amax(-1, keepdim=True)).clamp(min=-1e30)
@@ -214,6 +224,7 @@ def test_a_shift_changes_nothing_not_even_the_gradient(map: Map, shift: float) -
 @pytest.mark.parametrize("dtype", DTYPES[:3])  # float16 ends at 65504
 @every
 def test_logits_of_zero_have_a_finite_gradient(map: Map, dtype: torch.dtype) -> None:
+    """Logits of zero have a finite gradient."""
     for row in ([0.0] * 3, [0.0, -inf, 0.0], [0.0, torch.finfo(dtype).tiny, 0.0]):
         for function in (map.probs, map.log_probs):
             assert slope(function, torch.tensor(row, dtype=dtype), torch.randn(3)).isfinite().all()
@@ -224,6 +235,7 @@ def test_logits_of_zero_have_a_finite_gradient(map: Map, dtype: torch.dtype) -> 
 def test_normalized_has_a_gradient_that_can_be_squared_at_equal_logits(
     level: float, temperature: float
 ) -> None:
+    """At equal logits, `LogitNorm` has a finite gradient."""
     map, weight = LogitNorm(temperature), torch.tensor([1.0, 2.0, 4.0])
     for function in (map.probs, map.log_probs):
         leaf = torch.full((3,), level, requires_grad=True)
@@ -240,12 +252,14 @@ def test_normalized_has_a_gradient_that_can_be_squared_at_equal_logits(
 
 
 def test_a_draw_is_one_however_large_the_logits() -> None:
+    """A sample is one class, however large the logits are."""
     draws = StraightThrough(GumbelSoftmax(0.5)).probs(torch.full((4000, 4), 1e30))
     assert (draws.mean(0) - 0.25).abs().max() < 0.04
     assert not GumbelSoftmax(1e-6).probs(torch.full((100, 4), 3e38)).isnan().any()
 
 
 def test_what_is_chosen_is_one_to_the_bit() -> None:
+    """Straight-through probabilities are exactly 0 and 1."""
     for map in (StraightThrough(Softmax()), StraightThrough(Sparsemax()), StraightThrough(GumbelSoftmax())):
         assert set(map.probs(torch.randn(2000, 11)).unique().tolist()) == {0.0, 1.0}
 
@@ -255,6 +269,7 @@ def test_what_is_chosen_is_one_to_the_bit() -> None:
 
 @every
 def test_a_map_is_called_as_torchs_softmax_is(map: Map) -> None:
+    """A map is called like `torch.softmax`."""
     logits, mask = torch.randn(3, CLASSES, 2), allowed_in((CLASSES,))
     for arguments in ({"dim": 1}, {"dim": 1, "mask": mask}):
         torch.manual_seed(0)
@@ -267,6 +282,7 @@ def test_a_map_is_called_as_torchs_softmax_is(map: Map) -> None:
 @pytest.mark.parametrize("classes", [2, 3, 8])
 @pytest.mark.parametrize("share", [1e-6, 0.1, 0.5])
 def test_a_map_made_for_a_floor_keeps_it_and_reaches_it(make: Any, classes: int, share: float) -> None:
+    """`for_floor` makes a map that keeps and reaches its floor."""
     floor = share / classes
     map = make.for_floor(floor, num_classes=classes)
     assert isinstance(map, make)
@@ -289,5 +305,6 @@ def test_a_map_made_for_a_floor_keeps_it_and_reaches_it(make: Any, classes: int,
     ],
 )  # fmt: skip
 def test_what_an_error_says(call: Callable[[], Any], says: str) -> None:
+    """Each error names the argument, the rule and the value."""
     with pytest.raises(ValueError, match=says):
         call()

@@ -51,11 +51,13 @@ def violation(map: Map, keeps_to_the_bit: bool, dtype: torch.dtype) -> float:
 @pytest.mark.filterwarnings("ignore:Resoftmax")  # it flattens, which here is what it is for
 @pytest.mark.parametrize(("entry", "map"), FLOORS)
 def test_the_guarantee_holds_on_extreme_logits(entry: MapEntry, map: Map, dtype: torch.dtype) -> None:
+    """No probability is below the guarantee on extreme logits."""
     assert violation(map, entry.keeps_to_the_bit, dtype) <= 0
 
 
 @pytest.mark.parametrize(("entry", "map"), FLOORS)
 def test_the_guarantee_is_reached_where_the_table_says_so(entry: MapEntry, map: Map) -> None:
+    """The guarantee is reached exactly where the table says so."""
     smallest = map.probs(extreme(torch.float64, CLASSES)).min().item()
     reached = smallest == pytest.approx(map.min_prob(CLASSES), rel=1e-6, abs=0)
     assert reached is entry.attained
@@ -76,5 +78,6 @@ class Overpromising(Map):
 
 
 def test_the_hunt_finds_a_planted_violation() -> None:
+    """A planted violation is found."""
     assert violation(Overpromising(0.01), False, torch.float64) > 0
     assert violation(Clipped(0.01), False, torch.float64) <= 0

@@ -75,6 +75,7 @@ def exact(entry: MapEntry, map: Map, z: list[float]) -> list[Any]:
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 10.0, 100.0])
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_values_against_exact_arithmetic(entry: MapEntry, map: Map, spread: float) -> None:
+    """Probabilities agree with exact arithmetic."""
     logits = rows(spread)
     for z, probs, logs in zip(
         logits.tolist(), map.probs(logits).tolist(), map.log_probs(logits).tolist(), strict=True
@@ -96,6 +97,7 @@ def is_sparse(map: Map) -> bool:
 
 
 def test_values_control_another_temperature_is_found() -> None:
+    """A temperature wrong by 1e-13 is found."""
     (entry,) = [entry for entry in MAPS if entry.make is Softmax]
     z = rows(1.0)[0]
     truth = [float(p) for p in exact(entry, Softmax(), z.tolist())]
@@ -106,6 +108,7 @@ def test_values_control_another_temperature_is_found() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("entry", "map"), SETTINGS)
 def test_distributions_in_every_dtype(entry: MapEntry, map: Map, dtype: torch.dtype) -> None:
+    """Probabilities sum to 1 in each dtype, and logs agree with them."""
     logits = rows(20.0).to(dtype)
     torch.manual_seed(0)
     probs = map.probs(logits)
@@ -124,6 +127,7 @@ def test_distributions_in_every_dtype(entry: MapEntry, map: Map, dtype: torch.dt
 
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: MapEntry, map: Map) -> None:
+    """The gradient is the derivative of the value, unless the table says it is designed."""
     logits = (torch.randn(4, 6, dtype=torch.float64) * 2).requires_grad_()
     functions = (
         [map.probs] if is_sparse(map) and not isinstance(map, Projected) else [map.probs, map.log_probs]
@@ -140,6 +144,7 @@ def test_gradient_is_that_of_the_value_unless_it_is_designed(entry: MapEntry, ma
 
 @pytest.mark.parametrize(("entry", "map"), SETTINGS)
 def test_slopes_are_finite_and_masked_ones_zero(entry: MapEntry, map: Map) -> None:
+    """Gradients are finite, and those of masked classes zero."""
     for spread in (1.0, 300.0):
         for function in (map.probs, map.log_probs):
             logits = rows(spread).requires_grad_()
@@ -151,6 +156,7 @@ def test_slopes_are_finite_and_masked_ones_zero(entry: MapEntry, map: Map) -> No
 
 
 def test_straight_through_gradients_are_those_they_stand_for() -> None:
+    """Straight-through gradients are those of the inner map."""
     logits = torch.randn(5, 6, dtype=torch.float64)
     weights = torch.randn(5, 6, dtype=torch.float64)
 
@@ -176,6 +182,7 @@ def test_straight_through_gradients_are_those_they_stand_for() -> None:
 
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_the_class_dimension_may_be_any(entry: MapEntry, map: Map) -> None:
+    """The class dimension may be any."""
     logits = torch.randn(3, 8, 4)
     for function in (map.probs, map.log_probs):
         torch.testing.assert_close(
@@ -189,6 +196,7 @@ def test_the_class_dimension_may_be_any(entry: MapEntry, map: Map) -> None:
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_compiled_and_exported_maps_are_the_same(entry: MapEntry, map: Map) -> None:
+    """Compiled and exported maps give the same values."""
     torch._dynamo.reset()
     logits = rows(3.0, masked=False).float()
     compiled = torch.compile(map.log_probs, backend="aot_eager", fullgraph=True)
@@ -211,6 +219,7 @@ class Head(nn.Module):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(("entry", "map"), FIXED)
 def test_onnxruntime_computes_the_same(entry: MapEntry, map: Map) -> None:
+    """onnxruntime gives the same values."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     logits = torch.cat(
         (rows(3.0), torch.eye(CLASSES).log(), torch.eye(CLASSES).log().neg(), torch.eye(CLASSES))
@@ -231,6 +240,7 @@ def test_onnxruntime_computes_the_same(entry: MapEntry, map: Map) -> None:
 
 
 def test_floored_log_probs_are_floored_cross_entropy() -> None:
+    """Log-probabilities of `Floored` are minus `FlooredCrossEntropy`."""
     logits, target = torch.randn(9, 5, dtype=torch.float64) * 4, torch.randint(5, (9,))
     ours = -Floored(0.03).log_probs(logits).gather(1, target[:, None])[:, 0]
     loss = FlooredCrossEntropy(0.03)(logits, target, reduction="none")
@@ -239,6 +249,7 @@ def test_floored_log_probs_are_floored_cross_entropy() -> None:
 
 @pytest.mark.parametrize("metric", ["kl", "euclidean"])
 def test_a_projection_takes_nothing_from_rows_that_are_above_the_floor(metric: Any) -> None:
+    """`Projected` does not change rows above the floor."""
     logits = torch.randn(50, 5, dtype=torch.float64) * 0.3
     map = Projected(0.05, metric)
     assert logits.softmax(-1).min() > 0.05
@@ -248,12 +259,14 @@ def test_a_projection_takes_nothing_from_rows_that_are_above_the_floor(metric: A
 
 @pytest.mark.parametrize("map", [Floored(0.125), Projected(0.125), Projected(0.125, "euclidean")])
 def test_n_floors_of_one_nth_are_the_constant_map(map: Map) -> None:
+    """A floor of 1/C gives the uniform distribution."""
     for logits in (torch.randn(20, 8) * 10, rows(100.0, masked=False)):
         torch.testing.assert_close(map.probs(logits), torch.full_like(logits, 1 / 8), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("make", [Floored, Clipped, Projected])
 def test_a_floor_that_does_not_fit_says_the_largest(make: Any) -> None:
+    """A floor above 1/C is refused with the largest one."""
     with pytest.raises(ValueError, match=r"floor must be at most 1/8 = 0\.125 for 8 classes, got 0\.2"):
         make(0.2).probs(torch.zeros(8))
     with pytest.raises(ValueError, match=r"floor must be at most 1/8"):
@@ -263,6 +276,7 @@ def test_a_floor_that_does_not_fit_says_the_largest(make: Any) -> None:
 
 
 def test_other_errors_and_warnings() -> None:
+    """Other invalid arguments are refused or warned of."""
     with pytest.raises(TypeError, match=r"logits must be a floating tensor, got torch\.int64"):
         Softmax().probs(torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="metric must be 'kl' or 'euclidean', got 'l1'"):
@@ -276,13 +290,16 @@ def test_other_errors_and_warnings() -> None:
     for make in (Softmax, LogitNorm, GumbelSoftmax):
         with pytest.raises(ValueError, match="temperature must be finite and above 0, got 0"):
             make(temperature=0)
-    with pytest.raises(TypeError, match=r"map must be a map, got 3; for example Softmax\(\)"):
+    with pytest.raises(
+        TypeError, match=r"map must be a Map of equipoise.maps, got 3; for example Softmax\(\)"
+    ):
         StraightThrough(3)  # pyright: ignore[reportArgumentType]
     with pytest.warns(UserWarning, match=r"flattens 10 classes: no probability can be above 0\.232"):
         Resoftmax(1.0).probs(torch.zeros(10))
 
 
 def test_a_missing_entmax_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without entmax, the error names the command that installs it."""
     monkeypatch.setitem(__import__("sys").modules, "entmax", None)
     with pytest.raises(ImportError, match=r"maps\.Sparsemax and maps\.Entmax need entmax; pip install"):
         Sparsemax().probs(torch.zeros(3))
@@ -291,6 +308,7 @@ def test_a_missing_entmax_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:Resoftmax")
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 def test_resoftmax_flattens_where_it_warns_and_sharpens_some_row_where_it_does_not(classes: int) -> None:
+    """`Resoftmax` warns exactly where it flattens every row."""
     leader = torch.linspace(1 / classes, 1, 2001, dtype=torch.float64)[1:-1, None]
     rows = torch.cat((leader, ((1 - leader) / (classes - 1)).expand(-1, classes - 1)), 1)
     rows = torch.cat((rows, torch.rand(2000, classes, dtype=torch.float64).mul(8).softmax(-1)))
@@ -309,11 +327,13 @@ def test_resoftmax_flattens_where_it_warns_and_sharpens_some_row_where_it_does_n
 
 
 def test_sharpened_reaches_one_hot() -> None:
+    """A small temperature gives nearly one-hot probabilities."""
     near = torch.tensor([0.2, *[0.8 / 9] * 9])
     assert Softmax(1 / 100).probs(near.log()).amax() > 0.999
 
 
 def test_gumbel_softmax_draws_from_the_softmax_and_anew_each_time() -> None:
+    """Samples of `GumbelSoftmax` follow the softmax and differ between calls."""
     logits = torch.tensor([0.5, 0.3, 0.2]).log()
     draws = StraightThrough(GumbelSoftmax(0.5)).probs(logits.expand(20000, 3)).mean(0)
     torch.testing.assert_close(draws, logits.exp(), rtol=0, atol=0.02)
@@ -321,6 +341,7 @@ def test_gumbel_softmax_draws_from_the_softmax_and_anew_each_time() -> None:
 
 
 def test_a_hook_makes_a_head_emit_log_probs_and_can_be_taken_off() -> None:
+    """`emit_log_probs` adds a hook to a head, which can be removed and pickled."""
     import pickle
 
     torch.manual_seed(0)
@@ -340,6 +361,7 @@ def test_a_hook_makes_a_head_emit_log_probs_and_can_be_taken_off() -> None:
 
 
 def test_maps_are_values_in_the_table() -> None:
+    """Maps are hashable values that print as code and pickle."""
     names = {entry.name: entry.make for entry in MAPS}
     assert len(names) == len(MAPS)
     for entry in MAPS:

@@ -32,6 +32,7 @@ def ways(logits: Tensor, mask: Tensor) -> dict[str, tuple[Tensor, Tensor | None]
 def test_every_way_to_mask_is_the_map_of_the_classes_that_are_left(
     map: Map, form: str, dtype: torch.dtype
 ) -> None:
+    """Each way to mask gives the map of the remaining classes."""
     function: Any = getattr(map, form)
     logits, mask = torch.randn(8, CLASSES).to(dtype), allowed_in((8, CLASSES))
     weight = torch.randn(8, CLASSES)
@@ -56,6 +57,7 @@ def test_every_way_to_mask_is_the_map_of_the_classes_that_are_left(
 
 @every
 def test_one_mask_for_all_rows_along_any_dimension(map: Map) -> None:
+    """One mask may serve for all rows, along any dimension."""
     if map in RANDOM:
         return
     logits, mask = torch.randn(CLASSES, CLASSES), allowed_in((CLASSES,))
@@ -70,6 +72,7 @@ def test_one_mask_for_all_rows_along_any_dimension(map: Map) -> None:
 @both
 @every
 def test_a_row_that_a_mask_leaves_nothing_is_nan_and_spoils_no_other(map: Map, form: str) -> None:
+    """A row without allowed classes is nan, and other rows do not change."""
     function: Any = getattr(map, form)
     logits, mask = torch.randn(4, CLASSES), allowed_in((4, CLASSES))
     mask[[1, 3]] = False
@@ -87,6 +90,7 @@ def test_a_row_that_a_mask_leaves_nothing_is_nan_and_spoils_no_other(map: Map, f
 
 
 def test_a_merely_large_negative_number_is_no_mask() -> None:
+    """A large negative logit is not masked."""
     for masked in (-1e8, -1e30, torch.finfo(torch.bfloat16).min, torch.finfo(torch.float16).min):
         logits = torch.tensor([masked, 0.0, 1.0])
         assert Floored(0.02).probs(logits)[0] >= 0.02
@@ -99,6 +103,7 @@ def test_a_merely_large_negative_number_is_no_mask() -> None:
 
 @pytest.mark.parametrize("shape", [(1,), (4, 1), (1, CLASSES), (4,), (1, 4, CLASSES), ()])
 def test_a_mask_is_not_broadcast(shape: tuple[int, ...]) -> None:
+    """A mask is not broadcast."""
     for function in (Floored(0.02).probs, Floored(0.02).log_probs, Floored(0.02)):
         with pytest.raises(
             ValueError, match=r"mask must be \(6,\), one for every class, or of the shape of the"
@@ -110,11 +115,13 @@ def test_a_mask_is_not_broadcast(shape: tuple[int, ...]) -> None:
     "mask", [torch.ones(CLASSES), torch.ones(CLASSES, dtype=torch.int8), [True] * CLASSES]
 )
 def test_a_mask_is_bool(mask: Any) -> None:
+    """A mask must be of dtype bool."""
     with pytest.raises(TypeError, match="mask must be a bool tensor, True where a class is allowed, got"):
         Floored(0.02).probs(torch.zeros(4, CLASSES), mask=mask)
 
 
 def test_a_head_can_leave_classes_out() -> None:
+    """A head can mask padded classes."""
     head, inputs = nn.Linear(4, CLASSES), torch.randn(3, 4)
     mask = torch.arange(CLASSES) < 4  # two rows of the weight are padding
     with emit_log_probs(head, Floored(0.02), mask=mask):

@@ -25,6 +25,7 @@ class TestGate:
     )
     @pytest.mark.parametrize("share", [1.0, 0.1])
     def test_the_penalty_pulls_at_the_gate_as_hard_as_asked(self, penalty: Loss, share: float) -> None:
+        """The gradient of the penalty is the given share of that of the loss."""
         inputs, sections = torch.randn(16, 3).double(), torch.randn(16, 4).double()
         layer = torch.nn.Linear(3, 4).double()
         gate = layer(inputs)  # no leaf, as in a model
@@ -40,6 +41,7 @@ class TestGate:
         assert layer.weight.grad.isfinite().all()
 
     def test_a_value_and_a_loss_agree(self) -> None:
+        """A loss and its value give the same weight."""
         logits, target = rows()
         leaf = logits.clone().requires_grad_()
         of_value = matched_weight(CrossEntropy()(leaf, target), Entropy(), leaf, share=0.3)
@@ -57,16 +59,17 @@ class TestGate:
                 lambda gate: gate.detach().clone().requires_grad_().sum(),
                 "loss must be computed from the logits",
             ),
-            (lambda gate: (gate * 0).sum(), "loss must pull at these logits, got a gradient of norm 0.0"),
+            (lambda gate: (gate * 0).sum(), "loss must have a gradient at these logits, got one of norm 0.0"),
             (
                 lambda gate: (gate * torch.nan).sum(),
-                "loss must pull at these logits, got a gradient of norm nan",
+                "loss must have a gradient at these logits, got one of norm nan",
             ),
         ],
     )
     def test_what_is_no_value_of_the_gate_is_refused(
         self, value: Callable[[Tensor], Tensor], says: str
     ) -> None:
+        """A value that does not depend on the logits is refused."""
         gate = rows()[0].requires_grad_()
         with pytest.raises(ValueError, match=re.escape(says)):
             matched_weight(value(gate), Entropy(), gate)

@@ -30,10 +30,12 @@ def two_rivals(classes: int) -> Tensor:
 
 @pytest.mark.parametrize("penalty", [Entropy(), Gini()])
 def test_entropy_and_gini_resolve_two_rivals(penalty: Loss) -> None:
+    """Entropy and Gini decide between two equally likely classes."""
     assert descend(penalty, two_rivals(16)).amax(1).min() > 0.99
 
 
 def test_decisiveness_leaves_two_rivals_together_from_twelve_classes_on() -> None:
+    """From twelve classes on, Decisiveness does not separate two equally likely classes."""
     assert descend(Decisiveness(), two_rivals(16)).amax(1).max() < 0.75
     assert descend(Decisiveness(), two_rivals(8)).amax(1).min() > 0.99
 
@@ -58,6 +60,7 @@ def test_decisiveness_has_minima_at_equal_rivals_from_so_many_classes_on(
 
 
 def test_entropy_decides_with_plus_and_explores_with_minus() -> None:
+    """A positive entropy penalty sharpens, a negative one flattens."""
     logits = torch.randn(30, 5, dtype=torch.float64)
     before = logits.softmax(1).amax(1).mean()
     assert descend(Entropy(), logits, steps=50).amax(1).mean() > before
@@ -65,6 +68,7 @@ def test_entropy_decides_with_plus_and_explores_with_minus() -> None:
 
 
 def test_balance_spreads_a_batch_and_no_balance_lets_it_collapse() -> None:
+    """With Balance the batch uses all classes; without it, it collapses."""
     skewed = torch.zeros(40, 4, dtype=torch.float64)
     skewed[:, 0] = 1.0
     skewed = skewed + 0.3 * torch.randn(40, 4, dtype=torch.float64)
@@ -99,6 +103,7 @@ LEFT_OUT = {
 @pytest.mark.parametrize("how", LEFT_OUT)
 @pytest.mark.parametrize("penalty", OF_BATCHES, ids=repr)
 def test_where_no_row_counts_the_sum_is_0_and_the_mean_nan(penalty: Loss, how: str, bad: float) -> None:
+    """If all rows are left out, the sum is 0 and the mean nan, with zero gradients."""
     options = {name: tensor.clone() for name, tensor in LEFT_OUT[how].items()}
     logits = torch.randn(6, 4)
     logits[2, 1] = bad
@@ -120,12 +125,14 @@ def test_where_no_row_counts_the_sum_is_0_and_the_mean_nan(penalty: Loss, how: s
 
 @pytest.mark.parametrize("penalty", OF_BATCHES, ids=repr)
 def test_a_batch_without_rows(penalty: Loss) -> None:
+    """A penalty of no rows has sum 0 and mean nan."""
     assert penalty(torch.zeros(0, 4), reduction="sum") == 0
     assert penalty(torch.zeros(0, 4)).isnan()
 
 
 @pytest.mark.parametrize(("floor", "classes"), [(0.01, 10), (0.05, 10), (1e-6, 50_000), (0.5, 2)])
 def test_a_range_for_a_floor_guarantees_it_and_is_the_widest(floor: float, classes: int) -> None:
+    """`LogitRange.for_floor` is the widest range that guarantees the floor."""
     penalty = LogitRange.for_floor(floor, num_classes=classes)
     assert penalty.width is not None
     worst = torch.full((1, classes), penalty.width, dtype=torch.float64)  # all rivals at the top
@@ -138,6 +145,7 @@ def test_a_range_for_a_floor_guarantees_it_and_is_the_widest(floor: float, class
 
 
 def test_a_range_penalty_pulls_logits_back_within_it() -> None:
+    """The penalty moves logits back into the range."""
     logits = 20 * torch.randn(20, 6, dtype=torch.float64)
     pulled = logits.clone()
     penalty = LogitRange(width=3.0)
@@ -149,6 +157,7 @@ def test_a_range_penalty_pulls_logits_back_within_it() -> None:
 
 
 def test_matched_weight_makes_the_penalty_pull_as_hard_as_asked() -> None:
+    """`matched_weight` makes the gradients equal in norm."""
     logits, target = torch.randn(50, 10, dtype=torch.float64), torch.randint(10, (50,))
 
     def pull(loss: Loss) -> float:
@@ -158,5 +167,5 @@ def test_matched_weight_makes_the_penalty_pull_as_hard_as_asked() -> None:
     for penalty in (Entropy(), Gini(), Decisiveness(), LogitRange(width=1.0), Balance()):
         factor = matched_weight(CrossEntropy(), penalty, logits, target, share=0.25)
         assert pull(factor * penalty) == pytest.approx(0.25 * pull(CrossEntropy()))
-    with pytest.raises(ValueError, match="penalty must pull at these logits, got a gradient of norm 0"):
+    with pytest.raises(ValueError, match="penalty must have a gradient at these logits, got one of norm 0"):
         matched_weight(CrossEntropy(), LogitRange(width=1e3), logits, target)

@@ -27,6 +27,7 @@ def make(shape: tuple[int, ...], *, soft: bool = False) -> tuple[Tensor, Tensor]
 
 @pytest.mark.parametrize("loss", UNTARGETED, ids=name)
 def test_penalties_do_not_read_the_target_but_its_rows_that_count(loss: Loss) -> None:
+    """A penalty uses of its target only which rows are ignored."""
     logits, target = torch.randn(6, TEST_CLASSES, dtype=torch.float64), torch.randint(TEST_CLASSES, (6,))
     torch.testing.assert_close(loss(logits), loss(logits, target), rtol=1e-15, atol=0)
     target[[1, 4]] = -100
@@ -43,6 +44,7 @@ def test_penalties_do_not_read_the_target_but_its_rows_that_count(loss: Loss) ->
 
 @pytest.mark.parametrize("loss", UNTARGETED, ids=name)
 def test_penalties_of_one_row_and_of_pictures(loss: Loss) -> None:
+    """Penalties of pictures and single rows are those of their rows."""
     rows = torch.randn(6, TEST_CLASSES, dtype=torch.float64)
     picture = rows.reshape(2, 3, TEST_CLASSES).movedim(-1, 1)
     torch.testing.assert_close(loss(picture), loss(rows), rtol=1e-14, atol=0)
@@ -56,6 +58,7 @@ def balance(logits: Tensor, share: Tensor) -> Tensor:
 
 
 def test_balance_counts_rows_by_their_share() -> None:
+    """Balance weighs rows by their weights."""
     logits = torch.randn(6, 5, dtype=torch.float64)
     target = torch.tensor([0, 1, 4, 3, 4, 0])
     even = torch.full((6,), 1 / 6, dtype=torch.float64)
@@ -78,6 +81,7 @@ def test_balance_counts_rows_by_their_share() -> None:
 
 
 def test_balance_has_no_gradient_from_ignored_rows() -> None:
+    """Balance has gradient zero for ignored rows."""
     logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(Balance()(logits, torch.tensor([0, -100, 1, 2])), logits)
     assert (slope[1] == 0).all()
@@ -86,6 +90,7 @@ def test_balance_has_no_gradient_from_ignored_rows() -> None:
 
 @pytest.mark.parametrize("loss", [Balance(), CrossEntropy() + 0.5 * Balance()], ids=repr)
 def test_balance_cannot_be_had_row_by_row(loss: Loss) -> None:
+    """Balance has no value per row."""
     logits, target = make((4, 5))
     with pytest.raises(ValueError, match=r"reduction must be 'mean' or 'sum' with Balance\(\), got 'none'"):
         loss(logits, target, reduction="none")

@@ -58,6 +58,7 @@ def test_merge_is_commutative(sample: Sample) -> None:
 @settings(max_examples=50)
 @given(samples())
 def test_states_relative_to_the_base_of_all_classes_add_up(sample: Sample) -> None:
+    """States relative to a common base add up over parts."""
     logits, target, runs = arranged(sample.of_alive())
     soft = SoftTargets(SOFT.table[: sample.classes])
     every = partial(logits, target).all
@@ -95,6 +96,7 @@ def test_a_derivative_of_a_state_is_that_of_its_sum(sample: Sample) -> None:
 
 
 def test_every_statistic_has_its_laws_tested() -> None:
+    """Every statistic is tested by the laws."""
     written = {
         value
         for value in vars(equipoise.statistics).values()
@@ -125,6 +127,7 @@ def test_samples_spread() -> None:
 
 
 def test_a_target_is_kept_apart_where_a_statistic_needs_it() -> None:
+    """States exclude the target if a statistic needs it."""
     for kind in KINDS:
         stat = kind.make(3)
         assert stat.separates_target == (isinstance(stat, LogOdds | Margin) or "True" in kind.name)

@@ -73,6 +73,7 @@ def of_size(stat: Statistic) -> Callable[[int], Statistic]:
 
 @pytest.mark.parametrize("fault", FAULTY_MERGES)
 def test_a_merge_that_is_wrong_is_found(fault: str) -> None:
+    """A wrong merge is found by the laws."""
     stat, wrong = FAULTY_MERGES[fault]
     kind = Kind("planted", of_size(stat))
     assert finds(lambda kind, sample: any_split_agrees(kind, sample, wrong), kind)
@@ -112,6 +113,7 @@ RANKED = torch.arange(7.0, dtype=torch.float64)
 def test_a_statistic_that_is_wrong_is_found(
     make: Callable[[int], Statistic], run: Callable[[Kind, Sample], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A wrong statistic is found by the laws."""
     assert not finds(run, Kind("sound", lambda n: LogSumExp(), shift=1))
     if run is a_masked_class_is_as_good_as_absent:
         monkeypatch.setattr(reference, "_Dense", CountsMasked)

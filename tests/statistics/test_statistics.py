@@ -92,6 +92,7 @@ def roundings(stat: Statistic, logits: Tensor, target: Tensor) -> float:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("kind", [*KINDS, Kind("Rank()", lambda n: Rank())], ids=lambda kind: kind.name)
 def test_a_statistic_is_its_definition(kind: Kind, dtype: torch.dtype) -> None:
+    """A statistic agrees with its definition in exact arithmetic."""
     for seed in range(4):
         logits, target = hard_rows(6, seed, (1.0, 3.0, 30.0, 100.0)[seed])
         stat = kind.make(6)
@@ -101,6 +102,8 @@ def test_a_statistic_is_its_definition(kind: Kind, dtype: torch.dtype) -> None:
 
 
 def test_a_statistic_of_lower_precision_is_found() -> None:
+    """A statistic with an error of 1e-12 is found."""
+
     class Rounded(ExpectedLogProb):  # pyright: ignore[reportGeneralTypeIssues]
         def finalize(self, states: Any, /) -> Tensor:
             return super().finalize(states) * (1 + 1e-12)
@@ -109,6 +112,7 @@ def test_a_statistic_of_lower_precision_is_found() -> None:
 
 
 def test_statistics_are_what_torch_computes() -> None:
+    """Statistics agree with torch's functions."""
     logits, target = torch.randn(6, 5, dtype=torch.float64), torch.randint(5, (6,))
     soft, probs = soft_rows(5, 5), logits.softmax(1)
     own = probs.gather(1, target[:, None])[:, 0]
@@ -141,6 +145,7 @@ def for_each(stat: Statistic, logits: Tensor) -> Tensor:
 @EVERY_KIND
 @pytest.mark.parametrize("masked", [(), (1, 3)], ids=["all", "some"])
 def test_a_statistic_has_derivatives(kind: Kind, masked: tuple[int, ...]) -> None:
+    """First and second derivatives agree with finite differences."""
     logits, target, stat = distinct(3, 5, *masked), torch.tensor([0, 2, 4]), kind.make(5)
     assert torch.autograd.gradcheck(lambda z: ask(stat, z, target), (logits,), check_forward_ad=not masked)
     assert torch.autograd.gradcheck(lambda z: for_each(stat, z), (logits,))
@@ -149,6 +154,7 @@ def test_a_statistic_has_derivatives(kind: Kind, masked: tuple[int, ...]) -> Non
 
 
 def test_gradcheck_finds_a_wrong_derivative() -> None:
+    """A wrong derivative is found by gradcheck."""
     logits, target = distinct(3, 5), torch.tensor([0, 2, 4])
 
     def wrong(z: Tensor) -> Tensor:
@@ -161,6 +167,7 @@ def test_gradcheck_finds_a_wrong_derivative() -> None:
 @EVERY_KIND
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_extreme_rows_stay_finite_and_empty_ones_are_nan(kind: Kind, dtype: torch.dtype) -> None:
+    """Extreme rows give finite statistics, and rows without classes nan."""
     inf = torch.inf
     logits = torch.tensor(
         [
@@ -213,6 +220,7 @@ def test_one_class(kind: Kind) -> None:
 
 
 def test_stand_ins_for_infinity_are_finite_and_beyond_reach() -> None:
+    """Values that stand for infinity are finite and larger than any logit gives."""
     logits = torch.tensor([[1.0, -torch.inf], [-torch.inf, 2.0]], requires_grad=True)
     for stat in (LogOdds(), LogOdds(2.0), Margin()):
         value = ask(stat, logits, torch.tensor([0, 0]))
@@ -223,6 +231,7 @@ def test_stand_ins_for_infinity_are_finite_and_beyond_reach() -> None:
 
 
 def test_extremes_that_are_equal_share_their_gradient() -> None:
+    """Equal largest or smallest logits share the gradient."""
     logits = torch.tensor([[2.0, 2.0, 0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
     for stat, target, expected in (
         (Largest(), None, [0.5, 0.5, 0.0, 0.0, 0.0]),
@@ -235,6 +244,7 @@ def test_extremes_that_are_equal_share_their_gradient() -> None:
 
 @EVERY_KIND
 def test_vmap_of_grad_of_a_statistic_is_the_batch_gradient(kind: Kind) -> None:
+    """vmap of grad gives the gradient of the batch."""
     logits, target, stat = distinct(4, 5), torch.arange(4), kind.make(5)
     value = ask(stat, logits, target)
     expected = (
@@ -257,6 +267,7 @@ class TestRow:
         return RowStatistics(compute, num_classes=4), asked
 
     def test_each_statistic_is_computed_once(self) -> None:
+        """Each statistic is computed once per row."""
         row, asked = self.counting()
         for _ in range(3):
             answers = (
@@ -272,6 +283,7 @@ class TestRow:
         assert len(asked) == len(set(asked)) == 17
 
     def test_soft_targets_are_told_apart_by_their_tensor(self) -> None:
+        """Soft targets are cached by tensor, not by value."""
         row, asked = self.counting()
         one, two = torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
         assert row.expected_log_prob(one) is row.expected_log_prob(one)
@@ -279,12 +291,14 @@ class TestRow:
         assert len(asked) == 2
 
     def test_counts_have_no_gradient(self) -> None:
+        """Counts and ranks have no gradient."""
         row = row_statistics(torch.randn(2, 3, requires_grad=True), torch.tensor([0, 1]))
         assert not row.class_count.requires_grad
         assert not row.rank.requires_grad
         assert row.correct.dtype == torch.bool
 
     def test_the_class_weight_is_that_of_the_target(self) -> None:
+        """The class weight is that of the target."""
         logits, target, weight = torch.randn(3, 4), torch.tensor([2, 0, 2]), torch.arange(1.0, 5.0)
         row = row_statistics(logits, target, weight=weight)
         assert torch.equal(row.weight, torch.tensor([3.0, 1.0, 3.0]))
@@ -293,22 +307,25 @@ class TestRow:
             _ = row_statistics(logits, target).weight
 
     def test_a_statistic_of_the_target_needs_one(self) -> None:
+        """A statistic of the target needs a target."""
         row = row_statistics(torch.randn(3, 4))
         assert row.entropy.shape == (3,)
         with pytest.raises(ValueError, match="target must be given, got None"):
             row.log_odds()
 
     def test_full_logits_in_parts_are_refused(self) -> None:
+        """Complete logits cannot be read from parts."""
         row = RowStatistics(lambda stat: torch.zeros(3), num_classes=4)
-        with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
+        with pytest.raises(NotImplementedError, match=r"must be complete .*, got blocks of them"):
             _ = row.full_logits
         assert row.reads_full_logits
-        with pytest.raises(NotImplementedError, match=r"must be complete .*, got them in parts"):
+        with pytest.raises(NotImplementedError, match=r"must be complete .*, got blocks of them"):
             row.plus(torch.zeros_like)
 
 
 @pytest.mark.parametrize("target", [None, torch.arange(4)], ids=["no target", "target"])
 def test_a_scale_may_be_an_integer(target: Tensor | None) -> None:
+    """A scale may be an integer."""
     logits = torch.randn(4, 5, dtype=torch.float64)
     row = row_statistics(logits, target)
     if target is not None:

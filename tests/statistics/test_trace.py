@@ -91,6 +91,7 @@ def agrees(program: Program, loss: Any, weight: Tensor | None = None) -> bool:
 @NAMED_ROW_LOSSES
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_a_program_computes_what_the_loss_does(loss: Loss, weighted: bool) -> None:
+    """A recorded program gives the values of the loss."""
     weight = torch.linspace(0.5, 2.0, TEST_CLASSES, dtype=F64) if weighted else None
     stand_in = None if weight is None else torch.zeros_like(weight)  # its values do not matter
     found = trace(loss, TEST_CLASSES, F64, stand_in)  # pyright: ignore[reportArgumentType]
@@ -101,6 +102,7 @@ def test_a_program_computes_what_the_loss_does(loss: Loss, weighted: bool) -> No
 
 
 def test_nearly_all_of_the_table_is_recorded() -> None:
+    """Nearly all losses of the tables can be recorded."""
     named = [loss for entry in LOSSES + PENALTIES for loss in settings_of(entry) if isinstance(loss, RowLoss)]
     missing = [loss for loss in named if trace(loss, TEST_CLASSES, F64).program is None]
     assert all(trace(loss, TEST_CLASSES, F64).reads_full_logits for loss in missing)
@@ -108,11 +110,13 @@ def test_nearly_all_of_the_table_is_recorded() -> None:
 
 
 def test_another_program_is_found() -> None:
+    """A program with another option is found."""
     assert not agrees(recorded(Focal(gamma=2.0)), Focal(gamma=2.0 + 1e-9))
     assert not agrees(recorded(CrossEntropy() + 0.1 * ZLoss()), CrossEntropy() + 0.1 * Entropy())
 
 
 def test_a_trace_says_what_a_loss_asks_for() -> None:
+    """A trace lists the statistics that a loss reads."""
     found = trace(CrossEntropy() + Entropy(), TEST_CLASSES, F64)
     assert [type(statistic).__name__ for statistic in found.statistics] == ["LogOdds", "Entropy"]
     assert found.separate
@@ -124,6 +128,7 @@ def test_a_trace_says_what_a_loss_asks_for() -> None:
 
 
 def test_what_is_computed_twice_is_written_once() -> None:
+    """Equal subexpressions are recorded once."""
     once, twice = recorded(CrossEntropy()), recorded(CrossEntropy() + CrossEntropy())
     assert len(twice.instructions) == len(once.instructions) + 1
 
@@ -238,6 +243,7 @@ def _added(m: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_program_can_hold_is_refused_and_right(name: str) -> None:
+    """A loss that cannot be recorded has the reason, and is computed correctly."""
     act, reason = REFUSED[name]
     found = trace(odds_with(act), 5, F64)
     assert found.program is None
@@ -253,6 +259,7 @@ def test_what_no_program_can_hold_is_refused_and_right(name: str) -> None:
     ids=["torch", "whole numbers", "Python"],
 )
 def test_random_numbers_are_drawn_at_each_call(draw: Callable[[Tensor], Tensor]) -> None:
+    """A random loss is not recorded and draws in each call."""
     loss = odds_with(draw)
     assert "not the same each time" in trace(loss, 5, F64).reason
     logits, target = torch.randn(4, 5, dtype=F64), torch.arange(4)
@@ -260,6 +267,7 @@ def test_random_numbers_are_drawn_at_each_call(draw: Callable[[Tensor], Tensor])
 
 
 def test_a_loss_that_draws_nothing_leaves_random_numbers_as_they_are() -> None:
+    """Recording does not change the random state."""
     before = torch.get_rng_state(), random.getstate()
     trace(GammaCrossEntropy(0.123), 5, F64)
     assert torch.equal(before[0], torch.get_rng_state())
@@ -267,6 +275,7 @@ def test_a_loss_that_draws_nothing_leaves_random_numbers_as_they_are() -> None:
 
 
 def test_class_weights_of_a_recording_do_not_stay() -> None:
+    """Class weights used in recording are not kept in the program."""
     target, logits = torch.arange(4), torch.randn(4, 5, dtype=F64)
 
     @final
@@ -287,6 +296,8 @@ class TroubleError(Exception):
 
 
 def test_an_error_of_a_loss_is_that_error() -> None:
+    """An error in a loss is raised unchanged."""
+
     def fail(m: Tensor) -> Tensor:
         raise TroubleError("the user's")
 
@@ -299,6 +310,8 @@ def test_an_error_of_a_loss_is_that_error() -> None:
 
 
 def test_a_loss_may_hold_its_statistics_to_what_they_can_be() -> None:
+    """A loss may assert ranges of its statistics."""
+
     def checked(row: RowStatistics) -> Tensor:
         assert (row.entropy <= 1.7).all()  # log 5 is 1.61; made-up numbers would not do
         return row.entropy * row.log_odds()
@@ -307,6 +320,7 @@ def test_a_loss_may_hold_its_statistics_to_what_they_can_be() -> None:
 
 
 def test_a_loss_that_asks_for_whole_rows_or_for_nothing_has_no_program() -> None:
+    """A loss of complete rows or of no statistic has no program."""
     whole = trace(Written(lambda row: row.full_logits.logits.sum(1)), 5, F64)
     assert whole.reads_full_logits
     assert "complete rows" in whole.reason
@@ -315,6 +329,8 @@ def test_a_loss_that_asks_for_whole_rows_or_for_nothing_has_no_program() -> None
 
 
 def test_a_program_that_is_too_long_is_refused() -> None:
+    """A program longer than the limit is refused, and the loss is computed by torch."""
+
     def long(m: Tensor) -> Tensor:
         for k in range(200):
             m = torch.sin(m) if k > 500 else m * 1.01 + k

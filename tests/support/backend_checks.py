@@ -94,6 +94,7 @@ class BackendTests:
 
     @pytest.mark.parametrize("separate", [True, False])
     def test_each_number(self, separate: bool) -> None:
+        """Each state alone, and its gradient, agree with the reference."""
         block = self.few_rows(separate)
         bases = [StateName("base"), StateName("min_base")]
         for name in block.names:
@@ -110,15 +111,18 @@ class BackendTests:
     @pytest.mark.parametrize("separate", [True, False])
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_all_numbers(self, dtype: torch.dtype, separate: bool) -> None:
+        """All states together agree with the reference."""
         check(self.backend, self.block(separate, dtype))
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_statistics(self, dtype: torch.dtype) -> None:
+        """All statistics agree with the reference."""
         z, y = self.rows(dtype)
         check_statistics(self.backend, self.statistics(work(dtype)), Block(z, (), True, y))
 
     @pytest.mark.parametrize("classes", [1, 2, TILE, TILE + 1])
     def test_few_classes(self, classes: int) -> None:
+        """Few classes give the states of the reference."""
         z = torch.randn(3, classes, dtype=torch.float64, device=self.device)
         y = torch.tensor([0, classes - 1, 0], device=self.device)
         for separate in (True, False):
@@ -126,6 +130,7 @@ class BackendTests:
             check(self.backend, Block(z, names, separate, y))
 
     def test_no_rows(self) -> None:
+        """A block without rows gives empty states."""
         block = self.block()
         block = replace(block, logits=block.logits[:0], target=torch.empty(0, dtype=torch.long))
         states = self.backend.states(block)
@@ -133,6 +138,7 @@ class BackendTests:
         self.backend.write_gradient(block, states, states, block.logits)
 
     def test_no_target(self) -> None:
+        """States without a target agree with the reference."""
         z, _ = self.rows()
         check(self.backend, Block(z, names_of(False, self.softs()[1:]), False))
 
@@ -165,10 +171,12 @@ class BackendTests:
 
     @pytest.mark.parametrize(("dtype", "cap"), [(torch.float64, 30.0), (torch.float32, 2.3)])
     def test_soft_cap(self, dtype: torch.dtype, cap: float) -> None:
+        """A soft cap gives the statistics of capped logits."""
         z, y = self.rows(dtype, reach=15 * cap)
         check_statistics(self.backend, self.statistics(work(dtype)), Block(z, (), True, y, softcap=cap))
 
     def test_a_soft_cap_keeps_the_digits_of_small_logits(self) -> None:
+        """A soft cap keeps the digits of small logits."""
         z = torch.logspace(-9, 1, 12, dtype=torch.float64, device=self.device)[:, None]
         z = torch.cat((z, -z))
         name = StateName("sum_logit")
@@ -183,6 +191,7 @@ class BackendTests:
         ("dtype", "cap"), [(torch.float32, None), (torch.float32, 30.0), (torch.bfloat16, None)]
     )
     def test_the_gradient_in_place(self, dtype: torch.dtype, cap: float | None) -> None:
+        """The gradient may overwrite the logits."""
         block = replace(self.block(dtype=dtype), softcap=cap)
         z = block.logits
         states, grads = self.backend.states(block), grads_of(block.names, z)
@@ -196,6 +205,7 @@ class BackendTests:
         assert (base[:, 4 + CLASSES :] == torch.tensor(6e4, dtype=dtype)).all()
 
     def test_a_gradient_without_terms_is_0(self) -> None:
+        """A gradient without terms is zero."""
         for separate in (True, False):
             block = self.block(separate)
             written = torch.empty_like(block.logits)
@@ -203,6 +213,7 @@ class BackendTests:
             assert (written == 0).all()
 
     def test_a_gradient_that_is_a_little_wrong_is_found(self) -> None:
+        """A gradient with a small error is found."""
         block = self.few_rows()
         states, grads = self.backend.states(block), grads_of(block.names, block.logits)
         expected, written = torch.empty_like(block.logits), torch.empty_like(block.logits)
@@ -243,6 +254,7 @@ class BackendTests:
             assert written.isnan().all(1).tolist() == [not good for good in usable]
 
     def test_a_row_of_the_least_number_there_is(self) -> None:
+        """A row of the smallest float32 numbers is finite."""
         least = torch.finfo(torch.float32).min  # masks of other libraries
         z = torch.randn(3, CLASSES, device=self.device)
         z[0], z[1, :TILE], z[2, 3] = least, least, least
@@ -256,6 +268,7 @@ class BackendTests:
         assert z.isfinite().all()
 
     def test_rank(self) -> None:
+        """The rank is the number of larger logits."""
         z, y = self.rows()
         z = z.nan_to_num(neginf=-1e3)
         block = Block(z, states_of([Rank()], z.dtype), True, y)
@@ -264,6 +277,7 @@ class BackendTests:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_the_gradient_in_the_dtype_of_the_logits(self, dtype: torch.dtype) -> None:
+        """The gradient is rounded to the dtype of the logits."""
         block = self.block(dtype=dtype)
         states, grads = self.backend.states(block), grads_of(block.names, block.logits)
         expected = torch.empty(ROWS, CLASSES, device=self.device)

@@ -35,22 +35,22 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
     (
         ValueError,
         lambda: decide(np.array([np.nan, 1.0]), ILL),
-        "probs must be finite, got nan; look for a model that diverged",
+        "probs must be finite, got nan; check whether the model diverged",
     ),
     (
         ValueError,
         lambda: decide(torch.tensor([[0.5, 0.5], [1.0, np.nan]]), ILL, abstain=0.1),
-        "probs must be finite, got nan in row 1; look for a model that diverged",
+        "probs must be finite, got nan in row 1; check whether the model diverged",
     ),
     (
         ValueError,
         lambda: top_k(np.array([[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [np.nan, np.nan]]]), ILL, 1),
-        "probs must be finite, got nan in row (1, 1); look for a model that diverged",
+        "probs must be finite, got nan in row (1, 1); check whether the model diverged",
     ),
     (
         ValueError,
         lambda: decide(np.array([[0.5, 0.5], [np.inf, 0.0]]), ILL),
-        "probs must be finite, got nan or infinity; look for a model that diverged",
+        "probs must be finite, got nan or infinity; check whether the model diverged",
     ),
     (
         ValueError,
@@ -88,7 +88,7 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
     (
         ValueError,
         lambda: decide(PROBS, np.full((3, 3), np.inf)),
-        "costs must be finite, got nan or infinity; use a large cost for what must not happen",
+        "costs must be finite, got nan or infinity; use a large cost for a decision that must not happen",
     ),
     (
         ValueError,
@@ -103,16 +103,16 @@ MESSAGES: list[tuple[type[Exception], Callable[[], Any], str]] = [
     (
         ValueError,
         lambda: decide(PROBS, COSTS, abstain=np.nan),
-        "abstain must be finite, got nan; leave it out to decide always",
+        "abstain must be finite, got nan; leave abstain out to decide for every row",
     ),
     (
         ValueError,
         lambda: top_k(PROBS, COSTS, 4),
-        "k must be an integer in [1, 3], got 4; there are as many decisions",
+        "k must be an integer in [1, 3], got 4; the costs have that many decisions",
     ),
     (
         ValueError,
         lambda: top_k(PROBS, COSTS, 0),
-        "k must be an integer in [1, 3], got 0; there are as many decisions",
+        "k must be an integer in [1, 3], got 0; the costs have that many decisions",
     ),
 ]

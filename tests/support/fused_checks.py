@@ -21,6 +21,7 @@ class FusedTests:
     @pytest.mark.parametrize("reduction", ["mean", "none"])
     @pytest.mark.parametrize("softcap", [None, 2.0])
     def test_a_fused_loss_is_that_of_plain_torch(self, reduction: str, softcap: float | None) -> None:
+        """Value and gradients agree with the torch backend."""
         loss = CrossEntropy(label_smoothing=0.1) - 0.1 * penalties.Entropy() + LogitRange(width=1.0)
         hidden = torch.randn(5, 3, dtype=torch.float64, device=self.device, requires_grad=True)
         weight = torch.randn(37, 3, dtype=torch.float64, device=self.device, requires_grad=True)
@@ -36,6 +37,7 @@ class FusedTests:
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
     def test_statistics_of_a_head(self) -> None:
+        """Row statistics agree with the torch backend."""
         hidden, weight = torch.randn(5, 3, device=self.device), torch.randn(37, 3, device=self.device)
         target = torch.randint(37, (5,), device=self.device)
         backends: Any = (self.backend.name, "torch")
@@ -47,6 +49,7 @@ class FusedTests:
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
     def test_a_bad_row_of_a_fused_loss(self, bad: float, dtype: torch.dtype) -> None:
+        """A bad row has nan loss and gradient."""
         name: Any = self.backend.name
         reductions: Any = ("none", "sum")
         for loss in (CrossEntropy(0.1), CrossEntropy() + 0.1 * LogitRange(width=1.0)):

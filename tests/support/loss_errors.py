@@ -44,7 +44,7 @@ READING = [
     ),
     value(
         traced(lambda z: explain(CrossEntropy(), z, logits, target)),  # pyright: ignore[reportArgumentType]
-        "hidden must not be traced or transformed, got one that is; explain it outside",
+        "hidden must not be traced or transformed, got a traced one; call explain outside the transform",
     ),
     kind(
         lambda: Softmax().probs(logits, mask=probs(5)),
@@ -162,7 +162,7 @@ READING = [
     ),
     value(
         lambda: Balance()(logits, reduction="none"),
-        "reduction must be 'mean' or 'sum' with Balance(), got 'none'; it looks at the batch as a whole",
+        "reduction must be 'mean' or 'sum' with Balance(), got 'none'; its value is that of the whole batch",
     ),
     value(
         lambda: row_statistics(logits).log_odds(),
@@ -187,12 +187,12 @@ READING = [
     Case(
         lambda: bare_row().full_logits,
         NotImplementedError,
-        "the logits of a row must be complete for this loss, got them in parts; pass logits",
+        "the logits of a row must be complete for this loss, got blocks of them; pass logits",
     ),
     Case(
         lambda: PairwiseCrossEntropy(COSTS).per_row(bare_row()),
         NotImplementedError,
-        "the logits of a row must be complete for this loss, got them in parts; pass logits",
+        "the logits of a row must be complete for this loss, got blocks of them; pass logits",
     ),
 ]
 
@@ -290,16 +290,16 @@ OPTIONS = [
     ),
     value(
         lambda: matched_weight(CrossEntropy(), Entropy(), logits, target, share=0.0),
-        "share must be finite and above 0, got 0.0; 1 makes both pull alike",
+        "share must be finite and above 0, got 0.0; 1 makes both gradients equal in norm",
     ),
     value(
         lambda: matched_weight(CrossEntropy(), LogitRange(width=9.0), logits, target),
-        "penalty must pull at these logits, got a gradient of norm 0.0 from LogitRange(width=9.0); use a "
-        "batch where it does",
+        "penalty must have a gradient at these logits, got one of norm 0.0 from LogitRange(width=9.0); use "
+        "a batch with a gradient",
     ),
     value(
         lambda: matched_weight(CrossEntropy(), Entropy(), logits, target - 100),
-        "loss must pull at these logits, got a gradient of norm 0.0 from CrossEntropy(label_smoothing=0.0); "
-        "use a batch where it does",
+        "loss must have a gradient at these logits, got one of norm 0.0 from "
+        "CrossEntropy(label_smoothing=0.0); use a batch with a gradient",
     ),
 ]

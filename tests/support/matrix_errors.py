@@ -71,13 +71,13 @@ MATRICES = [
     ),
     value(
         lambda: ExpectedCost(put(COSTS, 1, 1, 4.0)),
-        "costs[true, predicted] must be smallest where a class is called itself, got 4 for '1' as itself and "
-        "1 as '0'; if it holds gains, pass its negative",
+        "costs[true, predicted] must be smallest on the diagonal, got 4 for '1' predicted as itself and "
+        "1 as '0'; if the entries are gains, pass their negatives",
     ),
     value(
         lambda: SoftmaxMargin(put(COSTS, 0, 2, -1.0)),
-        "costs[true, predicted] must be smallest where a class is called itself, got 0 for '0' as itself and "
-        "-1 as '2'; if it holds gains, pass its negative",
+        "costs[true, predicted] must be smallest on the diagonal, got 0 for '0' predicted as itself and "
+        "-1 as '2'; if the entries are gains, pass their negatives",
     ),
     value(
         lambda: SoftmaxMargin(put(COSTS, 2, 2, 0.5)),

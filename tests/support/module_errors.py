@@ -64,11 +64,11 @@ CHOOSING = [
     ),
     value(
         lambda: suggest_gamma(task="translation", num_classes=3),
-        "task must stand alone, got noise or num_classes with it; drop one or the other",
+        "task must be given without noise and num_classes, got them together; leave out one or the other",
     ),
     value(
         lambda: suggest_gamma(task="translation", noise=0.0),
-        "task must stand alone, got noise or num_classes with it; drop one or the other",
+        "task must be given without noise and num_classes, got them together; leave out one or the other",
     ),
     value(
         lambda: suggest_gamma(task="chess"),
@@ -76,11 +76,13 @@ CHOOSING = [
     ),
     value(
         lambda: suggest_gamma(),
-        "num_classes must be given unless task is, got None; gamma means little without it",
+        "num_classes must be given unless task is, got None; the effect of gamma depends on the number of "
+        "classes",
     ),
     value(
         lambda: suggest_gamma(noise=0.2),
-        "num_classes must be given unless task is, got None; gamma means little without it",
+        "num_classes must be given unless task is, got None; the effect of gamma depends on the number of "
+        "classes",
     ),
 ]
 
@@ -113,24 +115,24 @@ SCHEDULES = [
     ),
     value(
         lambda: scheduled(Focal(), gamma=Linear(1, 1, 1), Focal__gamma=Linear(2, 2, 1)),
-        "schedules must each have a value of their own, got gamma, Focal.gamma",
+        "schedules must each set another option, got gamma, Focal.gamma",
     ),
     value(
         lambda: scheduled(Focal() + GammaCrossEntropy(), gamma=Linear(1, 1, 1)),
-        "schedules['gamma'] must say which of Focal.gamma, GammaCrossEntropy.gamma it means",
+        "schedules['gamma'] must be one of Focal.gamma, GammaCrossEntropy.gamma, which all end in 'gamma'",
     ),
     value(
         lambda: scheduled(Focal(), alpha=Linear(1, 1, 1)),
-        "schedules['alpha'] must name a value of Focal(gamma=2.0), one of Focal.gamma, gamma",
+        "schedules['alpha'] must name an option of Focal(gamma=2.0), one of Focal.gamma, gamma",
     ),
     value(
         lambda: scheduled(Focal() + 0.5 * Entropy(), beta=Linear(1, 1, 1)),
-        "schedules['beta'] must name a value of Focal(gamma=2.0) + 0.5 * Entropy(), one of Focal, "
+        "schedules['beta'] must name an option of Focal(gamma=2.0) + 0.5 * Entropy(), one of Focal, "
         "Focal.gamma, Entropy, gamma",
     ),
     value(
         lambda: scheduled(Entropy(), Entropy=Linear(1, 1, 1)),
-        "schedules['Entropy'] must name a value of Entropy(), one of none, it has no numbers",
+        "schedules['Entropy'] must name an option of Entropy(), one of none: the loss has no numbers",
     ),
     value(
         lambda: Objective.from_config(loss="Focal()", schedule={}),
@@ -241,14 +243,14 @@ FUSED = [
             linear_weight=head.to("meta"),
             target=target.to("meta"),
         ),
-        "backend must be 'torch' or 'auto' here, got 'triton', which is not there for meta",
+        "backend must be 'torch' or 'auto' here, got 'triton', which does not run on meta",
     ),
     value(
         fused(
             backend="cpp", hidden=hidden.to("meta"), linear_weight=head.to("meta"), target=target.to("meta")
         ),
-        "backend must be 'torch' or 'auto' here, got 'cpp', which is not there for meta; it is compiled with "
-        "the package where there is g++ on Linux",
+        "backend must be 'torch' or 'auto' here, got 'cpp', which does not run on meta; the kernels are "
+        "compiled with the package on Linux with g++",
     ),
     value(fused(grad="backward"), "grad must be one of auto, forward, recompute, got 'backward'"),
     value(
@@ -258,17 +260,19 @@ FUSED = [
     value(fused(block_bytes=0), "block_bytes must be a positive number of bytes, got 0"),
     value(
         lambda: (CrossEntropy() + Balance()).linear(hidden, head, target),
-        "a fused loss must look at one row at a time, got Balance(); pass logits: "
+        "a fused loss must depend on one row at a time, got Balance(); pass logits: "
         "loss(hidden @ linear_weight.T, target)",
     ),
     value(
         lambda: Centred().linear(hidden, head, target),
-        "a fused loss must look at one row at a time, got Centred(), whose loss of a row depends on the rows "
+        "a fused loss must depend on one row at a time, got Centred(), whose loss of a row depends on the "
+        "rows "
         "beside it; pass logits: loss(hidden @ linear_weight.T, target)",
     ),
     value(
         learnt_in_whole,
-        "numbers in the loss and class weights must need no gradient with complete rows, got one that does; "
+        "numbers in the loss and class weights must need no gradient in a loss of complete rows, got a "
+        "tensor that does; "
         "pass logits: loss(hidden @ linear_weight.T, target)",
     ),
     value(
@@ -277,7 +281,7 @@ FUSED = [
     ),
     value(
         lambda: linear.row_statistics(hidden, head, stats=[LogSumExp()]).entropy,
-        "stats must hold Entropy() for it to be asked, got LogSumExp(scale=1.0); the logits are gone",
+        "stats must hold Entropy() to compute it, got LogSumExp(scale=1.0); the logits are not kept",
     ),
     Case(
         twice,
@@ -287,7 +291,7 @@ FUSED = [
     ),
     value(
         lambda: TritonBackend().states(Block(torch.zeros(3, 4).T, [StateName("base")], separate=False)),
-        "logits must have the classes of a row side by side, got strides (1, 4); pass logits.contiguous()",
+        "logits must have contiguous rows, got strides (1, 4); pass logits.contiguous()",
     ),
 ]
 
@@ -295,7 +299,7 @@ BATCH = (
     "{} must be no tensor, got one of shape {}; make it first, then call it: loss(logits, target), or "
     "map(logits)"
 )
-CLASS = "a loss must be made before it is combined, got the class {0}; write {0}()"
+CLASS = "a loss must be an instance to be combined, got the class {0}; write {0}()"
 COEFFICIENT = (
     "a coefficient must be a Python number, got a tensor; use .item(), or multiply the value: "
     "factor * loss(logits, target)"
@@ -345,7 +349,7 @@ DOORS = [
     value(
         lambda: matched_weight(torch.tensor(1.0), Entropy(), logits),
         "loss must be computed from the logits, got a value whose gradient does not reach them; pass the "
-        "very tensor that the model used",
+        "tensor of logits from which loss was computed",
     ),
 ]
 

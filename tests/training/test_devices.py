@@ -21,10 +21,11 @@ from support.training_cases import fit, layers, rows, same
         ("meta", "device must be 'cpu', 'cuda' or 'cuda:N', got 'meta'"),
         ("gpu", "device must be 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
         (None, "device must be 'cpu', 'cuda' or 'cuda:N', got None"),
-        ("cuda:99", "device must be one that torch can use, got 'cuda:99' with"),
+        ("cuda:99", "device must be a device that torch can use, got 'cuda:99' with"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(device: Any, message: str) -> None:
+    """An unavailable device is refused."""
     with pytest.raises(ValueError, match=re.escape(message)):
         fit(layers(), device=device)
 
@@ -49,6 +50,7 @@ def test_everything_is_moved_to_the_device(many: bool, monkeypatch: pytest.Monke
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_training_on_a_cuda_device_is_that_on_the_cpu() -> None:
+    """Training on CUDA gives the results of the CPU."""
     near, far = (
         fit(layers(nn.BatchNorm1d(6)).double(), device=device, stop="calibrated")
         for device in ("cpu", torch.device("cuda"))

@@ -68,6 +68,7 @@ LOSSES = [
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_copies_are_what_each_is_alone(loss: CrossEntropy, weighted: bool) -> None:
+    """A copy trained with others has the weights of one trained alone."""
     options = Options(epochs=6, batch_size=16, stop="none")  # 30 steps
     together = run(range(3), Objective(loss), options, weighted=weighted)
     for copy in range(3):
@@ -79,12 +80,15 @@ def test_copies_are_what_each_is_alone(loss: CrossEntropy, weighted: bool) -> No
 
 
 def test_the_weights_of_rows_matter() -> None:
+    """Row weights change the training."""
     options = Options(epochs=2, batch_size=16, stop="none")
     plain, weighted = (run([0], Objective(CrossEntropy()), options, weighted=w)[0] for w in (False, True))
     assert not torch.allclose(plain.state[0], weighted.state[0])
 
 
 def test_schedules_step_with_the_copies() -> None:
+    """Copies share the steps of a schedule."""
+
     def objective() -> Objective:
         return Objective(GammaCrossEntropy(gamma=0.0), schedules={"gamma": Linear(0, 0.9, steps=30)})
 
@@ -97,6 +101,7 @@ def test_schedules_step_with_the_copies() -> None:
 
 @pytest.mark.parametrize("stop", ["calibrated", "own", "accuracy", "nll"])
 def test_each_copy_keeps_the_weights_of_its_best_epoch(stop: Stop) -> None:
+    """Each copy keeps the weights of its own best epoch."""
     options = Options(epochs=40, batch_size=32, lr=0.03, stop=stop, patience=5)
     together = run(range(3), Objective(CrossEntropy()), options)
     assert len({trained.epoch for trained in together}) > 1  # else nothing is shown to be each copy's own
@@ -112,6 +117,7 @@ def test_each_copy_keeps_the_weights_of_its_best_epoch(stop: Stop) -> None:
 
 
 def test_to_the_end_changes_the_last_weights_and_not_the_chosen_ones() -> None:
+    """`to_the_end` changes the last weights only."""
     options = {"epochs": 25, "batch_size": 32, "lr": 0.03, "patience": 4}
     stopped = run(range(3), Objective(CrossEntropy()), Options(**options))
     ended = run(range(3), Objective(CrossEntropy()), Options(**options, to_the_end=True))
@@ -123,6 +129,7 @@ def test_to_the_end_changes_the_last_weights_and_not_the_chosen_ones() -> None:
 
 
 def test_a_copy_that_diverges_stops_and_leaves_the_others_alone() -> None:
+    """A diverged copy stops, and the others do not change."""
     options = Options(epochs=8, batch_size=16, patience=8)
     bad = rows(1, SIZES[1])
     models = [network(copy) for copy in range(3)]
@@ -161,6 +168,7 @@ def poisoned(options: Options) -> list[Trained]:
 
 
 def test_the_last_epoch_of_a_copy_that_diverges_is_not_an_earlier_one() -> None:
+    """The last epoch of a diverged copy is not replaced by an earlier one."""
     last, best = (poisoned(Options(epochs=6, batch_size=16, stop=s)) for s in ("none", "calibrated"))
     assert last[1].epoch == 0
     assert not torch.stack([each.isfinite().all() for each in last[1].state]).all()
@@ -170,6 +178,7 @@ def test_the_last_epoch_of_a_copy_that_diverges_is_not_an_earlier_one() -> None:
 
 
 def test_what_reads_a_batch_as_a_whole_is_not_shared() -> None:
+    """An objective that depends on the whole batch is not shared between copies."""
     assert not separable(Objective(CrossEntropy() + 0.1 * Balance()))
     assert separable(Objective(CrossEntropy() - 0.1 * Entropy()))
     assert separable(Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=9)}))
@@ -178,6 +187,7 @@ def test_what_reads_a_batch_as_a_whole_is_not_shared() -> None:
 
 
 def test_rows_with_other_numbers_of_batches_are_refused() -> None:
+    """Copies with different numbers of batches are refused."""
     with pytest.raises(ValueError, match="rows must have the same number of batches, got \\[70, 20\\] rows"):
         train(
             Copies([network(0), network(1)]),
@@ -190,6 +200,7 @@ def test_rows_with_other_numbers_of_batches_are_refused() -> None:
 
 
 def test_the_network_of_one_copy_need_not_be_linear_layers() -> None:
+    """A network trained alone may have any layers."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Unflatten(1, (1, FEATURES)), nn.Conv1d(1, 3, 3), nn.Flatten(), nn.LazyLinear(CLASSES)

@@ -16,6 +16,7 @@ from support.training_cases import CLASSES, FEATURES, fit, layers, rows, same, t
 
 
 def test_buffers_belong_to_the_state_of_an_epoch() -> None:
+    """Buffers are part of the state of an epoch."""
     model = layers(nn.BatchNorm1d(6))
     trained = fit(model, epochs=30, stop="nll", lr=0.05, patience=5)
     assert 0 < trained.epoch < len(trained.losses)
@@ -37,6 +38,7 @@ def test_buffers_belong_to_the_state_of_an_epoch() -> None:
 
 
 def test_modules_train_in_training_mode_and_are_valued_in_the_other() -> None:
+    """Modules train in training mode, and are evaluated in evaluation mode without gradients."""
     seen: list[tuple[bool, bool]] = []
 
     @final
@@ -55,6 +57,7 @@ def test_modules_train_in_training_mode_and_are_valued_in_the_other() -> None:
 
 
 def test_seeds_decide_and_the_generator_of_torch_does_not() -> None:
+    """The seed decides, and torch's random state neither matters nor changes."""
     found = []
     for seed, state in ((0, 7), (0, 8), (1, 7)):
         model = layers(nn.Dropout(0.5))
@@ -70,6 +73,7 @@ def test_seeds_decide_and_the_generator_of_torch_does_not() -> None:
 
 
 def test_frozen_parameters_stay_and_the_others_train() -> None:
+    """Frozen parameters do not change."""
     model = layers()
     model[0].requires_grad_(False)
     before = [each.detach().clone() for each in model.parameters()]
@@ -85,6 +89,7 @@ def test_frozen_parameters_stay_and_the_others_train() -> None:
 
 
 def test_lazy_modules_are_made_before_the_optimiser() -> None:
+    """Lazy modules are initialised before the optimiser is made."""
     for validated in (True, False):
         torch.manual_seed(0)
         model = nn.Sequential(nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(CLASSES))
@@ -124,6 +129,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("change", "error", "message"), WRONG, ids=range(len(WRONG)))
 def test_what_is_no_logits_is_refused(change: Any, error: Any, message: str) -> None:
+    """An output that is not logits is refused."""
     with pytest.raises(error, match=re.escape(message)):
         fit(Returning(change))
     with pytest.raises(error):
@@ -131,6 +137,7 @@ def test_what_is_no_logits_is_refused(change: Any, error: Any, message: str) -> 
 
 
 def test_logits_of_another_dtype() -> None:
+    """Logits of lower precision are trained in float32."""
     plain = fit(Returning(lambda z: z), epochs=20)
     for model in (Returning(lambda z: z.bfloat16()), Returning(lambda z: z).bfloat16(), layers().bfloat16()):
         for weighted in (False, True):
@@ -150,6 +157,7 @@ def test_logits_of_another_dtype() -> None:
 
 
 def test_large_inputs_are_valued_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large inputs are evaluated in parts."""
     from equipoise.training import rows as module
 
     sizes: list[int] = []
@@ -192,6 +200,7 @@ class Lazy:
 
 
 def test_a_source_gives_the_rows_of_a_batch() -> None:
+    """A source provides the rows of each batch."""
     data, held_out = rows(), rows(1, 30)
     found = []
     for wrap in (Lazy, lambda inputs: inputs):
@@ -205,11 +214,13 @@ def test_a_source_gives_the_rows_of_a_batch() -> None:
 
 
 def test_batch_normalisation_is_given_no_single_row() -> None:
-    with pytest.raises(ValueError, match="batch normalisation no batch of a single row, got 23 for 70 rows"):
+    """A batch of one row with batch normalisation is refused."""
+    with pytest.raises(ValueError, match="no batch of one row to batch normalisation, got 23 for 70 rows"):
         fit(layers(nn.BatchNorm1d(6)), batch_size=23)
 
 
 def test_a_trainer_goes_on_where_it_was() -> None:
+    """A pickled trainer continues as without interruption."""
     whole, parts = trainer(epochs=4), trainer(epochs=1)
     (expected,) = list(whole.run([rows()]))[-1]
     losses = []
@@ -226,6 +237,7 @@ def test_a_trainer_goes_on_where_it_was() -> None:
 
 
 def test_without_validation_rows_the_training_loss_ends_and_the_last_epoch_stays() -> None:
+    """Without validation rows, the training loss ends the training, and the last epoch is kept."""
     trained = fit(layers(), validated=False, epochs=200, tol=0.02, patience=3)
     assert trained.epoch == len(trained.losses) < 200
     assert trained.stopped
@@ -245,12 +257,14 @@ def test_without_validation_rows_the_training_loss_ends_and_the_last_epoch_stays
 
 
 def test_rows_must_be_there() -> None:
+    """Empty rows are refused."""
     empty = Rows(torch.zeros(0, FEATURES), torch.zeros(0, dtype=torch.long))
     with pytest.raises(ValueError, match=r"rows must not be empty, got \[0\] rows"):
         train(Alone(layers()), Objective(CrossEntropy()), [empty], None, Options(stop="none"), [0])
 
 
 def test_rows_stay_in_their_order_without_shuffling() -> None:
+    """Without shuffling, rows stay in their order."""
     seen: list[Tensor] = []
 
     @final
@@ -304,6 +318,7 @@ def test_the_penalty_is_that_of_the_squared_weights(together: bool) -> None:
 
 
 def test_weights_of_validation_rows_are_in_its_scores() -> None:
+    """Weights of validation rows count in their scores."""
     held_out = rows(1, 30)
     times = torch.arange(30) % 3
     repeated = Rows(held_out.inputs.repeat_interleave(times, 0), held_out.target.repeat_interleave(times))

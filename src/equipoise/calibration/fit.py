@@ -130,7 +130,8 @@ class Calibration:
         _, labels, _ = _checked(logits, target, None)
         if labels.ndim != 1:
             raise ValueError(
-                f"target must be (N,) classes, got {labels.shape}; a distribution is neither right nor wrong"
+                f"target must be (N,) classes, got {labels.shape}; a distribution over the classes has no "
+                "single correct class"
             )
         rows = self._rows(logits)
         place = torch.as_tensor(labels, device=rows.device)[:, None]
@@ -150,8 +151,8 @@ class Calibration:
     def _check(self, classes: int) -> None:
         if classes != self.num_classes:
             raise ValueError(
-                f"logits must have the {self.num_classes} classes of the fit, got {classes}; fit "
-                "again for others"
+                f"logits must have the {self.num_classes} classes of the fit, got {classes}; fit a "
+                "calibration for other classes"
             )
 
     def _rows(self, logits: Any) -> Tensor:
@@ -245,7 +246,7 @@ def fit(
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         raise ValueError(
             f"logits must be finite, got nan or infinity in {len(rows)} of {len(values)} rows ({shown}); "
-            "leave them out, or look at the training"
+            "leave these rows out, or check the training"
         )
     if prior is not None and prior != "auto" and not isinstance(prior, Prior):
         raise TypeError(f"prior must be 'auto', None or a Prior, got {prior!r}; Prior() is the usual one")

@@ -44,7 +44,7 @@ class Prior:
                     "infinity is no prior"
                 )
         if not np.isfinite(self.centre):
-            raise ValueError(f"centre must be finite, got {self.centre}; -2 is a share of 0.12")
+            raise ValueError(f"centre must be finite, got {self.centre}; -2 is a noise rate of 0.12")
 
 
 FLAT = Prior(log_temperature=np.inf, logit=np.inf)

@@ -81,20 +81,20 @@ def features_of(X: Any, like: Dataset) -> pd.DataFrame | NDArray[Any]:  # noqa: 
         array = as_array(found.to_numpy()) if isinstance(found, pd.DataFrame) else found
         if array.shape[1:] != wanted.shape[1:] or (array.dtype.kind, wanted.dtype.kind) == ("f", "i"):
             rule = f"be like that of the data, (N, {str(wanted.shape[1:])[1:]} of {wanted.dtype}"
-            raise refusal("X", rule, f"{array.shape} of {array.dtype}", "convert it alike")
+            raise refusal("X", rule, f"{array.shape} of {array.dtype}", "convert X to that dtype and shape")
         require_finite(array, places)
         return array.astype(wanted.dtype)
     if not isinstance(found, pd.DataFrame) or {*found} != {*wanted}:
         given = ", ".join(map(repr, found)) if isinstance(found, pd.DataFrame) else _kind(X)
         rule = f"be a DataFrame with the columns {', '.join(map(repr, wanted))}"
-        raise refusal("X", rule, given, "give them all")
+        raise refusal("X", rule, given, "give all these columns")
     columns = {}
     for name, column in wanted.items():
         given = found[name].set_axis(places)
         columns[name] = feature(given, ARRAYS)[0] if column.dtype == np.float64 else words(given)
         if column.dtype == np.float64 != columns[name].dtype:
             rule = f"have numbers in column {name!r}"
-            raise refusal("X", rule, repr(columns[name][0]), "make numbers of it")
+            raise refusal("X", rule, repr(columns[name][0]), "convert the column to numbers")
     return pd.DataFrame(columns, places)
 
 
@@ -144,7 +144,9 @@ def _rows(given: Any, y: Any, source: str) -> Rows:
     """Return features and labels as given, without roles."""
     if isinstance(given, TORCH):
         if y is not None:
-            raise refusal("y", "be left out with a data set of torch", _kind(y), "it has the labels")
+            raise refusal(
+                "y", "be left out with a data set of torch", _kind(y), "the data set has the labels"
+            )
         given, y = _pairs(given)
     elif y is None:
         raise refusal("y", "be given with X", None, "only a data set of torch has labels of its own")
@@ -167,13 +169,15 @@ def _pairs(data: Any) -> tuple[Any, list[Any]]:
     items = [data[place] for place in range(len(data))]
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
-            got, way = f"{_kind(item)} in row {place + 1}", "wrap it in one that returns pairs"
+            got, way = f"{_kind(item)} in row {place + 1}", "wrap X in a data set that returns pairs"
             raise refusal("X", "be a data set of (inputs, label) pairs", got, way)
     try:
         inputs = default_collate([inputs for inputs, _ in items]) if items else np.zeros((0, 0))
     except (TypeError, RuntimeError, ValueError, KeyError) as error:
-        way = f"convert them: {reason(error)}"
-        raise refusal("X", "be a data set whose inputs are tensors of one shape", "others", way) from error
+        way = f"convert the inputs: {reason(error)}"
+        raise refusal(
+            "X", "be a data set whose inputs are tensors of one shape", "other inputs", way
+        ) from error
     return inputs, [label for _, label in items]
 
 

@@ -31,7 +31,7 @@ def collect(plan: Plan, reused: int) -> Result:
     chosen = [_choose(plan, place) for place in range(len(plan.candidates))]
     if not all(record.finite for record in chosen[0].records):
         raise FloatingPointError(
-            "plain cross entropy must stay finite to compare with, got infinite logits; lower lr from "
+            "plain cross entropy must have finite logits, got infinite ones; lower lr from "
             f"{plan.settings.lr:g}"
         )
     values = [_values(plan, [record.measures for record in each.records]) for each in chosen]
@@ -162,7 +162,8 @@ def _read(plan: Plan, key: str) -> list[Record]:
     kept = plan.store.read(key)
     if kept is None:
         raise OSError(
-            f"a training just kept must be readable, got a damaged {plan.store.path(key)}; run it again"
+            f"a stored training must be readable, got a damaged {plan.store.path(key)}; make the same call "
+            "again"
         )
     return [Record(**(each | {"setting": Setting(**each["setting"])})) for each in kept["records"]]
 

@@ -305,8 +305,8 @@ def _dataset(X: Any, y: Any, *roles: Any) -> Any:  # noqa: N803
     for name, given in zip(("y", *names), (y, *roles), strict=True):
         if given is not None:
             raise ValueError(
-                f"{name} must be left out where X was read from a file, got {type(given).__name__}; "
-                "name it when it is read"
+                f"{name} must be left out where X was read from a file, got {type(given).__name__}; name "
+                "the column in the call that reads the file"
             )
     return X
 

@@ -48,7 +48,12 @@ def read(
         return _digits(source)
     holds = kind(path, "data")
     if test is not None and kind(test, "test") != holds:
-        raise refusal("test", "be a file of the kind of the data", f"{test!r} for {path!r}", "convert one")
+        raise refusal(
+            "test",
+            "be a file of the kind of the data",
+            f"{test!r} for {path!r}",
+            "convert one of the two files",
+        )
     if test is not None and os.path.samefile(test, path):
         way = "leave it out for cross-validation"
         raise refusal("test", "be another file than the data", repr(test), way)

@@ -75,7 +75,7 @@ def looks_transposed(
         others = matrix * (1 - np.eye(len(classes)))
         if _slope(others.sum(axis=1), counts) > 0.5 and _slope(others.sum(axis=0), counts) < -0.5:
             found.append(
-                f"costs may be transposed: read as [true, predicted], it is dearer to miss the common "
+                "costs may be transposed: read as [true, predicted], it is dearer to miss the common "
                 f"{classes[counts.argmax()]!r} than the rare {classes[counts.argmin()]!r}; if it should be "
                 "the other way round, exchange rows and columns"
             )
@@ -146,7 +146,7 @@ def _numbers(given: Any, name: str) -> Floats:
             given = given.double() if given.is_floating_point() else given
         values = np.ma.asarray(given)
         if values.dtype.kind not in "biufO":
-            raise TypeError(f"it holds {values.dtype}")
+            raise TypeError(f"the array holds {values.dtype}")
         with np.errstate(over="ignore"):
             return np.ma.filled(values.astype(np.float64), np.nan)
     except Exception as error:  # numpy, pandas and torch raise many kinds

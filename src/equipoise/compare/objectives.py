@@ -222,7 +222,7 @@ def read_objective(
     for each in made:
         if sum(each is other for other in found) != 1:
             raise ValueError(
-                "a schedule must be one number of the objective but for a factor, got "
+                "a schedule must replace one number of the objective, at most multiplied by a factor, got "
                 f"{parsing.short(repr(each))} in {parsing.short(str(given))}; give that number a schedule "
                 "with its own values at start and end"
             )

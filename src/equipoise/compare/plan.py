@@ -203,7 +203,7 @@ def _candidates(
             candidate.loss
         ):  # the code of the winner has this order
             raise ValueError(
-                f"objectives must have the classes in their order, {', '.join(classes)}, got "
+                f"objectives must have matrices in the order of the classes, {', '.join(classes)}, got "
                 f"{candidate.name!r}; give the matrix as costs or similarity, which are matched by name"
             )
         if any(
@@ -212,7 +212,7 @@ def _candidates(
             continue
         if candidate.name in (COMMONEST, TREES) or any(candidate.name == other.name for other in found):
             raise ValueError(
-                f"objectives must have names of their own, got {candidate.name!r} twice; rename one"
+                f"objectives must have different names, got {candidate.name!r} twice; rename one"
             )
         _try(candidate, len(classes))
         found.append(candidate)
@@ -258,21 +258,23 @@ def _try(candidate: Candidate, classes: int) -> None:
         candidate.objective(1)(logits, torch.tensor([0, classes - 1])).backward()
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{candidate.name} must fit {classes} classes, got an error; {reason}") from error
+        raise ValueError(
+            f"{candidate.name} must be computable for {classes} classes, got an error; {reason}"
+        ) from error
 
 
 def _require_keys(settings: Settings, candidates: Sequence[Candidate]) -> None:
     """Raise if a model or an objective has no key under which its trainings can be stored."""
     if settings.own_model and settings.model_name is None:
         raise ValueError(
-            f"model_name must be given with out and a model of your own, got None for {settings.title}; it "
-            "stands for the model in the names of kept trainings: change it when the model changes"
+            f"model_name must be given with out and a model of your own, got None for {settings.title}; "
+            "model_name identifies the model among stored trainings: change the name when the model changes"
         )
     for candidate in candidates:
         if not candidate.stable:
             raise ValueError(
-                f"objectives must have code in a file where out is given, got {candidate.name}; put the loss "
-                "in a module, or give no out"
+                f"objectives must be defined in a file where out is given, got {candidate.name}; define the "
+                "loss in a module, or leave out out="
             )
 
 

@@ -102,7 +102,8 @@ def refit(result: Result, judged: Verdict, X: Any, y: Any, sample_weight: Any) -
     logits = predict(model, trained.state, rows[validation])  # this also loads the weights into the module
     if not logits.isfinite().all():
         raise FloatingPointError(
-            f"{judged.winner.candidate.name} must stay finite in training, got infinite logits; lower lr "
+            f"{judged.winner.candidate.name} must have finite logits in training, got infinite ones; lower "
+            "lr "
             f"from {setting.lr:g} and compare again"
         )
     return Refitted(

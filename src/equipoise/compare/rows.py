@@ -89,7 +89,12 @@ class Rows:
         if table != isinstance(theirs, pd.DataFrame) or (not table and mine.shape[1:] != theirs.shape[1:]):
             got, own = (f"{type(each).__name__} {each.shape[1:]}" for each in (theirs, mine))
             got = f"{got} in {more.source} for {own}"
-            raise refusal("test", f"have X and y like those of {self.source}", got, "make both alike")
+            raise refusal(
+                "test",
+                f"have X and y like those of {self.source}",
+                got,
+                "give both parts the same type and shape",
+            )
         for name in mine if table else ():
             if name not in theirs:
                 rule, got = f"have the columns of {self.source}", f"no {name!r} in {more.source}"
@@ -108,7 +113,12 @@ class Rows:
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
                 shown = called[name] if called else name
                 got = f"{kinds[1]} in {shown!r} of {more.source} for {kinds[0]}"
-                raise refusal("test", f"have columns like those of {self.source}", got, "write both alike")
+                raise refusal(
+                    "test",
+                    f"have columns like those of {self.source}",
+                    got,
+                    "write both parts in the same form",
+                )
         other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
 
@@ -188,7 +198,10 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
     if what == "words":
         return words(column, names.features), _like_numbers(column, source)
     if what not in _NUMERIC:
-        got, way = f"{what} in {column.name!r} of {source}", "turn it into numbers, or leave it out"
+        got, way = (
+            f"{what} in {column.name!r} of {source}",
+            "convert the column to numbers, or leave the column out",
+        )
         raise refusal(names.features, "be numbers or categories", got, way)
     numbers = _floats(column)
     bad = np.flatnonzero(np.abs(numbers) > LARGEST)
@@ -196,7 +209,7 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
         value = numbers[bad[0]]
         shown = "infinity" if np.isinf(value) else f"{value:g}, which float32 cannot hold,"
         got = f"{shown} in {_at(column, bad[0])}"
-        way = "rescale it, leave it empty if it is unknown, or leave it out"
+        way = "rescale the column, leave unknown cells empty, or leave the column out"
         raise refusal(names.features, "be finite or missing", got, way)
     exact = column.dtype == object or (what == "exact" and (np.abs(numbers) >= 2**53).any())
     pairs = enumerate(zip(column.astype(object), numbers.tolist(), strict=True)) if exact else ()
@@ -212,7 +225,7 @@ def words(column: Column, option: str = "X") -> NDArray[Any]:
     for row, word in enumerate(found):
         if isinstance(word, str) and _NO_TEXT.search(word):
             got = f"{word!a} in {_at(column, row, option)}"
-            raise refusal(option, "hold text in Unicode", got, "rewrite it")
+            raise refusal(option, "hold text in Unicode", got, "rewrite the value")
     return np.array(found, dtype=object)
 
 
@@ -235,7 +248,7 @@ def require_finite(features: NDArray[Any], places: pd.Index) -> None:
         where = column[0] + 1 if len(column) == 1 else tuple(column)
         rows = int(bad.reshape(len(bad), -1).any(axis=1).sum())
         got = f"{features[row, *column]:g} in {places[row]}, column {where}, and {rows} such rows"
-        raise refusal("X", "be finite in float32", got, "remove, fill in or rescale them")
+        raise refusal("X", "be finite in float32", got, "remove, fill in or rescale these values")
 
 
 def weights(column: Column) -> Column:
@@ -252,7 +265,7 @@ def _classes(column: Column, option: str) -> NDArray[Any]:
     if what not in (*_NUMERIC, "words", "times"):
         row = next((k for k, each in enumerate(column.astype(object)) if type(each).__name__ == what), 0)
         got = f"{what} in {_at(column, row, option)}"
-        raise refusal(option, "hold names or numbers", got, "write it as text")
+        raise refusal(option, "hold names or numbers", got, "write the classes as text")
     if what == "floating":
         numbers = _floats(column)
         _require(~np.isinf(numbers), column, option)
@@ -319,7 +332,7 @@ def _notes_of_clean(column: Column, clean: Labels, labels: Labels, test: Mask, t
     known, judged = clean != UNKNOWN, np.ones(len(clean), dtype=bool) if test is None else test
     if not (known & judged).any():
         rule = f"name the class of some {'' if test is None else 'test '}rows"
-        raise refusal("clean", rule, f"none in {column.name!r}", "leave it out")
+        raise refusal("clean", rule, f"none in {column.name!r}", "leave clean out")
     if column.name == target:  # the labels of the test part are the clean ones
         return []
     differing, left = int((clean[known] != labels[known]).sum()), int((judged & ~known).sum())
@@ -336,7 +349,9 @@ def _groups(column: Column, test: Mask, names: Names) -> Labels:
     both = [] if test is None else np.intersect1d(groups[test], groups[~test])
     if len(both):
         got = f"{values[both[0]]!r} and {len(both) - 1} more of {column.name!r} in both"
-        raise refusal(names.groups, "be different in test rows", got, "remove their rows from one")
+        raise refusal(
+            names.groups, "be different in test rows", got, "remove the rows of these groups from one part"
+        )
     return groups.astype(np.int64)
 
 
@@ -360,9 +375,11 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
     where, data = f"{dataset.name}{column}", names.data
     if not main or not width:
         got = f"{main} rows and {width} columns in {dataset.name}"
-        raise refusal(data, "have rows and columns beside the classes", got, "check it")
+        raise refusal(data, "have rows and columns beside the classes", got, "check the data")
     if dataset.test is not None and not dataset.test.any():
-        raise refusal("test", "have rows with a class", f"none beside those of {dataset.name}", "check it")
+        raise refusal(
+            "test", "have rows with a class", f"none beside those of {dataset.name}", "check the test data"
+        )
     if len(classes) < 2:
         got = f"only {''.join(classes)!r} in {where}"
         raise refusal(data, "have two classes or more", got, f"check {names.target}")
@@ -371,8 +388,8 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
     few, name = counts[smallest], classes[smallest]
     if few < SMALLEST_CLASS and numeric and len(classes) > max(10, main / 10):
         numbers = f"{len(classes)} different numbers in {main} rows"
-        got = f"{numbers} of {where}: it looks like numbers to predict (regression)"
-        raise refusal(names.target, "hold classes", got, "make ranges of them with pandas.cut")
+        got = f"{numbers} of {where}: the target looks like a number to predict (regression)"
+        raise refusal(names.target, "hold classes", got, "divide the numbers into ranges with pandas.cut")
     if few < SMALLEST_CLASS:
         place = dataset.place(int((dataset.labels == smallest).argmax()))
         got = f"{few} of class {name!r} in {where}, {place} ({len(classes)} classes)"
@@ -389,7 +406,7 @@ def _require(good: Any, column: Column, option: str, rule: str = "be known of ev
         value = words(column.iloc[[good.argmin()]], option)[0]
         shown = repr(value) if isinstance(value, str) else "none"
         got = f"{shown} in {_at(column, good.argmin(), option)}, and {(~good).sum() - 1} more such rows"
-        raise refusal(option, rule, got, "rewrite or remove them")
+        raise refusal(option, rule, got, "rewrite or remove these values")
 
 
 def _at(column: Column, row: Any, option: str = "") -> str:

@@ -238,7 +238,7 @@ def _better(measures: Sequence[str], given: Any) -> dict[str, str]:
     for name in unknown:
         if name not in found:
             raise ValueError(
-                f"higher_is_better must say whether more of {name!r} is better, got nothing; pass "
+                f"higher_is_better must say whether a larger {name!r} is better, got nothing; pass "
                 f"higher_is_better={{{name!r}: True}} or False, or leave the column out"
             )
     return found

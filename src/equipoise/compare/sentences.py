@@ -15,14 +15,11 @@ __all__ = ["PROBS", "SIMILARITY_COSTS", "caution", "decision_gain", "decision_ga
 __all__ += ["found_words", "is_proper", "nll_words", "noise_words", "sharper_than_the_data", "splits_words"]
 
 PROBS = (
-    "`probs`, the probabilities of the clean label, are right only where labels are known to be noisy. "
-    "Where labels are clean but ambiguous, the sharpness of a loss that is not proper passes for noise: "
-    "there use `observed_probs`"
+    "Use `probs`, the probabilities of the clean label, only if labels are known to be noisy. "
+    "For clean but ambiguous labels, the fit takes the sharpness of a loss that is not proper for noise: "
+    "use `observed_probs`"
 )
-SIMILARITY_COSTS = (
-    "made from the similarity: how much less alike the predicted class is than the true one, "
-    "similarity[true, true] - similarity[true, predicted]"
-)
+SIMILARITY_COSTS = "computed from the similarity: similarity[true, true] - similarity[true, predicted]"
 
 
 def is_proper(candidate: Candidate) -> bool:
@@ -40,7 +37,7 @@ def noise_words(result: Result) -> str:
     share, given = mean([record.flipped for record in result.baseline.records]), result.plan.noise_name
     named_by = given if " " in given else f"noise={given}"
     flipped = f"{100 * share:.2g} % of the training labels flipped ({named_by})"
-    return f"{flipped}, validation labels alike, test labels never"
+    return f"{flipped}, validation labels in the same way, no test labels"
 
 
 def found_words(result: Result) -> str:
@@ -49,15 +46,15 @@ def found_words(result: Result) -> str:
     if not math.isfinite(found.rate):
         return "wrong labels found: unknown"
     ends = f" (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %)"
-    flipped = ", flipped ones included" if result.plan.conditions.noisy else ""
+    flipped = ", including flipped ones" if result.plan.conditions.noisy else ""
     return f"wrong labels found: {100 * found.rate:.1f} %{ends if math.isfinite(found.low) else ''}{flipped}"
 
 
 def nll_words(result: Result) -> str:
     """Return a text about the labels of the calibrated NLL."""
-    labels, probs, why = "observed", "observed_probs", "taken to be like the others"
+    labels, probs, why = "observed", "observed_probs", "assumed to be as noisy as the others"
     if result.nll_of == "clean":
-        labels, probs, why = "clean", "probs", "known to be better than those of training"
+        labels, probs, why = "clean", "probs", "known to be cleaner than the training labels"
     return f"calibrated NLL is that of the {labels} labels (`{probs}`), since the test labels are {why}"
 
 
@@ -102,8 +99,8 @@ def decision_gain_words(result: Result) -> str:
     interval = cell(cost, (), difference).interval
     sure = f", 95 % interval of the difference {interval}" if math.isfinite(difference.low) else ""
     return (
-        f"Without another training: plain cross entropy costs {cost.show(likeliest)} when its likeliest "
-        f"class is taken and {cost.show(cheapest)} when the class of smallest expected cost is{sure}."
+        f"Without another training: plain cross entropy costs {cost.show(likeliest)} with its likeliest "
+        f"class and {cost.show(cheapest)} with the class of smallest expected cost{sure}."
     )
 
 
@@ -122,6 +119,6 @@ def caution(result: Result, winner: Outcome) -> str:
     if not any(winner is each for each in sharper_than_the_data(result)):
         return ""
     return (
-        f"the calibration of {winner.candidate.name} finds more noise than the data have, which is its "
-        f"sharpness. {PROBS}"
+        f"the calibration of {winner.candidate.name} finds more noise than the data have, because this loss "
+        f"makes probabilities sharp. {PROBS}"
     )

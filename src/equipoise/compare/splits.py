@@ -86,7 +86,7 @@ def _validation(dataset: Dataset, rest: Places, parts: list[Places], groups: Pla
             return part
     # Not reached without groups, where each fold has only its share of a class
     raise ValueError(
-        "groups must leave every class rows to train beside those that validate, got "
+        "groups must leave training rows beside the validation rows of every class, got "
         f"{len(np.unique(groups[rest]))} groups beside a test part of {dataset.name}; merge small classes, "
         "or give other groups"
     )
@@ -149,7 +149,7 @@ def _latest(dataset: Dataset, time: NDArray[np.float64], rows: Places, share: fl
     times, counts = np.unique(time[rows], return_counts=True)
     if len(times) < 2:
         raise ValueError(
-            f"time must have three values or more, to train, to validate and to test, got "
+            "time must have three values or more, for training, validation and test rows, got "
             f"{len(np.unique(time))} in {dataset.name}; give other times"
         )
     later = len(rows) - counts.cumsum()[:-1]

@@ -83,7 +83,9 @@ def compare_paired(
         PAKDD 2004.
     """
     if not 0 <= test_ratio < math.inf:
-        raise ValueError(f"test_ratio must be 0 or more, got {test_ratio}; test rows over training rows")
+        raise ValueError(
+            f"test_ratio must be 0 or more, got {test_ratio}; test_ratio is test rows over training rows"
+        )
     differences, alpha = _differences(candidates, baseline, 1, better, worthwhile, comparisons)
     found = []
     for each, rounding in differences:
@@ -137,8 +139,8 @@ def compare_rows(
     total = np.atleast_2d(baseline).shape[-1]
     if groups is not None and np.shape(groups) != (total,):
         raise ValueError(
-            f"groups must have one entry for each row, got {np.shape(groups)} for {total} rows; leave them "
-            "out if rows stand alone"
+            f"groups must have one entry for each row, got {np.shape(groups)} for {total} rows; leave "
+            "groups out if rows are independent"
         )
     differences, alpha = _differences(candidates, baseline, 2, better, worthwhile, comparisons)
     places = np.arange(total) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -197,15 +199,17 @@ def _differences(
         same = "repeats and rows, (R, M)" if ndim == 2 else "splits, (S,)"
         raise ValueError(
             f"candidates and baseline must have the same {same} each, got "
-            f"{[each.shape for each in values]} and {plain.shape}; write nan where there is none"
+            f"{[each.shape for each in values]} and {plain.shape}; write nan for a missing value"
         )
     if better not in ("higher", "lower", None):
-        raise ValueError(f"better must be 'higher', 'lower' or None, got {better!r}; None calls nothing")
+        raise ValueError(f"better must be 'higher', 'lower' or None, got {better!r}; None makes no call")
     if not 0 <= worthwhile < math.inf:
         raise ValueError(f"worthwhile must be 0 or more, got {worthwhile}; it is a size without a sign")
     together = len(values) if comparisons is None else comparisons
     if together < 0:
-        raise ValueError(f"comparisons must be 0 or more, got {together}; candidates x deciding measures")
+        raise ValueError(
+            f"comparisons must be 0 or more, got {together}; comparisons is candidates x deciding measures"
+        )
     found = []
     for each in values:
         with np.errstate(invalid="ignore"):  # inf - inf

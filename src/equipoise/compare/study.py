@@ -82,7 +82,7 @@ def load(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"data must be a file, got {path!r}, which is not there; check the path") from None
     except (ValueError, RecursionError) as error:  # ValueError also of integers too long for Python
-        raise ValueError(f"data must be a study in TOML, got {path!r}: {error}; correct it") from None
+        raise ValueError(f"data must be a study in TOML, got {path!r}: {error}; correct the file") from None
     _require(study, _KINDS, path)
     names = list(signature(read).parameters)[1:]
     _require(study.get("data", {}), dict.fromkeys(["data", *names], (str,)) | {"drop": (list,)}, path)
@@ -110,4 +110,4 @@ def _require(table: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], pa
         allowed = (*kinds[key], int) if float in kinds[key] else kinds[key]
         if isinstance(value, bool) or not isinstance(value, allowed):
             words = " or ".join(_WORDS[kind] for kind in kinds[key])
-            raise ValueError(f"{key} must be {words}, got {value!r} in {path}; correct it there")
+            raise ValueError(f"{key} must be {words}, got {value!r} in {path}; correct the value there")

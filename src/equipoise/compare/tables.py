@@ -46,7 +46,7 @@ def read_tables(
                 way = "the file has one column; put commas, semicolons or tabs between the cells of a row"
             raise refusal(option, f"be a column of {path}", repr(name), way)
     if target in drop:
-        raise refusal("drop", "leave the target in", f"{target!r} for both", "name another target")
+        raise refusal("drop", "leave the target in the table", f"{target!r} for both", "name another target")
     its_own = (
         test is not None and roles.get("clean") == target
     )  # the labels of the test rows are the clean ones
@@ -69,7 +69,7 @@ def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
     for option, name in roles.items():
         if uses.setdefault(name, option) != option:
             got = f"{name!r}, which is the {uses[name]}"
-            raise refusal(option, "be a column of its own", got, "name another")
+            raise refusal(option, "have a column of its own", got, "name another column")
 
 
 def _as_rows(table: pd.DataFrame, path: str, target: str, drop: Sequence[str], roles: dict[str, str]) -> Rows:

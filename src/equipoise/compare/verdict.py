@@ -182,7 +182,7 @@ def _data(result: Result) -> str:
     if plan.settings.tune > 1:
         parts.append(f"{plan.settings.tune} settings of each objective tried on validation rows")
     rows = len(plan.conditions.splits[0].test)
-    only = f": this speaks of these {rows:,} test rows only" if plan.one_test else ""
+    only = f": this is valid for these {rows:,} test rows only" if plan.one_test else ""
     return "; ".join([*parts, f"{splits_words(result)}{only}."])
 
 

@@ -61,7 +61,9 @@ def from_groups(
         within, between = (1.0 if within is None else within), (2.0 if between is None else between)
         for name, value in (("within", within), ("between", between)):
             if not value >= 0:
-                raise ValueError(f"{name} must be a cost of 0 or more, got {value}; being right costs 0")
+                raise ValueError(
+                    f"{name} must be a cost of 0 or more, got {value}; a correct prediction costs 0"
+                )
         return _in_order(ClassMatrix(np.where(same, within, between) * (1 - own), names, kind=kind), classes)
     within, between = (0.3 if within is None else within), (0.0 if between is None else between)
     if not (within >= 0 and between >= 0 and within + between <= 1):
@@ -144,7 +146,7 @@ def from_embeddings(
     if kind != "similarity":
         return ClassMatrix(apart, classes, kind=kind)
     if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature must be finite and above 0, got {temperature}; 0.1 is a beginning")
+        raise ValueError(f"temperature must be finite and above 0, got {temperature}; 0.1 is a usual value")
     return ClassMatrix(softmax(-apart / temperature), classes, kind=kind)
 
 
@@ -206,7 +208,7 @@ def from_confusion(
         )
     if (guess < 0).any() or not np.abs(guess.sum(1) - 1).max() <= 1e-4:
         raise ValueError(
-            f"predicted must hold probabilities that sum to one, got a row that sums to "
+            "predicted must hold probabilities that sum to one, got a row that sums to "
             f"{guess.sum(1)[np.abs(guess.sum(1) - 1).argmax()]:g}; pass probabilities, not logits"
         )
     counts = np.eye(count)[true].T @ guess + smoothing
@@ -288,6 +290,7 @@ def _numbers(name: str, values: np.ndarray[Any, Any], names: tuple[str, ...] | N
     unknown = sorted({str(value) for value in values} - set(names or ()))
     if unknown:
         raise ValueError(
-            f"{name} must hold integers or names among classes, got {unknown[0]!r}; pass classes="
+            f"{name} must hold integers or names among classes, got {unknown[0]!r}; name the classes with "
+            "classes="
         )
     return np.array([(names or ()).index(str(value)) for value in values])

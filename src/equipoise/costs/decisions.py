@@ -120,7 +120,7 @@ def top_k(probs: Probs, costs: Any, k: int) -> Probs:
     risk = _finite(conditional_risk(probs, costs))
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= risk.shape[-1]:
         raise ValueError(
-            f"k must be an integer in [1, {risk.shape[-1]}], got {k!r}; there are as many decisions"
+            f"k must be an integer in [1, {risk.shape[-1]}], got {k!r}; the costs have that many decisions"
         )
     tensor = isinstance(risk, Tensor)
     order: Any = risk.argsort(dim=-1, stable=True) if tensor else risk.argsort(-1, kind="stable")
@@ -158,4 +158,4 @@ def _check_abstain(abstain: Any) -> None:
     if isinstance(abstain, bool) or not isinstance(abstain, int | float):
         raise TypeError(f"abstain must be a number, got {abstain!r}; it is one cost for all rows")
     if not np.isfinite(abstain):
-        raise ValueError(f"abstain must be finite, got {abstain}; leave it out to decide always")
+        raise ValueError(f"abstain must be finite, got {abstain}; leave abstain out to decide for every row")

@@ -135,13 +135,13 @@ class ClassMatrix:
         if dear.any():
             row, column = np.argwhere(dear)[0]
             turned = not (right[None, :] > array).any()
-            way = "if it holds gains, pass its negative"
+            way = "if the entries are gains, pass their negatives"
             if turned:
                 way = f"each is smallest in its column, so {TRANSPOSED}"
             raise ValueError(
-                "costs[true, predicted] must be smallest where a class is called itself, got "
-                f"{array[row, row]:g} for {self.classes[row]!r} as itself and {array[row, column]:g} as "
-                f"{self.classes[column]!r}; {way}"
+                "costs[true, predicted] must be smallest on the diagonal, got "
+                f"{array[row, row]:g} for {self.classes[row]!r} predicted as itself and "
+                f"{array[row, column]:g} as {self.classes[column]!r}; {way}"
             )
 
     @classmethod
@@ -206,7 +206,7 @@ class ClassMatrix:
         for name in self.classes:
             if name not in wanted:
                 raise ValueError(
-                    f"{self.kind} must name the classes asked for, got {name!r}; {_near(name, wanted)}"
+                    f"{self.kind} must name only requested classes, got {name!r}; {_near(name, wanted)}"
                 )
         return self.part(wanted)
 
@@ -274,7 +274,7 @@ class ClassMatrix:
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_digest" in self.__dict__:
-            raise AttributeError(f"{name} must stay as it is, got {value!r}; make another ClassMatrix")
+            raise AttributeError(f"{name} must not be changed, got {value!r}; make another ClassMatrix")
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
@@ -314,7 +314,7 @@ def cost_array(costs: Any) -> Floats:
         )
     if not np.isfinite(array).all():
         raise ValueError(
-            "costs must be finite, got nan or infinity; use a large cost for what must not happen"
+            "costs must be finite, got nan or infinity; use a large cost for a decision that must not happen"
         )
     return array
 
@@ -370,4 +370,4 @@ def check_names(names: Iterable[object]) -> tuple[str, ...]:
 
 def _near(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+    return f"did you mean {close[0]}?" if close else f"the names are {', '.join(known)}"

@@ -71,7 +71,7 @@ def unmix(probs: Probs, similarity: Any) -> Probs:
     condition = float(np.linalg.cond(matrix))
     if not condition <= WORST_CONDITION:
         raise ValueError(
-            f"similarity must have a condition number of at most {WORST_CONDITION:g} to be undone, got "
+            f"similarity must have a condition number of at most {WORST_CONDITION:g} for unmix, got "
             f"{condition:.3g}; give each class a larger share of its own row"
         )
     solved: Any = _apply(probs, np.linalg.inv(matrix))
@@ -107,7 +107,7 @@ def check_probs(probs: Any, classes: int | None = None) -> None:
     low, sums = float(wide.min()), wide.sum(-1)
     off = float(abs(sums - 1).max())
     if not np.isfinite(off):
-        raise ValueError("probs must be finite, got nan or infinity; look for a model that diverged")
+        raise ValueError("probs must be finite, got nan or infinity; check whether the model diverged")
     if low < 0 or off > max(1e-5, 2 * eps):
         what = f"{low:.6g}" if low < 0 else f"a row off by {off:.6g}"
         raise ValueError(

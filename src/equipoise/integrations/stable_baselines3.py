@@ -59,8 +59,8 @@ def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
         closed = (block == -torch.inf).all(1).nonzero()
         if len(closed):
             raise ValueError(
-                f"{name} must leave an action in every row, got none in row {closed[0].item()}, part {part} "
-                f"of {len(sizes)} of the action space; allow one, or end the episode"
+                f"{name} must allow an action in every row, got none in row {closed[0].item()}, part {part} "
+                f"of {len(sizes)} of the action space; allow an action, or end the episode"
             )
     return logits
 
@@ -206,7 +206,9 @@ class MapPolicy(BasePolicy):
     @map.setter
     def map(self, map: Map) -> None:
         if not isinstance(map, Map):
-            raise TypeError(f"map must be a map, got {map!r}; for example maps.Floored(0.01)")
+            raise TypeError(
+                f"map must be a Map of equipoise.maps, got {map!r}; for example maps.Floored(0.01)"
+            )
         if hasattr(self, "action_dist"):
             self.action_dist = self._distribution_over(map)
         self._map = map

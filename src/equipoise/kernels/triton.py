@@ -207,8 +207,7 @@ def _padded(number: int) -> int:
 def _check(block: Tensor, name: str) -> None:
     if block.shape[1] > 1 and block.stride(1) != 1:
         raise ValueError(
-            f"{name} must have the classes of a row side by side, got strides {block.stride()}; "
-            f"pass {name}.contiguous()"
+            f"{name} must have contiguous rows, got strides {block.stride()}; pass {name}.contiguous()"
         )
 
 

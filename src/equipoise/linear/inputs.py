@@ -167,7 +167,7 @@ def read_inputs(
     for _, term in () if loss is None else loss.terms():
         if not hasattr(term, "per_row"):
             raise ValueError(
-                f"a fused loss must look at one row at a time, got {term!r}; pass logits: "
+                f"a fused loss must depend on one row at a time, got {term!r}; pass logits: "
                 "loss(hidden @ linear_weight.T, target)"
             )
     softcap = _read_softcap(softcap)

@@ -138,8 +138,8 @@ def _answering(
     def answer(statistic: Statistic) -> Tensor:
         if statistic not in stats:
             raise ValueError(
-                f"stats must hold {statistic!r} for it to be asked, got {', '.join(map(repr, stats))}; "
-                "the logits are gone"
+                f"stats must hold {statistic!r} to compute it, got {', '.join(map(repr, stats))}; the "
+                "logits are not kept"
             )
         return compute(statistic)
 

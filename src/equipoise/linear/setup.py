@@ -101,8 +101,8 @@ def setup_of_loss(loss: RowFunction, inputs: Inputs) -> Setup:
     if learns(loss, targets.weight):
         if full_logits:
             raise ValueError(
-                "numbers in the loss and class weights must need no gradient with complete rows, got one "
-                "that does; pass logits: loss(hidden @ linear_weight.T, target)"
+                "numbers in the loss and class weights must need no gradient in a loss of complete rows, "
+                "got a tensor that does; pass logits: loss(hidden @ linear_weight.T, target)"
             )
         reasons.append("a number in the loss or a class weight needs a gradient")
     names = trace.states if full_logits else _names(loss, trace, inputs)
@@ -193,7 +193,9 @@ def explain(loss: RowFunction, *args: Any, **options: Any) -> Plan:
     """
     inputs = read_inputs(loss, *args, **options, alone=True)
     if inputs.traced:
-        raise ValueError("hidden must not be traced or transformed, got one that is; explain it outside")
+        raise ValueError(
+            "hidden must not be traced or transformed, got a traced one; call explain outside the transform"
+        )
     return setup_of_loss(loss, inputs).plan
 
 
@@ -215,7 +217,7 @@ def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
             return "triton", triton.TritonBackend(), "backend is triton"
         if backend == "triton":
             raise ValueError(
-                f"backend must be 'torch' or 'auto' here, got 'triton', which is not there for {device.type}"
+                f"backend must be 'torch' or 'auto' here, got 'triton', which does not run on {device.type}"
             )
         why_torch = "Triton does not run here"
     if backend == "cpp" or (backend == "auto" and device.type == "cpu"):
@@ -223,8 +225,8 @@ def _open(backend: str, device: torch.device) -> tuple[str, Backend, str]:
             return "cpp", CppBackend(), ""
         if backend == "cpp":
             raise ValueError(
-                f"backend must be 'torch' or 'auto' here, got 'cpp', which is not there for {device.type}; "
-                "it is compiled with the package where there is g++ on Linux"
+                f"backend must be 'torch' or 'auto' here, got 'cpp', which does not run on {device.type}; "
+                "the kernels are compiled with the package on Linux with g++"
             )
         why_torch = cpu.MISSING
     return "torch", TorchBackend(), why_torch
@@ -269,7 +271,8 @@ def _check_row_wise(loss: RowFunction, found: Prepared, inputs: Inputs) -> None:
         both, each = losses(slice(2)), [losses(slice(1)), losses(slice(1, 2))]
     if both.shape != (2,) or not torch.allclose(both, torch.cat(each), rtol=1e-4, atol=0, equal_nan=True):
         raise ValueError(
-            f"a fused loss must look at one row at a time, got {loss!r}, whose loss of a row depends on the "
+            f"a fused loss must depend on one row at a time, got {loss!r}, whose loss of a row depends on "
+            "the "
             "rows beside it; pass logits: loss(hidden @ linear_weight.T, target)"
         )
     _row_wise.add(found)

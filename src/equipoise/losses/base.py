@@ -37,7 +37,7 @@ class _LossClass(ABCMeta):
     def _refuse(cls, *other: Never) -> NoReturn:
         del other
         raise TypeError(
-            f"a loss must be made before it is combined, got the class {cls.__name__}; write {cls.__name__}()"
+            f"a loss must be an instance to be combined, got the class {cls.__name__}; write {cls.__name__}()"
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _refuse

@@ -15,7 +15,7 @@ from equipoise.statistics.reference import losses_of_logits, row_statistics
 from equipoise.statistics.row import RowFunction, applies_class_weight
 from equipoise.statistics.trace import Trace, statistics_of_call
 
-OF_BATCH = "a penalty looks at the batch as a whole"
+OF_BATCH = "a penalty has one value for the whole batch"
 
 
 def read(
@@ -41,7 +41,7 @@ def read(
     if reduction == "none" and mixing:
         raise ValueError(
             f"reduction must be 'mean' or 'sum' with {mixing[0]!r}, got 'none'; "
-            "it looks at the batch as a whole"
+            "its value is that of the whole batch"
         )
     return batch.gathered() if _needs_all_classes(loss, batch) else batch
 

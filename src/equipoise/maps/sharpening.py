@@ -141,7 +141,7 @@ class StraightThrough(Map):
 
     def __post_init__(self) -> None:
         if not isinstance(self.map, Map):
-            raise TypeError(f"map must be a map, got {self.map!r}; for example Softmax()")
+            raise TypeError(f"map must be a Map of equipoise.maps, got {self.map!r}; for example Softmax()")
 
     def check(self, num_classes: int) -> None:
         """Raise if the map does not fit the number of classes."""

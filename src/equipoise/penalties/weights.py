@@ -75,8 +75,8 @@ def matched_weight(
         pull = gradient.double().norm().item()
         if not 0 < pull < float("inf"):
             raise ValueError(
-                f"{name} must pull at these logits, got a gradient of norm {pull} from {term!r}; "
-                "use a batch where it does"
+                f"{name} must have a gradient at these logits, got one of norm {pull} from {term!r}; use a "
+                "batch with a gradient"
             )
         pulls.append(pull)
     return share * pulls[0] / pulls[1]
@@ -91,7 +91,7 @@ def _gradient(value: Tensor, logits: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(value, logits, retain_graph=True, allow_unused=True)
     if found is None:
         raise ValueError(
-            "loss must be computed from the logits, got a value whose gradient does not reach them; pass the "
-            "very tensor that the model used"
+            "loss must be computed from the logits, got a value whose gradient does not reach them; pass "
+            "the tensor of logits from which loss was computed"
         )
     return found

@@ -150,7 +150,7 @@ _Part = TypeVar("_Part")
 def _complete(part: _Part | None) -> _Part:
     if part is None:
         raise NotImplementedError(
-            "the logits of a row must be complete for this loss, got them in parts; pass logits"
+            "the logits of a row must be complete for this loss, got blocks of them; pass logits"
         )
     return part
 

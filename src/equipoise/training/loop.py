@@ -211,8 +211,8 @@ class Trainer:
             means = mean_losses(self.objective, model(shared.take(batch.places)), batch)
             if not means.requires_grad:
                 raise ValueError(
-                    "model must have logits that depend on its trainable parameters, got some that depend on "
-                    "none; compute them outside no_grad, without detach"
+                    "model must have logits that depend on its trainable parameters, got logits that depend "
+                    "on none of them; compute the logits outside no_grad, without detach"
                 )
             means.sum().backward()
             for weight in penalised:
@@ -312,8 +312,8 @@ def _refuse_single_rows(model: nn.Module, sizes: Sequence[int], batch_size: int)
         for size in sizes:
             if size % batch_size == 1 or batch_size == 1:
                 raise ValueError(
-                    "batch_size must leave batch normalisation no batch of a single row, got "
-                    f"{batch_size} for {size} rows; use another"
+                    "batch_size must give no batch of one row to batch normalisation, got "
+                    f"{batch_size} for {size} rows; use another batch_size"
                 )
 
 

@@ -71,7 +71,7 @@ class Alone(nn.Module):
             )
         if logits.ndim != 2 or len(logits) != inputs.shape[1] or logits.shape[1] < 2:
             raise ValueError(
-                f"model must return logits (B, C), a row for each input and two classes or more, got "
+                "model must return logits (B, C), a row for each input and two classes or more, got "
                 f"{tuple(logits.shape)} from {name} for inputs {tuple(inputs.shape[1:])}"
             )
         return logits[None]
@@ -101,7 +101,8 @@ def find_device(device: str | torch.device) -> torch.device:
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= there:
         raise ValueError(
-            f"device must be one that torch can use, got {str(found)!r} with {there} CUDA devices; use 'cpu'"
+            f"device must be a device that torch can use, got {str(found)!r} with {there} CUDA devices; use "
+            "'cpu'"
         )
     return found
 

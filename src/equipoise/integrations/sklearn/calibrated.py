@@ -97,8 +97,8 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
         classes, target = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"y must have at least 2 classes, got {len(classes)} class: {classes.tolist()}; there is "
-                "nothing to tell apart"
+                f"y must have at least 2 classes, got {len(classes)} class: {classes.tolist()}; a "
+                "classifier needs two classes"
             )
         estimator = LogisticRegression() if self.estimator is None else self.estimator
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)

@@ -203,16 +203,17 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         first = not hasattr(self, "module_")
         if first and classes is None:
             raise ValueError(
-                "classes must be given in the first call of partial_fit, got None; pass all there will be"
+                "classes must be given in the first call of partial_fit, got None; pass all classes of the "
+                "later calls"
             )
         if self.class_weight == "balanced":
             raise ValueError(
-                "class_weight must be a dict or None in partial_fit, got 'balanced'; weigh by the shares of "
-                "the whole data"
+                "class_weight must be a dict or None in partial_fit, got 'balanced'; pass weights from the "
+                "class counts of all data"
             )
         if self.early_stopping:
             raise ValueError(
-                "early_stopping must be False in partial_fit, got True; hold out rows and score them yourself"
+                "early_stopping must be False in partial_fit, got True; hold out rows in your own loop"
             )
         X, y = self._validated(X, y, reset=first)
         check_classification_targets(y)
@@ -326,7 +327,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         kept = np.flatnonzero(weight)
         if not len(kept):
             raise ValueError(
-                f"class_weight must leave some row a weight, got {self.class_weight!r}; use None"
+                f"class_weight must give some row a weight above 0, got {self.class_weight!r}; use None"
             )
         held_out = kept[:0]
         if self.early_stopping:
@@ -360,7 +361,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         if ends and not copy.stopped and len(copy.losses) > self.n_iter_no_change:
             warnings.warn(
                 f"max_iter must be larger for training to converge by tol={self.tol}, got {self.max_iter}; "
-                "with n_iter_no_change=numpy.inf it is not asked to",
+                "n_iter_no_change=numpy.inf switches this warning off",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -163,8 +163,8 @@ class FusedHead:
         labelled = given.get("labels", kwargs.get("labels")) is not None
         if not labelled and kwargs.get("num_items_in_batch") is not None:
             raise RuntimeError(
-                "labels must reach a fused model, got num_items_in_batch without them; "
-                "leave out the Trainer's compute_loss_func and label_smoothing_factor"
+                "labels must reach a fused model, got num_items_in_batch without labels; leave out the "
+                "Trainer's compute_loss_func and label_smoothing_factor"
             )
         self._labelled, self._loss_computed, self._statistics = labelled, False, None
 
@@ -194,12 +194,13 @@ class FusedHead:
         if self._labelled is None:
             raise RuntimeError(
                 "a fused model must be called as model(...), got model.forward(...) from "
-                f"{caller('transformers')}, so that its hooks did not run; call it, or use compute_loss_func"
+                f"{caller('transformers')}, so that its hooks did not run; call the model, or use "
+                "compute_loss_func"
             )
         if not isinstance(logits, DeferredLogits):
             raise RuntimeError(
-                "the head of a fused model must not be replaced, got logits of another one; "
-                "call fuse_lm_head after adding adapters or resizing the embeddings"
+                "the head of a fused model must not be replaced, got logits of another head; call "
+                "fuse_lm_head after adding adapters or resizing the embeddings"
             )
         target = shifted(labels) if shift_labels is None else shift_labels
         count = (target != ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
@@ -248,8 +249,8 @@ class FusedHead:
             return None
         if not self._loss_computed:
             raise RuntimeError(
-                "a fused model must compute its loss with model.loss_function, got one that does not; "
-                "leave out use_liger_kernel, or use compute_loss_func for this architecture"
+                "a fused model must compute its loss with model.loss_function, got a forward pass that does "
+                "not; leave out use_liger_kernel, or use compute_loss_func for this architecture"
             )
         if isinstance(output, tuple):
             return tuple(value for value in output if not isinstance(value, DeferredLogits))

@@ -107,7 +107,8 @@ class Head:
         shift, declared = loss is ForCausalLMLoss and not decodes, str(getattr(model, "loss_type", None))
         if shift and LOSS_MAPPING.get(declared) is not ForCausalLMLoss:
             raise ValueError(
-                f"model must have a loss_type for the Trainer to count by, got none for {name}; before the "
+                f"model must have a loss_type from which the Trainer counts labels, got none for {name}; "
+                "before the "
                 "Trainer is made set model.loss_type = 'ForCausalLM' if its labels are shifted, "
                 "'ForMaskedLM' if not"
             )
@@ -200,7 +201,7 @@ class Head:
     def _classes(self, labels: Tensor) -> Tensor:
         if self.ignored != IGNORE_INDEX and (labels == self.ignored).any():
             raise ValueError(
-                f"labels must be {IGNORE_INDEX} where nothing counts, as the Trainer counts, got "
+                f"ignored labels must be {IGNORE_INDEX}, by which the Trainer counts, got "
                 f"{self.ignored}, which {self.name} ignores; set those labels, and the index that "
                 f"its config ignores, to {IGNORE_INDEX}"
             )

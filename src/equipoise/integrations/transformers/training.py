@@ -163,8 +163,8 @@ def read_objective(objective: Loss | Objective) -> Objective:
         return Objective(check_loss("objective", objective, "a loss or an Objective"))
     if objective.reduction != "mean":
         raise ValueError(
-            f"objective must have reduction 'mean', got {objective.reduction!r}; "
-            "the Trainer says what to divide by"
+            f"objective must have reduction 'mean', got {objective.reduction!r}; the Trainer chooses the "
+            "divisor"
         )
     if objective.ignore_index != IGNORE_INDEX:
         raise ValueError(
