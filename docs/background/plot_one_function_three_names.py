@@ -15,6 +15,8 @@ This page checks that, computes the optimum of the loss, and shows which probabi
 model.
 """
 
+from math import log
+
 import matplotlib.pyplot as plt
 import torch
 
@@ -29,7 +31,6 @@ plt.rcParams |= {
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
 }
-torch.set_default_dtype(torch.float64)
 
 # %%
 # The same function
@@ -50,13 +51,13 @@ for classes in (2, 10, 1000, 32000):
 torch.manual_seed(0)
 n = 10
 gamma, floor, noise = convert(n, gamma=0.1)
-logits, target = 5 * torch.randn(1000, n), torch.randint(n, (1000,))
+logits, target = 5 * torch.randn(1000, n).double(), torch.randint(n, (1000,))
 by_gamma = GammaCrossEntropy(gamma)(logits, target, reduction="none")
 by_floor = FlooredCrossEntropy(floor)(logits, target, reduction="none")
 prob = logits.softmax(1).gather(1, target[:, None])[:, 0]
 by_noise = -((1 - noise) * prob + noise / (n - 1) * (1 - prob)).log()
 
-constant = torch.tensor(1 + (n - 1) * gamma).log()
+constant = log(1 + (n - 1) * gamma)
 scaled = (1 - gamma) * by_gamma + constant
 same = [float((other - scaled).abs().max()) for other in (by_floor, by_noise)]
 print(f"largest difference: floor {same[0]:.0e}, noise {same[1]:.0e}")
@@ -68,7 +69,7 @@ print(f"half the floor, as a control: {float((control - scaled).std()):.2f}, the
 # finds the label unlikely, cross entropy pulls most and the others hardly at all: that is the robustness. It
 # is also why a floor in the loss does not bring an unlikely class back.
 
-probs = torch.linspace(0.002, 0.998, 500)
+probs = torch.linspace(0.002, 0.998, 500, dtype=torch.float64)
 pair = torch.stack((probs.log(), ((1 - probs) / (n - 1)).log()), 1)
 rows = torch.cat((pair[:, :1], pair[:, 1:].expand(-1, n - 1)), 1).requires_grad_()
 first = torch.zeros(len(probs), dtype=torch.long)
@@ -113,7 +114,7 @@ def optimum(loss: Loss, eta: torch.Tensor) -> torch.Tensor:
     return logits.detach()[0]
 
 
-eta = torch.tensor([0.6, 0.3, 0.1])
+eta = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
 print("cross entropy:", optimum(CrossEntropy(), eta).softmax(0).numpy().round(3))
 for gamma in (0.05, 0.1, 0.5):
     best = optimum(GammaCrossEntropy(gamma), eta)
@@ -125,7 +126,7 @@ for gamma in (0.05, 0.1, 0.5):
 # large gamma one-hot. The floored probabilities, :math:`(\gamma + (1 - \gamma)\,p_k) / (1 + (n - 1)\gamma)`,
 # return eta as long as no entry of eta is below the floor, since they cannot be below it.
 
-gammas = torch.linspace(0.01, 0.6, 25)
+gammas = torch.linspace(0.01, 0.6, 25, dtype=torch.float64)
 found = [optimum(GammaCrossEntropy(float(gamma)), eta) for gamma in gammas]
 raw = torch.stack([logits.softmax(0) for logits in found])
 read = torch.stack([floored_probs(logits, float(g)) for logits, g in zip(found, gammas, strict=True)])
@@ -155,9 +156,9 @@ left.legend(loc="upper left")
 
 classes, noise = 3, 0.3
 matching = convert(classes, noise=noise).gamma
-centres = torch.tensor([[0.0, 1.2], [1.0, -0.6], [-1.0, -0.6]])
+centres = torch.tensor([[0.0, 1.2], [1.0, -0.6], [-1.0, -0.6]], dtype=torch.float64)
 true = torch.randint(classes, (3000,))
-inputs = centres[true] + torch.randn(3000, 2)
+inputs = centres[true] + torch.randn(3000, 2).double()
 clean = (inputs @ centres.T - centres.square().sum(1) / 2).softmax(1)
 noisy = (1 - noise) * clean + noise / (classes - 1) * (1 - clean)
 wrong = torch.rand(3000) < noise
@@ -166,7 +167,7 @@ observed = torch.where(wrong, (true + torch.randint(1, classes, (3000,))) % clas
 
 def trained(loss: Loss) -> torch.Tensor:
     """Return the logits of a linear model that is trained on the observed labels."""
-    head = torch.nn.Linear(2, classes)
+    head = torch.nn.Linear(2, classes, dtype=torch.float64)
     search = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:

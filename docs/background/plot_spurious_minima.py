@@ -26,7 +26,6 @@ plt.rcParams |= {
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
 }
-torch.set_default_dtype(torch.float64)
 
 # %%
 # Along the edge
@@ -34,7 +33,7 @@ torch.set_default_dtype(torch.float64)
 #
 # Two rivals share all probability, t and 1 - t; the other n - 2 classes have none.
 
-t = torch.linspace(0.001, 0.999, 401)
+t = torch.linspace(0.001, 0.999, 401, dtype=torch.float64)
 edge = torch.stack((t, 1 - t), 1).log()
 figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for n, colour in ((4, GREY), (8, BLUE), (16, GREEN), (64, ORANGE)):
@@ -58,7 +57,7 @@ axes.legend(ncols=2, loc="upper left")
 
 def curvature(penalty: Loss, k: int) -> float:
     """Return the second derivative at k equal classes, in the direction (1, -1, 0, ...)."""
-    hessian = torch.autograd.functional.hessian(penalty, torch.zeros(k))
+    hessian = torch.autograd.functional.hessian(penalty, torch.zeros(k, dtype=torch.float64))
     assert isinstance(hessian, torch.Tensor)
     return float(hessian[0, 0] - hessian[0, 1])
 
@@ -130,8 +129,8 @@ torch.manual_seed(0)
 shares = {}
 print("resolved, in %              q - q^2   entropy      Gini")
 for n in (8, 16, 64):
-    rivals, random = torch.full((40, n), -30.0), torch.randn(40, n)
-    rivals[:, :2] = torch.rand(40, 2)
+    rivals, random = torch.full((40, n), -30.0).double(), torch.randn(40, n).double()
+    rivals[:, :2] = torch.rand(40, 2).double()
     for start, logits, optimiser, rate in (
         ("two rivals", rivals, torch.optim.SGD, 1.0),
         ("random", random, torch.optim.SGD, 1.0),

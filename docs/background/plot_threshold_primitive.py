@@ -28,7 +28,6 @@ plt.rcParams |= {
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
 }
-torch.set_default_dtype(torch.float64)
 gamma, b = 0.3, 0.3
 
 # %%
@@ -52,12 +51,12 @@ whole, detached = GammaCrossEntropy(gamma, min_weight=b), Reweighted(TaiLrWeight
 
 def textbook(probs: torch.Tensor) -> torch.Tensor:
     """Return L, written as above."""
-    at = torch.tensor(threshold)
+    at = torch.tensor(threshold, dtype=torch.float64)
     smooth = -(gamma + (1 - gamma) * torch.maximum(probs, at)).log() / (1 - gamma)
     return smooth + b * (at.log() - probs.log()).clamp(min=0)
 
 
-probs = torch.cat((torch.logspace(-6, -1, 200), torch.linspace(0.101, 0.9999, 300)))
+probs = torch.cat((torch.logspace(-6, -1, 200), torch.linspace(0.101, 0.9999, 300))).double()
 rows = torch.stack((probs.log(), (1 - probs).log()), 1).requires_grad_()
 first = torch.zeros(len(probs), dtype=torch.long)
 value = whole(rows, first, reduction="none")
@@ -73,7 +72,7 @@ print(f"gradient less that of the product:  at most {float((slope - slope_of_pro
 # The same by integration, which uses nothing but the weight: the area under max(b, w) over log p, from p to
 # 1.
 
-log_p = torch.linspace(-14, 0, 100_001)
+log_p = torch.linspace(-14, 0, 100_001, dtype=torch.float64)
 weight = TaiLrWeight(gamma, min_weight=b)(log_p.exp())
 pieces = (weight[1:] + weight[:-1]) / 2 * log_p.diff()
 area = pieces.flip(0).cumsum(0).flip(0)
@@ -112,9 +111,9 @@ print(f"L falls everywhere: {bool((value.diff() < 0).all())}")
 # the same steps, because their gradients are equal.
 
 torch.manual_seed(0)
-inputs = torch.randn(400, 20)
-target = (inputs @ torch.randn(20, 8)).argmax(1)
-head = torch.nn.Linear(20, 8)
+inputs = torch.randn(400, 20).double()
+target = (inputs @ torch.randn(20, 8).double()).argmax(1)
+head = torch.nn.Linear(20, 8, dtype=torch.float64)
 torch.nn.init.zeros_(head.weight)
 optimiser = torch.optim.SGD(head.parameters(), lr=0.5)
 history = []

@@ -21,12 +21,10 @@ SCRIPTS = sorted(PAGES.glob("plot_*.py"))
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plt, "show", lambda: None)
-    dtype = torch.get_default_dtype()
     with plt.rc_context():
         plt.switch_backend("agg")
         yield
         plt.close("all")
-    torch.set_default_dtype(dtype)
 
 
 def made(name: str) -> dict[str, Any]:
