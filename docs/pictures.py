@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -17,14 +18,14 @@ PAGES = ("one_function_three_names", "spurious_minima", "temperature_and_noise",
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```\n.*?^```\n)?", flags=re.DOTALL | re.MULTILINE)
 INK = "#8a8a8a"  # read on a light and on a dark page, as the colours are
 COLOURS = ("#3d8fd1", "#e0813a", "#3fa35f")
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "equipoise",
     "font.size": 9,
     "savefig.transparent": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
