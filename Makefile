@@ -7,9 +7,9 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 # What a processor changes: kernels, the fused path and half precision.
-PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py opinfo.py) maps/test_maps.py maps/test_edges.py test_label_noise.py)
+PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py reweighted.py opinfo.py) penalties/test_reduction.py $(addprefix maps/test_,maps.py guarantees.py edges.py) test_label_noise.py)
 
-.PHONY: demo test check test-slow processors sanitize bench format clean
+.PHONY: demo test check test-slow coverage processors sanitize bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
 $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
@@ -37,6 +37,10 @@ test check: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -n 2 -m slow
 
+# Which lines and branches of the package the tests of `make test` run; pages in .coverage.html.
+coverage: $(READY)
+	$(BIN)/pytest -q -n 2 -m "not slow" --cov --cov-report=term --cov-report=html
+
 processors: $(READY)
 	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
 	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
@@ -55,4 +59,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo .coverage*

@@ -17,7 +17,10 @@ TESTS = (
     "tests/kernels",
     "--ignore=tests/kernels/test_triton.py",  # which has kernels of its own
     "tests/statistics",
-    *(f"tests/linear/test_{name}.py" for name in ("linear", "padding", "sums")),
+    *(
+        f"tests/linear/test_{name}.py"
+        for name in ("linear", "half_precision", "row_statistics", "padding", "sums")
+    ),
 )
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O2 -g"
 PLANTED = """

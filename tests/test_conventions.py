@@ -1,15 +1,12 @@
 """Doors that a newcomer tries: each works as the reader of torch and numpy expects, or says what to write."""
 
-import importlib
 import json
 import math
 import operator
-import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import equipoise
-from equipoise import Objective, losses, schedules
+from equipoise import Objective
 from equipoise.cli import main
 from equipoise.costs import ClassMatrix
 from equipoise.losses import (
@@ -29,20 +26,14 @@ from equipoise.losses import (
     ExpectedCost,
     Focal,
     GammaCrossEntropy,
-    HierarchicalCrossEntropy,
     Loss,
     PairwiseCrossEntropy,
-    Reweighted,
     SoftmaxMargin,
-    TaiLrWeight,
 )
-from equipoise.maps import Clipped, Entmax, Floored, Projected, Softmax
-from equipoise.naming import nearest
-from equipoise.penalties import PENALTIES, Balance, Entropy, Gini, LogitRange, matched_weight
+from equipoise.penalties import PENALTIES, Balance, Entropy, Gini
 from support.definitions import settings_of
 
 ALL = [loss for entry in (*LOSSES, *PENALTIES) for loss in settings_of(entry)]
-MAKES: list[Any] = [entry.make for entry in (*LOSSES, *PENALTIES)]
 
 
 def rows(count: int = 6, classes: int = 8) -> tuple[Tensor, Tensor]:
@@ -180,160 +171,6 @@ class TestArithmetic:
             CrossEntropy() / np.float32(0)
 
 
-class TestClassInPlaceOfALoss:
-    @pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda make: 0.1 * make,
-            lambda make: make * 0.1,
-            lambda make: np.float32(0.1) * make,
-            lambda make: np.array(0.1) * make,
-            lambda make: torch.tensor(0.1) * make,
-            lambda make: make / 2,
-            lambda make: -make,
-            lambda make: CrossEntropy() + make,
-            lambda make: make + CrossEntropy(),
-            lambda make: CrossEntropy() - make,
-            lambda make: (CrossEntropy() + Entropy()) - make,
-            lambda make: make - CrossEntropy(),
-            lambda make: make + make,
-            lambda make: sum([make, make]),
-        ],
-    )
-    def test_arithmetic_says_call_it(self, make: Any, call: Callable[[Any], Any]) -> None:
-        name = make.__name__
-        with pytest.raises(TypeError, match=rf"got the class {name}; write {name}\(\)$"):
-            call(make)
-
-    def test_a_class_of_ones_own_too(self) -> None:
-        class Own(losses.RowLoss):
-            def per_row(self, row: Any, /) -> Tensor:
-                return row.entropy
-
-        with pytest.raises(TypeError, match=r"got the class Own; write Own\(\)"):
-            CrossEntropy() + Own  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
-
-    @pytest.mark.parametrize(
-        "call",
-        [
-            Objective,
-            Objective.from_config,
-            lambda make: matched_weight(make, Entropy(), *rows()),
-            lambda make: matched_weight(CrossEntropy(), make, *rows()),
-        ],
-    )
-    def test_who_takes_a_loss_says_call_it(self, call: Callable[[Any], Any]) -> None:
-        with pytest.raises(TypeError, match=r"must be a loss of equipoise, got <class .*; write Focal\(\)$"):
-            call(Focal)
-
-
-class TestLogitsInPlaceOfOptions:
-    @pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
-    def test_no_loss_can_be_made_of_logits_and_a_target(self, make: Any) -> None:
-        logits, target = rows()
-        for given in ((logits, target), (logits,), (target,), (logits[:, 0],), (logits[:1, 0],)):
-            with pytest.raises((TypeError, ValueError)) as caught:
-                make(*given)
-            said = str(caught.value)
-            assert "make it first" in said or "positional argument" in said or "(C, C)" in said
-
-    @pytest.mark.parametrize(
-        ("loss", "option"),
-        [
-            (loss, field.name)
-            for loss in (*ALL, LogitRange(low=-1.0, high=1.0))
-            for field in fields(loss)  # pyright: ignore[reportArgumentType]
-            if isinstance(getattr(loss, field.name), (int, float))
-        ],
-        ids=lambda each: each if isinstance(each, str) else repr(each)[:40],
-    )
-    def test_an_option_takes_no_tensor_but_a_scheduled_number(self, loss: Any, option: str) -> None:
-        value = getattr(loss, option)
-        given = {field.name: getattr(loss, field.name) for field in fields(loss)}
-        for wrong in (torch.full((6, 8), 0.5), torch.ones(1), torch.zeros(6, dtype=torch.long)):
-            with pytest.raises(TypeError, match=rf"{option} must be no tensor, got .* make it first"):
-                type(loss)(**given | {option: wrong})
-        if option != "num_classes":
-            scheduled = type(loss)(**given | {option: torch.tensor(float(value), dtype=torch.float64)})
-            logits, target = rows()
-            torch.testing.assert_close(scheduled(logits, target), loss(logits, target))
-
-    def test_a_weight_of_rows_too(self) -> None:
-        for make in (TaiLrWeight, Reweighted, HierarchicalCrossEntropy):
-            with pytest.raises(TypeError, match=r"got one of shape \(6, 8\); make it first, then call it"):
-                make(rows()[0])  # pyright: ignore[reportArgumentType]
-
-    @pytest.mark.parametrize("make", [Floored, Softmax, Projected, Clipped, Entmax])
-    def test_a_map_too(self, make: Any) -> None:
-        """A map that is given logits instead of options says to make it first."""
-        with pytest.raises(TypeError, match=r"must be no tensor, got one of shape \(4, 3\); make it first"):
-            make(torch.zeros(4, 3))
-
-
-SLIPS = [
-    ("losses", "FocalLoss", "did you mean Focal?"),
-    ("losses", "GamaCrossEntropy", "did you mean GammaCrossEntropy?"),
-    ("losses", "CrossEntropyLoss", "did you mean CrossEntropy?"),
-    ("losses", "focal_loss", "did you mean Focal?"),
-    ("losses", "GCE", "did you mean GeneralizedCrossEntropy?"),
-    ("losses", "SquaredCDF", "did you mean RankedProbabilityScore?"),
-    ("losses", "Matrix", "did you mean equipoise.costs.ClassMatrix?"),
-    ("maps", "Normalized", "did you mean LogitNorm?"),
-    ("maps", "Sharpened", "did you mean Softmax?"),
-    ("losses", "Entropy", "did you mean equipoise.penalties.Entropy?"),
-    ("losses", "zzzzzzz", "there is CrossEntropy, GammaCrossEntropy, "),
-    ("penalties", "Entrpy", "did you mean Entropy?"),
-    ("penalties", "Focal", "did you mean equipoise.losses.Focal?"),
-    ("maps", "Flored", "did you mean Floored?"),
-    ("maps", "softmax", "did you mean Softmax?"),
-    ("schedules", "Liner", "did you mean Linear?"),
-    ("costs", "from_group", "did you mean from_groups?"),
-    ("calibration", "Calibrate", "did you mean Calibration?"),
-    ("distributions", "categorical", "did you mean MapCategorical?"),
-    ("label_noise", "floored_prob", "did you mean floored_probs?"),
-    ("label_noise", "read_out", "did you mean floored_probs?"),
-    ("label_noise", "gamma_from_noise", "did you mean convert?"),
-    ("linear", "explains", "did you mean explain?"),
-    ("metrics", "severities", "did you mean severity?"),
-    ("", "CrossEntropy", "did you mean equipoise.losses.CrossEntropy?"),
-    ("", "GamaCrossEntropy", "did you mean equipoise.losses.GammaCrossEntropy?"),
-    ("", "FocalLoss", "did you mean equipoise.losses.Focal?"),
-    ("", "targets", "did you mean costs?"),
-    ("", "gamma", "did you mean label_noise?"),
-    ("", "decide", "did you mean equipoise.costs.decide?"),
-    ("", "severity", "did you mean equipoise.metrics.severity?"),
-    ("", "Objectiv", "did you mean Objective?"),
-]
-
-
-class TestWrongNames:
-    @pytest.mark.parametrize(("module", "name", "way"), SLIPS)
-    def test_the_name_that_was_meant_is_said(self, module: str, name: str, way: str) -> None:
-        path = f"equipoise.{module}".strip(".")
-        there = getattr(equipoise, module) if module else equipoise
-        with pytest.raises(AttributeError) as caught:
-            getattr(there, name)
-        assert str(caught.value).startswith(f"module {path!r} has no attribute {name!r}; {way}")
-
-    def test_a_known_name_is_not_taken_for_another(self) -> None:
-        """A word with another meaning in the package is looked up as it is where that meaning is absent."""
-        assert nearest("gamma", ["gamma2", "low"]) == "did you mean gamma2?"
-        assert nearest("gamma", ["label_noise", "low"]) == "did you mean label_noise?"
-
-    def test_every_public_module_answers(self) -> None:
-        modules = {name for name in equipoise.__all__ if type(getattr(equipoise, name)) is type(equipoise)}
-        assert modules == {module for module, _, _ in SLIPS if module}
-
-    def test_what_only_looks_is_answered_as_before(self) -> None:
-        for there in (equipoise, losses, schedules):
-            assert not hasattr(there, "__wrapped__")
-            assert not hasattr(there, "nothing")
-        assert importlib.import_module("equipoise.integrations") is equipoise.integrations
-        with pytest.raises(ImportError, match="cannot import name 'FocalLoss'"):
-            exec("from equipoise.losses import FocalLoss")
-
-
 class TestConfig:
     def test_the_loss_alone(self) -> None:
         """A text or a loss is a whole configuration."""
@@ -466,60 +303,3 @@ def test_a_type_checker_finds_the_same(tmp_path: Path) -> None:
         if each["severity"] == "error"
     }
     assert found == set(WRONG)
-
-
-class TestGate:
-    """A gate has logits and no target; the loss is that of the whole model."""
-
-    @pytest.mark.parametrize(
-        "penalty", [Entropy(), Entropy() + Balance(), Gini(), LogitRange(width=0.1)], ids=repr
-    )
-    @pytest.mark.parametrize("share", [1.0, 0.1])
-    def test_the_penalty_pulls_at_the_gate_as_hard_as_asked(self, penalty: Loss, share: float) -> None:
-        inputs, sections = torch.randn(16, 3).double(), torch.randn(16, 4).double()
-        layer = torch.nn.Linear(3, 4).double()
-        gate = layer(inputs)  # no leaf, as in a model
-        value = ((gate.softmax(1) * sections).sum(1) ** 2).mean()
-        factor = matched_weight(value, penalty, gate, share=share)
-        pulls = [
-            torch.autograd.grad(each, gate, retain_graph=True)[0].norm()
-            for each in (value, factor * penalty(gate))
-        ]
-        torch.testing.assert_close(pulls[1], share * pulls[0], rtol=1e-12, atol=0)
-        (value + factor * penalty(gate)).backward()  # the graph is kept
-        assert layer.weight.grad is not None
-        assert layer.weight.grad.isfinite().all()
-
-    def test_a_value_and_a_loss_agree(self) -> None:
-        logits, target = rows()
-        leaf = logits.clone().requires_grad_()
-        of_value = matched_weight(CrossEntropy()(leaf, target), Entropy(), leaf, share=0.3)
-        assert of_value == matched_weight(CrossEntropy(), Entropy(), logits, target, share=0.3)
-        other = matched_weight(3 * CrossEntropy()(leaf, target), Entropy(), leaf, share=0.3)
-        assert other == pytest.approx(3 * of_value, rel=1e-12)
-
-    @pytest.mark.parametrize(
-        ("value", "says"),
-        [
-            (lambda gate: gate.softmax(1).sum(1), "loss must be one number, got a value of shape (6,)"),
-            (lambda gate: gate.detach().sum(), "loss must be computed from the logits"),
-            (lambda gate: torch.ones((), requires_grad=True) * 2, "loss must be computed from the logits"),
-            (
-                lambda gate: gate.detach().clone().requires_grad_().sum(),
-                "loss must be computed from the logits",
-            ),
-            (lambda gate: (gate * 0).sum(), "loss must pull at these logits, got a gradient of norm 0.0"),
-            (
-                lambda gate: (gate * torch.nan).sum(),
-                "loss must pull at these logits, got a gradient of norm nan",
-            ),
-        ],
-    )
-    def test_what_is_no_value_of_the_gate_is_refused(
-        self, value: Callable[[Tensor], Tensor], says: str
-    ) -> None:
-        gate = rows()[0].requires_grad_()
-        with pytest.raises(ValueError, match=re.escape(says)):
-            matched_weight(value(gate), Entropy(), gate)
-        with pytest.raises(TypeError, match="penalty must be a loss of equipoise, got tensor"):
-            matched_weight(CrossEntropy(), gate.sum(), gate.detach(), rows()[1])  # pyright: ignore[reportArgumentType]

@@ -10,6 +10,10 @@ import pytest
 
 import equipoise
 from equipoise.cli import main
+from equipoise.compare.report import write_report
+from equipoise.compare.results import Result
+from equipoise.compare.store import Store
+from equipoise.compare.verdict import judge
 
 FAST = ("--epochs", "3", "--width", "8", "--jobs", "1")
 
@@ -53,9 +57,33 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The file into which tasks write that they ran."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "trials")
+
+
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """Variables with which another process finds this very package."""
     source = str(Path(str(equipoise.__file__)).parent.parent)
     known = os.environ.get("PYTHONPATH")
     return os.environ | {"PYTHONPATH": os.pathsep.join([source, known] if known else [source])}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Result], str]:
+    """A function that writes the report of a result and reads it."""
+
+    def write(result: Result) -> str:
+        path = tmp_path_factory.mktemp("report") / "report.html"
+        write_report(result, judge(result), path)
+        return path.read_text()
+
+    return write

@@ -7,14 +7,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from torchmetrics.functional.classification.calibration_error import _ce_compute
 
 from equipoise.compare.measures import calibration_error, chance_calibration_errors
-
-
-def drawn(rows, classes, seed=0, sharpness=0.5):
-    """Probabilities and classes drawn from them."""
-    generator = np.random.default_rng(seed)
-    probs = generator.dirichlet([sharpness] * classes, size=rows)
-    target = (generator.random((rows, 1)) > probs.cumsum(axis=1)).sum(axis=1).clip(max=classes - 1)
-    return probs, target
+from support.predictions import drawn
 
 
 def test_calibration_error_by_hand_and_from_probabilities_only():

@@ -47,16 +47,6 @@ def shared():
         yield made
 
 
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "trials")
-
-
 def workers(cluster):
     return [nanny.process.pid for nanny in cluster.workers.values()]
 

@@ -10,10 +10,9 @@ import torch
 
 from equipoise.compare.matrices import as_costs, as_noise, as_similarity, costs_from_similarity
 from equipoise.costs import ClassMatrix, from_groups
-
-CLASSES = ("horse", "shark", "whale", "zebra")
-SIMILARITY = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
-COSTS = np.array([[0, 9, 8, 1], [7, 0, 2, 7], [6, 3, 0, 6], [1, 9, 8, 0]], dtype=float)
+from support.class_matrices import ANIMAL_COSTS as COSTS
+from support.class_matrices import ANIMAL_SIMILARITY as SIMILARITY
+from support.class_matrices import ANIMALS as CLASSES
 
 
 def named(matrix, order, path):

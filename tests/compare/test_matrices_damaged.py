@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from equipoise.compare.matrices import as_costs, as_noise, as_similarity
+from support.class_matrices import ANIMAL_COSTS as COSTS
+from support.class_matrices import ANIMAL_SIMILARITY as SIMILARITY
+from support.class_matrices import ANIMALS as CLASSES
 
-CLASSES = ("horse", "shark", "whale", "zebra")
-SIMILARITY = np.array([[0.8, 0, 0, 0.2], [0, 0.9, 0.1, 0], [0, 0.1, 0.9, 0], [0.3, 0, 0, 0.7]])
-COSTS = np.array([[0, 9, 8, 1], [7, 0, 2, 7], [6, 3, 0, 6], [1, 9, 8, 0]], dtype=float)
 OBJECTS = [
     None, True, 7, object(), "", "|", "a|", "\0", "x" * 5000, b"c.npy", {}, {"a": {"a": 0}}, [], [[]],
     [[1, 2], [3]], [["0", "1"]], np.zeros((2, 2, 2)), np.array([["0", "1"], ["1", "0"]]),

@@ -23,6 +23,7 @@ from equipoise.compare.measures import (
     recall_per_class,
 )
 from equipoise.costs import ABSTAIN, decide
+from support.predictions import drawn
 
 PROBS = np.array([[0.7, 0.2, 0.1], [0.3, 0.1, 0.6], [0.05, 0.05, 0.9], [0.5, 0.4, 0.1]])
 CALIBRATED = np.array([[0.6, 0.2, 0.2], [0.3, 0.2, 0.5], [0.1, 0.1, 0.8], [0.45, 0.4, 0.15]])
@@ -50,14 +51,6 @@ def measured(costs=COSTS, probs=PROBS, target=TARGET, calibrated=None):
     return {
         measure.name: measure.of(seen) for measure in MEASURES if costs is not None or not measure.needs_costs
     }
-
-
-def drawn(rows, classes, seed=0, sharpness=0.5):
-    """Probabilities and classes drawn from them."""
-    generator = np.random.default_rng(seed)
-    probs = generator.dirichlet([sharpness] * classes, size=rows)
-    target = (generator.random((rows, 1)) > probs.cumsum(axis=1)).sum(axis=1).clip(max=classes - 1)
-    return probs, target
 
 
 def test_the_names_are_those_of_the_results():

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from equipoise.cli import main
 from equipoise.compare.store import _MACHINE, Store, digest
+from support import processes
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +45,7 @@ def predictions(out):
 
 
 def start(blobs, out, environment, jobs=1):
-    return subprocess.Popen(
-        command(blobs, out, jobs),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # What runs these tests in the background may ignore interrupts, which is inherited.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    return processes.start(command(blobs, out, jobs), environment)
 
 
 def wait_for_some(process, out, count):

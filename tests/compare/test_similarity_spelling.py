@@ -11,10 +11,9 @@ import pytest
 
 from equipoise.compare.matrices import as_costs, as_similarity, looks_transposed
 from equipoise.costs import ClassMatrix
-
-CLASSES = ("horse", "shark", "whale", "zebra")
-GROUPS = "horse, zebra | whale, shark"
-COSTS = np.array([[0, 9, 8, 1], [7, 0, 2, 7], [6, 3, 0, 6], [1, 9, 8, 0]], dtype=float)
+from support.class_matrices import ANIMAL_COSTS as COSTS
+from support.class_matrices import ANIMALS as CLASSES
+from support.class_matrices import GROUPS
 
 
 @pytest.fixture
@@ -32,6 +31,12 @@ def animals(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def on_animals(folder: Path, folds: int) -> tuple[object, ...]:
+    """Return the words of a comparison on the animals in a folder."""
+    options = ("--target", "animal", "--folds", folds, "--out", folder / "out")
+    return ("compare", folder / "animals.csv", *options)
+
+
 def write(path: Path, matrix: np.ndarray, corner: str = "true") -> str:
     lines = [",".join([corner, *CLASSES])]
     lines += [",".join([name, *map(str, row)]) for name, row in zip(CLASSES, matrix, strict=True)]
@@ -40,17 +45,7 @@ def write(path: Path, matrix: np.ndarray, corner: str = "true") -> str:
 
 
 def test_groups_on_a_csv_with_string_labels(call, fast, animals):
-    words = (
-        "compare",
-        animals / "animals.csv",
-        "--target",
-        "animal",
-        *fast,
-        "--folds",
-        3,
-        "--out",
-        animals / "out",
-    )
+    words = (*on_animals(animals, 3), *fast)
     given = ("--costs", animals / "costs.csv", "--similarity", GROUPS)
     said = call(*words, *given, "--objective", "SimilarityCrossEntropy(similarity)")
     assert said.code == 0
@@ -165,17 +160,7 @@ def test_what_is_wrong_is_said_in_one_line(call, animals, monkeypatch, option, g
 
 @pytest.mark.slow
 def test_a_corner_that_says_the_rows_are_predictions_is_warned_of(call, fast, animals):
-    words = (
-        "compare",
-        animals / "animals.csv",
-        "--target",
-        "animal",
-        *fast,
-        "--folds",
-        2,
-        "--out",
-        animals / "out",
-    )
+    words = (*on_animals(animals, 2), *fast)
     words = (*words, "--objective", "ExpectedCost(costs)")
     path = write(animals / "corner.csv", COSTS, "predicted/true")
     said = call(*words, "--costs", path)

@@ -23,6 +23,7 @@ from equipoise.costs import (
     unmix,
 )
 from equipoise.losses import ExpectedCost, PairwiseCrossEntropy, SimilarityCrossEntropy, SoftmaxMargin
+from support.class_matrices import ANIMALS, GROUPS, TREE
 
 ALIKE = [[0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.0, 0.3, 0.7]]
 DEAR = [[0.0, 1.0, 5.0], [2.0, 0.0, 1.0], [9.0, 4.0, 0.0]]
@@ -54,9 +55,7 @@ class TestMatricesOfALoss:
         )
 
 
-LABELS = ["horse", "shark", "whale", "zebra"]  # sorted, as scikit-learn has them
-GROUPS = "horse, zebra | whale, shark"
-TREE = {"land": ["horse", "zebra"], "sea": ["whale", "shark"]}
+LABELS = list(ANIMALS)  # in the order of scikit-learn
 VECTORS = {"horse": [1.0, 0.1], "zebra": [1.0, 0.2], "whale": [0.0, 1.0], "shark": [0.1, 1.0]}
 
 

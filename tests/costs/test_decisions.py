@@ -8,8 +8,8 @@ import torch
 
 from equipoise.costs import ABSTAIN, ClassMatrix, conditional_risk, decide, ordinal, top_k
 from equipoise.losses import ExpectedCost, PairwiseCrossEntropy, SoftmaxMargin
+from support.decision_errors import COSTS
 
-COSTS = np.array([[0.0, 1.0, 2.0], [5.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
 ILL = [[0.0, 1.0], [20.0, 0.0]]  # well, ill
 
 

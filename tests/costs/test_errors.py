@@ -25,18 +25,10 @@ from equipoise.costs import (
     unmix,
 )
 from equipoise.costs.soft_targets import check_probs
-from equipoise.losses import (
-    ExpectedCost,
-    PairwiseCrossEntropy,
-)
+from equipoise.losses import ExpectedCost, PairwiseCrossEntropy
+from support.class_matrices import ALIKE, COSTS, GROUPS, TREE
 from support.decision_errors import MESSAGES as OF_DECISIONS
 from support.raises import never_raised
-
-ANIMALS = "horse, zebra | whale, shark"
-TREE = {"land": ["horse", "zebra"], "sea": ["whale", "shark"]}
-LISTS = [["horse", "zebra"], ["whale", "shark"]]
-ALIKE = np.array([[0.8, 0.2, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0.1, 0.9]])
-COSTS = np.array([[0, 1, 9], [2, 0, 9], [3, 4, 0.0]])
 
 
 def corner(text: str) -> Callable[[], Any]:
@@ -104,7 +96,7 @@ OF_MATRICES = [
         "costs must name the classes asked for, got 'c'; there is a, b, e",
     ),
     value(
-        lambda: from_groups(ANIMALS).ordered(["horse", "zebra", "whale", "sharc"]),
+        lambda: from_groups(GROUPS).ordered(["horse", "zebra", "whale", "sharc"]),
         "similarity must name the classes asked for, got 'shark'; did you mean sharc?",
     ),
     value(
@@ -121,11 +113,11 @@ OF_MATRICES = [
         "costs must have the same names across and down, got 'c' in one only; name each class in both",
     ),
     value(
-        lambda: from_groups(ANIMALS, classes=["horse", "shark", "whale"]),
+        lambda: from_groups(GROUPS, classes=["horse", "shark", "whale"]),
         "similarity must name the classes asked for, got 'zebra'; there is horse, shark, whale",
     ),
     value(
-        lambda: from_groups(ANIMALS, "costs", classes=["horse", "shark", "whale", "zebra", "cow"]),
+        lambda: from_groups(GROUPS, "costs", classes=["horse", "shark", "whale", "zebra", "cow"]),
         "costs must name every class once, got none for 'cow'; there is horse, zebra, whale, shark",
     ),
     value(

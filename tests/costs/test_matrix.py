@@ -27,12 +27,7 @@ from equipoise.losses import (
     PairwiseCrossEntropy,
     SimilarityCrossEntropy,
 )
-
-ANIMALS = "horse, zebra | whale, shark"
-TREE = {"land": ["horse", "zebra"], "sea": ["whale", "shark"]}
-LISTS = [["horse", "zebra"], ["whale", "shark"]]
-ALIKE = np.array([[0.8, 0.2, 0, 0], [0.3, 0.7, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0.1, 0.9]])
-COSTS = np.array([[0, 1, 9], [2, 0, 9], [3, 4, 0.0]])
+from support.class_matrices import ALIKE, COSTS, GROUPS, LISTS, TREE
 
 
 class TestMatrix:
@@ -104,7 +99,7 @@ def test_groups_as_a_similarity_and_as_costs() -> None:
     np.testing.assert_allclose(alike.array[0], [0.3, 0.2, 0.2, 0.3], rtol=1e-15)
     np.testing.assert_allclose(alike.array[3], [0.1, 0.1, 0.1, 0.7], rtol=1e-15)
     assert from_groups([["a", "b", "c"], ["d"]], within=0.4, between=0.3) == alike
-    dear = from_groups(ANIMALS, "costs", within=1, between=20)
+    dear = from_groups(GROUPS, "costs", within=1, between=20)
     assert dear["horse", "zebra"] == 1
     assert dear["whale", "zebra"] == 20
     assert dear["horse", "horse"] == 0
@@ -114,7 +109,7 @@ def test_groups_as_a_similarity_and_as_costs() -> None:
 
 
 def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -> None:
-    expected = from_groups(ANIMALS, "costs", within=1, between=2)
+    expected = from_groups(GROUPS, "costs", within=1, between=2)
     assert from_tree(TREE) == expected
     assert from_tree(LISTS) == expected
     assert from_tree({"land": "horse", "sea": {"whales": ["whale"], "fish": ["shark"]}}) != expected
@@ -132,7 +127,7 @@ def test_all_spellings_of_a_tree_agree_and_heights_count_the_common_ancestor() -
 def test_a_tree_as_the_hierarchical_loss_takes_it() -> None:
     order = ["whale", "horse", "shark", "zebra"]
     assert (
-        index_tree(TREE, order) == index_tree(LISTS, order) == index_tree(ANIMALS, order) == ((1, 3), (0, 2))
+        index_tree(TREE, order) == index_tree(LISTS, order) == index_tree(GROUPS, order) == ((1, 3), (0, 2))
     )
     assert index_tree({"all": ["a", "b"]}) == ((0, 1),)
     logits, target = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
@@ -193,7 +188,7 @@ def test_files_say_the_same_in_every_form(folder: Path) -> None:
     expected = ClassMatrix([[0, 1], [6, 0]], ["well", "ill"], kind="costs")
     for name in ("costs.csv", "turned.csv", "tabs.tsv", "semicolons.csv", "bars.csv", "costs.toml"):
         assert read(folder / name, "costs") == expected, name
-    assert read("groups.toml", "similarity") == from_groups(ANIMALS, within=0.2)
+    assert read("groups.toml", "similarity") == from_groups(GROUPS, within=0.2)
     assert read("alike.toml", "similarity") == ClassMatrix(
         [[0.75, 0.25], [0.5, 0.5]], "ab", kind="similarity"
     )

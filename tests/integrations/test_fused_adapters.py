@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 from equipoise.integrations.transformers import fuse_lm_head
 from equipoise.losses import CrossEntropy
-from support.causal_models import batch, lora, make
+from support.causal_models import ADAPTERS, batch, lora, make
 from support.trainer_options import OPTIONS
 
 pytestmark = pytest.mark.filterwarnings(  # peft warns so
@@ -95,15 +95,7 @@ def test_adapters_off_the_head_of_every_kind(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target_modules": ["q_proj"]},
-        {"target_modules": ["q_proj", "lm_head"]},
-        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
-    ],
-    ids=["body", "body and head", "whole head"],
-)
+@ADAPTERS
 def test_adapters_in_bfloat16(options: dict[str, Any], dtype: torch.dtype, tmp_path: Path) -> None:
     """Losses of a fused model with adapters in bfloat16 are as near to float32 as those of a plain one."""
 

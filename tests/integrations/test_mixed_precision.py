@@ -1,9 +1,6 @@
 """Fused heads in mixed precision, compiled, checkpointed, in two processes, which run this file too."""
 
 import itertools
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.processes import run_ranks
 from support.trainer_options import OPTIONS
 
 pytestmark = pytest.mark.slow
@@ -99,24 +97,7 @@ def close(fused: torch.Tensor, plain: torch.Tensor, truth: torch.Tensor) -> bool
 
 def test_in_two_processes(tmp_path: Path) -> None:
     """The runs of two processes, which check what they find; see `main`."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=400) for process in running] == [0, 0]
+    run_ranks(__file__, tmp_path, 2, timeout=400)
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")

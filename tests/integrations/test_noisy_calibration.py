@@ -17,10 +17,7 @@ from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.model_selection import KFold, ShuffleSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import (
-    check_estimator,
-    check_sample_weight_equivalence_on_dense_data,
-)
+from sklearn.utils.estimator_checks import check_estimator, check_sample_weight_equivalence_on_dense_data
 
 from equipoise.calibration import fit
 from equipoise.costs import ClassMatrix

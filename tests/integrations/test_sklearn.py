@@ -17,21 +17,12 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import (
-    check_estimator,
-    check_sample_weight_equivalence_on_dense_data,
-)
+from sklearn.utils.estimator_checks import check_estimator, check_sample_weight_equivalence_on_dense_data
 
 from equipoise import Objective
 from equipoise.costs import ClassMatrix, decide
 from equipoise.integrations.sklearn import ObjectiveClassifier
-from equipoise.losses import (
-    LOSSES,
-    CrossEntropy,
-    Focal,
-    GammaCrossEntropy,
-    SimilarityCrossEntropy,
-)
+from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, SimilarityCrossEntropy
 from equipoise.penalties import PENALTIES, Balance, Entropy, LogitRange
 from equipoise.schedules import Linear
 from support.sklearn_cases import COSTS, NAMES, quick

@@ -10,11 +10,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.model_selection import KFold, cross_val_predict
 
 from equipoise.costs import ClassMatrix
-from equipoise.losses import (
-    CrossEntropy,
-    ExpectedCost,
-    SimilarityCrossEntropy,
-)
+from equipoise.losses import CrossEntropy, ExpectedCost, SimilarityCrossEntropy
 from support.sklearn_cases import COSTS, NAMES, quick
 
 pytestmark = pytest.mark.usefixtures("plain_memory")

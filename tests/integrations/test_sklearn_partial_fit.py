@@ -12,9 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 
 from equipoise import Objective
-from equipoise.losses import (
-    Focal,
-)
+from equipoise.losses import Focal
 from equipoise.penalties import Balance
 from equipoise.schedules import Linear
 from support.sklearn_cases import COSTS, NAMES, quick

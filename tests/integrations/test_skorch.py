@@ -21,9 +21,7 @@ from equipoise import Objective, costs, maps
 from equipoise.losses import CrossEntropy, Focal, GammaCrossEntropy
 from equipoise.penalties import Balance, Entropy
 from equipoise.schedules import Linear
-
-COSTS = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [30.0, 30.0, 0.0]])
-
+from support.sklearn_cases import COSTS
 
 pytestmark = pytest.mark.usefixtures("plain_memory")
 

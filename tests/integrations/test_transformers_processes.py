@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.processes import run_ranks
 from support.trainer_options import OPTIONS
 
 pytestmark = pytest.mark.slow
@@ -26,24 +24,7 @@ V, RANKS = 53, 2
 def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the processes report, beside what one process finds."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(RANKS),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(RANKS)
-    ]
-    assert [process.wait(timeout=120) for process in running] == [0] * RANKS
+    run_ranks(__file__, folder, RANKS, timeout=120)
     reports = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
     return {"alone": trainer_report(folder, 4), "ranks": reports}
 

@@ -1,6 +1,5 @@
 """A fused loss is the dense one: every loss, order, block, option and dtype."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,7 @@ from equipoise.losses import (
 )
 from equipoise.penalties import Balance, Decisiveness, Entropy, LogitRange
 from equipoise.schedules import Linear
-from equipoise.statistics import Entropy as EntropyStatistic
-from equipoise.statistics import LogOdds, LogSumExp, RowStatistics, row_statistics
+from equipoise.statistics import RowStatistics
 from support.definitions import TEST_CLASSES, ring
 from support.linear_cases import BOTH_WAYS, ORDERS, ROW_LOSSES, THREE, Case, case, same
 
@@ -38,15 +36,7 @@ def test_every_loss_is_the_dense_one(loss: Loss, reduction: str, grad: str) -> N
     upstream = torch.randn_like(dense)
     rows_of_three = 3 * TEST_CLASSES * 8
     for block_bytes in (None, rows_of_three, 1):
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            grad=grad,
-            block_bytes=block_bytes,
-        )
+        fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=block_bytes)
         same(c, fused, dense, upstream)
 
 
@@ -64,7 +54,7 @@ def test_the_comparison_finds_a_wrong_slope_and_a_wrong_value() -> None:
     dense = CrossEntropy()(c.logits(), c.target)
     for wrong in (Wrong(), CrossEntropy(label_smoothing=1e-9)):
         with pytest.raises(AssertionError):
-            same(c, wrong.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), dense)
+            same(c, c.fused(wrong), dense)
 
 
 @BOTH_WAYS
@@ -76,15 +66,7 @@ def test_shapes_and_blocks(loss: Loss, n: int, v: int, d: int) -> None:
     for reduction, grad in ORDERS:
         dense = loss(c.logits(), c.target, reduction=reduction)
         for block_bytes in (None, 8 * v, 8 * 3 * v + 1, 8 * n):
-            fused = loss.linear(
-                c.hidden,
-                c.weight,
-                c.target,
-                linear_bias=c.bias,
-                reduction=reduction,
-                grad=grad,
-                block_bytes=block_bytes,
-            )
+            fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=block_bytes)
             same(c, fused, dense, rounds=256)
 
 
@@ -96,9 +78,7 @@ def test_a_block_has_all_classes_of_a_row_at_least() -> None:
     )
     assert plan.rows == 1
     dense = THREE(c.logits(), c.target, reduction="none")
-    fused = THREE.linear(
-        c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none", block_bytes=8 * 600
-    )
+    fused = c.fused(THREE, reduction="none", block_bytes=8 * 600)
     same(c, fused, dense, torch.randn(6, dtype=torch.float64), rounds=256)
 
 
@@ -108,20 +88,11 @@ def test_nothing_to_count(reduction: str) -> None:
     """Without a row that counts the fused loss is the dense one: 0 or nan."""
     empty = case(0)
     for grad in ("auto", "recompute"):
-        fused = THREE.linear(
-            empty.hidden, empty.weight, empty.target, linear_bias=empty.bias, reduction=reduction, grad=grad
-        )
+        fused = empty.fused(THREE, reduction=reduction, grad=grad)
         same(empty, fused, THREE(empty.logits(), empty.target, reduction=reduction))
         ignored = case()
         ignored.target.fill_(-100)
-        fused = THREE.linear(
-            ignored.hidden,
-            ignored.weight,
-            ignored.target,
-            linear_bias=ignored.bias,
-            reduction=reduction,
-            grad=grad,
-        )
+        fused = ignored.fused(THREE, reduction=reduction, grad=grad)
         dense = THREE(ignored.logits(), ignored.target, reduction=reduction)
         assert torch.equal(dense.isnan(), fused.isnan())
         assert all(bool((g == 0).all()) for g in ignored.grads(fused))
@@ -137,9 +108,7 @@ def test_class_weights_sample_weights_and_shapes(reduction: str, grad: str) -> N
         counted = torch.where(c.target == -100, 0.0, weights[c.target.clamp(min=0)] * per_row)
         expected = {"none": dense, "sum": dense.sum(), "mean": dense.sum() / counted.sum()}[reduction]
         options: dict[str, Any] = {"weight": weights, "reduction": reduction, "grad": grad}
-        fused = loss.linear(
-            c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=per_row, **options
-        )
+        fused = c.fused(loss, sample_weight=per_row, **options)
         same(c, fused, expected)
         shaped = loss.linear(
             c.hidden.view(3, 4, -1),
@@ -159,7 +128,7 @@ def test_a_weight_of_one_row_is_that_row() -> None:
     single = GammaCrossEntropy(0.1)(c.logits()[4:5], c.target[4:5])
     same(
         c,
-        GammaCrossEntropy(0.1).linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=one),
+        c.fused(GammaCrossEntropy(0.1), sample_weight=one),
         single,
     )
 
@@ -167,7 +136,7 @@ def test_a_weight_of_one_row_is_that_row() -> None:
 def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
     c = case(12)
     count = (c.target != -100).sum()
-    whole = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    whole = c.fused(THREE)
     parts = sum(
         THREE.linear(
             c.hidden[i : i + 3], c.weight, c.target[i : i + 3], linear_bias=c.bias, denominator=count
@@ -175,9 +144,9 @@ def test_a_given_denominator_makes_micro_batches_one_batch() -> None:
         for i in range(0, 12, 3)
     )
     same(c, torch.as_tensor(parts), whole)
-    same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=11), whole)
+    same(c, c.fused(THREE, denominator=11), whole)
     with pytest.raises(AssertionError):
-        same(c, THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, denominator=12), whole)
+        same(c, c.fused(THREE, denominator=12), whole)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
@@ -192,7 +161,7 @@ def test_what_is_frozen_gets_no_gradient_and_costs_no_product(
     assert c.bias is not None
     for part, wanted in zip((c.hidden, c.weight, c.bias), needed, strict=True):
         part.requires_grad_(wanted)
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
+    fused = c.fused(loss, reduction=reduction)
     dense = loss(c.logits(), c.target, reduction=reduction)
     assert fused.requires_grad == any(needed)
     plan = linear.explain(loss, c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction)
@@ -215,16 +184,8 @@ def test_scale_cap_and_low_rank_adapter(loss: Loss, reduction: str) -> None:
     z = 0.7 * (c.hidden @ (c.weight + 0.3 * b @ a).T) + c.bias
     dense = loss(2 * torch.tanh(z / 2), c.target, reduction=reduction)
     for block_bytes in (None, 3 * TEST_CLASSES * 8):
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            lora=(a, b, 0.3),
-            logit_scale=0.7,
-            softcap=2.0,
-            block_bytes=block_bytes,
+        fused = c.fused(
+            loss, reduction=reduction, lora=(a, b, 0.3), logit_scale=0.7, softcap=2.0, block_bytes=block_bytes
         )
         same(c, fused, dense, torch.ones_like(dense))
         for leaf in (a, b):
@@ -280,15 +241,7 @@ def test_masked_classes() -> None:
     loss = THREE + 0.1 * LogitRange(width=0.5) + CrossEntropy(label_smoothing=0.1)
     kept = c.bias.detach() > -torch.inf
     for reduction, grad in ORDERS:
-        fused = loss.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            grad=grad,
-            block_bytes=8 * 20 * 2,
-        )
+        fused = c.fused(loss, reduction=reduction, grad=grad, block_bytes=8 * 20 * 2)
         dense = loss(c.logits(), c.target, reduction=reduction)
         torch.testing.assert_close(fused, dense)
         ours, theirs = c.grads(fused), c.grads(dense)
@@ -316,7 +269,7 @@ def test_odd_memory_layouts() -> None:
 @pytest.mark.parametrize(("reduction", "grad"), ORDERS)
 def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
+    fused = c.fused(THREE, reduction=reduction, grad=grad)
     total = 3 * fused.sum()
     first = torch.autograd.grad(total, c.leaves, retain_graph=True)
     kept = [grad.clone() for grad in first]
@@ -328,7 +281,7 @@ def test_backward_twice_is_the_same_twice(reduction: str, grad: str) -> None:
 
 def test_gradients_accumulate_over_calls() -> None:
     c = case()
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    fused = c.fused(THREE)
     fused.backward(retain_graph=True)
     before = c.weight.grad
     assert before is not None
@@ -343,7 +296,7 @@ def test_gradients_accumulate_over_calls() -> None:
 @pytest.mark.parametrize("loss", [THREE, PairwiseCrossEntropy(ring(TEST_CLASSES, 0.5, 3.0))])
 def test_a_second_derivative_is_refused(loss: Loss, reduction: str, grad: str) -> None:
     c = case()
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction=reduction, grad=grad)
+    fused = c.fused(loss, reduction=reduction, grad=grad)
     with pytest.raises(
         RuntimeError, match=r"create_graph must be False .* use loss\(hidden @ linear_weight.T, target\)"
     ):
@@ -374,12 +327,12 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
     gamma = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = GammaCrossEntropy(gamma)  # pyright: ignore[reportArgumentType]
     assert linear.explain(loss, c.hidden, c.weight, c.target).grad == "recompute"
-    fused, dense = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target)
+    fused, dense = c.fused(loss), loss(c.logits(), c.target)
     same(c, fused, dense)
     for one, two in zip(*(torch.autograd.grad(x, gamma) for x in (fused, dense)), strict=True):
         torch.testing.assert_close(one, two)
     weights = torch.rand(7, dtype=torch.float64, requires_grad=True)
-    fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, sample_weight=weights)
+    fused = c.fused(THREE, sample_weight=weights)
     rows = THREE(c.logits(), c.target, reduction="none")
     counted = torch.where(c.target == -100, 0.0, weights)
     dense = (rows * weights).sum() / counted.sum()
@@ -390,7 +343,7 @@ def test_a_learnable_number_in_the_loss_gets_its_gradient() -> None:
 def test_a_stopped_gradient_in_the_loss_is_kept() -> None:
     c = case()
     loss = Reweighted(TaiLrWeight(0.2, 0.1))
-    same(c, loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias), loss(c.logits(), c.target))
+    same(c, c.fused(loss), loss(c.logits(), c.target))
 
 
 def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
@@ -401,128 +354,8 @@ def test_an_objective_is_fused_with_its_schedule_and_weights() -> None:
     for _ in range(3):
         same(
             c,
-            objective.linear(c.hidden, c.weight, c.target, linear_bias=c.bias),
+            c.fused(objective),
             objective(c.logits(), c.target),
         )
         objective.step()
     assert objective.scheduled()["gamma"] == 0.375
-
-
-@BOTH_WAYS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("peaked", [1.0, 8.0])
-@pytest.mark.parametrize(("blocks", "limit"), [(1, 1.1), (3, 1.4)])
-def test_half_precision_is_hardly_worse_than_unfused(
-    dtype: torch.dtype, reduction: str, peaked: float, blocks: int, limit: float
-) -> None:
-    """A CPU gives the products of each block in half precision: they are rounded before they are summed."""
-    n, v, d = 257, 1009, 32
-    hidden, weight = torch.randn(n, d) * peaked, torch.randn(v, d) / d**0.5
-    target = torch.randint(v, (n,))
-    exact = Case(hidden.to(dtype).double(), weight.to(dtype).double(), target)
-    half = Case(hidden.to(dtype), weight.to(dtype), target)
-    for c in (exact, half):
-        for part in (c.hidden, c.weight):
-            part.requires_grad_()
-    up = torch.rand(n) + 0.5 if reduction == "none" else torch.ones(())
-    loss = GammaCrossEntropy(1e-3)
-    truth = loss(exact.logits(), target, reduction=reduction)
-    unfused = loss(half.logits().float(), target, reduction=reduction)
-    block_bytes = 4 * v * -(-n // blocks)
-    fused = loss.linear(half.hidden, half.weight, target, reduction=reduction, block_bytes=block_bytes)
-    assert fused.dtype == torch.float32
-    assert error(fused, truth) <= 1.1 * error(unfused, truth) + 1e-6
-    wanted = exact.grads(truth, up.double())
-    for ours, theirs, right in zip(half.grads(fused, up), half.grads(unfused, up), wanted, strict=True):
-        assert ours.dtype == dtype
-        assert error(ours, right) <= limit * error(theirs, right)
-
-
-def error(found: Tensor, truth: Tensor) -> float:
-    with torch.no_grad():
-        return float((found.double() - truth).norm() / truth.norm())
-
-
-def test_a_scaled_float16_loss_keeps_its_small_slopes() -> None:
-    n, v, d = 4096, 8, 4
-    hidden = torch.randn(n, d).half().requires_grad_()
-    weight = torch.randn(v, d).half().requires_grad_()
-    target = torch.randint(v, (n,))
-    c = Case(hidden, weight, target)
-    fused = 2.0**16 * CrossEntropy().linear(hidden, weight, target, sample_weight=torch.full((n,), 1e-3))
-    ours = c.grads(fused)
-    dense = Case(hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_(), target)
-    right = dense.grads(2.0**16 * CrossEntropy()(dense.logits(), target))
-    assert all(error(one, two) < 2e-3 for one, two in zip(ours, right, strict=True))
-
-
-@BOTH_WAYS
-def test_autocast_multiplies_in_half_precision() -> None:
-    c = case(64, 50, 16, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        fused = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
-        unfused = THREE(F.linear(c.hidden, c.weight, c.bias), c.target)
-    exact = THREE(c.logits(), c.target)
-    for ours, theirs, right in zip(c.grads(fused), c.grads(unfused), c.grads(exact), strict=True):
-        assert ours.dtype == torch.float32
-        assert 1e-5 < error(ours, right.double()) < 1.5 * error(theirs, right.double())
-
-
-def test_rows_for_any_use() -> None:
-    c = case(9, 11, 5)
-    c.target[2] = 3
-    advantage = torch.randn(9, dtype=torch.float64)
-    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias, block_bytes=8 * 11 * 2)
-    log_prob = F.logsigmoid(row.log_odds())
-    ratio = torch.exp(log_prob - log_prob.detach())
-    ours = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
-    ours = ours - 0.1 * row.entropy.mean() * log_prob.std() + row.lse().square().mean() + row.largest.sum()
-    logits = c.logits()
-    dense = logits.log_softmax(1).gather(1, c.target[:, None])[:, 0]
-    entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
-    ratio = torch.exp(dense - dense.detach())
-    theirs = -(torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)).sum()
-    theirs = (
-        theirs
-        - 0.1 * entropy.mean() * dense.std()
-        + logits.logsumexp(1).square().mean()
-        + logits.amax(1).sum()
-    )
-    same(c, ours, theirs)
-    torch.testing.assert_close(row.smallest, logits.amin(1))
-    torch.testing.assert_close(row.mean_logit, logits.mean(1))
-    assert torch.equal(row.class_count, torch.full((9,), 11.0, dtype=torch.float64))
-    torch.testing.assert_close(THREE.of(row), THREE(logits, c.target, reduction="none"))
-
-
-@BOTH_WAYS
-def test_metrics_of_rows_need_no_logits() -> None:
-    c = case(40, 11, 5)
-    c.target[2] = 3
-    row = linear.row_statistics(c.hidden, c.weight, c.target, linear_bias=c.bias)
-    order = c.logits().argsort(1, descending=True)
-    place = (order == c.target[:, None]).int().argmax(1)
-    assert torch.equal(row.rank, place.double())
-    assert torch.equal(row.correct, c.logits().argmax(1) == c.target)
-    assert 0 < row.correct.sum() < 40
-    assert not row.rank.requires_grad
-
-
-def test_rows_answer_what_was_asked_for_alone() -> None:
-    c = case(bias=False)
-    row = linear.row_statistics(c.hidden, c.weight, c.target, stats=[LogOdds(2.0), EntropyStatistic()])
-    same(c, row.log_odds(2.0).sum(), row_statistics(c.logits(), c.target.clamp(min=0)).log_odds(2.0).sum())
-    with pytest.raises(
-        ValueError, match=r"stats must hold LogSumExp\(scale=1.0\) for it to be asked, got LogOdds"
-    ):
-        row.lse()
-    assert LogSumExp() in linear.STATS
-
-
-def test_the_options_that_rows_shares_with_a_loss() -> None:
-    of_rows, of_losses = (
-        inspect.signature(each).parameters for each in (linear.row_statistics, CrossEntropy.linear)
-    )
-    shared = {name for name, one in of_rows.items() if name in of_losses and one.kind is one.KEYWORD_ONLY}
-    assert shared == {*linear.ROW_OPTIONS, "linear_bias", "weight"}

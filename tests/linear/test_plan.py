@@ -54,7 +54,7 @@ def test_blocks_and_threads_change_nothing(loss: Loss, reduction: str, grad: str
 def test_another_number_of_threads_in_the_backward_pass(loss: Loss) -> None:
     c = case(64, 300, 33, dtype=torch.float32)
     dense = loss(c.logits(), c.target, reduction="none").sum()
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, reduction="none").sum()
+    fused = c.fused(loss, reduction="none").sum()
     torch.set_num_threads(1)
     for ours, theirs in zip(c.grads(fused), c.grads(dense), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
@@ -99,28 +99,10 @@ def largest(run: Callable[[], Tensor]) -> int:
 def test_the_logits_are_never_there(reduction: str, dtype: torch.dtype) -> None:
     n, v = 96, 640
     c = case(n, v, 4, dtype=dtype)
-    held = largest(
-        lambda: THREE.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            block_bytes=dtype.itemsize * v * 8,
-        ).sum()
-    )
+    held = largest(lambda: c.fused(THREE, reduction=reduction, block_bytes=dtype.itemsize * v * 8).sum())
     assert held <= max(256 * 20, 8 * v) < n * v / 8
     of_rows = RankedProbabilityScore()
-    held = largest(
-        lambda: of_rows.linear(
-            c.hidden,
-            c.weight,
-            c.target,
-            linear_bias=c.bias,
-            reduction=reduction,
-            block_bytes=dtype.itemsize * v * 8,
-        ).sum()
-    )
+    held = largest(lambda: c.fused(of_rows, reduction=reduction, block_bytes=dtype.itemsize * v * 8).sum())
     assert held <= 8 * v
     assert largest(lambda: THREE(c.logits(), c.target)) >= n * v  # the watch sees them when they are
 
@@ -270,9 +252,9 @@ def test_what_inference_leaves_behind_is_of_use(monkeypatch: pytest.MonkeyPatch)
     for kept in (2**24, 0):
         monkeypatch.setattr(buffers, "KEPT", kept)
         with torch.inference_mode():
-            seen = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
+            seen = c.fused(THREE, lora=adapter)
         assert len(buffers._free) == (kept > 0)
-        again = THREE.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, lora=adapter)
+        again = c.fused(THREE, lora=adapter)
         torch.testing.assert_close(seen, again, rtol=1e-14, atol=0)
         buffers.empty_cache()
 
@@ -288,7 +270,7 @@ def test_nothing_of_a_buffer_gets_out(monkeypatch: pytest.MonkeyPatch) -> None:
         for reduction in ("mean", "none"):
             c = case(40, dtype=dtype)
             options: dict[str, Any] = {"reduction": reduction, "block_bytes": 8 * 8 * TEST_CLASSES}
-            value = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, **options)
+            value = c.fused(loss, **options)
             found = [value.detach(), *c.grads(value.sum())]
             kept = [one.clone() for one in found]
             assert buffers._free
@@ -356,6 +338,6 @@ def test_shared_out_classes_change_nothing(
     dense = loss(3.0 * torch.tanh(logits / 3.0), c.target, reduction=reduction)
     options: dict[str, Any] = {"lora": (down, up, 2.0), "logit_scale": 0.5, "softcap": 3.0}
     options |= {"reduction": reduction, "grad": grad, "block_bytes": 8 * 300 * 5}
-    fused = loss.linear(c.hidden, c.weight, c.target, linear_bias=c.bias, **options)
+    fused = c.fused(loss, **options)
     same(c, fused, dense, torch.randn_like(dense))
     assert set(threads) == {2}

@@ -53,6 +53,6 @@ def test_the_page_of_sums() -> None:
 
 def test_a_sum_that_is_another_is_found() -> None:
     c = case(5)
-    ours = (RankedProbabilityScore() + 0.3 * Gini()).linear(c.hidden, c.weight, c.target, linear_bias=c.bias)
+    ours = c.fused(RankedProbabilityScore() + 0.3 * Gini())
     with pytest.raises(AssertionError):
         same(c, ours, (RankedProbabilityScore() + 0.301 * Gini())(c.logits(), c.target), rounds=4096)

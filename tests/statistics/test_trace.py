@@ -11,14 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.kernels import dense
-from equipoise.losses import (
-    LOSSES,
-    CrossEntropy,
-    Focal,
-    GammaCrossEntropy,
-    Loss,
-    RowLoss,
-)
+from equipoise.losses import LOSSES, CrossEntropy, Focal, GammaCrossEntropy, Loss, RowLoss
 from equipoise.penalties import PENALTIES, Entropy, ZLoss
 from equipoise.statistics import LogOdds, Rank, RowStatistics
 from equipoise.statistics.record import Operand, Program

@@ -1,13 +1,15 @@
 """Heads and targets for the tests of fused losses, and how they are held against the dense ones."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses import LOSSES, GammaCrossEntropy, RowLoss
+from equipoise import Objective
+from equipoise.losses import LOSSES, GammaCrossEntropy, Loss, RowLoss
 from equipoise.penalties import PENALTIES, Entropy, ZLoss
 from support.definitions import TEST_CLASSES, settings_of
 
@@ -39,6 +41,10 @@ class Case:
 
     def logits(self) -> Tensor:
         return F.linear(self.hidden, self.weight, self.bias)
+
+    def fused(self, loss: Loss | Objective, **options: Any) -> Tensor:
+        """Return the loss of the head without its logits."""
+        return loss.linear(self.hidden, self.weight, self.target, linear_bias=self.bias, **options)
 
     def grads(self, value: Tensor, upstream: Tensor | None = None) -> list[Tensor]:
         up = torch.ones_like(value) if upstream is None else upstream

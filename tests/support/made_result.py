@@ -20,9 +20,10 @@ from equipoise.compare.records import Record, Setting
 from equipoise.compare.results import Context, Noise, Outcome, Pooled, Result
 from equipoise.compare.settings import Settings
 from equipoise.compare.splits import Split, splits
-from equipoise.compare.statistics import compare_paired, worthwhile_difference
+from equipoise.compare.statistics import Difference, compare_paired, worthwhile_difference
 from equipoise.compare.trial import Conditions, Unit
 
+SMALL = {"folds": 3, "epochs": 5, "rows": 600}
 DEFAULT = (
     "GammaCrossEntropy(gamma=0.5)",
     "GeneralizedCrossEntropy(q=0.7)",
@@ -273,3 +274,18 @@ def _compared(outcome: Outcome, plain: Outcome, plan: Plan) -> Outcome:
             rows=len(plan.conditions.dataset.labels),
         )  # fmt: skip
     return replace(outcome, differences=found)
+
+
+def called(result, calls):
+    """The result with the calls of its candidates in accuracy and calibrated NLL as given."""
+    sizes = {"better": 0.08, "worse": -0.08, "equal": 0.001, "undecided": 0.02}
+    outcomes = [result.baseline]
+    for outcome, (accuracy, nll) in zip(result.outcomes[1:], calls, strict=True):
+        found = dict(outcome.differences)
+        for name, call, sign in (("accuracy", accuracy, 1), ("calibrated_nll", nll, -1)):
+            half = {"equal": 0.002, "undecided": 0.05}.get(call, 0.03)
+            mean = sign * sizes[call]
+            needed = "about 9,000 rows would settle it" if call == "undecided" else None
+            found[name] = Difference(mean, mean - half, mean + half, call, needed=needed)
+        outcomes.append(replace(outcome, differences=found))
+    return replace(result, outcomes=tuple(outcomes))

@@ -11,6 +11,11 @@ from equipoise.maps import MAPS, ClippedLogits, GumbelSoftmax, Projected, Sparse
 from support.map_definitions import settings_of
 
 CLASSES = 6
+SETTINGS = [
+    pytest.param(entry, map, id=f"{entry.name}-{index}")
+    for entry in MAPS
+    for index, map in enumerate(settings_of(entry))
+]
 EVERY = [
     *(map for entry in MAPS for map in settings_of(entry)),
     *(

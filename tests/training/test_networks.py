@@ -2,8 +2,6 @@
 
 import pickle
 import re
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, final
 
 import pytest
@@ -13,35 +11,8 @@ from torch import Tensor, nn
 from equipoise.losses import CrossEntropy, GammaCrossEntropy
 from equipoise.objective import Objective
 from equipoise.penalties import Balance
-from equipoise.schedules import Linear
-from equipoise.training import Alone, Copies, Options, Rows, Trained, Trainer, load, loop, predict, train
-
-CLASSES, FEATURES = 3, 8
-
-
-def rows(seed: int = 0, size: int = 70, shape: Sequence[int] = (FEATURES,)) -> Rows:
-    """Overlapping classes."""
-    generator = torch.Generator().manual_seed(seed)
-    target = torch.randint(CLASSES, (size,), generator=generator)
-    inputs = torch.randn(size, FEATURES, generator=generator) + 2 * torch.eye(CLASSES, FEATURES)[target]
-    return Rows(inputs.view(size, *shape), target)
-
-
-def layers(*between: nn.Module, seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(FEATURES, 6), *between, nn.ReLU(), nn.Linear(6, CLASSES))
-
-
-def fit(model: nn.Module, loss: Any = None, validated: bool = True, seed: int = 0, **options: Any) -> Trained:
-    given: Any = {"epochs": 4, "batch_size": 16, "lr": 0.01, "stop": "none"} | options
-    validation = [rows(1, 30)] if validated else None
-    objective = Objective(loss or CrossEntropy())
-    (trained,) = train(Alone(model), objective, [rows()], validation, Options(**given), [seed])
-    return trained
-
-
-def same(one: Trained, other: Trained) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state, other.state, strict=True))
+from equipoise.training import Alone, Copies, Options, Rows, Trained, load, predict, train
+from support.training_cases import CLASSES, FEATURES, fit, layers, rows, same, trainer
 
 
 def test_buffers_belong_to_the_state_of_an_epoch() -> None:
@@ -236,58 +207,6 @@ def test_a_source_gives_the_rows_of_a_batch() -> None:
 def test_batch_normalisation_is_given_no_single_row() -> None:
     with pytest.raises(ValueError, match="batch normalisation no batch of a single row, got 23 for 70 rows"):
         fit(layers(nn.BatchNorm1d(6)), batch_size=23)
-
-
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [
-        ("meta", "device must be 'cpu', 'cuda' or 'cuda:N', got 'meta'"),
-        ("gpu", "device must be 'cpu', 'cuda' or 'cuda:N', got 'gpu'"),
-        (None, "device must be 'cpu', 'cuda' or 'cuda:N', got None"),
-        ("cuda:99", "device must be one that torch can use, got 'cuda:99' with"),
-    ],
-)
-def test_a_device_that_is_not_there_is_refused(device: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        fit(layers(), device=device)
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_everything_is_moved_to_the_device(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's device without numbers stands in: mixing devices raises, as does reading a number back."""
-    monkeypatch.setattr(loop, "find_device", lambda device: torch.device(device))
-    monkeypatch.setattr(loop, "_adam", lambda model: torch.optim.AdamW(model.parameters()))  # not fused there
-    options = Options(batch_size=16, stop="none", alpha=1.0, device="meta")
-    model = Copies([layers(), layers()]) if many else Alone(layers(nn.BatchNorm1d(6)))
-    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=9)})
-    count = 2 if many else 1
-    trainer = Trainer(model, objective, options, range(count))
-    weighted = [replace(rows(seed), weight=torch.ones(70)) for seed in range(count)]
-    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
-        next(trainer.run(weighted))
-    assert objective.steps == 5  # all steps of the pass: what raised is the mean loss that comes back
-    devices = {each.device.type for each in (*model.parameters(), *model.buffers(), *objective.buffers())}
-    assert devices == {"meta"}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_a_cuda_device_is_that_on_the_cpu() -> None:
-    near, far = (
-        fit(layers(nn.BatchNorm1d(6)).double(), device=device, stop="calibrated")
-        for device in ("cpu", torch.device("cuda"))
-    )
-    assert {str(each.device) for each in (*far.state, *far.last)} == {"cpu"}
-    torch.testing.assert_close(far.last, near.last, rtol=1e-6, atol=1e-9)
-    before = torch.cuda.get_rng_state()
-    one, other = (fit(layers(nn.Dropout(0.5)), device="cuda") for _ in range(2))
-    assert same(one, other)
-    assert torch.equal(torch.cuda.get_rng_state(), before)
-
-
-def trainer(**options: Any) -> Trainer:
-    objective = Objective(GammaCrossEntropy(), schedules={"gamma": Linear(0, 0.5, steps=20)})
-    given = Options(batch_size=16, stop="none", **options)
-    return Trainer(Alone(layers(nn.Dropout(0.5))), objective, given, [0])
 
 
 def test_a_trainer_goes_on_where_it_was() -> None:

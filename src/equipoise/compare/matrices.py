@@ -11,7 +11,7 @@ from torch import Tensor
 
 from equipoise.compare.early import flip_share, require_matrix, suffix_of
 from equipoise.costs import ClassMatrix, from_groups, read
-from equipoise.costs.io import corner_is_predicted, matrix_cells, number
+from equipoise.costs.io import corner_is_predicted, read_table
 from equipoise.costs.matrix import Kind, labelled
 
 __all__ = ["as_costs", "as_noise", "as_similarity", "looks_transposed", "costs_from_similarity"]
@@ -65,7 +65,7 @@ def looks_transposed(
     if isinstance(given, pd.DataFrame):
         corner = str(given.index.name or "")
     elif suffix_of(given) not in (None, ".npy", ".toml"):
-        corner, at = matrix_cells(given, name)[1][0][0], str(given)
+        corner, at = read_table(given, name, len(classes)).corner, str(given)
     if corner_is_predicted(corner):
         found.append(
             f"{name} may be transposed: {at} has {corner!r} in its corner, and its rows are read as "
@@ -134,16 +134,8 @@ def _from_text(text: str, kind: Kind, name: str, count: int) -> Any:
                 return np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # numpy raises many kinds for a file it cannot read
         raise ValueError(f"{name} must be a matrix, got {text!r}; {_first_line(error)}") from error
-    lines, rows = matrix_cells(text, name)
-    # Classes may have numbers as names: only the size distinguishes names from entries
-    named = len(rows) == count + 1 == len(rows[0])
-    cells = [
-        [number(f"{text}, line {line}", name, cell) for cell in row[named:]]
-        for line, row in zip(lines[named:], rows[named:], strict=True)
-    ]
-    if named:
-        return pd.DataFrame(cells, [row[0] for row in rows[1:]], rows[0][1:])
-    return cells or np.zeros((0, 0))
+    table = read_table(text, name, count)
+    return pd.DataFrame(table.values, table.rows, table.columns) if table.rows else table.values
 
 
 def _numbers(given: Any, name: str) -> Floats:

@@ -6,14 +6,14 @@ import re
 import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equipoise.costs.builders import from_groups
-from equipoise.costs.matrix import ClassMatrix, Kind
+from equipoise.costs.matrix import ClassMatrix, Floats, Kind, matched
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # float() alone would accept 1_000 and digits of other scripts
@@ -34,6 +34,23 @@ class Cells:
     separator: str
     lines: list[int]
     rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The numbers in a text file, and the names around them if it has names.
+
+    Attributes:
+        values: The numbers.
+        rows: Names of the rows; empty without names.
+        columns: Names of the columns; empty without names.
+        corner: The cell above the names of the rows.
+    """
+
+    values: Floats
+    rows: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    corner: str = ""
 
 
 def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) -> ClassMatrix:
@@ -84,31 +101,14 @@ def read(path: str | Path, kind: Kind, classes: Sequence[object] | None = None) 
         )
     if suffix == ".toml":
         return _from_toml(path, kind, _text(path, kind))
-    lines, rows = matrix_cells(path, kind)
-    width = len(rows[0]) if rows else 0
-    if len(rows) != width or width < 2:
+    table = read_table(path, kind)
+    if corner_is_predicted(table.corner):
         raise ValueError(
-            f"{kind} must have a row and a column of names around a row per class, got {len(rows)} rows of "
-            f"{width} cells in {path}; add the names"
+            f"{kind} must have a row per true class, got {table.corner!r} in the corner of {path}, so it "
+            "looks transposed; exchange rows and columns"
         )
-    across, down = rows[0][1:], [row[0] for row in rows[1:]]
-    if sorted(across) != sorted(down):
-        odd = sorted(set(across) ^ set(down))
-        raise ValueError(
-            f"{kind} must have the same names across and down, got {odd[0] if odd else across[0]!r} in one "
-            f"only in {path}; name each class in both"
-        )
-    if corner_is_predicted(rows[0][0]):
-        raise ValueError(
-            f"{kind} must have a row per true class, got {rows[0][0]!r} in the corner of {path}, so it looks "
-            "transposed; exchange rows and columns"
-        )
-    order = [across.index(name) for name in down]
-    values = [
-        [number(f"{path}, line {line}", kind, row[1 + k]) for k in order]
-        for line, row in zip(lines[1:], rows[1:], strict=True)
-    ]
-    return ClassMatrix(values, down, kind=kind)
+    values, names = matched(table.values, table.rows, table.columns, kind, f" in {path}")
+    return ClassMatrix(values, names, kind=kind)
 
 
 def corner_is_predicted(corner: str) -> bool:
@@ -177,11 +177,34 @@ def read_cells(path: str | Path, kind: str, own: str = ",", wanted: str | None =
     return Cells(separator, lines, rows)
 
 
-def matrix_cells(path: str | Path, kind: str) -> tuple[list[int], list[list[str]]]:
-    """Return (line number, cells) of each row of a matrix file that is not blank."""
+def read_table(path: str | Path, kind: str, count: int | None = None) -> Table:
+    """Return the numbers in a text file and the names of their rows and columns.
+
+    Names of classes may be numbers, so only the size of the file shows whether it has names.
+
+    Args:
+        path: The file.
+        kind: Name of the contents in errors.
+        count: Number of classes; the file has names if it has a row and a column more. None if the file must
+            have names.
+
+    Raises:
+        ValueError: As `read_cells`, if a cell is not a number, or if names are missing.
+    """
     found = read_cells(path, kind)
-    kept = [k for k, row in enumerate(found.rows) if any(row)]
-    return [found.lines[k] for k in kept], [found.rows[k] for k in kept]
+    kept = [(line, row) for line, row in zip(found.lines, found.rows, strict=True) if any(row)]
+    header = kept[0][1] if kept else []
+    if count is None and (len(kept) != len(header) or len(header) < 2):
+        raise ValueError(
+            f"{kind} must have a row and a column of names around a row per class, got {len(kept)} rows of "
+            f"{len(header)} cells in {path}; add the names"
+        )
+    named = count is None or len(kept) == count + 1 == len(header)
+    cells = [
+        [number(f"{path}, line {line}", kind, cell) for cell in row[named:]] for line, row in kept[named:]
+    ]
+    values = np.array(cells).reshape(len(cells), -1 if cells else 0)
+    return Table(values, [row[0] for _, row in kept[1:]], header[1:], header[0]) if named else Table(values)
 
 
 def _rows(path: str | Path, kind: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:

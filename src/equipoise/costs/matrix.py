@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, final, get_args
 
 import numpy as np
@@ -329,19 +329,37 @@ def labelled(values: Any, kind: str) -> tuple[Any, tuple[str, ...] | None]:
         return values.detach().cpu().numpy(), None
     names: tuple[str, ...] | None = None
     if hasattr(values, "columns") and hasattr(values, "index"):
-        names, across = check_names(values.index), check_names(values.columns)
-        if odd := sorted(set(names) ^ set(across)):
-            raise ValueError(
-                f"{kind} must have the same names across and down, got {odd[0]!r} in one only; name each "
-                "class in both"
-            )
-        values = np.asarray(values)[:, [across.index(name) for name in names]]
+        values, names = matched(np.asarray(values), values.index, values.columns, kind)
     elif isinstance(values, ClassMatrix):
         names, values = values.classes, values.array
     return values, None if names and names == tuple(map(str, range(len(names)))) else names
 
 
-def check_names(names: Sequence[object]) -> tuple[str, ...]:
+def matched(
+    values: np.ndarray[Any, Any], rows: Iterable[object], columns: Iterable[object], kind: str, at: str = ""
+) -> tuple[np.ndarray[Any, Any], tuple[str, ...]]:
+    """Return a matrix with its columns in the order of its rows, and the names of the rows.
+
+    Args:
+        values: The matrix.
+        rows: Names of its rows.
+        columns: Names of its columns.
+        kind: Name of the matrix in errors.
+        at: Origin of the matrix in errors, " in FILE" or "".
+
+    Raises:
+        ValueError: If a name is twice among the rows or the columns, or is the name of one of them only.
+    """
+    names, across = check_names(rows), check_names(columns)
+    if odd := sorted(set(names) ^ set(across)):
+        raise ValueError(
+            f"{kind} must have the same names across and down, got {odd[0]!r} in one only{at}; name each "
+            "class in both"
+        )
+    return values[:, [across.index(name) for name in names]], names
+
+
+def check_names(names: Iterable[object]) -> tuple[str, ...]:
     """Return the names of classes as strings; raise unless they differ."""
     found = tuple(str(name) for name in names)
     for name in found:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from equipoise import linear
 from equipoise._batch import no_autocast, read_batch
+from equipoise.integrations._measures import measured
 from equipoise.losses.rows import rows_of
 from equipoise.objective import Objective
 from equipoise.statistics import Entropy, LogOdds
@@ -22,6 +23,9 @@ try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError as error:
     raise ImportError("integrations.lightning needs lightning; pip install 'equipoise[lightning]'") from error
+
+
+_LOGGED = ("target_prob", "entropy")  # names of measures
 
 
 class _Hooks(Callback):
@@ -165,7 +169,7 @@ class ConfidenceMonitor(_Hooks):
         values = dict(self._in_force)
         for name, sums in self._sums.items():
             total = trainer.strategy.reduce(sums, reduce_op="sum")
-            for key, (summed, count) in zip(("target_prob", "entropy"), total.tolist(), strict=True):
+            for key, (summed, count) in zip(_LOGGED, total.tolist(), strict=True):
                 if count:
                     values[f"{name}/{key}"] = summed / count
             sums.zero_()
@@ -200,10 +204,13 @@ def _of_logits(
     with no_autocast(batch.logits.device):
         if batch.target is not None:
             row = rows_of(batch, [LogOdds(), Entropy()])
-            return _sums(row.log_odds().sigmoid(), row.entropy, batch.kept, batch.sample_weight)
+            return _sums(measured(row, _LOGGED), batch.kept, batch.sample_weight)
         batch = batch.gathered()
-        probs = None if batch.soft is None else (batch.soft * batch.logits.softmax(1)).sum(1)
-        return _sums(probs, rows_of(batch, [Entropy()]).entropy, None, batch.sample_weight)
+        sums = _sums(measured(rows_of(batch, [Entropy()]), ["entropy"]), None, batch.sample_weight)
+        if batch.soft is None:
+            return _without_target(sums)
+        probs = (batch.soft * batch.logits.softmax(1)).sum(1, keepdim=True)
+        return torch.cat((_sums(probs, None, batch.sample_weight), sums))
 
 
 @torch.no_grad()
@@ -224,22 +231,25 @@ def _of_hidden(
         row = linear.row_statistics(
             hidden, linear_weight, linear_bias=linear_bias, stats=[Entropy()], **options
         )
-        return _sums(None, row.entropy, None, counts)
+        return _without_target(_sums(measured(row, ["entropy"]), None, counts))
     options = {"ignore_index": objective.ignore_index} | options
     row = linear.row_statistics(
         hidden, linear_weight, target, linear_bias=linear_bias, stats=[LogOdds(), Entropy()], **options
     )
-    return _sums(row.log_odds().sigmoid(), row.entropy, target.reshape(-1) != options["ignore_index"], counts)
+    return _sums(measured(row, _LOGGED), target.reshape(-1) != options["ignore_index"], counts)
 
 
-def _sums(probs: Tensor | None, entropy: Tensor, kept: Tensor | None, sample_weight: Tensor | None) -> Tensor:
-    counts = torch.ones_like(entropy) if sample_weight is None else sample_weight.to(entropy)
-    counts = counts if kept is None else torch.where(kept, counts, 0.0)
+def _sums(values: Tensor, kept: Tensor | None, sample_weight: Tensor | None) -> Tensor:
+    """Return the weighted sum and the sum of the weights of each column of values (N, k), (k, 2)."""
+    counts = torch.ones_like(values[:, 0]) if sample_weight is None else sample_weight.to(values)
+    counts = (counts if kept is None else torch.where(kept, counts, 0.0))[:, None]
+    summed = torch.where(counts > 0, values * counts, 0.0).sum(0)
+    return torch.stack((summed, counts.sum().expand_as(summed)), 1)
 
-    def pair(values: Tensor) -> Tensor:
-        return torch.stack((torch.where(counts > 0, values * counts, 0.0).sum(), counts.sum()))
 
-    return torch.stack((torch.zeros_like(pair(entropy)) if probs is None else pair(probs), pair(entropy)))
+def _without_target(sums: Tensor) -> Tensor:
+    """Return sums of the entropy (1, 2) below those of no target probability, (2, 2)."""
+    return torch.cat((torch.zeros_like(sums), sums))
 
 
 __all__ = ["ConfidenceMonitor", "ScheduleCallback"]

@@ -94,7 +94,9 @@ class DifferentiableBlock:
 
     def states(self) -> RowStates:
         """Return new states; storing them would make a reference cycle, which is freed late."""
-        return self._soft_states if self._soft else RowStates(Sums(self._read), self._target)
+        if self._soft:
+            return self._soft_states
+        return RowStates(Sums(self._read, first_order=True), self._target)
 
     def _take_target(self, z: Tensor) -> Tensor:
         """Return the target's logit (N,), and mask it."""
@@ -132,8 +134,6 @@ class DifferentiableBlock:
             return count * torch.exp(rise if parameter == 1 else parameter * rise)
         if kind == "max_gap":
             return count * rise * torch.exp(rise)
-        if kind == "max_square":  # used in second derivatives only
-            return 0.0
         if kind == "rest_exp":
             return self._exp(parameter).sum(1)
         if kind == "rest_gap":

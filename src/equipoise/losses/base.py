@@ -105,18 +105,16 @@ class Loss(metaclass=_LossClass):
                     log_backend("loss", self, logits, "cpp")
                     value = dense.compute(_of_rows(self), rows[0], call)
                     return value.reshape(target_shape(logits)) if value.ndim else value
+        options: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "reduction": reduction,
+        }
         if is_dtensor(logits) and torch.compiler.is_compiling():  # collectives are not compiled
             untraced: Any = torch.compiler.disable(self)
-            return untraced(
-                logits,
-                target,
-                weight=weight,
-                sample_weight=sample_weight,
-                mask=mask,
-                ignore_index=ignore_index,
-                reduction=reduction,
-            )
-        batch = read(self, logits, target, weight, sample_weight, mask, ignore_index, reduction)
+            return untraced(logits, target, weight, **options)
+        batch = read(self, logits, target, weight, **options)
         with no_autocast(batch.logits.device):
             call = kernel_call(self, batch, reduction)
             log_backend("loss", self, logits, *backend_of(self, batch, call))

@@ -100,7 +100,16 @@ def explain(
     """
     check_loss("loss", loss, "a loss of equipoise")
     check_reduction(reduction)
-    batch = read(loss, logits, target, weight, sample_weight, mask, ignore_index, reduction)
+    batch = read(
+        loss,
+        logits,
+        target,
+        weight,
+        sample_weight=sample_weight,
+        mask=mask,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
     with no_autocast(batch.logits.device):
         call = kernel_call(loss, batch, reduction)
     backend, why_torch = backend_of(loss, batch, call)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from equipoise import sharded
-from equipoise._batch import Batch, read_batch, reduce
+from equipoise._batch import IGNORE_INDEX, Batch, read_batch, reduce
 from equipoise.kernels import dense
 from equipoise.kernels.dense import Call
 from equipoise.kernels.gate import is_plain, obstacle
@@ -21,14 +21,18 @@ OF_BATCH = "a penalty looks at the batch as a whole"
 def read(
     loss: Any,
     logits: Tensor,
-    target: Tensor | None,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    mask: Tensor | None,
-    ignore_index: int,
-    reduction: str,
+    target: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    reduction: str = "mean",
 ) -> Batch:
-    """Return the checked inputs as a batch; sharded logits are gathered if the loss needs complete rows."""
+    """Return the inputs of `Loss.__call__`, checked, as a batch.
+
+    Sharded logits are gathered if the loss needs complete rows.
+    """
     applies = applies_class_weight(loss)
     batch = read_batch(
         logits, target, weight, ignore_index, sample_weight, mask, applies_class_weight=applies

@@ -20,16 +20,10 @@ def _log_ratio(sums: Sums, scale: float) -> Tensor:
     return torch.log1p(sums.rest_exp(scale) / sums.max_exp(scale).clamp(min=1))
 
 
-def _add_tie_curvature(value: Tensor, factor: float | Tensor, sums: Sums, ties: Tensor) -> Tensor:
-    """Return the value plus half a factor times the sum of (z - mean z)^2 over the largest logits.
-
-    That sum and its gradient are 0; its second derivative is not. States of a kernel, which has first
-    derivatives only, do not have it.
-    """
-    square = sums.max_square
-    if not isinstance(square, Tensor):
-        return value
-    return value + factor * (square - sums.max_gap * sums.max_gap / ties) / 2
+def _tie_curvature(sums: Sums, ties: Tensor) -> Tensor:
+    """Return half the sum of (z - mean z)^2 over the largest logits: 0 up to its first derivative."""
+    mean = torch.log(sums.max_exp().clamp(min=1) / ties)  # 0, with the derivative of the mean of z - base
+    return (sums.max_square - ties * mean * mean) / 2
 
 
 @final
@@ -115,7 +109,9 @@ class LogSumExpGap(Statistic):
         sums = states.others if self.exclude_target else states.all
         ties = sums.max_exp(self.scale).detach().clamp(min=1)
         gap = ties.log() + _log_ratio(sums, self.scale)
-        return _add_tie_curvature(gap, self.scale**2 / ties, sums, ties)
+        if sums.first_order:
+            return gap
+        return gap + self.scale**2 * _tie_curvature(sums, ties) / ties
 
     def for_each_class(self, logits: Tensor, compute: Compute, /) -> Tensor:
         """Return the gap (N, C) with every class as the target, (N, 1) if it is the same for every target."""
@@ -140,11 +136,12 @@ class Entropy(Statistic):
         With P and R the sums of e^(z - base) at and below the largest logit, T = P + R, and D the sum of the
         terms of R times z - base, the entropy is log T - D / T = log P + log(T / P) - D / T. The last two are
         of the size of R / T, as are their gradients. If several logits are the largest, log P is the log of
-        their number.
+        their number, and a term is added whose value and gradient are 0, but not its second derivative.
         """
         sums = states.all
         top, rest = sums.max_exp().clamp(min=1), sums.rest_exp()
         ties, total = top.detach(), top + rest
         terms = torch.log(top / ties) * rest - sums.rest_gap
-        terms = _add_tie_curvature(terms, -1.0, sums, ties)
+        if not sums.first_order:
+            terms = terms - _tie_curvature(sums, ties)
         return ties.log() + _log_ratio(sums, 1.0) + terms / total

@@ -59,12 +59,19 @@ class Sums:
     Args:
         read: Returns the state (N,) of a name.
         excess_exp: Implementation of the method `excess_exp`; None to compute it from two sums.
+        first_order: Whether the sums have first derivatives only, as those of a kernel. A statistic then
+            leaves out terms whose value and gradient are 0, and does not read `max_square`.
     """
 
     def __init__(
-        self, read: Callable[[StateName], Any], excess_exp: Callable[[float], Tensor] | None = None
+        self,
+        read: Callable[[StateName], Any],
+        excess_exp: Callable[[float], Tensor] | None = None,
+        *,
+        first_order: bool = False,
     ) -> None:
         self._read, self._excess_exp = read, excess_exp
+        self.first_order = first_order
         self._computed: dict[StateName, Any] = {}
 
     def number(self, name: StateName) -> Any:
@@ -104,11 +111,8 @@ class Sums:
         return self._get("max_gap")
 
     @property
-    def max_square(self) -> Any:
-        """Sum of (z - base)^2 over the classes at the base: value and gradient 0, second derivative not.
-
-        For states of a kernel, which has first derivatives only, it is the number 0.
-        """
+    def max_square(self) -> Tensor:
+        """Sum of (z - base)^2 over the classes at the base: value and gradient 0, second derivative not."""
         return self._get("max_square")
 
     @property
@@ -195,13 +199,9 @@ class RowStates:
             separate: Whether the sums are over the classes without the target.
             parts: Merge this number of equal states.
         """
-
-        def first_order(name: StateName) -> Any:
-            return 0.0 if name.kind == "max_square" else read(name)
-
-        sums = Sums(first_order)
+        sums = Sums(read, first_order=True)
         for _ in range(parts - 1):
-            sums = merge(sums, Sums(first_order))
+            sums = merge(sums, Sums(read, first_order=True))
         if not separate:
             return cls(sums)
         return cls(sums, read(StateName("target_logit")), lambda soft: read(StateName("target_soft", soft)))
@@ -316,7 +316,7 @@ def merge(one: Sums, two: Sums) -> Sums:
         from_second = torch.exp(scale * second_shift.clamp(min=-FAR)) * (1 + second)
         return torch.where(first_leads, first + from_second, from_first + second)
 
-    return Sums(read, excess_exp)
+    return Sums(read, excess_exp, first_order=one.first_order or two.first_order)
 
 
 def _moved(sums: Sums, kind: str, parameter: Any, shift: Tensor, leads: Tensor) -> Any:
@@ -326,8 +326,7 @@ def _moved(sums: Sums, kind: str, parameter: Any, shift: Tensor, leads: Tensor) 
     if kind == "max_gap":
         return torch.where(leads, sums.max_gap, 0.0)
     if kind == "max_square":
-        square = sums.max_square
-        return torch.where(leads, square, 0.0) if isinstance(square, Tensor) else square
+        return torch.where(leads, sums.max_square, 0.0)
     if kind == "max_soft":
         return torch.where(leads, sums.max_soft(parameter), 0.0)
     if kind == "max_soft_gap":

@@ -7,7 +7,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.state import GradientState
 from torch import Tensor, nn
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
@@ -16,6 +15,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from equipoise import linear
 from equipoise._batch import IGNORE_INDEX
+from equipoise.integrations._measures import MEASURES, measured
 from equipoise.integrations.transformers.heads import DeferredLogits, caller, parts, place
 from equipoise.integrations.transformers.outputs import shifted
 from equipoise.integrations.transformers.training import read_objective
@@ -287,11 +287,8 @@ def _statistics(
     row = linear.row_statistics(
         hidden, weight, target, linear_bias=bias, stats=[LogOdds(), Entropy(), Margin()], **options
     )
-    odds = row.log_odds()
-    correct = torch.where(odds.isnan(), odds, row.correct.to(odds))
-    found = torch.stack((-F.logsigmoid(odds), row.entropy, correct, odds.sigmoid()), -1)
     kept = target != options["ignore_index"]
-    return torch.where(kept[..., None], found.view(*target.shape, 4), _NO_LABEL)
+    return torch.where(kept[..., None], measured(row).view(*target.shape, 4), _NO_LABEL)
 
 
 _NO_LABEL = -100.0  # the Trainer's padding value; no statistic has it, and nan is that of a diverged model
@@ -333,15 +330,8 @@ def token_metrics(prediction: Any, compute_result: bool | None = None) -> dict[s
         batches.clear()
     # Invalid: no token; over: the perplexity overflows.
     with np.errstate(invalid="ignore", over="ignore"):
-        nll, entropy, accuracy, target_prob = (sums[:4] / sums[4]).tolist()
-        perplexity = float(np.exp(nll))
-    return {
-        "nll": nll,
-        "perplexity": perplexity,
-        "entropy": entropy,
-        "accuracy": accuracy,
-        "target_prob": target_prob,
-    }
+        means = dict(zip(MEASURES, (sums[:-1] / sums[-1]).tolist(), strict=True))
+        return means | {"perplexity": float(np.exp(means["nll"]))}
 
 
 # For each batch of a running evaluation, sums of the statistics and number of tokens, (5,). Keyed by data
