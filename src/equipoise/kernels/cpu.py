@@ -133,7 +133,7 @@ class Logits(ctypes.Structure):
 
 # Return the fields of `Logits` as bytes, which a call accepts as a pointer to the struct: it takes a third of
 # the time of a ctypes structure, and each thread has its own.
-pack_logits = struct.Struct("PqqqqPqdPqq").pack
+pack_logits: Callable[..., bytes] = struct.Struct("PqqqqPqdPqq").pack
 
 
 def add(numbers: Tensor, total: Tensor, *, begin: bool) -> None:
