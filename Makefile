@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c co
 # What a processor changes: kernels, the fused path and half precision.
 PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py reweighted.py opinfo.py) penalties/test_reduction.py $(addprefix maps/test_,maps.py guarantees.py edges.py) test_label_noise.py)
 
-.PHONY: demo test check test-slow coverage processors sanitize bench format clean
+.PHONY: demo test check test-slow coverage processors sanitize wheel bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
 $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
@@ -19,7 +19,7 @@ $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/
 	touch $@
 
 $(READY): $(DEMO)
-	$(PIP) -e '.[compare,dask,entmax,lightning,parquet,rl,sklearn,transformers,triton,tune,dev]'
+	$(PIP) -e '.[all,dev]'
 	touch $@
 
 demo: $(DEMO)
@@ -41,10 +41,11 @@ test-slow: $(READY)
 coverage: $(READY)
 	$(BIN)/pytest -q -n 2 -m "not slow" --cov --cov-report=term --cov-report=html
 
-processors: $(READY)
-	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
-	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
+processors: processors-default processors-avx2
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
+
+processors-%: $(READY)
+	ATEN_CPU_CAPABILITY=$* $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
 
 # The compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer, which must find two planted faults.
 sanitize: $(READY)
@@ -53,6 +54,11 @@ sanitize: $(READY)
 # For example: make bench BENCH="--part cpu --shapes A --dtypes float32"
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run $(BENCH)
+
+# What a release is made of, for this machine: the source distribution, and a wheel made of it.
+wheel: $(READY)
+	$(PIP) -e '.[release]'
+	$(BIN)/python -m build --outdir dist
 
 format: $(READY)
 	$(BIN)/ruff format .

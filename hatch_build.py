@@ -1,6 +1,7 @@
 """Compile the CPU kernels where there is a C++ compiler; without one the package works in plain torch.
 
 `python hatch_build.py` compiles them in place. `CXX` names another compiler, `CXXFLAGS` has further flags.
+`EQUIPOISE_KERNELS=0` builds without kernels, and `EQUIPOISE_KERNELS=1` fails where there is no compiler.
 """
 
 import os
@@ -16,46 +17,51 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("src/equipoise/kernels/cpu/kernels.cpp")
 FOLDER = Path("src/equipoise/kernels")  # where kernels.<kind>.so goes
+SYSTEM = platform.system()
+END = "dll" if SYSTEM == "Windows" else "so"
+# On Windows clang alone: g++ misaligns vectors on the stack there, and MSVC has none of the vector types.
+COMPILERS = {"Linux": ("g++", "clang++"), "Darwin": ("clang++",), "Windows": ("clang++",)}
 # Compiled without OpenMP's functions: threads are those of the library that torch has loaded.
 FLAGS = (
     "-fopenmp-simd",
     "-std=c++17",
     "-O3",
-    "-fPIC",
     "-ffp-contract=fast",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-Wall",
     "-Wextra",
+    "-shared",
+    *(() if SYSTEM == "Windows" else ("-fPIC",)),
 )
 X86 = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
     "avx2": ("-march=x86-64-v3",),
 }
+SWITCH = "EQUIPOISE_KERNELS"
 
 
 def compiler() -> str | None:
     """Return the C++ compiler, or None where there is none or the kernels do not run."""
-    return None if platform.system() != "Linux" else os.environ.get("CXX") or shutil.which("g++")
+    if os.environ.get(SWITCH) == "0" or SYSTEM not in COMPILERS:
+        return None
+    return os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS[SYSTEM])), None)
 
 
 def compile_kernels(root: Path, compiler: str) -> None:
     """Compile the kernel below `root`, once for each kind of vector instructions."""
-    machine = platform.machine()
-    kinds = X86 if machine == "x86_64" else {machine: ()}
+    machine = platform.machine().lower()
+    kinds = X86 if machine in ("x86_64", "amd64") else {machine: ()}
     further = os.environ.get("CXXFLAGS", "").split()
     started: list[subprocess.Popen[bytes]] = []
     for kind, flags in kinds.items():
-        made, out = (root / FOLDER / f"kernels.{kind}.{end}" for end in ("o", "so"))
-        steps = [
-            [compiler, *FLAGS, *flags, *further, "-c", root / SOURCE, "-o", made],
-            [compiler, *further, "-shared", made, "-o", out],
-            ["rm", made],
-        ]
-        command = " && ".join(subprocess.list2cmdline(map(str, step)) for step in steps)
-        started.append(subprocess.Popen(command, shell=True))
+        out = root / FOLDER / f"kernels.{kind}.{END}"
+        command = [compiler, *FLAGS, *flags, *further, str(root / SOURCE), "-o", str(out)]
+        started.append(subprocess.Popen(command))
     if any([process.wait() for process in started]):
-        raise RuntimeError(f"{compiler} could not compile {SOURCE}; see above, or set CXX to another")
+        raise RuntimeError(
+            f"{compiler} could not compile {SOURCE}; see above, set CXX to another, or {SWITCH}=0 for none"
+        )
 
 
 class Build(BuildHookInterface[Any]):
@@ -66,12 +72,16 @@ class Build(BuildHookInterface[Any]):
         del version
         found = compiler()
         if found is None:
-            self.app.display_warning(
-                "equipoise: no g++ on Linux, so no CPU kernels; losses run in plain torch"
+            names = " or ".join(COMPILERS.get(SYSTEM, ()))
+            reason = (
+                f"{SWITCH}=0" if os.environ.get(SWITCH) == "0" else f"no {names or 'kernels'} on {SYSTEM}"
             )
+            if os.environ.get(SWITCH) == "1":
+                raise RuntimeError(f"{reason}, but {SWITCH}=1; install a compiler, or name one in CXX")
+            self.app.display_warning(f"equipoise: {reason}, so no CPU kernels; losses run in plain torch")
             return
         compile_kernels(Path(self.root), found)
-        build_data["artifacts"].append(f"{FOLDER}/kernels.*.so")
+        build_data["artifacts"].append(f"{FOLDER.as_posix()}/kernels.*.{END}")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
@@ -79,5 +89,5 @@ class Build(BuildHookInterface[Any]):
 if __name__ == "__main__":
     name = compiler()
     if name is None:
-        sys.exit("no C++ compiler on Linux: install g++, or set CXX")
+        sys.exit(f"no C++ compiler on {SYSTEM}, or {SWITCH}=0: install one, or set CXX")
     compile_kernels(Path(__file__).parent, name)

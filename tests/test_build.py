@@ -43,7 +43,7 @@ def project(tmp_path: Path) -> Path:
 
 def built(project: Path, *command: str, **environment: str) -> tuple[int, str]:
     """Return the exit status, and what was said."""
-    kept = {name: value for name, value in os.environ.items() if name != "CXX"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("CXX", "EQUIPOISE_KERNELS")}
     done = subprocess.run(
         [sys.executable, *command],
         cwd=project,
@@ -92,7 +92,7 @@ def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_p
     (tmp_path / "nothing").mkdir()
     status, said = built(project, *WHEEL, PATH=str(tmp_path / "nothing"))
     assert status == 0, said
-    assert "equipoise: no g++ on Linux, so no CPU kernels; losses run in plain torch" in said
+    assert "equipoise: no g++ or clang++ on Linux, so no CPU kernels; losses run in plain torch" in said
     tags, files = unpacked(project)
     assert tags == "py3-none-any"
     assert not list(files.rglob("*.so"))
@@ -106,7 +106,28 @@ def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
     status, said = built(project, *WHEEL, CXX="false")
     assert status != 0
     source = "src/equipoise/kernels/cpu/kernels.cpp"
-    assert f"RuntimeError: false could not compile {source}; see above, or set CXX" in said
+    assert f"RuntimeError: false could not compile {source}; see above, set CXX" in said
+    assert not list(project.rglob("*.whl"))
+
+
+@pytest.mark.slow
+@NEEDS_COMPILER
+def test_a_wheel_of_plain_python_is_made_on_request(project: Path) -> None:
+    status, said = built(project, *WHEEL, EQUIPOISE_KERNELS="0")
+    assert status == 0, said
+    assert "equipoise: EQUIPOISE_KERNELS=0, so no CPU kernels" in said
+    tags, files = unpacked(project)
+    assert tags == "py3-none-any"
+    assert not list(files.rglob("*.so"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the message names Linux's compilers")
+def test_kernels_on_request_need_a_compiler(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    status, said = built(project, *WHEEL, PATH=str(tmp_path / "nothing"), EQUIPOISE_KERNELS="1")
+    assert status != 0
+    assert "RuntimeError: no g++ or clang++ on Linux, but EQUIPOISE_KERNELS=1; install a compiler" in said
     assert not list(project.rglob("*.whl"))
 
 

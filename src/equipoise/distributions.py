@@ -53,6 +53,8 @@ class MapCategorical(distributions.Categorical):
         tensor(-2.3026)
     """
 
+    probs: Tensor
+
     def __init__(
         self, map: Map, *, logits: Tensor, mask: Tensor | None = None, validate_args: bool | None = None
     ) -> None:
@@ -75,7 +77,7 @@ class MapCategorical(distributions.Categorical):
                     "end the episode there, or allow an action that does nothing"
                 )
         super().__init__(logits=log_probs, validate_args=validate_args)
-        self.probs = map.probs(logits, mask=mask)  # pyright: ignore[reportAttributeAccessIssue]
+        self.probs = map.probs(logits, mask=mask)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def mode(self) -> Tensor:

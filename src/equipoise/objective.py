@@ -71,7 +71,7 @@ class Objective(nn.Module):
         self.loss = loss
         self.ignore_index = ignore_index
         self.reduction: Reduction = reduction
-        self.schedules = dict(schedules or {})
+        self.schedules: dict[str, Schedule] = dict(schedules or {})
         self.steps: float = 0
         self._sizes: set[int] = set()
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight))

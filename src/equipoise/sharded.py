@@ -38,7 +38,7 @@ class ShardedBackend:
     """
 
     def __init__(self, backend: Backend, classes: Run) -> None:
-        self.name = backend.name
+        self.name: str = backend.name
         self._backend = backend
         self._classes = classes
 

@@ -49,9 +49,11 @@ class _Rows:
     """Rows of logits minus their largest, and moments of the logits under softmax."""
 
     def __init__(self, logits: Floats, target: Integers | Floats, weight: Floats) -> None:
-        self.logits = logits - logits.max(-1, keepdims=True)
+        self.logits: Floats = logits - logits.max(-1, keepdims=True)
         self._squares = self.logits**2
-        self.classes = logits.shape[-1]
+        self.classes: int = logits.shape[-1]
+        self.weight: Floats
+        self.own: Floats
         if target.ndim == logits.ndim:
             self.weight = weight[..., None] * target
             self.own = self.logits

@@ -21,7 +21,7 @@ class Inputs:
 
     def __init__(self, dataset: Dataset, rows: NDArray[np.int64], model: Any) -> None:
         as_they_are = callable(model) and not isinstance(dataset.features, pd.DataFrame)
-        self.encoder = None if as_they_are else Encoder(dataset, rows)
+        self.encoder: Encoder | None = None if as_they_are else Encoder(dataset, rows)
 
     def __call__(self, features: Any) -> Tensor:
         """Return inputs (M, ...): encoded in float32, or unchanged with float64 cast to float32."""

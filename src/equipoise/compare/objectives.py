@@ -69,13 +69,15 @@ class Scheduled(float):
         given = [*map(repr, self.ends.values()), *([f"steps={steps}"] if steps else [])]
         return f"{type(self.schedule).__name__}({', '.join(given)})"
 
-    __repr__ = written
+    def __repr__(self) -> str:
+        return self.written()
 
     def __mul__(self, other: float) -> float:
         plain = type(other) in (int, float)  # an operation on two schedules gives a plain number
         return self.changed(lambda value: value * other) if plain else super().__mul__(other)
 
-    __rmul__ = __mul__
+    def __rmul__(self, other: float) -> float:
+        return self.__mul__(other)
 
     def __truediv__(self, other: float) -> float:
         plain = type(other) in (int, float)

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections import Counter, namedtuple
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,16 @@ Table = Any  # a pd.DataFrame
 Column = Any  # a pd.Series, indexed by the description of each value's place
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
 
-Names = namedtuple("Names", "data features target groups")  # names in errors
+
+class Names(NamedTuple):
+    """Names of the arguments in errors."""
+
+    data: str
+    features: str
+    target: str
+    groups: str
+
+
 FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
 ARRAYS = Names("X", "X", "y", "groups")

@@ -21,8 +21,10 @@ from equipoise.statistics import Entropy, LogOdds
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError as error:
-    raise ImportError("integrations.lightning needs lightning; pip install 'equipoise[lightning]'") from error
+except ImportError as _error:
+    raise ImportError(
+        "integrations.lightning needs lightning; pip install 'equipoise[lightning]'"
+    ) from _error
 
 
 _LOGGED = ("target_prob", "entropy")  # names of measures

@@ -13,8 +13,8 @@ try:
         MaskableActorCriticPolicy,
         MaskableMultiInputActorCriticPolicy,
     )
-except ImportError as error:
-    raise ImportError("integrations.sb3_contrib needs sb3-contrib; pip install 'equipoise[rl]'") from error
+except ImportError as _error:
+    raise ImportError("integrations.sb3_contrib needs sb3-contrib; pip install 'equipoise[rl]'") from _error
 
 from equipoise.integrations.stable_baselines3 import MapPolicy
 

@@ -25,10 +25,10 @@ try:
         BasePolicy,
         MultiInputActorCriticPolicy,
     )
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "integrations.stable_baselines3 needs stable-baselines3; pip install 'equipoise[rl]'"
-    ) from error
+    ) from _error
 
 
 def _masked(logits: Tensor, mask: Any, sizes: list[int], name: str) -> Tensor:
@@ -110,10 +110,10 @@ class MapCategoricalDistribution(_MapDistribution, sb3.CategoricalDistribution):
         map.check(action_dim)
         super().__init__(action_dim)
         self.map = map
-        self.sizes = [action_dim]
+        self.sizes: list[int] = [action_dim]
 
     def _set(self, logits: Tensor) -> None:
-        self.distribution = MapCategorical(self.map, logits=logits)
+        self.distribution: Any = MapCategorical(self.map, logits=logits)
 
 
 @final
@@ -136,7 +136,7 @@ class MapMultiCategoricalDistribution(_MapDistribution, sb3.MultiCategoricalDist
         self.sizes = action_dims
 
     def _set(self, logits: Tensor) -> None:
-        self.distribution = [
+        self.distribution: Any = [
             MapCategorical(self.map, logits=block) for block in logits.split(self.sizes, dim=1)
         ]
 
@@ -210,7 +210,7 @@ class MapPolicy(BasePolicy):
                 f"map must be a Map of equipoise.maps, got {map!r}; for example maps.Floored(0.01)"
             )
         if hasattr(self, "action_dist"):
-            self.action_dist = self._distribution_over(map)
+            self.action_dist: Any = self._distribution_over(map)
         self._map = map
 
     def _distribution_over(self, map: Map) -> Any:

@@ -1,7 +1,7 @@
 """Binding of the compiled kernel `cpu/kernels.cpp`: its tables and structs, loading and calls.
 
-It is compiled when the package is built, once for each set of vector instructions (AVX2, AVX-512), and runs
-on torch's threads.
+It is compiled when the package is built, on x86 once for each set of vector instructions (AVX2, AVX-512), and
+runs on torch's threads.
 """
 
 import ctypes
@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from equipoise.kernels import openmp
 
 KINDS = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 
@@ -131,7 +133,7 @@ class Logits(ctypes.Structure):
 
 # Return the fields of `Logits` as bytes, which a call accepts as a pointer to the struct: it takes a third of
 # the time of a ctypes structure, and each thread has its own.
-pack_logits = struct.Struct("PqqqqPqdPqq").pack
+pack_logits: Callable[..., bytes] = struct.Struct("PqqqqPqdPqq").pack
 
 
 def add(numbers: Tensor, total: Tensor, *, begin: bool) -> None:
@@ -183,20 +185,21 @@ def available() -> bool:
 def library() -> Any:
     """Return the kernel's functions, or None if it was not compiled or does not load."""
     capability = torch.backends.cpu.get_cpu_capability()
-    kind = {"AVX512": "avx512", "AVX2": "avx2"}.get(capability, platform.machine())
-    path = Path(__file__).with_name(f"kernels.{kind}.so")
-    if sys.platform != "linux" or not path.exists():
+    kind = {"AVX512": "avx512", "AVX2": "avx2"}.get(capability, platform.machine().lower())
+    end = "dll" if sys.platform == "win32" else "so"
+    path = Path(__file__).with_name(f"kernels.{kind}.{end}")
+    if not path.exists():
         return None
     try:
         return load(path)
-    except OSError as error:  # for example, built with another OpenMP than torch's
+    except OSError as error:  # for example, built for another processor
         reason = f"the compiled kernel does not load, losses run in plain torch: {error}"
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
         return None
 
 
 def load(path: Path) -> Any:
-    """Return the functions of a shared library; they take addresses as integers or bytes."""
+    """Return the functions of a shared library; they use torch's threads, and take addresses as integers."""
     loaded = ctypes.CDLL(str(path))
     address, integer, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     rows = (integer, address, address, integer)  # ignore_index, weight, sample_weight, skip_zero_weight
@@ -209,8 +212,12 @@ def load(path: Path) -> Any:
         "losses_and_gradient": ((address, address, *rows, address, number, address, *out, address), integer),
         "add": ((address, integer, integer, integer, integer, address), None),
         "run_in_threads": ((integer, address), None),
+        "use_openmp": ((address,), None),
     }
     for name, (arguments, result) in signatures.items():
         function = getattr(loaded, f"equipoise_{name}")
         function.argtypes, function.restype = arguments, result
+    threads = openmp.of_torch()
+    if threads is not None:
+        loaded.equipoise_use_openmp(ctypes.byref(threads))
     return loaded

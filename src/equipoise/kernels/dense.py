@@ -61,7 +61,7 @@ class Prepared:
         self.trace: Trace = trace(loss, classes, dtype, weight)
         program = self.trace.program
         self.compiled: Compiled | None = None
-        self.reason = ""
+        self.reason: str = ""
         if not fixed:
             self.reason = "it has no hash, so it may change"
         elif program is None:
@@ -72,8 +72,8 @@ class Prepared:
             self.reason = TOO_MUCH
         else:
             self.compiled = Compiled(program)
-        self.skips_zero_weight = not applies_class_weight(loss)
-        self.reads_target = self.trace.reads_target
+        self.skips_zero_weight: bool = not applies_class_weight(loss)
+        self.reads_target: bool = self.trace.reads_target
 
 
 _by_value: dict[Any, Prepared] = {}

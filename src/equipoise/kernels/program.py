@@ -55,8 +55,8 @@ class Compiled:
         )
         self._weight = program.class_weight
         soft = [self._soft.table] if self._soft and self._soft.table is not self._weight else []
-        self.added = program.added
-        self.tensors = [*self._options, *soft, *([] if self.added is None else [self.added])]
+        self.added: Tensor | None = program.added
+        self.tensors: list[Tensor] = [*self._options, *soft, *([] if self.added is None else [self.added])]
         self._structure = cpu.Program(
             program.separate,
             len(scales),
@@ -70,7 +70,7 @@ class Compiled:
             self._code,
             register(program.result),
         )
-        self.address = ctypes.addressof(self._structure)
+        self.address: int = ctypes.addressof(self._structure)
         self.kept: int = cpu.library().equipoise_kept(self.address)
 
     def read_options(self) -> None:

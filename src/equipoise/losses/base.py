@@ -40,7 +40,30 @@ class _LossClass(ABCMeta):
             f"a loss must be an instance to be combined, got the class {cls.__name__}; write {cls.__name__}()"
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _refuse
+    def __add__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __radd__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __sub__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __rsub__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __mul__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __rmul__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __truediv__(cls, other: Never) -> NoReturn:
+        cls._refuse(other)
+
+    def __neg__(cls) -> NoReturn:
+        cls._refuse()
+
     __array_ufunc__ = None  # as in `Loss`
 
 
@@ -250,7 +273,8 @@ class Loss(metaclass=_LossClass):
     def __mul__(self, factor: object) -> "Sum":
         return self._scaled(operator.mul, factor)
 
-    __rmul__ = __mul__
+    def __rmul__(self, factor: object) -> "Sum":
+        return self.__mul__(factor)
 
     def __truediv__(self, divisor: object) -> "Sum":
         return self._scaled(operator.truediv, divisor)

@@ -53,7 +53,7 @@ class RowStatistics:
         self._make_full_logits = full_logits
         self._full_logits: FullLogits | None = None
         self._weight = weight
-        self.reads_full_logits = False
+        self.reads_full_logits: bool = False
         self.num_classes = num_classes
         self.class_weight = class_weight
 

@@ -187,8 +187,8 @@ class RowStates:
         self._sums, self._valid = sums, valid
         self._target_logit = target_logit
         self._target_soft = target_soft
-        self.separate = target_logit is not None
-        self.all = sums if target_logit is None else merge(sums, one_class(target_logit, target_soft))
+        self.separate: bool = target_logit is not None
+        self.all: Sums = sums if target_logit is None else merge(sums, one_class(target_logit, target_soft))
 
     @classmethod
     def read(cls, read: Callable[[StateName], Any], *, separate: bool, parts: int = 1) -> "RowStates":

@@ -147,8 +147,10 @@ class Trainer:
     def __init__(
         self, model: Copies | Alone, objective: Objective, options: Options, seeds: Sequence[int]
     ) -> None:
-        self.device = find_device(options.device)
-        self.model, self.objective, self.options = model.to(self.device), objective, options
+        self.device: torch.device = find_device(options.device)
+        self.model: Copies | Alone = model.to(self.device)
+        self.objective: Objective = objective
+        self.options: Options = options
         self._orders = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._cuda = [self.device] if self.device.type == "cuda" else []
         self._random = [

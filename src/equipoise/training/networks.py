@@ -25,10 +25,10 @@ class Copies(nn.Module):
         super().__init__()
         layers = [[each for each in model.modules() if isinstance(each, nn.Linear)] for model in models]
         together = list(zip(*layers, strict=True))
-        self.weights = nn.ParameterList(
+        self.weights: nn.ParameterList = nn.ParameterList(
             torch.stack([each.weight.detach().T for each in same]).contiguous() for same in together
         )
-        self.biases = nn.ParameterList(
+        self.biases: nn.ParameterList = nn.ParameterList(
             torch.stack([each.bias.detach() for each in same])[:, None] for same in together
         )
 

@@ -80,20 +80,21 @@ class Stacked:
     """
 
     def __init__(self, rows: Sequence[Rows], batch_size: int | None, like: Tensor) -> None:
-        self.like, self.sizes = like, [len(each.target) for each in rows]
+        self.like: Tensor = like
+        self.sizes: list[int] = [len(each.target) for each in rows]
         if not all(self.sizes):
             raise ValueError(f"rows must not be empty, got {self.sizes} rows")
-        self.batch_size = batch_size or max(self.sizes)
-        self.steps = {-(-size // self.batch_size) for size in self.sizes}
+        self.batch_size: int = batch_size or max(self.sizes)
+        self.steps: set[int] = {-(-size // self.batch_size) for size in self.sizes}
         inputs: list[Any] = [each.inputs for each in rows]
-        self.inputs = inputs[0] if len(rows) == 1 else torch.cat(inputs)
+        self.inputs: Any = inputs[0] if len(rows) == 1 else torch.cat(inputs)
         if isinstance(self.inputs, Tensor):
             self.inputs = self._moved(self.inputs)
-        self.target = torch.cat([each.target for each in rows]).to(like.device)
-        self.even = all(each.weight is None for each in rows)
-        self.weight = self._weights([each.weight for each in rows])
-        self.scored = self._weights([each.score_weight for each in rows]).double()
-        self.starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(dim=0)[:, None]
+        self.target: Tensor = torch.cat([each.target for each in rows]).to(like.device)
+        self.even: bool = all(each.weight is None for each in rows)
+        self.weight: Tensor = self._weights([each.weight for each in rows])
+        self.scored: Tensor = self._weights([each.score_weight for each in rows]).double()
+        self.starts: Tensor = torch.tensor([0, *self.sizes[:-1]]).cumsum(dim=0)[:, None]
 
     def _weights(self, given: Sequence[Tensor | None]) -> Tensor:
         dtype = torch.promote_types(self.like.dtype, torch.float32)

@@ -7,10 +7,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from equipoise._checks import check_number
 from equipoise.costs import ClassMatrix
+from equipoise.integrations.sklearn.bases import BaseEstimator
 from equipoise.integrations.sklearn.modules import ACTIVATIONS
 from equipoise.losses import CrossEntropy, Loss
 from equipoise.losses.base import check_loss

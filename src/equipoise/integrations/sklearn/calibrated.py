@@ -8,11 +8,11 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from equipoise.calibration import fit
+from equipoise.calibration import Calibration, fit
 from equipoise.costs import ClassMatrix
 
 try:
-    from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+    from sklearn.base import clone
     from sklearn.frozen import FrozenEstimator
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import check_cv
@@ -24,8 +24,10 @@ try:
         column_or_1d,
         has_fit_parameter,
     )
-except ImportError as error:
-    raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from error
+
+    from equipoise.integrations.sklearn.bases import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+except ImportError as _error:
+    raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from _error
 
 
 @final
@@ -117,8 +119,8 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
             fresh: Any = clone(estimator)
             return fresh.fit(features, y[part], **weights)
 
-        self.classes_ = classes
-        self.estimator_ = trained()
+        self.classes_: NDArray[Any] = classes
+        self.estimator_: Any = trained()
         logits, tested = np.zeros((len(y), len(classes))), np.zeros(len(y), bool)
         if frozen:
             logits, tested = self._logits(self.estimator_, X), np.ones(len(y), bool)
@@ -128,8 +130,8 @@ class NoisyCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimat
                 logits[test] = self._logits(trained(train), _safe_indexing(X, test))
                 tested[test] = True
         counted = tested.astype(np.float64) if weight is None else tested * weight
-        self.calibration_ = fit(logits, target, noise=self._noise(), sample_weight=counted)
-        self.wrong_label_probs_ = np.where(
+        self.calibration_: Calibration = fit(logits, target, noise=self._noise(), sample_weight=counted)
+        self.wrong_label_probs_: NDArray[np.float64] = np.where(
             tested, self.calibration_.wrong_label_probs(logits, target), np.nan
         )
         for name in ("n_features_in_", "feature_names_in_"):

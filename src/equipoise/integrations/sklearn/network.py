@@ -9,15 +9,15 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.costs import decide
 from equipoise.integrations.sklearn.modules import inputs_of, made
 from equipoise.losses import Loss
+from equipoise.objective import Objective
 from equipoise.training import Alone, Options, Rows, Trained, Trainer, load, predict
 
 try:
-    from sklearn.base import ClassifierMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state
@@ -26,8 +26,9 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
     from equipoise.integrations.sklearn.arguments import Arguments, check_count
-except ImportError as error:
-    raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from error
+    from equipoise.integrations.sklearn.bases import ClassifierMixin
+except ImportError as _error:
+    raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from _error
 
 DTYPES = (np.float64, np.float32)
 
@@ -118,6 +119,20 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         >>> model.set_params(objective__gamma=0.5).objective
         GammaCrossEntropy(gamma=0.5, min_weight=0.0)
     """
+
+    classes_: NDArray[Any]
+    objective_: Objective
+    costs_: Any
+    module_: nn.Module
+    n_iter_: int
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    loss_: float
+    loss_curve_: list[float]
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
 
     def __init__(
         self,
@@ -385,8 +400,10 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
             self.best_loss_ = min(self.loss_curve_)
             return
         score = copy.curve[-1]["accuracy"]
+        assert score is not None
         self.validation_scores_ = [*(self.validation_scores_ or []), score]
-        self.best_loss_, self.best_validation_score_ = None, -copy.best
+        self.best_loss_ = None
+        self.best_validation_score_ = -float(copy.best)
         if self.verbose:
             print(f"Validation score: {score:f}")
 

@@ -7,10 +7,10 @@ schedules, and `token_metrics` returns evaluation metrics of a fused model.
 
 try:
     import transformers as _transformers
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "integrations.transformers needs transformers; pip install 'equipoise[transformers]'"
-    ) from error
+    ) from _error
 
 from equipoise.integrations.transformers.causal import FusedHead as FusedHead
 from equipoise.integrations.transformers.causal import fuse_lm_head as fuse_lm_head

@@ -109,7 +109,13 @@ class DeferredLogits:
     def __add__(self, other: Any) -> NoReturn:
         _refuse(f"added to a {type(other).__name__}")
 
-    __radd__ = __sub__ = __rsub__ = __add__
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> NoReturn:
+        self.__add__(other)
+
+    def __rsub__(self, other: Any) -> NoReturn:
+        self.__add__(other)
 
 
 def _refuse(what: str, *passed_over: str) -> NoReturn:

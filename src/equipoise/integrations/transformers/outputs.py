@@ -213,7 +213,7 @@ class _DecoderInputs:
     """Hook that records whether the last pass of an encoder-decoder had decoder inputs, or labels."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.given = True  # before the first pass
+        self.given: bool = True  # before the first pass
         self._names = list(inspect.signature(type(model).forward).parameters)[1:]
         model.register_forward_pre_hook(self, with_kwargs=True)
 

@@ -214,7 +214,16 @@ using of_pointer = std::remove_pointer_t<P>;
 
 }  // namespace
 
-extern "C" int64_t equipoise_states(const Program* p, const Logits* z, void* out) {
+#ifdef _WIN32
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C"
+#endif
+
+// Compute in the threads of this OpenMP library from now on; without a call, in the thread of the caller.
+EXPORT void equipoise_use_openmp(const OpenMP* given) { openmp = *given; }
+
+EXPORT int64_t equipoise_states(const Program* p, const Logits* z, void* out) {
   if (first_wrong_target(*z, std::nullopt)) return 0;
   dispatch(z->kind, [&](auto t, auto w) {
     using W = of_pointer<decltype(w)>;
@@ -223,9 +232,9 @@ extern "C" int64_t equipoise_states(const Program* p, const Logits* z, void* out
   return 1;
 }
 
-extern "C" int64_t equipoise_kept(const Program* p) { return Kept(*p).count; }
+EXPORT int64_t equipoise_kept(const Program* p) { return Kept(*p).count; }
 
-extern "C" int64_t equipoise_losses(
+EXPORT int64_t equipoise_losses(
     const Program* p, const Logits* z, int64_t ignore_index, const void* weight, const void* sample_weight,
     int64_t skip_zero_weight, void* losses_, void* kept, double* result) {
   if (registers(*p) > REGISTERS) return -1;
@@ -240,7 +249,7 @@ extern "C" int64_t equipoise_losses(
   return 0;
 }
 
-extern "C" void equipoise_gradient(
+EXPORT void equipoise_gradient(
     const Program* p, const Logits* z, const void* kept, int64_t row_step, int64_t column_step,
     const void* row_gradient_, double scale, void* out, int64_t out_stride, int64_t out_in_W) {
   dispatch(z->kind, [&](auto t, auto w) {
@@ -255,7 +264,7 @@ extern "C" void equipoise_gradient(
   });
 }
 
-extern "C" int64_t equipoise_losses_and_gradient(
+EXPORT int64_t equipoise_losses_and_gradient(
     const Program* p, const Logits* z, int64_t ignore_index, const void* weight, const void* sample_weight,
     int64_t skip_zero_weight, const void* row_gradient_, double scale, void* losses_, void* out, int64_t out_stride,
     int64_t out_in_W, double* result) {
@@ -277,14 +286,14 @@ extern "C" int64_t equipoise_losses_and_gradient(
   return 0;
 }
 
-extern "C" void equipoise_add(
+EXPORT void equipoise_add(
     const void* from, int64_t kind, int64_t count, int64_t threads, int64_t begin, float* to) {
   if (kind == 2) return add(static_cast<const Bfloat16*>(from), count, threads, begin, to);
   add(static_cast<const Float16*>(from), count, threads, begin, to);
 }
 
 // Call `work` for each number below `count`, each in a separate thread if there are enough.
-extern "C" void equipoise_run_in_threads(int64_t count, void (*work)(int64_t)) {
+EXPORT void equipoise_run_in_threads(int64_t count, void (*work)(int64_t)) {
   share(count, count << 14, count, [&](int64_t start, int64_t stop, int64_t) {
     for (int64_t k = start; k < stop; ++k) work(k);
   });
