@@ -113,6 +113,7 @@ def test_a_compiler_that_fails_is_not_passed_over(project: Path) -> None:
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_a_wheel_of_plain_python_is_made_on_request(project: Path) -> None:
+    """With EQUIPOISE_KERNELS=0 the wheel has no shared library and the tag of plain Python."""
     status, said = built(project, *WHEEL, EQUIPOISE_KERNELS="0")
     assert status == 0, said
     assert "equipoise: EQUIPOISE_KERNELS=0, so no CPU kernels" in said

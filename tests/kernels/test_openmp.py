@@ -81,6 +81,7 @@ def copy(tmp_path: Path) -> str:
 
 
 def test_the_kernels_compute_in_threads_of_torch() -> None:
+    """Each thread of a kernel is one that torch's operations use."""
     assert run("print(said())") == ["torch's"]
 
 
@@ -97,6 +98,7 @@ print(said(), loss())
 
 
 def test_a_library_that_is_preloaded_is_that_of_torch_and_of_the_kernels(copy: str) -> None:
+    """With LD_PRELOAD torch and the kernels use the preloaded library."""
     program = """
 print(said())
 use(openmp.functions(ctypes.CDLL(torch._C.__file__)))  # the control: loaded with torch, which does not use it
@@ -106,6 +108,7 @@ print(said())
 
 
 def test_without_a_library_the_kernels_compute_in_one_thread() -> None:
+    """The loss is the same, and all work is done by the calling thread."""
     program = """
 print(loss())
 use(openmp.OpenMP())
@@ -167,6 +170,7 @@ print(loss())
 
 
 def test_a_library_without_the_functions_is_none() -> None:
+    """A library that lacks the functions of OpenMP is not used."""
     import ctypes
 
     assert openmp.functions(ctypes.CDLL("libm.so.6")) is None
