@@ -125,6 +125,7 @@ def test_a_wheel_of_plain_python_is_made_on_request(project: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the message names Linux's compilers")
 def test_kernels_on_request_need_a_compiler(project: Path, tmp_path: Path) -> None:
+    """With EQUIPOISE_KERNELS=1 a build without a compiler fails, and names what to install."""
     (tmp_path / "nothing").mkdir()
     status, said = built(project, *WHEEL, PATH=str(tmp_path / "nothing"), EQUIPOISE_KERNELS="1")
     assert status != 0

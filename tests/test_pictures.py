@@ -42,6 +42,7 @@ def pictures() -> ModuleType:
 
 
 def test_a_page_gets_its_pictures_and_what_it_prints(pictures: ModuleType, tmp_path: Path) -> None:
+    """Outputs of a page are replaced, its figures are saved, and a second run changes nothing."""
     page, space = pictures.run(PAGE, "page", tmp_path)
     assert page == PAGE.replace("a number of yesterday", "5")
     assert pictures.run(page, "page", tmp_path)[0] == page
@@ -59,6 +60,7 @@ def test_a_page_gets_its_pictures_and_what_it_prints(pictures: ModuleType, tmp_p
 
 
 def test_every_page_shows_its_pictures(pictures: ModuleType) -> None:
+    """A page links to each picture that is saved for it, and to no other."""
     for name in pictures.PAGES:
         shown = re.findall(rf"\]\((images/{name}_\d+\.svg)\)", (DOCS / f"{name}.md").read_text())
         saved = sorted(f"images/{path.name}" for path in DOCS.glob(f"images/{name}_*.svg"))

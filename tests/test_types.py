@@ -38,6 +38,7 @@ def unknown(found: Any) -> list[str]:
 
 
 def test_the_types_of_all_public_names_are_known() -> None:
+    """`basedpyright --verifytypes` finds all public names complete."""
     found = checker("--verifytypes", "equipoise", "--ignoreexternal")
     assert unknown(found) == []
     assert found["typeCompleteness"]["completenessScore"] == 1
@@ -45,6 +46,7 @@ def test_the_types_of_all_public_names_are_known() -> None:
 
 
 def test_control_a_name_without_a_type_is_found(tmp_path: Path) -> None:
+    """A function without annotations is reported."""
     package = tmp_path / "incomplete"
     package.mkdir()
     (package / "py.typed").touch()
@@ -157,6 +159,7 @@ def said_of(programs: list[str], python: Path, folder: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_a_program_is_checked_against_the_installed_package(installed: Path, tmp_path: Path) -> None:
+    """A right program has no error, and imports the installed package, not the sources."""
     assert said_of([RIGHT], installed, tmp_path) == [[]]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = "import program0, equipoise; print(equipoise.__file__)"
@@ -169,5 +172,6 @@ def test_a_program_is_checked_against_the_installed_package(installed: Path, tmp
 
 @pytest.mark.slow
 def test_errors_in_a_program_are_found(installed: Path, tmp_path: Path) -> None:
+    """Each wrong program has an error that names what is wrong."""
     for said, (program, word) in zip(said_of(list(WRONG), installed, tmp_path), WRONG.items(), strict=True):
         assert any(word in each for each in said), (program, said)
