@@ -15,6 +15,11 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installe
 ROWS = 40
 
 
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def load(path, target="label", drop=(), **more):
     return read(str(path), target, tuple(drop), **more)
 
