@@ -123,7 +123,7 @@ def test_what_is_wrong_with_code_of_the_users_is_one_line(call, mine, option, va
     assert said.err.startswith(f"equipoise: error: {message}")
     assert said.err.count("\n") == 1
     if "ZeroDivision" in message:
-        assert said.err.endswith("divides_of_tests.py, line 3); correct it there\n")
+        assert said.err.endswith("divides_of_tests.py, line 3); correct the function\n")
 
 
 def test_an_interrupt_says_what_is_kept(call, mine, blobs, fast, monkeypatch):
@@ -170,7 +170,7 @@ def test_runs_made_elsewhere(call, tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("\n".join(["candidate,seed,accuracy,speed", *rows]))
     words = ("paired", path, "--baseline", "none")
-    assert call(*words).err.startswith("equipoise: error: higher_is_better must say whether more of 'speed'")
+    assert call(*words).err.startswith("equipoise: error: higher_is_better must say whether a larger 'speed'")
     said = call(*words, "--lower", "speed", "--test-size", 40, "--train-size", 50, "--json")
     assert said.err == ""
     found = json.loads(said.out)

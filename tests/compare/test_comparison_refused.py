@@ -63,7 +63,7 @@ def test_what_cannot_be_used_is_named_before_anything_is_written(arrays, tmp_pat
     [
         (["CrossEntropy()"], "objectives must have a candidate beside plain cross entropy, got only"),
         (["Focal(gama=2)"], "Focal must have only its own options, got 'gama'; did you mean gamma"),
-        ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"names of their own, got 'CrossEntropy\(\)' twice"),
+        ({"a": "Focal()", "CrossEntropy()": "Brier()"}, r"different names, got 'CrossEntropy\(\)' twice"),
         ([torch.nn.CrossEntropyLoss()], "CrossEntropyLoss"),
         ([Focal], "Focal"),
         ([3], "got a int"),
@@ -118,7 +118,7 @@ def test_a_model_that_fails_in_training_says_its_own_words(arrays, tmp_path):
 def test_a_baseline_that_diverges_is_refused(arrays):
     """A baseline with infinite logits is refused."""
     with pytest.raises(
-        FloatingPointError, match=r"plain cross entropy must have finite logits .* lower lr from 1e\+30"
+        FloatingPointError, match=r"plain cross entropy must have finite logits, .* lower lr from 1e\+30"
     ):
         compare(PAIR, *arrays, **(FAST | {"lr": 1e30}))
 

@@ -289,5 +289,5 @@ def test_words_of_the_noise(result):
 def test_costs_in_a_large_unit_are_not_shown_as_zero():
     """Costs in a large unit are not rounded to zero in sentences."""
     words = sentences.decision_gain_words(make(DEFAULT[:1], costs=True, scale=1e-5, **SMALL))
-    costs = re.findall(r"cross entropy costs (\S+) when .* taken and (\S+) when", words)
+    costs = re.findall(r"cross entropy costs (\S+) with .* and (\S+) with", words)
     assert all(0 < float(cost) < 1e-3 for cost in costs[0])

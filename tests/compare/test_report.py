@@ -204,11 +204,12 @@ def test_the_page_says_what_was_asked(page):
     for wanted in (
         "% of the training labels flipped (noise=0.4), validation labels in the same way, no test labels",
         "one hidden layer of 64 (mlp); at most 5 epochs, batches of 128",
-        "3-fold cross-validation; in each 360 rows to train, 40 to choose epoch, calibration and setting",
-        "is that of the clean labels (probs), since the test labels are known to be better",
-        "are right only where labels are known to be noisy",
+        "3-fold cross-validation; in each 360 training rows, "
+        "40 validation rows for epoch, calibration and setting",
+        "is that of the clean labels (probs), since the test labels are known to be cleaner",
+        "only if labels are known to be noisy",
         "from equipoise.losses import GeneralizedCrossEntropy",
-        "each is at 1 - 0.05 / 8",
+        "each has the level 1 - 0.05 / 8",
         "0.5 points of Accuracy",
         "torch 2",
     ):

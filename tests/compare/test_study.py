@@ -141,7 +141,7 @@ def test_names_of_files_cannot_add_keys(folder, name):
 
 
 BAD = [
-    ("folds = '3'", "folds must be an integer, got '3' in .*study.toml; correct it there"),
+    ("folds = '3'", "folds must be an integer, got '3' in .*study.toml; correct the value there"),
     ("folds = true", "folds must be an integer, got True"),
     ("lr = '3'", "lr must be a number, got '3'"),
     ("objectives = 'Focal()'", r"objectives must be a list or a table, got 'Focal\(\)'"),

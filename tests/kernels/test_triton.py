@@ -109,7 +109,7 @@ class TestKernels(BackendTests, FusedTests):
         z = torch.randn(4, 3, device=DEVICE)
         name = StateName("base")
         with pytest.raises(
-            ValueError, match=r"logits must have the classes .* got strides \(1, 3\); pass logits.contig"
+            ValueError, match=r"logits must have contiguous rows, got strides \(1, 3\); pass logits.contig"
         ):
             TritonBackend().states(Block(z.t(), [name], False))
         block = Block(z, [name], False)

@@ -121,7 +121,7 @@ class DeferredLogits:
 def _refuse(what: str, *passed_over: str) -> NoReturn:
     raise DeferredLogitsError(
         "logits of a fused head may only be scaled by a number and soft-capped before model.loss_function, "
-        "got logits {what} by {caller(*passed_over)}; "
+        f"got logits {what} by {caller(*passed_over)}; "
         "for this architecture use compute_loss_func, and wrap a model in adapters before fusing it"
     )
 
