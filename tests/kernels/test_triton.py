@@ -114,7 +114,7 @@ class TestKernels(BackendTests, FusedTests):
             TritonBackend().states(Block(z.t(), [name], False))
         block = Block(z, [name], False)
         states = TritonBackend().states(block)
-        with pytest.raises(ValueError, match="out must have the classes of a row side by side"):
+        with pytest.raises(ValueError, match="out must have contiguous rows"):
             TritonBackend().write_gradient(block, states, {}, torch.empty(3, 4, device=DEVICE).t())
 
 
