@@ -89,7 +89,7 @@ LOSSES = {
     "CrossEntropy": Shown(
         "The usual loss: it raises the probability of the label until the model is certain, or, with smoothing, "
         "nearly so.",
-        "-(1 - s) log p_y - (s / n) Σ_k log p_k, s = label_smoothing",
+        "-(1 - s) log p_y - (s / n) Σ_k log p_k, s = label smoothing",
         {"label_smoothing": SHARE},
     ),
     "FlooredCrossEntropy": Shown(
@@ -139,7 +139,7 @@ LOSSES = {
     ),
     "SymmetricCrossEntropy": Shown(
         "A little cross entropy plus a lot of the probability of being wrong, which wrong labels disturb less.",
-        "-α log p_y - β A (1 - p_y), A = log_zero",
+        "-α log p_y - β A (1 - p_y), A = log zero",
         {"alpha": Slider(0, 2, 0.01), "beta": Slider(0, 2, 0.01), "log_zero": Slider(-10, 0, 0.1, limits=(-100, 0))},
     ),
     "SimilarityCrossEntropy": Shown(

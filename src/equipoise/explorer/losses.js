@@ -199,10 +199,14 @@ function evaluate(objective, logits, target) {
   return { value, gradient, weight: -gradient[target] / row.miss };
 }
 
-/** Return the objective whose value is the integral of the gradient: where training goes to its minimum. */
+/** Return the objective that training makes small by way of the probabilities.
+ *
+ * Of a reweighted loss it is the integral of the gradient. ZLoss is left out: at any probabilities the logits have a
+ * level at which it is 0. */
 function potential(objective) {
-  if (objective.loss !== "Reweighted") return objective;
+  const penalty = objective.penalty === "ZLoss" ? null : objective.penalty;
+  if (objective.loss !== "Reweighted") return { ...objective, penalty };
   const { weight, gamma, min_weight: least } = objective.settings;
   const settings = weight === "DFTWeight" ? { gamma: 1, min_weight: 0 } : { gamma, min_weight: least };
-  return { ...objective, loss: "GammaCrossEntropy", settings };
+  return { ...objective, loss: "GammaCrossEntropy", settings, penalty };
 }

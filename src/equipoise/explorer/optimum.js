@@ -3,10 +3,11 @@
 "use strict";
 
 const CORNERS = 3;
+const MOST_STEPS = 1000; // of a walk
 
 /** Return logits with these probabilities, whose log-sum-exp is 0. */
-function logitsOf(probs) {
-  return probs.map((prob) => Math.log(Math.max(prob, SMALLEST)));
+function logitsOf(probs, smallest = SMALLEST) {
+  return probs.map((prob) => Math.log(Math.max(prob, smallest)));
 }
 
 /** Return value and gradient by the logits of the expected loss of labels with a distribution. */
@@ -52,13 +53,13 @@ function tilted(probs, at, amount) {
   return next.map((prob) => prob / total);
 }
 
-/** Walk down from a point, shrinking the step where none leads down.
+/** Walk down from a point, with a larger step after each that leads down and a smaller one where none does.
  *
  * Steps move probability between two classes, which reaches the edges, or, with `tilt`, move one logit: along the
  * kinks of a penalty on the range of the logits. */
 function descend(value, start, step, last, tilt = false) {
   let { probs, value: lowest } = start;
-  for (let size = step; size > last; ) {
+  for (let [size, count] = [step, 0]; size > last && count < MOST_STEPS; count += 1) {
     let better = null;
     const attempt = (next) => {
       const found = value(next);
@@ -69,8 +70,8 @@ function descend(value, start, step, last, tilt = false) {
       if (tilt) [size, -size].forEach((amount) => attempt(tilted(probs, one, amount)));
       else for (let two = 0; two < CORNERS; two += 1) if (one !== two) attempt(moved(probs, one, two, size));
     }
-    if (better === null) size /= 4;
-    else probs = better;
+    size = better === null ? size / 4 : Math.min(2 * size, step);
+    probs = better ?? probs;
   }
   return { probs, value: lowest };
 }
@@ -128,6 +129,7 @@ function settle(objective, labels, value, start, step) {
 
 /** Return the minimum of the expected loss, and how many separate points are as low.
  *
+ * endless says that the loss still falls where a probability is nearly 0: that there is no minimum.
  * The points of a grid that are lower than their neighbours are starts of a walk; the lowest end is kept. */
 function minimum(objective, labels, steps = 18) {
   const target = potential(objective);
@@ -136,7 +138,7 @@ function minimum(objective, labels, steps = 18) {
   const apart = (one, two) => Math.max(...one.map((each, k) => Math.abs(each - two[k])));
   points.sort((one, two) => one.value - two.value);
   if (points[points.length - 1].value - points[0].value < 1e-12) {
-    return { probs: [1 / 3, 1 / 3, 1 / 3], value: points[0].value, ties: Infinity };
+    return { probs: [1 / 3, 1 / 3, 1 / 3], value: points[0].value, ties: Infinity, endless: false };
   }
   const near = 1.5 / steps;
   const starts = [];
@@ -150,7 +152,8 @@ function minimum(objective, labels, steps = 18) {
   const lowest = ends.reduce((one, two) => (two.value < one.value - 1e-12 ? two : one));
   const equal = ends.filter((end) => end.value < lowest.value + 1e-9);
   const ties = equal.filter((end, k) => equal.findIndex((other) => apart(other.probs, end.probs) < 1e-3) === k);
-  return { probs: lowest.probs, value: lowest.value, ties: ties.length };
+  const endless = value(lowest.probs) < expectedLoss(target, labels, logitsOf(lowest.probs, 1e-9)).value - 1e-6;
+  return { probs: lowest.probs, value: lowest.value, ties: ties.length, endless };
 }
 
 /** Return the distribution of labels of which a share is replaced by one of the other classes. */
@@ -165,8 +168,11 @@ function noisyLabels(truth, noise) {
 function readOut(objective, optimum, noise) {
   const { loss, settings } = objective;
   let [labels, how] = [null, ""];
-  if (objective.penalty && objective.penaltyWeight !== 0) {
-    if (objective.penalty === "ZLoss" && loss === "CrossEntropy" && settings.label_smoothing === 0) labels = optimum;
+  const { penalty, penaltyWeight } = objective;
+  if (penalty && penaltyWeight !== 0 && penalty !== "ZLoss") {
+    labels = null; // no function undoes a sum
+  } else if (isProper(loss, settings)) {
+    labels = optimum;
   } else if (loss === "GammaCrossEntropy" && settings.min_weight === 0) {
     [labels, how] = [flooredProbs(optimum, settings.gamma), "floored_probs"];
   } else if (loss === "FlooredCrossEntropy") {
@@ -174,17 +180,15 @@ function readOut(objective, optimum, noise) {
   } else if (loss === "SimilarityCrossEntropy") {
     const similarity = [0, 1, 2].map((target) => similarityRow(settings, target, CORNERS).row);
     [labels, how] = [unmix(optimum, similarity), "unmix"];
-  } else if (isProper(loss, settings)) {
-    labels = optimum;
   }
   return { labels, how, truth: labels && unmix(labels, noiseMatrix(noise, CORNERS)) };
 }
 
 /** Return whether the true probabilities minimise the expected loss, as the table of losses says. */
 function isProper(loss, settings) {
-  const always = ["Brier", "RankedProbabilityScore", "HierarchicalCrossEntropy"];
-  const zero = {
-    CrossEntropy: "label_smoothing", Focal: "gamma", Poly: "epsilon", GeneralizedCrossEntropy: "q",
-  };
-  return always.includes(loss) || settings[zero[loss]] === 0;
+  const zero = { CrossEntropy: "label_smoothing", FlooredCrossEntropy: "floor", Focal: "gamma", Poly: "epsilon", GeneralizedCrossEntropy: "q" };
+  if (loss in zero) return settings[zero[loss]] === 0;
+  if (loss === "GammaCrossEntropy") return settings.gamma === 0 || settings.min_weight === 1;
+  if (loss === "SymmetricCrossEntropy") return settings.alpha > 0 && settings.beta * settings.log_zero === 0;
+  return ["Brier", "RankedProbabilityScore", "HierarchicalCrossEntropy"].includes(loss);
 }

@@ -86,6 +86,8 @@ function render() {
   showThree(state, found);
   showMap(state, found);
   putText("python", pythonOf(state, found));
+  const probs = found.optimum.probs.map((prob, k) => `${CLASS_NAMES[k]} ${prob.toFixed(3)}`).join(" ");
+  putText("brief", `loss ${shown(found.row.value)} · weight ${shown(found.row.weight)} · optimum ${probs}`);
   clearTimeout(resting);
   resting = setTimeout(() => {
     showConfidence(state);

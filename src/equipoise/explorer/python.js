@@ -102,8 +102,8 @@ function readOutPython(state, found, needs) {
   if (how) needs(names[how], how);
   const lines = {
     "": "labels_read = optimum",
-    floored_probs: `labels_read = floored_probs(optimum.log(), gamma=${pythonFloat(state.settings.gamma)})`,
-    Floored: `labels_read = Floored(${pythonOptions(state.settings)})(optimum.log())`,
+    floored_probs: `labels_read = floored_probs(model, gamma=${pythonFloat(state.settings.gamma)})`,
+    Floored: `labels_read = Floored(${pythonOptions(state.settings)})(model)`,
     unmix: `labels_read = unmix(optimum, ${
       how === "unmix" ? pythonMatrix(state.settings, "similarity", CORNERS, needs) : ""
     })`,
@@ -119,7 +119,8 @@ function readOutPython(state, found, needs) {
 
 function classesPython(state, objective, found, needs) {
   needs("label_noise", "convert");
-  const ofThree = pythonObjective(potential(objective), CORNERS, needs);
+  const pulled = { ...potential(objective), penalty: objective.penalty };
+  const ofThree = pythonObjective(pulled, CORNERS, needs);
   const pulls = ofThree === pythonObjective(objective, state.classes, needs) ? "loss" : ofThree;
   return [
     "# Three classes: labels drawn from the truth, a share of them replaced by one of the other classes.",
@@ -127,8 +128,10 @@ function classesPython(state, objective, found, needs) {
     `truth = torch.tensor(${pythonList(state.truth)}, dtype=torch.float64)`,
     `noise = ${pythonFloat(state.noise)}`,
     "labels = (1 - noise) * truth + noise / 2 * (1 - truth)",
-    `optimum = torch.tensor(${pythonList(found.optimum.probs)}, dtype=torch.float64)  # found on the page`,
-    "expected = expected_loss(optimum.clamp(min=1e-15).log()[None], labels[None])",
+    "# The optimum is the one that the page has found.",
+    `optimum = torch.tensor(${pythonList(found.optimum.probs)}, dtype=torch.float64)`,
+    "model = optimum.clamp(min=1e-15).log()  # logits",
+    "expected = expected_loss(model[None], labels[None])",
     "gamma = convert(3, noise=noise).gamma",
     ...readOutPython(state, found, needs),
   ];

@@ -42,10 +42,11 @@ function showRow(state, found) {
   const seen = { value: [0], gradient: [0, -1], weight: [0, 1] };
   const names = { value: "Loss", gradient: "Gradient by the label's logit", weight: "Weight against cross entropy" };
   for (const [key, must] of Object.entries(seen)) {
+    const inSight = (point) => key !== "weight" || point.p < 0.95; // near 1 cross entropy no longer pulls
     byId(`chart-${key}`).draw({
       lines: [["beside", beside], ["this", own]].map(([kind, curve]) => ({ kind, points: curve.map((point) => [point.place, point[key]]) })),
       xTicks,
-      limits: limitsOfValues([...own, ...beside].map((point) => point[key]), [...must, found.row[key]].filter((value) => Math.abs(value) < 50)),
+      limits: limitsOfValues([...own, ...beside].filter(inSight).map((point) => point[key]), [...must, found.row[key]].filter((value) => Math.abs(value) < 20)),
       cursor: [placeOf(state.p, state.axis), found.row[key]],
       label: `${names[key]} over p: ${shown(found.row[key])} at p = ${shownProb(state.p)}. The table below has the curve.`,
     });
@@ -68,7 +69,7 @@ function showThree(state, found) {
     const name = document.createElement("span");
     name.append(what);
     if (code) name.append(document.createElement("br"), Object.assign(document.createElement("code"), { textContent: code }));
-    return [name, ...probs.map((prob) => shown(Number(prob.toFixed(6))))];
+    return [name, ...probs.map((prob) => prob.toFixed(4))];
   }));
   const read = state.noise > 0 && found.readOut.truth ? found.readOut.truth : null;
   byId("simplex").draw({

@@ -42,8 +42,11 @@ function largestDifference(one, two) {
 
 /** Return sentences on the optimum beside the labels and the truth. */
 function optimumText(state, found) {
-  const { probs, ties } = found.optimum;
+  const { probs, ties, endless } = found.optimum;
   if (ties === Infinity) return "The expected loss is the same everywhere: this objective pulls nowhere.";
+  if (endless || (state.penalty === "ZLoss" && state.penaltyWeight < 0)) {
+    return "There is no optimum: the loss falls without end as the logits drift.";
+  }
   const [top, labelled] = [Math.max(...probs), Math.max(...found.labels)];
   const beside = `${shown(Number(top.toFixed(4)))} for the likeliest class, ${shown(Number(labelled.toFixed(4)))} among the labels.`;
   let text;
@@ -66,7 +69,7 @@ function distributionRows(state, found) {
   if (state.noise > 0) rows.push({ what: "Labels: the truth and the noise", probs: found.labels });
   rows.push({ what: "Optimum: where training goes", probs: found.optimum.probs });
   if (labels && how) {
-    const call = { floored_probs: "floored_probs(optimum.log(), gamma)", Floored: "Floored(floor)(optimum.log())", unmix: "unmix(optimum, similarity)" };
+    const call = { floored_probs: "floored_probs(model, gamma)", Floored: "Floored(floor)(model)", unmix: "unmix(optimum, similarity)" };
     rows.push({ what: "Labels, read out of it", code: call[how], probs: labels });
   }
   if (truth && state.noise > 0) {
