@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         help="write a page with losses, penalties and maps to try by sliders, and open it",
-        description="Write a page with losses, penalties and maps to try by sliders, and open it in the browser.",
+        description="Write a page with losses, penalties and maps to try by sliders, and open it.",
     )
     command.set_defaults(run=_explore, options=_add(command, _EXPLORE))
     return parser

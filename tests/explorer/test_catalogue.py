@@ -73,7 +73,12 @@ def made(kind: str, name: str, changed: dict[str, Any]) -> Any:
 def test_the_limits_are_those_of_the_class(kind: str, name: str, setting: str) -> None:
     """All values of a setting are accepted; beyond limits of the docstring the class raises."""
     shown = next(each for each in ENTRIES[kind][name]["settings"] if each["name"] == setting)
-    for value in shown.get("choices", ()) or (shown["least"], shown["most"], shown["default"], shown["start"]):
+    for value in shown.get("choices", ()) or (
+        shown["least"],
+        shown["most"],
+        shown["default"],
+        shown["start"],
+    ):
         made(kind, name, {setting: value})
     described = shown["text"].split(".")[0]
     if re.match(r"In \[|At least", described):
@@ -92,7 +97,11 @@ def test_a_description_without_a_range_needs_limits() -> None:
 
 
 def test_defaults_are_those_of_the_package() -> None:
-    for name, setting in (("Focal", "gamma"), ("GammaCrossEntropy", "gamma"), ("SymmetricCrossEntropy", "log_zero")):
+    for name, setting in (
+        ("Focal", "gamma"),
+        ("GammaCrossEntropy", "gamma"),
+        ("SymmetricCrossEntropy", "log_zero"),
+    ):
         shown = next(each for each in ENTRIES["losses"][name]["settings"] if each["name"] == setting)
         assert shown["default"] == getattr(getattr(losses, name)(), setting)
     assert made("penalties", "LogitRange", {}).terms()[1][1] == penalties.LogitRange(width=4)
@@ -115,7 +124,9 @@ def test_the_page_is_one_file() -> None:
     assert text.count("http://www.w3.org/2000/svg") == 1  # a namespace, which nothing fetches
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
-    referred = re.findall(r'(?:for|aria-labelledby)="([^"]+)"', text) + re.findall(r'byId\("([\w-]+)"\)', text)
+    referred = re.findall(r'(?:for|aria-labelledby)="([^"]+)"', text) + re.findall(
+        r'byId\("([\w-]+)"\)', text
+    )
     assert set(referred) <= set(page.ids)
 
 
@@ -126,7 +137,9 @@ def test_control_a_request_is_found() -> None:
 
 def test_the_page_of_the_docs_is_the_shipped_one() -> None:
     stored = Path(__file__).parents[2] / "docs" / "explorer.html"
-    assert stored.read_text("utf-8") == explorer.page(), "run equipoise explore --no-browser --out docs/explorer.html"
+    assert stored.read_text("utf-8") == explorer.page(), (
+        "run equipoise explore --no-browser --out docs/explorer.html"
+    )
 
 
 def test_files_are_short() -> None:

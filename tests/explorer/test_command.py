@@ -31,7 +31,9 @@ def test_it_writes_the_page_and_opens_it(tmp_path: Path, opened: list[str], caps
     assert opened == [path.as_uri()] * 2
 
 
-def test_it_opens_nothing_if_asked_to(tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any) -> None:
+def test_it_opens_nothing_if_asked_to(
+    tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["explore", "--no-browser"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'explorer.html'}\n", "")
@@ -39,7 +41,9 @@ def test_it_opens_nothing_if_asked_to(tmp_path: Path, opened: list[str], monkeyp
 
 
 @pytest.mark.parametrize("fails", ["no display", "none", "error"])
-def test_without_a_browser_it_says_so(tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any, fails: str) -> None:
+def test_without_a_browser_it_says_so(
+    tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any, fails: str
+) -> None:
     def error(address: str) -> bool:
         raise webbrowser.Error(address)
 
@@ -76,9 +80,19 @@ def test_a_process_without_torch_writes_the_page(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name}')")
     source = Path(explorer.__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(source)])}
-    words = [sys.executable, "-m", "equipoise", "explore", "--no-browser", "--out", str(tmp_path / "page.html")]
+    words = [
+        sys.executable,
+        "-m",
+        "equipoise",
+        "explore",
+        "--no-browser",
+        "--out",
+        str(tmp_path / "page.html"),
+    ]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "page.html").read_text("utf-8") == explorer.page()
-    control = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
+    control = subprocess.run(
+        [sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True
+    )
     assert control.returncode == 1

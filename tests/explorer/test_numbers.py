@@ -37,11 +37,11 @@ COMPUTE = """
 answer(states.map((given, k) => {
   const state = valid(given);
   const { logits, target } = rows[k];
+  const mapSettings = validSettings('maps', state.map, state.mapSettings, logits.length);
   return {
-    state, numbers: numbersOf(state), free: evaluate(objectiveOf(state), logits, target),
-    probs: MAPS[state.map].probs(validSettings('maps', state.map, state.mapSettings, logits.length), logits),
-    minProb: MAPS[state.map].minProb(validSettings('maps', state.map, state.mapSettings, logits.length), logits.length),
-    mapSettings: validSettings('maps', state.map, state.mapSettings, logits.length),
+    state, mapSettings, numbers: numbersOf(state), free: evaluate(objectiveOf(state), logits, target),
+    probs: MAPS[state.map].probs(mapSettings, logits),
+    minProb: MAPS[state.map].minProb(mapSettings, logits.length),
   };
 }))
 """
@@ -70,7 +70,9 @@ def off(each: dict[str, Any]) -> dict[str, float]:
         mapped, probs = map_of(state), map_of(state)(gap_logits(state))
         here = map_of(state | {"mapSettings": each["mapSettings"]})
         other = here(torch.tensor(each["logits"], dtype=torch.float64)).tolist()
-    found["map"] = differences([numbers["map"]["first"], numbers["map"]["other"]], [probs[0].item(), probs[-1].item()])
+    found["map"] = differences(
+        [numbers["map"]["first"], numbers["map"]["other"]], [probs[0].item(), probs[-1].item()]
+    )
     found["min_prob"] = differences(numbers["map"]["minProb"], mapped.min_prob(state["classes"]))
     found["free map"] = differences(each["probs"], other)
     found["free min_prob"] = differences(each["minProb"], here.min_prob(len(each["logits"])))
@@ -111,7 +113,11 @@ def test_the_settings_spread(found: list[dict[str, Any]]) -> None:
 
 PLANTED = [  # all are smooth and small or rare: none breaks the page
     ("factor * (1 + (gamma * row.prob * cost) / row.miss)", "factor", "Focal"),
-    ("prob / (gamma + (1 - gamma) * prob)", "prob / (gamma + (1 - gamma) * prob * 1.00001)", "GammaCrossEntropy"),
+    (
+        "prob / (gamma + (1 - gamma) * prob)",
+        "prob / (gamma + (1 - gamma) * prob * 1.00001)",
+        "GammaCrossEntropy",
+    ),
     ("slopes[k] = 2 * (total", "slopes[k] = 2.0001 * (total", "RankedProbabilityScore"),
     ("-alpha * depth", "-alpha * (depth - 1)", "HierarchicalCrossEntropy"),
     ("2 * row.lse * prob", "1.999 * row.lse * prob", "ZLoss"),
@@ -144,7 +150,7 @@ def slope_and_curvature(loss: Any, target: Tensor, logits: Tensor) -> tuple[Tens
 
 
 def trained(state: dict[str, Any], labels: list[float]) -> tuple[Tensor, float] | None:
-    """Return the probabilities to which gradient steps on the library's loss lead, and the largest gradient left.
+    """Return the probabilities to which gradient steps on the loss lead, and the largest gradient left.
 
     The lowest end of four starts; None if the logits overflow from each.
     """
@@ -166,13 +172,17 @@ def trained(state: dict[str, Any], labels: list[float]) -> tuple[Tensor, float] 
 
         solver.step(step)
         logits = leaf.detach()
-        for _ in range(3 if logits.isfinite().all() else 0):  # Newton: the line search ends at half of the digits
+        for _ in range(
+            3 if logits.isfinite().all() else 0
+        ):  # Newton: the line search ends at half of the digits
             slope, curvature = slope_and_curvature(loss, target, logits)
             if torch.linalg.eigvalsh(curvature)[0] > -1e-9 and slope.abs().max() < 1e-3:
                 logits = logits - torch.linalg.pinv(curvature, hermitian=True, rtol=1e-9) @ slope
         value = loss(logits[None], target).item()
         if logits.isfinite().all() and math.isfinite(value):
-            ends.append((value, logits.softmax(0), slope_and_curvature(loss, target, logits)[0].abs().max().item()))
+            ends.append(
+                (value, logits.softmax(0), slope_and_curvature(loss, target, logits)[0].abs().max().item())
+            )
     return min(ends, key=lambda end: end[0])[1:] if ends else None
 
 
@@ -202,7 +212,9 @@ def test_the_optimum_is_where_training_goes(tmp_path: Any) -> None:
         reached = expected(loss, labels, probs.tolist())
         assert numbers["optimum"]["value"] <= reached + 1e-9 * (1 + abs(reached)), state
         if slope < 1e-10 and probs.min() > 1e-3 and numbers["optimum"]["ties"] == 1 and optimum.min() > 1e-3:
-            _, curvature = slope_and_curvature(loss, torch.tensor([labels], dtype=torch.float64), optimum.log())
+            _, curvature = slope_and_curvature(
+                loss, torch.tensor([labels], dtype=torch.float64), optimum.log()
+            )
             if torch.linalg.eigvalsh(curvature)[1] > 1e-4:  # else many points are as low
                 assert differences(optimum.tolist(), probs.tolist()) < TOLERANCE, (state, probs)
                 compared += 1

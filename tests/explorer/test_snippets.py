@@ -74,7 +74,9 @@ def test_the_python_makes_the_numbers(found: list[dict[str, Any]]) -> None:
 
 
 def test_control_another_number_in_the_python_is_seen(found: list[dict[str, Any]]) -> None:
-    each = next(each for each in found if each["state"]["loss"] == "Focal" and 0.01 < each["state"]["p"] < 0.9)
+    each = next(
+        each for each in found if each["state"]["loss"] == "Focal" and 0.01 < each["state"]["p"] < 0.9
+    )
     gamma = each["state"]["settings"]["gamma"]
     other = each["python"].replace("loss = Focal(gamma=", "loss = Focal(gamma=0.001 + ")
     assert other != each["python"], gamma

@@ -49,7 +49,9 @@ def random_states(count: int, seed: int) -> list[dict[str, Any]]:
         if draw.random() < 0.1:
             shares[draw.randrange(3)] = 0.0
         settings = [
-            {each["name"]: _number(each, classes, draw) for each in ENTRIES[kind][name]["settings"]} if name else {}
+            {each["name"]: _number(each, classes, draw) for each in ENTRIES[kind][name]["settings"]}
+            if name
+            else {}
             for kind, name in (("losses", loss), ("penalties", penalty), ("maps", chosen))
         ]
         made.append(
@@ -95,7 +97,9 @@ def the_page() -> str:
 
 def _matrix(settings: dict[str, Any], kind: Any, classes: int) -> costs.ClassMatrix:
     if settings["matrix"] == "ordered":
-        option = {"beta" if kind == "similarity" else "power": settings["beta" if kind == "similarity" else "power"]}
+        option = {
+            "beta" if kind == "similarity" else "power": settings["beta" if kind == "similarity" else "power"]
+        }
         return costs.ordinal(classes, kind, **option)
     half = math.ceil(classes / 2)
     groups = [range(half), range(half, classes)]

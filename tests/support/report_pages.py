@@ -100,11 +100,14 @@ def answered(
     text: str, script: str, folder: Path, *, dark: bool = False, width: int = 1280, hash: str = ""
 ) -> Any:
     """Return what a script that is added to a page passes to `answer`, by way of JSON."""
-    begin = "function answer(found) {" + """
+    begin = (
+        "function answer(found) {"
+        + """
       document.documentElement.innerHTML = '<body><pre id="found"></pre></body>';
       document.getElementById('found').textContent = JSON.stringify(found);
     }
     """
+    )
     path = folder / "judged.html"
     path.write_text(text.replace("</body>", f"<script>{begin}</script><script>{script}</script></body>"))
     words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]

@@ -33,7 +33,7 @@ def page() -> str:
     scripts = [_read(f"{name}.js") for name in _SCRIPTS]
     parts = {
         "version": __version__,
-        "style": _read("style.css").rstrip(),
+        "style": (_read("style.css") + _read("figures.css")).rstrip(),
         "script": "\n".join([f"const CATALOGUE = {catalogue};", *scripts]).rstrip(),
     }
     text = _read("page.html")
@@ -49,12 +49,15 @@ def write(path: Path) -> Path:
         ValueError: If the file cannot be written, or is there and is not such a page.
     """
     if path.exists() and not (path.is_file() and _MARK in path.read_text("utf-8", errors="replace")[:2000]):
-        raise ValueError(f"out must be a new file or an explorer page, got {str(path)!r}; choose another name")
+        raise ValueError(
+            f"out must be a new file or an explorer page, got {str(path)!r}; choose another name"
+        )
     try:
         path.write_text(page(), encoding="utf-8")
     except OSError as error:
+        got = f"{str(path)!r}: {error.strerror}"
         raise ValueError(
-            f"out must be a file that can be written, got {str(path)!r}: {error.strerror}; choose another place"
+            f"out must be a file that can be written, got {got}; choose another place"
         ) from error
     return path.absolute()
 

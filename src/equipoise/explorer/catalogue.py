@@ -58,8 +58,8 @@ class Shown:
 
     Args:
         sentence: What it does, for a reader who knows softmax and cross entropy only.
-        formula: p = softmax(z), y the label, n the number of classes; _ begins an index, ^ a power, braces hold
-            several characters together.
+        formula: p = softmax(z), y the label, n the number of classes; _ begins an index, ^ a power, braces
+            hold several characters together.
         settings: By the name of the option.
         note: What the explorer does differently from Python, if anything.
     """
@@ -87,8 +87,8 @@ COSTS = {
 
 LOSSES = {
     "CrossEntropy": Shown(
-        "The usual loss: it raises the probability of the label until the model is certain, or, with smoothing, "
-        "nearly so.",
+        "The usual loss: it raises the probability of the label until the model is certain, or, with "
+        "smoothing, nearly so.",
         "-(1 - s) log p_y - (s / n) Σ_k log p_k, s = label smoothing",
         {"label_smoothing": SHARE},
     ),
@@ -98,19 +98,20 @@ LOSSES = {
         {"floor": Slider(0, PER_CLASS, 0.001, limits=(0, 1))},
     ),
     "Focal": Shown(
-        "Cross entropy that counts rows less the surer the model already is of them; the model ends less confident.",
+        "Cross entropy that counts rows less the surer the model already is of them; the model ends less "
+        "confident.",
         "-(1 - p_y)^γ log p_y, γ = gamma",
         {"gamma": Slider(0, 5, 0.05)},
     ),
     "Poly": Shown(
-        "Cross entropy plus a multiple of the probability of being wrong: positive epsilon makes the model surer, "
-        "negative less sure.",
+        "Cross entropy plus a multiple of the probability of being wrong: positive epsilon makes the model "
+        "surer, negative less sure.",
         "-log p_y + ε (1 - p_y), ε = epsilon",
         {"epsilon": Slider(-1, 5, 0.05)},
     ),
     "Brier": Shown(
-        "Squared distance between the probabilities and the label: one wrong label has a bounded effect, and the "
-        "model still learns the true probabilities.",
+        "Squared distance between the probabilities and the label: one wrong label has a bounded effect, "
+        "and the model still learns the true probabilities.",
         "(1 - p_y)^2 + Σ_{k ≠ y} p_k^2",
     ),
     "GammaCrossEntropy": Shown(
@@ -119,7 +120,8 @@ LOSSES = {
         {"gamma": SHARE, "min_weight": SHARE},
     ),
     "Reweighted": Shown(
-        "Cross entropy times a weight that depends on the label's probability and has no gradient of its own.",
+        "Cross entropy times a weight that depends on the label's probability and has no gradient of its "
+        "own.",
         "-stop(w(p_y)) log p_y",
         {
             "weight": Choice(
@@ -132,15 +134,20 @@ LOSSES = {
         "Its optimum is that of GammaCrossEntropy, which has the same gradient and is its integral.",
     ),
     "GeneralizedCrossEntropy": Shown(
-        "Between cross entropy and the plain probability of being wrong: the larger q, the less unlikely labels "
-        "count.",
+        "Between cross entropy and the plain probability of being wrong: the larger q, the less unlikely "
+        "labels count.",
         "(1 - p_y^q) / q",
         {"q": SHARE},
     ),
     "SymmetricCrossEntropy": Shown(
-        "A little cross entropy plus a lot of the probability of being wrong, which wrong labels disturb less.",
+        "A little cross entropy plus a lot of the probability of being wrong, which wrong labels disturb "
+        "less.",
         "-α log p_y - β A (1 - p_y), A = log zero",
-        {"alpha": Slider(0, 2, 0.01), "beta": Slider(0, 2, 0.01), "log_zero": Slider(-10, 0, 0.1, limits=(-100, 0))},
+        {
+            "alpha": Slider(0, 2, 0.01),
+            "beta": Slider(0, 2, 0.01),
+            "log_zero": Slider(-10, 0, 0.1, limits=(-100, 0)),
+        },
     ),
     "SimilarityCrossEntropy": Shown(
         "Cross entropy with soft targets: classes that are like the label get a share of it.",
@@ -150,7 +157,9 @@ LOSSES = {
             "beta": Slider(
                 0, 5, 0.05, 1.5, (0, 50), "The larger, the less the other classes of the scale get.", ORDERED
             ),
-            "within": Slider(0, 0.5, 0.01, 0.3, (0, 0.5), "Share of the other classes of the group.", GROUPED),
+            "within": Slider(
+                0, 0.5, 0.01, 0.3, (0, 0.5), "Share of the other classes of the group.", GROUPED
+            ),
             "between": Slider(0, 0.5, 0.01, 0, (0, 0.5), "Share of the classes of the other group.", GROUPED),
         },
     ),
@@ -160,19 +169,20 @@ LOSSES = {
         COSTS,
     ),
     "ExpectedCost": Shown(
-        "The mean cost of a class drawn from the model's probabilities; the model becomes certain of the cheapest "
-        "class.",
+        "The mean cost of a class drawn from the model's probabilities; the model becomes certain of the "
+        "cheapest class.",
         "Σ_k C_{yk} p_k",
         COSTS,
     ),
     "SoftmaxMargin": Shown(
-        "Cross entropy that is content only when the label's logit leads each other class by the cost of that "
-        "mistake.",
+        "Cross entropy that is content only when the label's logit leads each other class by the cost of "
+        "that mistake.",
         "log Σ_k e^{z_k + C_{yk}} - z_y",
         COSTS,
     ),
     "RankedProbabilityScore": Shown(
-        "For classes on a scale: a near miss costs less than a far one, and the model learns the true probabilities.",
+        "For classes on a scale: a near miss costs less than a far one, and the model learns the true "
+        "probabilities.",
         "Σ_k (F_k - [k ≥ y])^2, F_k = p_0 + ... + p_k",
     ),
     "HierarchicalCrossEntropy": Shown(
@@ -189,11 +199,13 @@ PENALTIES = {
         "-Σ_k p_k log p_k",
     ),
     "Gini": Shown(
-        "The probability that two draws differ: like entropy, with less effect on classes that are already unlikely.",
+        "The probability that two draws differ: like entropy, with less effect on classes that are already "
+        "unlikely.",
         "1 - Σ_k p_k^2",
     ),
     "Decisiveness": Shown(
-        "A doubt that is largest where every class has probability 1/n; it has spurious minima from 12 classes on.",
+        "A doubt that is largest where every class has probability 1/n; it has spurious minima from 12 "
+        "classes on.",
         "Σ_k (q_k - q_k^2), q_k = p_k^{log 2 / log n}",
     ),
     "LogitRange": Shown(
@@ -204,8 +216,8 @@ PENALTIES = {
     "ZLoss": Shown(
         "Keeps the logits from drifting together; it hardly changes the probabilities.",
         "(log Σ_k e^{z_k})^2",
-        note="It depends on the common level of the logits: in the plots the other logits are 0, and an optimum has "
-        "the level at which the penalty is 0.",
+        note="It depends on the common level of the logits: in the plots the other logits are 0, and an "
+        "optimum has the level at which the penalty is 0.",
     ),
 }
 
@@ -241,7 +253,8 @@ MAPS = {
         {"floor": FLOOR},
     ),
     "Clipped": Shown(
-        "The usual hand-written floor: raise small probabilities, then divide by the sum; the minimum ends lower.",
+        "The usual hand-written floor: raise small probabilities, then divide by the sum; the minimum ends "
+        "lower.",
         "q_k = max(p_k, c) / Σ_j max(p_j, c), c = floor",
         {"floor": FLOOR},
     ),
@@ -250,7 +263,9 @@ MAPS = {
         "argmin D(q, p) over q ≥ f, f = floor",
         {
             "floor": FLOOR,
-            "metric": Choice(("kl", "euclidean"), "Keeps the ratios of the classes above the floor, or the gaps."),
+            "metric": Choice(
+                ("kl", "euclidean"), "Keeps the ratios of the classes above the floor, or the gaps."
+            ),
         },
     ),
     "ClippedLogits": Shown(
@@ -354,7 +369,9 @@ def written() -> str:
     """Return the text of the file, a line for each loss, penalty and map."""
     made = catalogue()
     lines = [
-        f"{json.dumps(part)}: [\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in made[part]) + "\n]"
+        f"{json.dumps(part)}: [\n"
+        + ",\n".join(json.dumps(each, ensure_ascii=False) for each in made[part])
+        + "\n]"
         for part in ("losses", "penalties", "maps")
     ]
     return "{\n" + ",\n".join([*lines, f'"left_out": {json.dumps(made["left_out"])}']) + "\n}\n"

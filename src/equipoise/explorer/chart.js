@@ -27,7 +27,8 @@ function limitsOfValues(values, seen) {
   let [low, high] = [Math.min(at(0.03), ...seen), Math.max(at(0.97), ...seen)];
   const [inner, outer] = [at(0.1), at(0.9)];
   if (finite[0] > inner - 2 * (outer - inner)) low = Math.min(low, finite[0]);
-  if (finite[finite.length - 1] < outer + 2 * (outer - inner)) high = Math.max(high, finite[finite.length - 1]);
+  if (finite[finite.length - 1] < outer + 2 * (outer - inner))
+    high = Math.max(high, finite[finite.length - 1]);
   if (high - low < 1e-9) [low, high] = [low - 0.5, high + 0.5];
   const margin = 0.04 * (high - low);
   return [low - margin, high + margin];
@@ -53,11 +54,15 @@ class LineChart extends HTMLElement {
       this.setPointerCapture(event.pointerId);
       call(place(event), false);
     });
-    this.addEventListener("pointermove", (event) => this.hasPointerCapture(event.pointerId) && call(place(event), false));
+    this.addEventListener(
+      "pointermove",
+      (event) => this.hasPointerCapture(event.pointerId) && call(place(event), false),
+    );
     this.addEventListener("pointerup", (event) => call(place(event), true));
   }
 
-  /** Draw lines: { lines: [{ kind, points: [[place, value]] }], xTicks: [[place, text]], limits, yTicks, cursor, label }.
+  /** Draw lines: { lines: [{ kind, points: [[place, value]] }], xTicks: [[place, text]], limits, yTicks,
+   * cursor, label }.
    *
    * place is from 0 to 1; cursor is [place, value] or null; yTicks is null for round numbers. */
   draw(data) {
@@ -68,12 +73,28 @@ class LineChart extends HTMLElement {
     const { left, right, top, bottom } = this.margins;
     const [low, high] = data.limits;
     const x = (place) => left + place * (width - left - right);
-    const y = (value) => top + ((high - Math.min(Math.max(value, low - (high - low)), high + (high - low))) / (high - low)) * (height - top - bottom);
-    const svg = svgNode("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": data.label });
+    const y = (value) =>
+      top +
+      ((high - Math.min(Math.max(value, low - (high - low)), high + (high - low))) / (high - low)) *
+        (height - top - bottom);
+    const svg = svgNode("svg", {
+      viewBox: `0 0 ${width} ${height}`,
+      height,
+      role: "img",
+      "aria-label": data.label,
+    });
     const clip = svgNode("clipPath", { id: this.clip });
-    clip.append(svgNode("rect", { x: left, y: top - 2, width: width - left - right, height: height - top - bottom + 4 }));
+    clip.append(
+      svgNode("rect", {
+        x: left,
+        y: top - 2,
+        width: width - left - right,
+        height: height - top - bottom + 4,
+      }),
+    );
     svg.append(clip);
-    for (const [value, text] of data.yTicks ?? ticksOf(data.limits).map((tick) => [tick, shown(Number(tick.toPrecision(6)))])) {
+    for (const [value, text] of data.yTicks ??
+      ticksOf(data.limits).map((tick) => [tick, shown(Number(tick.toPrecision(6)))])) {
       const kind = value === 0 && !data.yTicks ? "zero" : "gridline";
       svg.append(svgNode("path", { class: kind, d: `M${left} ${y(value)}H${width - right}` }));
       svg.append(svgNode("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, text));
@@ -86,13 +107,16 @@ class LineChart extends HTMLElement {
     const inner = svgNode("g", { "clip-path": `url(#${this.clip})` });
     for (const { kind, points } of data.lines) {
       const kept = points.filter(([, value]) => Number.isFinite(value));
-      const d = kept.map(([place, value], k) => `${k ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+      const d = kept
+        .map(([place, value], k) => `${k ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`)
+        .join("");
       if (d) inner.append(svgNode("path", { class: `series ${kind}`, d }));
     }
     if (data.cursor) {
       const [place, value] = data.cursor;
       inner.append(svgNode("path", { class: "cursor", d: `M${x(place)} ${top}V${height - bottom}` }));
-      if (Number.isFinite(value)) inner.append(svgNode("circle", { class: "dot", cx: x(place), cy: y(value), r: 5 }));
+      if (Number.isFinite(value))
+        inner.append(svgNode("circle", { class: "dot", cx: x(place), cy: y(value), r: 5 }));
     }
     svg.append(inner);
     this.replaceChildren(svg);
@@ -103,13 +127,14 @@ customElements.define("line-chart", LineChart);
 /** Put a table with a heading row into an element. */
 function putTable(element, caption, heads, rows) {
   const table = element.tagName === "TABLE" ? element : document.createElement("table");
-  const cells = (row, tag) => row.map((each, k) => {
-    const cell = document.createElement(k === 0 ? "th" : tag);
-    cell.scope = tag === "th" ? "col" : "row";
-    if (tag === "td" && k > 0) cell.removeAttribute("scope");
-    cell.append(each);
-    return cell;
-  });
+  const cells = (row, tag) =>
+    row.map((each, k) => {
+      const cell = document.createElement(k === 0 ? "th" : tag);
+      cell.scope = tag === "th" ? "col" : "row";
+      if (tag === "td" && k > 0) cell.removeAttribute("scope");
+      cell.append(each);
+      return cell;
+    });
   const line = (row, tag) => {
     const made = document.createElement("tr");
     made.append(...cells(row, tag));

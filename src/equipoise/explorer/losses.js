@@ -1,7 +1,8 @@
-/* Every loss and penalty of the explorer: value, and gradient by the logits. The one place of their formulas.
+/* Every loss and penalty of the explorer: value, and gradient by the logits. The one place of their
+ * formulas.
  *
- * A loss gets its settings and a row. A loss of the target's log odds returns its value and weight: its gradient is
- * that of cross entropy times the weight. The others return value and gradient. */
+ * A loss gets its settings and a row. A loss of the target's log odds returns its value and weight: its
+ * gradient is that of cross entropy times the weight. The others return value and gradient. */
 "use strict";
 
 /** Return value and gradient of a loss whose gradient is that of cross entropy times a weight. */
@@ -37,7 +38,11 @@ function gammaWeight(gamma, prob) {
 const LOSSES = {
   CrossEntropy({ label_smoothing: smoothing }, row) {
     const share = smoothing / row.count;
-    return softTarget(row, row.logits.map(() => share), share * (row.count - 1));
+    return softTarget(
+      row,
+      row.logits.map(() => share),
+      share * (row.count - 1),
+    );
   },
 
   FlooredCrossEntropy({ floor }, row) {
@@ -66,7 +71,8 @@ const LOSSES = {
   GammaCrossEntropy({ gamma, min_weight: least }, row) {
     const weight = gammaWeight(gamma, row.prob);
     if (weight >= least) return weighted(row, gammaValue(gamma, row.odds), weight);
-    const start = Math.log(gamma) + Math.log(least) - Math.log1p(-least); // log odds where the weight is `least`
+    // The log odds at which the weight is `least`.
+    const start = Math.log(gamma) + Math.log(least) - Math.log1p(-least);
     const below = least * (logSigmoid(start) - logSigmoid(row.odds));
     return weighted(row, gammaValue(gamma, start) + below, least);
   },
@@ -106,7 +112,10 @@ const LOSSES = {
 
   SoftmaxMargin(settings, row) {
     const costs = costsRow(settings, row.target, row.count);
-    const shifted = rowOf(row.logits.map((logit, k) => logit + costs[k]), row.target);
+    const shifted = rowOf(
+      row.logits.map((logit, k) => logit + costs[k]),
+      row.target,
+    );
     return weighted(shifted, softplus(-shifted.odds), 1);
   },
 
@@ -158,13 +167,17 @@ const PENALTIES = {
 
   Decisiveness(settings, row) {
     const power = Math.LN2 / Math.log(row.count);
-    const terms = row.logProbs.map((logProb) => power * Math.exp(power * logProb) * (1 - 2 * Math.exp(power * logProb)));
+    const terms = row.logProbs.map(
+      (logProb) => power * Math.exp(power * logProb) * (1 - 2 * Math.exp(power * logProb)),
+    );
     const others = sum(terms.filter((_, k) => k !== row.target));
     const total = others + terms[row.target];
     const gradient = terms.map((term, k) =>
       k === row.target ? row.miss * term - row.prob * others : term - row.probs[k] * total,
     );
-    const value = sum(row.logProbs.map((logProb) => -Math.exp(power * logProb) * Math.expm1(power * logProb)));
+    const value = sum(
+      row.logProbs.map((logProb) => -Math.exp(power * logProb) * Math.expm1(power * logProb)),
+    );
     return { value, gradient };
   },
 
@@ -174,7 +187,9 @@ const PENALTIES = {
     if (!(excess > 0)) return { value: 0, gradient: row.logits.map(() => 0) };
     const share = (extreme) => 1 / row.logits.filter((logit) => logit === extreme).length;
     const [up, down] = [share(largest), share(smallest)];
-    const gradient = row.logits.map((logit) => (logit === largest ? up : 0) - (logit === smallest ? down : 0));
+    const gradient = row.logits.map(
+      (logit) => (logit === largest ? up : 0) - (logit === smallest ? down : 0),
+    );
     return { value: excess, gradient };
   },
 
@@ -201,8 +216,8 @@ function evaluate(objective, logits, target) {
 
 /** Return the objective that training makes small by way of the probabilities.
  *
- * Of a reweighted loss it is the integral of the gradient. ZLoss is left out: at any probabilities the logits have a
- * level at which it is 0. */
+ * Of a reweighted loss it is the integral of the gradient. ZLoss is left out: at any probabilities the logits
+ * have a level at which it is 0. */
 function potential(objective) {
   const penalty = objective.penalty === "ZLoss" ? null : objective.penalty;
   if (objective.loss !== "Reweighted") return { ...objective, penalty };

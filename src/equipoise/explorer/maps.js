@@ -76,7 +76,8 @@ const MAPS = {
   Sparsemax: { probs: (settings, logits) => sparsemax(logits), minProb: NOTHING },
   Entmax: { probs: ({ alpha }, logits) => entmax(logits, alpha), minProb: NOTHING },
   Floored: {
-    probs: ({ floor }, logits) => softmax(logits).map((prob) => floor + Math.max(1 - logits.length * floor, 0) * prob),
+    probs: ({ floor }, logits) =>
+      softmax(logits).map((prob) => floor + Math.max(1 - logits.length * floor, 0) * prob),
     minProb: ({ floor }) => floor,
   },
   Clipped: {

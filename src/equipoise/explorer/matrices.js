@@ -1,5 +1,6 @@
-/* The class matrices and the tree that losses get here: those of equipoise.costs for classes on a scale, and for
- * two groups, which are the first half of the classes (the larger, if they are odd) and the second. */
+/* The class matrices and the tree that losses get here: those of equipoise.costs for classes on a scale,
+ * and for two groups, which are the first half of the classes (the larger, if they are odd) and the
+ * second. */
 "use strict";
 
 function firstGroup(count) {
@@ -42,7 +43,10 @@ function similarityRow(settings, target, count) {
 /** Return the tree of the classes as nested arrays: two groups, a class alone standing for itself. */
 function treeOf(count) {
   const half = firstGroup(count);
-  const groups = [[0, half], [half, count]].map(([start, end]) =>
+  const groups = [
+    [0, half],
+    [half, count],
+  ].map(([start, end]) =>
     end - start === 1 ? start : Array.from({ length: end - start }, (_, k) => start + k),
   );
   return groups;
@@ -65,7 +69,8 @@ function inverse(matrix) {
   const work = matrix.map((row, i) => [...row, ...row.map((_, k) => (i === k ? 1 : 0))]);
   for (let column = 0; column < size; column += 1) {
     let pivot = column;
-    for (let i = column; i < size; i += 1) if (Math.abs(work[i][column]) > Math.abs(work[pivot][column])) pivot = i;
+    for (let i = column; i < size; i += 1)
+      if (Math.abs(work[i][column]) > Math.abs(work[pivot][column])) pivot = i;
     if (work[pivot][column] === 0) return null;
     [work[column], work[pivot]] = [work[pivot], work[column]];
     work[column] = work[column].map((value) => value / work[column][column]);
@@ -82,7 +87,8 @@ function inverse(matrix) {
 function unmix(probs, similarity) {
   const undo = inverse(similarity);
   const size = (matrix) => Math.max(...matrix.map((row) => sum(row.map(Math.abs))));
-  if (undo === null || !(size(similarity) * size(undo) < 3e5)) return null; // unmix refuses at 1e6 in the 2-norm
+  // unmix refuses a condition number of 1e6 in the 2-norm, which is at most three times this one
+  if (undo === null || !(size(similarity) * size(undo) < 3e5)) return null;
   const found = times(probs, undo).map((prob) => Math.max(prob, 0));
   const total = sum(found);
   return found.map((prob) => prob / total);

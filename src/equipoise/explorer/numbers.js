@@ -69,7 +69,18 @@ function rowOf(logits, target) {
     probs[k] = k === target ? prob : miss * others[k];
     logProbs[k] = k === target ? logSigmoid(odds) : logMiss + logits[k] - rest;
   }
-  return { logits, target, count, odds, prob, miss, others, probs, logProbs, lse: logits[target] + softplus(-odds) };
+  return {
+    logits,
+    target,
+    count,
+    odds,
+    prob,
+    miss,
+    others,
+    probs,
+    logProbs,
+    lse: logits[target] + softplus(-odds),
+  };
 }
 
 /** Return logits of a row whose target, class 0, has a probability; the other classes share the rest. */

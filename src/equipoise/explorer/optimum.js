@@ -1,5 +1,5 @@
-/* Where training goes: the minimum of the expected loss over the distributions of three classes, and what is read
- * out of it. */
+/* Where training goes: the minimum of the expected loss over the distributions of three classes, and what
+ * is read out of it. */
 "use strict";
 
 const CORNERS = 3;
@@ -53,10 +53,11 @@ function tilted(probs, at, amount) {
   return next.map((prob) => prob / total);
 }
 
-/** Walk down from a point, with a larger step after each that leads down and a smaller one where none does.
+/** Walk down from a point, with a larger step after each that leads down and a smaller one where none
+ * does.
  *
- * Steps move probability between two classes, which reaches the edges, or, with `tilt`, move one logit: along the
- * kinks of a penalty on the range of the logits. */
+ * Steps move probability between two classes, which reaches the edges, or, with `tilt`, move one logit: along
+ * the kinks of a penalty on the range of the logits. */
 function descend(value, start, step, last, tilt = false) {
   let { probs, value: lowest } = start;
   for (let [size, count] = [step, 0]; size > last && count < MOST_STEPS; count += 1) {
@@ -78,8 +79,8 @@ function descend(value, start, step, last, tilt = false) {
 
 /** Return the point polished by Newton's method on the logits of the classes that have a probability.
  *
- * A walk compares values, which settles half of the digits; the gradient settles the others. `settled` says whether
- * it is nearly 0 at the end, which it is not at a kink. */
+ * A walk compares values, which settles half of the digits; the gradient settles the others. `settled` says
+ * whether it is nearly 0 at the end, which it is not at a kink. */
 function polish(objective, labels, found) {
   const free = [0, 1, 2].filter((k) => found.probs[k] > 1e-9);
   if (free.length < 2) return { ...found, settled: true };
@@ -94,7 +95,9 @@ function polish(objective, labels, found) {
   for (let step = 0; step < 20 && size(slope) > 1e-15; step += 1) {
     const width = 1e-4;
     const columns = moving.map((k) => {
-      const [up, down] = [1, -1].map((sign) => at(logits.map((each, j) => each + (j === k ? sign * width : 0))));
+      const [up, down] = [1, -1].map((sign) =>
+        at(logits.map((each, j) => each + (j === k ? sign * width : 0))),
+      );
       return up.map((each, j) => (each - down[j]) / (2 * width));
     });
     const undo = inverse(moving.map((_, j) => columns.map((column) => column[j])));
@@ -144,15 +147,18 @@ function minimum(objective, labels, steps = 18) {
   const starts = [];
   for (const point of points) {
     if (starts.length === 4) break;
-    const lower = points.find((other) => apart(other.probs, point.probs) < near); // sorted: its lowest neighbour
+    const lower = points.find((other) => apart(other.probs, point.probs) < near); // sorted: the lowest
     if (lower.value < point.value) continue;
     if (starts.every((start) => apart(start.probs, point.probs) > near)) starts.push(point);
   }
   const ends = starts.map((start) => settle(target, labels, value, start, 0.5 / steps));
   const lowest = ends.reduce((one, two) => (two.value < one.value - 1e-12 ? two : one));
   const equal = ends.filter((end) => end.value < lowest.value + 1e-9);
-  const ties = equal.filter((end, k) => equal.findIndex((other) => apart(other.probs, end.probs) < 1e-3) === k);
-  const endless = value(lowest.probs) < expectedLoss(target, labels, logitsOf(lowest.probs, 1e-9)).value - 1e-6;
+  const ties = equal.filter(
+    (end, k) => equal.findIndex((other) => apart(other.probs, end.probs) < 1e-3) === k,
+  );
+  const endless =
+    value(lowest.probs) < expectedLoss(target, labels, logitsOf(lowest.probs, 1e-9)).value - 1e-6;
   return { probs: lowest.probs, value: lowest.value, ties: ties.length, endless };
 }
 
@@ -163,13 +169,12 @@ function noisyLabels(truth, noise) {
 
 /** Return what the package reads out of a model at the optimum: estimates of the labels and of the truth.
  *
- * labels is null if the package has no read-out for the loss, truth also if the noise cannot be undone. `how` is
- * the name of the function that gives the labels. */
+ * labels is null if the package has no read-out for the loss, truth also if the noise cannot be undone. `how`
+ * is the name of the function that gives the labels. */
 function readOut(objective, optimum, noise) {
-  const { loss, settings } = objective;
+  const { loss, settings, penalty } = potential(objective);
   let [labels, how] = [null, ""];
-  const { penalty, penaltyWeight } = objective;
-  if (penalty && penaltyWeight !== 0 && penalty !== "ZLoss") {
+  if (penalty && objective.penaltyWeight !== 0) {
     labels = null; // no function undoes a sum
   } else if (isProper(loss, settings)) {
     labels = optimum;
@@ -181,12 +186,23 @@ function readOut(objective, optimum, noise) {
     const similarity = [0, 1, 2].map((target) => similarityRow(settings, target, CORNERS).row);
     [labels, how] = [unmix(optimum, similarity), "unmix"];
   }
-  return { labels, how, truth: labels && unmix(labels, noiseMatrix(noise, CORNERS)) };
+  return {
+    labels,
+    how,
+    gamma: settings.gamma ?? null,
+    truth: labels && unmix(labels, noiseMatrix(noise, CORNERS)),
+  };
 }
 
 /** Return whether the true probabilities minimise the expected loss, as the table of losses says. */
 function isProper(loss, settings) {
-  const zero = { CrossEntropy: "label_smoothing", FlooredCrossEntropy: "floor", Focal: "gamma", Poly: "epsilon", GeneralizedCrossEntropy: "q" };
+  const zero = {
+    CrossEntropy: "label_smoothing",
+    FlooredCrossEntropy: "floor",
+    Focal: "gamma",
+    Poly: "epsilon",
+    GeneralizedCrossEntropy: "q",
+  };
   if (loss in zero) return settings[zero[loss]] === 0;
   if (loss === "GammaCrossEntropy") return settings.gamma === 0 || settings.min_weight === 1;
   if (loss === "SymmetricCrossEntropy") return settings.alpha > 0 && settings.beta * settings.log_zero === 0;

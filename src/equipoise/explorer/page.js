@@ -1,7 +1,7 @@
 /* The page: controls, the state they change, and its history. */
 "use strict";
 
-const REST = 120; // milliseconds without a change, after which slow curves are drawn and the change is announced
+const REST = 120; // milliseconds without a change until slow curves are drawn and the change is announced
 let state = stateOf(location.hash);
 let controls = {}; // the controls of settings, by "loss.gamma" and the like
 let built = ""; // what they were built for
@@ -23,8 +23,11 @@ function addSettings(place, prefix, kind, name, key) {
     const control = setting.choices
       ? choiceOf({ ...common, choices: setting.choices, value: setting.default })
       : document.createElement("number-slider").setup({
-          ...common, limits: [setting.least, setting.most], start: setting.start,
-          end: setting.end === FREE ? 1 : setting.end, step: setting.step,
+          ...common,
+          limits: [setting.least, setting.most],
+          start: setting.start,
+          end: setting.end === FREE ? 1 : setting.end,
+          step: setting.step,
         });
     control.setting = setting;
     control.kind = kind;
@@ -37,8 +40,13 @@ function addSettings(place, prefix, kind, name, key) {
 
 function weightSlider() {
   return document.createElement("number-slider").setup({
-    id: "penalty-weight", label: "weight", text: "Positive adds the penalty, negative rewards it.",
-    limits: LIMITS.weight, start: -1, end: 1, step: 0.01,
+    id: "penalty-weight",
+    label: "weight",
+    text: "Positive adds the penalty, negative rewards it.",
+    limits: LIMITS.weight,
+    start: -1,
+    end: 1,
+    step: 0.01,
     change: (value, committed) => change({ penaltyWeight: value }, committed),
   });
 }
@@ -92,7 +100,11 @@ function render() {
   resting = setTimeout(() => {
     showConfidence(state);
     const { row, optimum, map } = found;
-    putText("status", `Loss ${shown(row.value)}, weight ${shown(row.weight)}. Optimum ${distributionText(optimum.probs)}. Largest probability of the map ${shownProb(map.first)}.`);
+    putText(
+      "status",
+      `Loss ${shown(row.value)}, weight ${shown(row.weight)}. Optimum ${distributionText(optimum.probs)}. ` +
+        `Largest probability of the map ${shownProb(map.first)}.`,
+    );
   }, REST);
 }
 
@@ -104,36 +116,61 @@ function roundedProb(prob) {
 /** Return the truth with a new probability of one class; the others keep their ratio. */
 function withProb(truth, at, value) {
   const rest = 1 - truth[at];
-  return truth.map((prob, k) => (k === at ? value : rest > 0 ? (prob / rest) * (1 - value) : (1 - value) / 2));
+  return truth.map((prob, k) =>
+    k === at ? value : rest > 0 ? (prob / rest) * (1 - value) : (1 - value) / 2,
+  );
 }
 
 const slider = (options) => document.createElement("number-slider").setup(options);
 const CLASSES_SCALE = Math.log(LIMITS.classes[1] / LIMITS.classes[0]);
 const classesSlider = slider({
-  id: "classes", label: "n, number of classes", limits: LIMITS.classes, step: 1,
+  id: "classes",
+  label: "n, number of classes",
+  limits: LIMITS.classes,
+  step: 1,
   toPlace: (value) => Math.log(value / LIMITS.classes[0]) / CLASSES_SCALE,
   fromPlace: (place) => Math.round(LIMITS.classes[0] * Math.exp(place * CLASSES_SCALE)),
   change: (value, committed) => change({ classes: value }, committed),
 });
 const pSlider = slider({
-  id: "p", label: "p, probability of the label", limits: LIMITS.p, step: 0.001,
+  id: "p",
+  label: "p, probability of the label",
+  limits: LIMITS.p,
+  step: 0.001,
   toPlace: (value) => placeOf(value, state.axis),
   fromPlace: (place) => roundedProb(probAt(place, state.axis)),
   change: (value, committed) => change({ p: value }, committed),
 });
 const gapSlider = slider({
-  id: "gap", label: "gap of the logits", limits: LIMITS.gap, start: 0, end: 20, step: 0.1,
+  id: "gap",
+  label: "gap of the logits",
+  limits: LIMITS.gap,
+  start: 0,
+  end: 20,
+  step: 0.1,
   change: (value, committed) => change({ gap: value }, committed),
 });
 const noiseSlider = slider({
-  id: "noise", label: "label noise", text: "Share of labels that are replaced by one of the other classes.",
-  limits: LIMITS.noise, start: 0, end: 0.66, step: 0.01,
+  id: "noise",
+  label: "label noise",
+  text: "Share of labels that are replaced by one of the other classes.",
+  limits: LIMITS.noise,
+  start: 0,
+  end: 0.66,
+  step: 0.01,
   change: (value, committed) => change({ noise: value }, committed),
 });
-const truthSliders = CLASS_NAMES.map((name, k) => slider({
-  id: `truth-${name}`, label: `truth: probability of ${name}`, limits: [0, 1], start: 0, end: 1, step: 0.01,
-  change: (value, committed) => change({ truth: withProb(state.truth, k, value) }, committed),
-}));
+const truthSliders = CLASS_NAMES.map((name, k) =>
+  slider({
+    id: `truth-${name}`,
+    label: `truth: probability of ${name}`,
+    limits: [0, 1],
+    start: 0,
+    end: 1,
+    step: 0.01,
+    change: (value, committed) => change({ truth: withProb(state.truth, k, value) }, committed),
+  }),
+);
 
 /** Fill a chooser with the names of a kind of entries. */
 function fill(id, kind, first = []) {
@@ -144,7 +181,8 @@ async function copy(text, what) {
   let done = true;
   try {
     await navigator.clipboard.writeText(text);
-  } catch { // files have no clipboard in some browsers
+  } catch {
+    // files have no clipboard in some browsers
     const area = Object.assign(document.createElement("textarea"), { value: text, readOnly: true });
     document.body.append(area);
     area.select();
@@ -161,7 +199,9 @@ function start() {
   byId("row-sliders").append(classesSlider, pSlider);
   byId("truth-sliders").append(...truthSliders, noiseSlider);
   byId("loss").addEventListener("change", (event) => change({ loss: event.target.value, settings: {} }));
-  byId("penalty").addEventListener("change", (event) => change({ penalty: event.target.value, penaltySettings: {} }));
+  byId("penalty").addEventListener("change", (event) =>
+    change({ penalty: event.target.value, penaltySettings: {} }),
+  );
   byId("map").addEventListener("change", (event) => change({ map: event.target.value, mapSettings: {} }));
   for (const radio of document.querySelectorAll('input[name="axis"]')) {
     radio.addEventListener("change", () => change({ axis: radio.value }));
@@ -179,10 +219,16 @@ function start() {
     byId("keep").focus();
   });
   byId("use-gamma").addEventListener("click", () => {
-    change({ loss: "GammaCrossEntropy", settings: { gamma: gammaOfNoise(state.noise, CORNERS) }, penalty: "" });
+    change({
+      loss: "GammaCrossEntropy",
+      settings: { gamma: gammaOfNoise(state.noise, CORNERS) },
+      penalty: "",
+    });
   });
   byId("copy").addEventListener("click", () => copy(byId("python").textContent, "Python"));
-  byId("copy-link").addEventListener("click", () => copy(`${location.href.split("#")[0]}#${hashOf(state)}`, "Address"));
+  byId("copy-link").addEventListener("click", () =>
+    copy(`${location.href.split("#")[0]}#${hashOf(state)}`, "Address"),
+  );
   byId("to-python").addEventListener("click", (event) => {
     event.preventDefault(); // the part behind # is the state
     byId("python-title").scrollIntoView();

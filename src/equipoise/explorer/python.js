@@ -35,12 +35,17 @@ function pythonMatrix(settings, kind, count, needs) {
 }
 
 const MATRIX_KINDS = {
-  SimilarityCrossEntropy: "similarity", PairwiseCrossEntropy: "weights", ExpectedCost: "costs", SoftmaxMargin: "costs",
+  SimilarityCrossEntropy: "similarity",
+  PairwiseCrossEntropy: "weights",
+  ExpectedCost: "costs",
+  SoftmaxMargin: "costs",
 };
 
 function pythonOptions(settings) {
   return Object.entries(settings)
-    .map(([name, value]) => `${name}=${typeof value === "number" ? pythonFloat(value) : JSON.stringify(value)}`)
+    .map(
+      ([name, value]) => `${name}=${typeof value === "number" ? pythonFloat(value) : JSON.stringify(value)}`,
+    )
     .join(", ");
 }
 
@@ -102,7 +107,7 @@ function readOutPython(state, found, needs) {
   if (how) needs(names[how], how);
   const lines = {
     "": "labels_read = optimum",
-    floored_probs: `labels_read = floored_probs(model, gamma=${pythonFloat(state.settings.gamma)})`,
+    floored_probs: `labels_read = floored_probs(model, gamma=${pythonFloat(found.readOut.gamma)})`,
     Floored: `labels_read = Floored(${pythonOptions(state.settings)})(model)`,
     unmix: `labels_read = unmix(optimum, ${
       how === "unmix" ? pythonMatrix(state.settings, "similarity", CORNERS, needs) : ""
@@ -159,8 +164,11 @@ function pythonOf(state, found) {
     classesPython(state, objective, found, needs),
     mapPython(state, needs),
   ];
-  const from = Object.keys(imports).sort().map((module) =>
-    `from equipoise.${module} import ${[...imports[module]].sort().join(", ")}`,
+  const from = Object.keys(imports)
+    .sort()
+    .map((module) => `from equipoise.${module} import ${[...imports[module]].sort().join(", ")}`);
+  return (
+    [["import math", "", "import torch", ...from], ...parts].map((part) => part.join("\n")).join("\n\n") +
+    "\n"
   );
-  return [["import math", "", "import torch", ...from], ...parts].map((part) => part.join("\n")).join("\n\n") + "\n";
 }

@@ -30,7 +30,8 @@ function numbersOf(state) {
 function curvePlaces(axis) {
   return Array.from({ length: CURVE_POINTS }, (_, k) => {
     const place = k / (CURVE_POINTS - 1);
-    const p = axis === "odds" ? sigmoid((2 * place - 1) * FAR_ODDS) : Math.min(Math.max(place, 5e-4), 1 - 5e-4);
+    const p =
+      axis === "odds" ? sigmoid((2 * place - 1) * FAR_ODDS) : Math.min(Math.max(place, 5e-4), 1 - 5e-4);
     return { p, place };
   });
 }
@@ -52,7 +53,8 @@ function curvesOf(objective, state) {
   });
 }
 
-/** Return the optimum's probability of class A over the true one, if the other two are as likely as each other. */
+/** Return the optimum's probability of class A over the true one, if the other two are as likely as each
+ * other. */
 function confidenceOf(objective, noise) {
   return Array.from({ length: 29 }, (_, k) => {
     const prob = 1 / 3 + (k / 28) * (2 / 3);

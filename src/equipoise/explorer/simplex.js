@@ -1,4 +1,5 @@
-/* <simplex-plot>: the expected loss over the distributions of three classes, with truth, labels and optimum. */
+/* <simplex-plot>: the expected loss over the distributions of three classes, with truth, labels and
+ * optimum. */
 "use strict";
 
 const GRID = 40;
@@ -12,7 +13,8 @@ const MARKS = {
   optimum: () => svgNode("path", { d: "M0 -9L8 6H-8Z", class: "optimum" }),
   read: () => {
     const group = svgNode("g");
-    for (const kind of ["read", "read top"]) group.append(svgNode("path", { d: "M-6 -6L6 6M-6 6L6 -6", class: kind }));
+    for (const kind of ["read", "read top"])
+      group.append(svgNode("path", { d: "M-6 -6L6 6M-6 6L6 -6", class: kind }));
     return group;
   },
 };
@@ -22,7 +24,13 @@ class SimplexPlot extends HTMLElement {
     this.canvas = document.createElement("canvas");
     this.svg = svgNode("svg");
     this.replaceChildren(this.canvas, this.svg);
-    this.handle = svgNode("g", { tabindex: 0, role: "slider", "aria-label": "Truth: probability of A", "aria-valuemin": 0, "aria-valuemax": 1 });
+    this.handle = svgNode("g", {
+      tabindex: 0,
+      role: "slider",
+      "aria-label": "Truth: probability of A",
+      "aria-valuemin": 0,
+      "aria-valuemax": 1,
+    });
     this.handle.append(svgNode("circle", { r: 22, fill: "transparent" }), MARKS.truth());
     this.handle.addEventListener("keydown", (event) => this.key(event));
     this.svg.addEventListener("pointerdown", (event) => {
@@ -36,7 +44,10 @@ class SimplexPlot extends HTMLElement {
     });
     this.svg.addEventListener("pointerup", (event) => this.call(this.probsAt(event), true));
     new ResizeObserver(() => this.data && this.draw(this.data)).observe(this);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.data && this.draw(this.data));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener(
+      "change",
+      () => this.data && this.draw(this.data),
+    );
   }
 
   /** Return the place of a distribution: A at the top, B at the left, C at the right. */
@@ -60,7 +71,12 @@ class SimplexPlot extends HTMLElement {
 
   key(event) {
     const size = event.shiftKey ? 5 * NUDGE : NUDGE;
-    const ways = { ArrowUp: [1, -0.5, -0.5], ArrowDown: [-1, 0.5, 0.5], ArrowLeft: [0, 1, -1], ArrowRight: [0, -1, 1] };
+    const ways = {
+      ArrowUp: [1, -0.5, -0.5],
+      ArrowDown: [-1, 0.5, 0.5],
+      ArrowLeft: [0, 1, -1],
+      ArrowRight: [0, -1, 1],
+    };
     const ends = { Home: [0, 0.5, 0.5], End: [1, 0, 0] };
     if (!(event.key in ways) && !(event.key in ends)) return;
     event.preventDefault();
@@ -76,17 +92,32 @@ class SimplexPlot extends HTMLElement {
     this.box = { left: 34, top: 30, side, height: (side * Math.sqrt(3)) / 2 };
     const height = Math.round(this.box.height + 62);
     const { svg } = this;
-    for (const [key, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height })) svg.setAttribute(key, value);
+    for (const [key, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, width, height }))
+      svg.setAttribute(key, value);
     const focused = document.activeElement === this.handle;
     svg.replaceChildren();
-    const corners = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map((corner) => this.at(corner));
-    svg.append(svgNode("path", { class: "frame", d: `M${corners.map((each) => each.join(" ")).join("L")}Z` }));
+    const corners = [
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, 1],
+    ].map((corner) => this.at(corner));
+    svg.append(
+      svgNode("path", { class: "frame", d: `M${corners.map((each) => each.join(" ")).join("L")}Z` }),
+    );
     corners.forEach(([x, y], k) => {
       const anchor = ["middle", "start", "end"][k];
-      const [dx, dy] = [[0, -12], [-24, 22], [24, 22]][k];
-      svg.append(svgNode("text", { x: x + dx, y: y + dy, "text-anchor": anchor }, `certainly ${CLASS_NAMES[k]}`));
+      const [dx, dy] = [
+        [0, -12],
+        [-24, 22],
+        [24, 22],
+      ][k];
+      svg.append(
+        svgNode("text", { x: x + dx, y: y + dy, "text-anchor": anchor }, `certainly ${CLASS_NAMES[k]}`),
+      );
     });
-    const stops = [data.truth, data.labels, data.optimum].filter(Boolean).map((probs) => this.at(probs).join(" "));
+    const stops = [data.truth, data.labels, data.optimum]
+      .filter(Boolean)
+      .map((probs) => this.at(probs).join(" "));
     svg.append(svgNode("path", { class: "path", d: `M${stops.join("L")}` }));
     this.put(this.handle, data.truth); // below the others, which may lie on it and are smaller
     for (const name of ["optimum", "labels", "read"]) if (data[name]) this.put(MARKS[name](), data[name]);
@@ -113,7 +144,10 @@ class SimplexPlot extends HTMLElement {
     [canvas.width, canvas.height] = [width, height].map((each) => Math.round(each * ratio));
     Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
     const ordered = this.data.points.map((point) => point.value).sort((one, two) => one - two);
-    const levels = Array.from({ length: SHADES - 1 }, (_, k) => ordered[Math.floor(((k + 1) / SHADES) * ordered.length)]);
+    const levels = Array.from(
+      { length: SHADES - 1 },
+      (_, k) => ordered[Math.floor(((k + 1) / SHADES) * ordered.length)],
+    );
     const flat = ordered[ordered.length - 1] - ordered[0] < 1e-12;
     const [red, green, blue] = getComputedStyle(this).getPropertyValue("--cell").split(",").map(Number);
     const first = (i) => i * (GRID + 1) - (i * (i - 1)) / 2; // place of (i, 0) among the points
@@ -134,7 +168,10 @@ class SimplexPlot extends HTMLElement {
         else loss = value(i + 1, k + 1) * (u + v - 1) + value(i + 1, k) * (1 - v) + value(i, k + 1) * (1 - u);
         let shade = 0;
         while (shade < levels.length && loss > levels[shade]) shade += 1;
-        image.data.set([red, green, blue, flat ? 40 : Math.round(200 * (1 - shade / (SHADES - 1)) ** 1.3)], 4 * (py * canvas.width + px));
+        image.data.set(
+          [red, green, blue, flat ? 40 : Math.round(200 * (1 - shade / (SHADES - 1)) ** 1.3)],
+          4 * (py * canvas.width + px),
+        );
       }
     }
     canvas.getContext("2d").putImageData(image, 0, 0);

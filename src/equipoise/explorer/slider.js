@@ -57,7 +57,7 @@ class NumberSlider extends HTMLElement {
   /** Show a value; with limits, these are new. */
   show(value, limits = this.limits, end = null) {
     Object.assign(this, { value, limits });
-    if (end !== null) Object.assign(this.range, { max: end, step: this.step = end / 100 });
+    if (end !== null) Object.assign(this.range, { max: end, step: (this.step = end / 100) });
     [this.box.min, this.box.max] = limits;
     this.range.value = this.toPlace ? Math.round(this.toPlace(value) * PLACES) : value;
     this.range.setAttribute("aria-valuetext", shown(value));

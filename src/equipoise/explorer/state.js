@@ -3,8 +3,13 @@
 
 const FREE = "1/n"; // a limit that depends on the number of classes
 const START = { classes: 10, p: 0.3, axis: "linear", truth: [0.6, 0.3, 0.1], noise: 0, gap: 4 };
+const FIRST_WEIGHT = 0.1; // of a penalty
 const LIMITS = {
-  classes: [2, 1000], p: [1e-12, 1 - 1e-12], noise: [0, 2 / 3], gap: [0, 40], weight: [-100, 100],
+  classes: [2, 1000],
+  p: [1e-12, 1 - 1e-12],
+  noise: [0, 2 / 3],
+  gap: [0, 40],
+  weight: [-100, 100],
 };
 
 function entryOf(kind, name) {
@@ -57,7 +62,7 @@ function valid(given) {
     loss,
     settings: validSettings("losses", loss, given.settings ?? {}, classes),
     penalty,
-    penaltyWeight: between(given.penaltyWeight, LIMITS.weight, 0.1),
+    penaltyWeight: penalty ? between(given.penaltyWeight, LIMITS.weight, FIRST_WEIGHT) : FIRST_WEIGHT,
     penaltySettings: penalty ? validSettings("penalties", penalty, given.penaltySettings ?? {}, classes) : {},
     classes,
     p: between(given.p, LIMITS.p, START.p),
@@ -118,15 +123,26 @@ function hashOf(state) {
 function stateOf(text) {
   const pairs = new URLSearchParams(text.replace(/^#/, ""));
   const settings = (prefix) =>
-    Object.fromEntries([...pairs].filter(([key]) => key.startsWith(`${prefix}.`)).map(([key, value]) =>
-      [key.slice(prefix.length + 1), value],
-    ));
+    Object.fromEntries(
+      [...pairs]
+        .filter(([key]) => key.startsWith(`${prefix}.`))
+        .map(([key, value]) => [key.slice(prefix.length + 1), value]),
+    );
   const get = (name) => pairs.get(name) ?? undefined;
   return valid({
-    loss: get("loss"), settings: settings("loss"),
-    penalty: get("penalty"), penaltySettings: settings("penalty"), penaltyWeight: get("penalty.weight"),
-    classes: get("classes"), p: get("p"), axis: get("axis"), noise: get("noise"), gap: get("gap"),
+    loss: get("loss"),
+    settings: settings("loss"),
+    penalty: get("penalty"),
+    penaltySettings: settings("penalty"),
+    penaltyWeight: get("penalty.weight"),
+    classes: get("classes"),
+    p: get("p"),
+    axis: get("axis"),
+    noise: get("noise"),
+    gap: get("gap"),
     truth: get("truth")?.split(","),
-    map: get("map"), mapSettings: settings("map"), beside: get("beside"),
+    map: get("map"),
+    mapSettings: settings("map"),
+    beside: get("beside"),
   });
 }

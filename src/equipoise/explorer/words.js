@@ -8,7 +8,8 @@ function shown(value) {
   if (value === null || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-4 || size >= 1e6) return value.toExponential(2).replace("e+", "e").replace("-", "\u2212").replace("e-", "e\u2212");
+  if (size < 1e-4 || size >= 1e6)
+    return value.toExponential(2).replace("e+", "e").replace("-", "\u2212").replace("e-", "e\u2212");
   return String(Number(value.toPrecision(4))).replace("-", "\u2212");
 }
 
@@ -48,15 +49,19 @@ function optimumText(state, found) {
     return "There is no optimum: the loss falls without end as the logits drift.";
   }
   const [top, labelled] = [Math.max(...probs), Math.max(...found.labels)];
-  const beside = `${shown(Number(top.toFixed(4)))} for the likeliest class, ${shown(Number(labelled.toFixed(4)))} among the labels.`;
+  const [own, theirs] = [top, labelled].map((prob) => shown(Number(prob.toFixed(4))));
+  const beside = `${own} for the likeliest class, ${theirs} among the labels.`;
   let text;
   if (largestDifference(probs, found.labels) < 5e-5) text = "The optimum is the distribution of the labels.";
   else if (top > 1 - 1e-9) text = `The optimum is certain: ${beside}`;
-  else if (Math.abs(top - labelled) < 5e-5) text = "The optimum is another distribution than that of the labels, as sure.";
+  else if (Math.abs(top - labelled) < 5e-5)
+    text = "The optimum is another distribution than that of the labels, as sure.";
   else text = `The optimum is ${top > labelled ? "surer" : "less sure"} than the labels: ${beside}`;
   if (ties > 1) text += ` ${ties} separate points are equally low; this is one of them.`;
   if (state.noise > 0) {
-    const off = [found.labels, probs].map((each) => shown(Number(largestDifference(each, state.truth).toFixed(4))));
+    const off = [found.labels, probs].map((each) =>
+      shown(Number(largestDifference(each, state.truth).toFixed(4))),
+    );
     text += ` The labels are off the truth by up to ${off[0]}, the optimum by up to ${off[1]}.`;
   }
   return text;
@@ -69,31 +74,56 @@ function distributionRows(state, found) {
   if (state.noise > 0) rows.push({ what: "Labels: the truth and the noise", probs: found.labels });
   rows.push({ what: "Optimum: where training goes", probs: found.optimum.probs });
   if (labels && how) {
-    const call = { floored_probs: "floored_probs(model, gamma)", Floored: "Floored(floor)(model)", unmix: "unmix(optimum, similarity)" };
+    const call = {
+      floored_probs: "floored_probs(model, gamma)",
+      Floored: "Floored(floor)(model)",
+      unmix: "unmix(optimum, similarity)",
+    };
     rows.push({ what: "Labels, read out of it", code: call[how], probs: labels });
   }
   if (truth && state.noise > 0) {
-    rows.push({ what: "Truth, read out of it", code: `unmix(${how ? "labels_read" : "optimum"}, flips)`, probs: truth });
+    rows.push({
+      what: "Truth, read out of it",
+      code: `unmix(${how ? "labels_read" : "optimum"}, flips)`,
+      probs: truth,
+    });
   }
   return rows;
 }
 
 function readOutText(state, found) {
   const { labels, truth } = found.readOut;
-  if (!labels) return "The package has no function that undoes what this objective does to the probabilities.";
+  if (!labels)
+    return "The package has no function that undoes what this objective does to the probabilities.";
+  if (largestDifference(labels, found.labels) > 1e-6) {
+    return "The optimum lies at an edge of the triangle, from where the labels cannot be read out exactly.";
+  }
   if (state.noise > 0 && !truth) return "At this noise a label says nothing, and nothing undoes it.";
   return "";
 }
 
 function gammaText(state, found) {
   if (state.noise === 0) return "";
-  return `Gamma cross entropy with the gamma of this noise, label_noise.convert(3, noise).gamma = ${shown(found.gamma)}, has the truth as its optimum.`;
+  const gamma = `label_noise.convert(3, noise=noise).gamma = ${shown(found.gamma)}`;
+  return `Gamma cross entropy with the gamma of this noise, ${gamma}, has the truth as its optimum.`;
+}
+
+/** Return whether an objective learns the true probabilities, in words. */
+function properText(state) {
+  const { loss, settings, penalty } = potential(objectiveOf(state));
+  if (penalty && state.penaltyWeight !== 0) return "";
+  return isProper(loss, settings)
+    ? "Proper at these settings: on clean labels the model learns the true probabilities."
+    : "Not proper at these settings: the optimum is not the true distribution, see below.";
 }
 
 /** Return a few words for an objective. */
 function objectiveName(objective) {
   const numbers = Object.entries(objective.settings)
-    .filter(([name, value]) => value !== entryOf("losses", objective.loss).settings.find((each) => each.name === name).default)
+    .filter(
+      ([name, value]) =>
+        value !== entryOf("losses", objective.loss).settings.find((each) => each.name === name).default,
+    )
     .map(([name, value]) => `${name} ${typeof value === "number" ? shown(value) : value}`);
   const loss = [objective.loss, ...(numbers.length ? [`(${numbers.join(", ")})`] : [])].join(" ");
   if (!objective.penalty) return loss;
