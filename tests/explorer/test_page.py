@@ -214,6 +214,22 @@ def test_a_drag_is_one_step_of_the_history(visit: Visit) -> None:
     assert f"truth={a},{b},{c}" in visit.hash
 
 
+def test_keys_on_one_control_are_one_step_of_the_history(visit: Visit) -> None:
+    page = visit.page
+    for name, count in (("#loss-gamma-range", 5), ("#noise-range", 3), ('#simplex [role="slider"]', 4)):
+        before = page.evaluate("history.length")
+        page.focus(name)
+        for _ in range(count):
+            page.keyboard.press("ArrowRight")
+        assert page.evaluate("history.length") == before + 1
+    assert page.evaluate("state.settings.gamma") == pytest.approx(0.15)
+    page.go_back()
+    page.go_back()
+    assert page.evaluate("[state.settings.gamma, state.noise]") == pytest.approx([0.15, 0])
+    page.go_back()
+    assert page.evaluate("state.settings.gamma") == 0.1
+
+
 def test_keys_move_everything(visit: Visit) -> None:
     page = visit.page
     page.focus("#loss-gamma-range")
@@ -269,6 +285,8 @@ def test_nothing_is_wider_than_the_window(browser: Any, path: Path, width: int, 
         made.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
         made.page.wait_for_timeout(300)
         assert made.page.evaluate("document.documentElement.scrollWidth") <= width
+        drawn = "[...document.querySelectorAll('line-chart, simplex-plot')].map(each => each.clientWidth)"
+        assert min(made.page.evaluate(drawn)) >= (270 if width < 500 else 200)
         clipped = made.page.evaluate(
             """[...document.querySelectorAll('line-chart svg, simplex-plot svg')].flatMap(svg => {
               const box = svg.getBoundingClientRect();

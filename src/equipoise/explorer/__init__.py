@@ -33,7 +33,7 @@ def page() -> str:
     scripts = [_read(f"{name}.js") for name in _SCRIPTS]
     parts = {
         "version": __version__,
-        "style": (_read("style.css") + _read("figures.css")).rstrip(),
+        "style": (_read("figures.css") + _read("style.css")).rstrip(),  # media queries come last
         "script": "\n".join([f"const CATALOGUE = {catalogue};", *scripts]).rstrip(),
     }
     text = _read("page.html")

@@ -2,16 +2,30 @@
 "use strict";
 
 const REST = 120; // milliseconds without a change until slow curves are drawn and the change is announced
+const MOMENT = 1500; // milliseconds within which moves of one control are one step of the history
 let state = stateOf(location.hash);
 let controls = {}; // the controls of settings, by "loss.gamma" and the like
 let built = ""; // what they were built for
 let resting = 0;
 
-/** Change the state, draw it, and, where a change is complete, add it to the history. */
+/** Change the state, draw it, and, where a change is complete, put it into the address. */
 function change(changes, committed = true) {
   state = valid({ ...state, ...changes });
   render();
-  if (committed && location.hash.slice(1) !== hashOf(state)) location.hash = hashOf(state);
+  if (committed) remember(document.activeElement?.id || Object.keys(changes).join());
+}
+
+let last = { what: "", time: -Infinity };
+
+/** Put the state into the address: as a new step of the history, unless the same control moved a moment ago. */
+function remember(what) {
+  const hash = hashOf(state);
+  if (location.hash.slice(1) === hash) return;
+  const time = performance.now();
+  const goesOn = what === last.what && time - last.time < MOMENT;
+  last = { what, time };
+  if (goesOn) location.replace(`#${hash}`);
+  else location.hash = hash;
 }
 
 /** Add a control for each setting of an entry. */

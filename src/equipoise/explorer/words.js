@@ -13,7 +13,7 @@ function shown(value) {
   return String(Number(value.toPrecision(4))).replace("-", "\u2212");
 }
 
-/** Return a probability; those near 1 as 1 minus something, so that they can be told from 1. */
+/** Return a probability; those near 1 as 1 minus something, so that they differ from 1. */
 function shownProb(value) {
   return value > 0.9999 && value < 1 ? `1 \u2212 ${shown(1 - value)}` : shown(value);
 }
