@@ -1,5 +1,6 @@
 """The page computes what the library computes, in Chromium: 1000 random settings, every formula."""
 
+import json
 import math
 import warnings
 from collections import Counter
@@ -186,40 +187,64 @@ def trained(state: dict[str, Any], labels: list[float]) -> tuple[Tensor, float] 
     return min(ends, key=lambda end: end[0])[1:] if ends else None
 
 
-def test_the_optimum_is_where_training_goes(tmp_path: Any) -> None:
-    """Gradient steps on the library's loss end at the optimum, or no lower than it.
-
-    Half of the penalties are small here, so that more optima are inside the triangle.
-    """
+def states_of_optima() -> list[dict[str, Any]]:
+    """Return states; half of the penalties are small, so that more optima are inside the triangle."""
     states = random_states(160, seed=4)
     for state in states[::2]:
         state["penaltyWeight"] *= 0.1
         state["truth"] = [0.5 * prob + 1 / 6 for prob in state["truth"]]
-    compared = beaten = 0
-    for each in computed(tmp_path, the_page(), states):
-        state, numbers = each["state"], each["numbers"]
-        optimum = torch.tensor(numbers["optimum"]["probs"], dtype=torch.float64)
-        if state["loss"] == "Reweighted":
-            continue  # its value is not what training makes small: see below
-        if numbers["optimum"]["endless"]:
+    return states
+
+
+@pytest.fixture(scope="module")
+def optima(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any], Tensor, float]]:
+    """Return states with the page's numbers, and where gradient steps on the library's loss end."""
+    ends = []
+    for each in computed(tmp_path_factory.mktemp("optima"), the_page(), states_of_optima()):
+        if each["state"]["loss"] == "Reweighted":  # its value is not what training makes small: see below
             continue
-        loss, labels = loss_of(state, 3), numbers["labels"]
-        end = trained(state, labels)
-        if end is None:
-            continue
-        probs, slope = end
-        beaten += 1
-        reached = expected(loss, labels, probs.tolist())
-        assert numbers["optimum"]["value"] <= reached + 1e-9 * (1 + abs(reached)), state
-        if slope < 1e-10 and probs.min() > 1e-3 and numbers["optimum"]["ties"] == 1 and optimum.min() > 1e-3:
-            _, curvature = slope_and_curvature(
-                loss, torch.tensor([labels], dtype=torch.float64), optimum.log()
-            )
-            if torch.linalg.eigvalsh(curvature)[1] > 1e-4:  # else many points are as low
-                assert differences(optimum.tolist(), probs.tolist()) < TOLERANCE, (state, probs)
-                compared += 1
-    assert beaten > 120
-    assert compared > 30
+        numbers = each["numbers"]
+        end = None if numbers["optimum"]["endless"] else trained(each["state"], numbers["labels"])
+        if end is not None:
+            ends.append((each, *end))
+    return ends
+
+
+def is_sharp(each: dict[str, Any], probs: Tensor, slope: float) -> bool:
+    """Return whether one optimum lies inside the triangle, with a curvature, and training has reached it."""
+    state, numbers = each["state"], each["numbers"]
+    optimum = torch.tensor(numbers["optimum"]["probs"], dtype=torch.float64)
+    if slope > 1e-10 or min(probs.min(), optimum.min()) < 1e-3 or numbers["optimum"]["ties"] > 1:
+        return False
+    labels = torch.tensor([numbers["labels"]], dtype=torch.float64)
+    _, curvature = slope_and_curvature(loss_of(state, 3), labels, optimum.log())
+    return bool(torch.linalg.eigvalsh(curvature)[1] > 1e-4)
+
+
+def test_the_optimum_is_where_training_goes(optima: list[tuple[dict[str, Any], Tensor, float]]) -> None:
+    """Gradient steps on the library's loss end at the optimum, or no lower than it."""
+    assert len(optima) > 120
+    for each, probs, _ in optima:
+        numbers = each["numbers"]
+        reached = expected(loss_of(each["state"], 3), numbers["labels"], probs.tolist())
+        assert numbers["optimum"]["value"] <= reached + 1e-9 * (1 + abs(reached)), each["state"]
+    sharp = [(each, probs) for each, probs, slope in optima if is_sharp(each, probs, slope)]
+    assert len(sharp) > 30
+    for each, probs in sharp:
+        assert differences(each["numbers"]["optimum"]["probs"], probs.tolist()) < TOLERANCE, each["state"]
+
+
+def test_control_another_optimum_is_found(
+    optima: list[tuple[dict[str, Any], Tensor, float]], tmp_path: Any
+) -> None:
+    right = "return { probs: lowest.probs,"
+    assert the_page().count(right) == 1
+    text = the_page().replace(right, "return { probs: tilted(lowest.probs, 0, 1e-5),")
+    moved = {json.dumps(each["state"]): each for each in computed(tmp_path, text, states_of_optima())}
+    sharp = [(each, probs) for each, probs, slope in optima if is_sharp(each, probs, slope)]
+    found = [moved[json.dumps(each["state"])]["numbers"]["optimum"]["probs"] for each, _ in sharp]
+    off = [differences(ours, probs.tolist()) for ours, (_, probs) in zip(found, sharp, strict=True)]
+    assert sum(size > TOLERANCE for size in off) > 0.8 * len(off)
 
 
 def test_the_gradient_of_a_reweighted_loss_vanishes_at_its_optimum(found: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """The Python of the page runs, and makes the numbers of the page."""
 
-import json
 import warnings
 from collections import Counter
 from typing import Any
@@ -113,9 +112,8 @@ def test_what_is_called_proper_is_so_in_the_table(tmp_path: Any) -> None:
     assert len(ENTRIES["losses"]) == len(entries)
 
 
-def test_the_program_is_made_of_plain_text(found: list[dict[str, Any]]) -> None:
-    for each in found[:50]:
-        assert each["python"].isascii()
-        assert max(map(len, each["python"].splitlines())) < 150
-        assert json.loads(json.dumps(each["python"])) == each["python"]
-    assert torch.get_default_dtype() == torch.float32  # no program changes it
+def test_the_program_changes_nothing_else(found: list[dict[str, Any]]) -> None:
+    assert all(each["python"].isascii() for each in found)
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
+    run(found[0]["python"])
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == before

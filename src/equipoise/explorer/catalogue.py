@@ -164,7 +164,7 @@ LOSSES = {
         },
     ),
     "PairwiseCrossEntropy": Shown(
-        "The label against each other class in turn, each duel weighted by how bad that confusion is.",
+        "The label against each other class in turn, each pair weighted by how bad that confusion is.",
         "Σ_{k ≠ y} W_{yk} log(1 + e^{z_k - z_y})",
         COSTS,
     ),
@@ -175,8 +175,7 @@ LOSSES = {
         COSTS,
     ),
     "SoftmaxMargin": Shown(
-        "Cross entropy that is content only when the label's logit leads each other class by the cost of "
-        "that mistake.",
+        "Cross entropy with a margin: the label's logit must lead each other by the cost of that mistake.",
         "log Σ_k e^{z_k + C_{yk}} - z_y",
         COSTS,
     ),

@@ -17,7 +17,7 @@ function change(changes, committed = true) {
 
 let last = { what: "", time: -Infinity };
 
-/** Put the state into the address: as a new step of the history, unless the same control moved a moment ago. */
+/** Put the state into the address: a new step of the history, unless the same control moved a moment ago. */
 function remember(what) {
   const hash = hashOf(state);
   if (location.hash.slice(1) === hash) return;
