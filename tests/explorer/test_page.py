@@ -330,6 +330,10 @@ def test_the_gamma_of_the_noise_undoes_it(visit: Visit) -> None:
     assert page.evaluate("state.settings.gamma") == pytest.approx(convert(3, noise=0.3).gamma, rel=1e-12)
     assert page.evaluate("numbersOf(state).optimum.probs") == pytest.approx([0.6, 0.3, 0.1], abs=1e-9)
     assert "the optimum by up to 0." in visit.text("three-text")
+    page.fill("#noise-box", "1")  # moved to the limit, 2/3
+    page.keyboard.press("Enter")
+    assert page.evaluate("state.noise") == pytest.approx(2 / 3)
+    assert not page.is_visible("#use-gamma")
 
 
 def test_the_dashed_line_is_kept(visit: Visit) -> None:

@@ -82,7 +82,7 @@ function showRow(state, found) {
         ...["value", "gradient", "weight"].flatMap((key) => [shown(point[key]), shown(beside[8 * k][key])]),
       ]);
   const other = state.beside ? "dashed line" : "cross entropy";
-  const heads = ["p", "loss", `${other}`, "gradient", `${other}`, "weight", `${other}`];
+  const heads = ["p", ...["loss", "gradient", "weight"].flatMap((each) => [each, `${each}, ${other}`])];
   whenOpen("row-details", () =>
     putTable(byId("row-table"), "Loss, gradient and weight over p", heads, rows()),
   );
@@ -93,7 +93,7 @@ function showThree(state, found) {
   const rows = distributionRows(state, found);
   putText("three-text", [optimumText(state, found), readOutText(state, found)].filter(Boolean).join(" "));
   putText("gamma-text", gammaText(state, found));
-  byId("use-gamma").hidden = state.noise === 0;
+  byId("use-gamma").hidden = !hasGamma(state);
   putTable(
     byId("three-table"),
     "Distributions",

@@ -102,8 +102,13 @@ function readOutText(state, found) {
   return "";
 }
 
+/** Return whether there is label noise that a gamma corrects for: at 2/3 a label says nothing. */
+function hasGamma(state) {
+  return state.noise > 0 && state.noise < LIMITS.noise[1] - 1e-6;
+}
+
 function gammaText(state, found) {
-  if (state.noise === 0) return "";
+  if (!hasGamma(state)) return "";
   const gamma = `label_noise.convert(3, noise=noise).gamma = ${shown(found.gamma)}`;
   return `Gamma cross entropy with the gamma of this noise, ${gamma}, has the truth as its optimum.`;
 }
