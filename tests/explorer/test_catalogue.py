@@ -28,6 +28,7 @@ STATE: dict[str, Any] = {
 
 
 def test_the_file_is_what_the_tables_make() -> None:
+    """The stored catalogue is made of the tables, and a changed number is seen."""
     stored = catalogue.FILE.read_text("utf-8")
     assert catalogue.written() == stored, "run python -m equipoise.explorer.catalogue"
     assert catalogue.written() != stored.replace('"default": 0.1', '"default": 0.2', 1)
@@ -35,6 +36,7 @@ def test_the_file_is_what_the_tables_make() -> None:
 
 @pytest.mark.parametrize(("kind", "table"), [("losses", LOSSES), ("penalties", PENALTIES), ("maps", MAPS)])
 def test_every_entry_is_there_or_left_out_with_a_reason(kind: str, table: Any) -> None:
+    """Each loss, penalty and map is offered and has a formula in the scripts, or is left out by name."""
     names = {entry.name for entry in table}
     assert names - set(ENTRIES[kind]) == names & set(catalogue.LEFT_OUT)
     assert set(ENTRIES[kind]) <= names
@@ -90,6 +92,7 @@ def test_the_limits_are_those_of_the_class(kind: str, name: str, setting: str) -
 
 
 def test_a_description_without_a_range_needs_limits() -> None:
+    """A setting whose docstring names no range is refused, as is one without a description."""
     with pytest.raises(ValueError, match=r"text must begin with the range of the option, got 'Any number'"):
         catalogue.limits("Any number")
     with pytest.raises(ValueError, match=r"delta must be described in the docstring of Focal, got none"):
@@ -97,6 +100,7 @@ def test_a_description_without_a_range_needs_limits() -> None:
 
 
 def test_defaults_are_those_of_the_package() -> None:
+    """The page starts at the defaults of the classes."""
     for name, setting in (
         ("Focal", "gamma"),
         ("GammaCrossEntropy", "gamma"),
@@ -110,6 +114,7 @@ def test_defaults_are_those_of_the_package() -> None:
 
 @pytest.mark.parametrize("kind", ENTRIES)
 def test_each_has_a_sentence_and_a_formula(kind: str) -> None:
+    """Each entry has a sentence and a formula with closed braces."""
     for name, entry in ENTRIES[kind].items():
         assert entry["sentence"].endswith("."), name
         assert entry["formula"], name
@@ -117,6 +122,7 @@ def test_each_has_a_sentence_and_a_formula(kind: str) -> None:
 
 
 def test_the_page_is_one_file() -> None:
+    """The page refers to nothing outside it, and to no id that is missing."""
     text = explorer.page()
     assert not re.search(r"\{\{ \w+ \}\}", text)
     found = [each for each in external(text) if each != "http://"]
@@ -131,11 +137,13 @@ def test_the_page_is_one_file() -> None:
 
 
 def test_control_a_request_is_found() -> None:
+    """A planted import and a planted picture are found."""
     assert external(explorer.page().replace("</style>", "@import url(x.css);</style>"))
     assert external(explorer.page().replace("<main>", '<main><img src="x.png">'))
 
 
 def test_the_page_of_the_docs_is_the_shipped_one() -> None:
+    """The page in the documents is the one that the command writes."""
     stored = Path(__file__).parents[2] / "docs" / "explorer.html"
     assert stored.read_text("utf-8") == explorer.page(), (
         "run equipoise explore --no-browser --out docs/explorer.html"
@@ -143,12 +151,14 @@ def test_the_page_of_the_docs_is_the_shipped_one() -> None:
 
 
 def test_files_are_short() -> None:
+    """No file of the explorer has more than 400 lines."""
     files = [path for path in FOLDER.iterdir() if path.is_file()]
     assert {path.suffix for path in files} == {".py", ".js", ".json", ".css", ".html"}
     assert all(len(path.read_text("utf-8").splitlines()) <= 400 for path in files)
 
 
 def test_no_script_closes_the_element_it_is_in() -> None:
+    """No script or style ends its element early, and the catalogue in the page is the stored one."""
     text = explorer.page()
     assert text.count("</script>") == text.count("</style>") == text.count("</body>") == 1
     start, end = text.index("const CATALOGUE = ") + len("const CATALOGUE = "), text.index(";\n/*")

@@ -23,6 +23,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_it_writes_the_page_and_opens_it(tmp_path: Path, opened: list[str], capsys: Any) -> None:
+    """The command writes the page, also over an earlier one, prints its path and opens it."""
     path = tmp_path / "page.html"
     for _ in range(2):  # the second time over the first
         assert main(["explore", "--out", str(path)]) == 0
@@ -34,6 +35,7 @@ def test_it_writes_the_page_and_opens_it(tmp_path: Path, opened: list[str], caps
 def test_it_opens_nothing_if_asked_to(
     tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any
 ) -> None:
+    """With --no-browser the page is written to explorer.html and not opened."""
     monkeypatch.chdir(tmp_path)
     assert main(["explore", "--no-browser"]) == 0
     assert capsys.readouterr() == (f"{tmp_path / 'explorer.html'}\n", "")
@@ -44,6 +46,8 @@ def test_it_opens_nothing_if_asked_to(
 def test_without_a_browser_it_says_so(
     tmp_path: Path, opened: list[str], monkeypatch: Any, capsys: Any, fails: str
 ) -> None:
+    """Without a display or a browser the page is written, and a line says that none was found."""
+
     def error(address: str) -> bool:
         raise webbrowser.Error(address)
 
@@ -61,6 +65,7 @@ def test_without_a_browser_it_says_so(
 
 
 def test_files_of_others_are_kept(tmp_path: Path, opened: list[str], capsys: Any) -> None:
+    """A file that is no explorer page, a folder and a missing folder are refused."""
     other = tmp_path / "other.html"
     other.write_text("<p>mine</p>")
     for path in (other, tmp_path):

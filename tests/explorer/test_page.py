@@ -1,53 +1,33 @@
-"""The page as it is used: sliders, keys, pointer, history, phone, dark, and what axe says of it."""
+"""The page as it is used: sliders, keys, pointer, history, clipboard."""
 
 import random
 import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from equipoise.label_noise import convert
-from support.browser import Visit, browser_is_missing, started
-from support.explorer_states import ENTRIES, even_logits, loss_of, map_of, random_states, row_of, the_page
-from support.report_pages import axe_is_missing, judged_by_axe
+from support.browser import Visit, browser_is_missing
+from support.explorer_states import (
+    BUSY,
+    ENTRIES,
+    NOISY,
+    even_logits,
+    loss_of,
+    map_of,
+    random_states,
+    row_of,
+)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser_is_missing() != "", reason=browser_is_missing() or "never"),
 ]
 
-BUSY = (
-    "loss=Reweighted&penalty=LogitRange&penalty.weight=0.5&noise=0.3&truth=0.7,0.2,0.1&map=Projected&axis=odds"
-    "&beside=loss%3DFocal%26loss.gamma%3D3"
-)
-NOISY = "loss=GammaCrossEntropy&loss.gamma=0.25&noise=0.4&truth=0.8,0.15,0.05&map=ClippedLogits"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with started() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("page") / "explorer.html"
-    made.write_text(the_page(), encoding="utf-8")
-    return made
-
-
-@pytest.fixture
-def visit(browser: Any, path: Path) -> Iterator[Visit]:
-    """Return a page that must end without errors and without a request but for itself."""
-    with Visit(browser, path) as made:
-        yield made
-        assert made.errors == []
-        assert set(made.requests) == {made.address}
-
 
 def test_control_a_request_and_an_error_are_seen(browser: Any, path: Path, tmp_path: Path) -> None:
+    """A planted request and a planted error of a script are seen."""
     other = tmp_path / "other.html"
     planted = "<img src='elsewhere.png' alt=''><script>none.there;</script></main>"
     other.write_text(path.read_text("utf-8").replace("</main>", planted))
@@ -57,6 +37,7 @@ def test_control_a_request_and_an_error_are_seen(browser: Any, path: Path, tmp_p
 
 
 def test_everything_that_can_be_chosen_is_drawn(visit: Visit) -> None:
+    """Each loss, penalty and map can be chosen, and shows its sentence and its settings."""
     for kind, name in (("losses", "loss"), ("penalties", "penalty"), ("maps", "map")):
         assert visit.page.eval_on_selector_all(f"#{name} option", "all => all.map(each => each.value)") == [
             *([""] if name == "penalty" else []),
@@ -107,6 +88,7 @@ def test_what_is_on_the_screen_is_what_the_library_computes(visit: Visit) -> Non
 
 
 def test_states_survive_the_address(visit: Visit) -> None:
+    """A state is the same after it was written to the address and read again."""
     states = random_states(300, seed=6)
     same = visit.page.evaluate(
         """states => states.map(given => {
@@ -120,6 +102,7 @@ def test_states_survive_the_address(visit: Visit) -> None:
 
 
 def test_a_reload_brings_the_state_back(visit: Visit) -> None:
+    """A reload shows the same Python and the same dashed line."""
     visit.go(BUSY)
     before = visit.text("python")
     assert "Reweighted" in before
@@ -129,6 +112,7 @@ def test_a_reload_brings_the_state_back(visit: Visit) -> None:
 
 
 def test_any_address_is_a_page(visit: Visit) -> None:
+    """An address with anything in it gives finite numbers."""
     draw = random.Random(7)
     names = [
         "loss",
@@ -179,6 +163,7 @@ def test_any_address_is_a_page(visit: Visit) -> None:
 
 
 def test_back_and_forward(visit: Visit) -> None:
+    """Back and forward of the browser go through the choices."""
     page = visit.page
     start = visit.text("python")
     page.select_option("#loss", "Focal")
@@ -197,6 +182,7 @@ def test_back_and_forward(visit: Visit) -> None:
 
 
 def test_a_drag_is_one_step_of_the_history(visit: Visit) -> None:
+    """Dragging the truth adds one step to the history."""
     page = visit.page
     page.locator("#simplex").scroll_into_view_if_needed()
     before = page.evaluate("history.length")
@@ -215,6 +201,7 @@ def test_a_drag_is_one_step_of_the_history(visit: Visit) -> None:
 
 
 def test_keys_on_one_control_are_one_step_of_the_history(visit: Visit) -> None:
+    """Arrow keys on one control add one step to the history."""
     page = visit.page
     for name, count in (("#loss-gamma-range", 5), ("#noise-range", 3), ('#simplex [role="slider"]', 4)):
         before = page.evaluate("history.length")
@@ -231,6 +218,7 @@ def test_keys_on_one_control_are_one_step_of_the_history(visit: Visit) -> None:
 
 
 def test_keys_move_everything(visit: Visit) -> None:
+    """Arrow keys move a slider, a box and the truth in the triangle."""
     page = visit.page
     page.focus("#loss-gamma-range")
     page.keyboard.press("ArrowRight")
@@ -251,77 +239,8 @@ def test_keys_move_everything(visit: Visit) -> None:
     assert page.evaluate("state.truth") == [0, 0.5, 0.5]
 
 
-def test_all_controls_are_reached_by_tab_and_show_it(visit: Visit) -> None:
-    page = visit.page
-    visit.go(BUSY)
-    wanted = page.evaluate(
-        """[...document.querySelectorAll('a, select, button, summary, input, [tabindex="0"]')]
-          .filter(each => each.checkVisibility() && each.getClientRects().length)
-          .filter(each => each.tagName === 'SUMMARY' || !each.closest('details:not([open])'))
-          .filter(each => each.type !== 'radio' || each.checked).length"""
-    )
-    page.evaluate("document.activeElement.blur()")
-    seen = set()
-    for _ in range(wanted + 20):
-        page.keyboard.press("Tab")
-        outline, name = page.evaluate(
-            """(() => {
-              const each = document.activeElement;
-              const place = [...document.querySelectorAll('*')].indexOf(each);
-              return [getComputedStyle(each).outlineStyle, each === document.body ? -1 : place];
-            })()"""
-        )
-        if name < 0:
-            break
-        assert outline != "none", page.evaluate("document.activeElement.outerHTML")
-        seen.add(name)
-    assert len(seen) == wanted
-
-
-@pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("hash", ["", BUSY, NOISY], ids=["start", "busy", "noisy"])
-def test_nothing_is_wider_than_the_window(browser: Any, path: Path, width: int, hash: str) -> None:
-    with Visit(browser, path, hash, viewport={"width": width, "height": 800}) as made:
-        made.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-        made.page.wait_for_timeout(300)
-        assert made.page.evaluate("document.documentElement.scrollWidth") <= width
-        drawn = "[...document.querySelectorAll('line-chart, simplex-plot')].map(each => each.clientWidth)"
-        assert min(made.page.evaluate(drawn)) >= (270 if width < 500 else 200)
-        clipped = made.page.evaluate(
-            """[...document.querySelectorAll('line-chart svg, simplex-plot svg')].flatMap(svg => {
-              const box = svg.getBoundingClientRect();
-              return [...svg.querySelectorAll('text')].filter(text => {
-                const own = text.getBoundingClientRect();
-                return own.left < box.left - 1 || own.right > box.right + 1 ||
-                  own.bottom > box.bottom + 1 || own.top < box.top - 1;
-              }).map(text => text.textContent);
-            })"""
-        )
-        assert clipped == []
-        assert made.errors == []
-
-
-def test_each_picture_has_words_and_a_table(visit: Visit) -> None:
-    page = visit.page
-    page.wait_for_timeout(300)
-    for label in page.eval_on_selector_all(
-        "line-chart svg", "all => all.map(each => each.getAttribute('aria-label'))"
-    ):
-        assert "The table below has the curve." in label
-    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
-    page.wait_for_timeout(100)
-    assert page.locator("#row-table tbody tr").count() == 21
-    assert page.locator("#three-curve tbody tr").count() == 29
-    assert page.locator("#map-table tbody tr").count() == 21
-    assert "Truth: A 0.6" in page.locator("#simplex desc").text_content()
-    before = page.inner_text("#row-table")
-    page.select_option("#loss", "Poly")
-    page.wait_for_timeout(300)
-    assert page.inner_text("#row-table") != before
-    assert page.inner_text("#status").startswith("Loss ")
-
-
 def test_the_gamma_of_the_noise_undoes_it(visit: Visit) -> None:
+    """The button sets the gamma whose optimum is the truth, and is hidden where there is none."""
     page = visit.page
     assert not page.is_visible("#use-gamma")
     page.fill("#noise-box", "0.3")
@@ -337,6 +256,7 @@ def test_the_gamma_of_the_noise_undoes_it(visit: Visit) -> None:
 
 
 def test_the_dashed_line_is_kept(visit: Visit) -> None:
+    """An objective is kept as dashed line until cross entropy is wanted again."""
     page = visit.page
     page.select_option("#loss", "Focal")
     page.click("#keep")
@@ -349,6 +269,7 @@ def test_the_dashed_line_is_kept(visit: Visit) -> None:
 
 
 def test_the_python_and_the_address_are_copied(browser: Any, path: Path) -> None:
+    """The buttons copy the Python and an address that shows it again."""
     with Visit(browser, path, NOISY, permissions=["clipboard-read", "clipboard-write"]) as made:
         made.page.click("#copy")
         made.page.wait_for_function("document.getElementById('copied').textContent !== ''")
@@ -364,26 +285,3 @@ def test_the_python_and_the_address_are_copied(browser: Any, path: Path) -> None
         made.page.goto("about:blank")
         made.page.goto(copied)
         assert made.text("python") == before
-
-
-def test_nothing_moves_by_itself(browser: Any, path: Path) -> None:
-    with Visit(browser, path, reduced_motion="reduce") as made:
-        assert made.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-        assert made.page.evaluate("document.getAnimations().length") == 0
-    with Visit(browser, path) as made:
-        assert made.page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "smooth"
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("hash", ["", BUSY, NOISY], ids=["start", "busy", "noisy"])
-@pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
-def test_axe_finds_nothing(tmp_path: Path, dark: bool, width: int, hash: str) -> None:
-    assert judged_by_axe(the_page(), tmp_path, dark=dark, width=width, hash=f"#{hash}") == []
-
-
-@pytest.mark.skipif(axe_is_missing() != "", reason=axe_is_missing() or "never")
-def test_control_axe_finds_planted_faults(tmp_path: Path) -> None:
-    text = the_page().replace("--muted: #566070", "--muted: #b8bec8").replace('<label for="loss">', "<label>")
-    found = judged_by_axe(text, tmp_path, dark=False, width=1280)
-    assert {each.split()[1] for each in found} == {"color-contrast", "select-name"}

@@ -63,6 +63,7 @@ def off(each: dict[str, Any], space: dict[str, Any]) -> dict[str, float]:
 
 
 def test_the_python_makes_the_numbers(found: list[dict[str, Any]]) -> None:
+    """The Python of 300 random states runs, and its variables are the numbers of the page."""
     read: Counter[str] = Counter()
     for each in found:
         space = run(each["python"])
@@ -73,6 +74,7 @@ def test_the_python_makes_the_numbers(found: list[dict[str, Any]]) -> None:
 
 
 def test_control_another_number_in_the_python_is_seen(found: list[dict[str, Any]]) -> None:
+    """A changed setting in the Python is seen."""
     each = next(
         each for each in found if each["state"]["loss"] == "Focal" and 0.01 < each["state"]["p"] < 0.9
     )
@@ -113,6 +115,7 @@ def test_what_is_called_proper_is_so_in_the_table(tmp_path: Any) -> None:
 
 
 def test_the_program_changes_nothing_else(found: list[dict[str, Any]]) -> None:
+    """The Python is ASCII and leaves torch's defaults alone."""
     assert all(each["python"].isascii() for each in found)
     before = torch.get_default_dtype(), torch.is_grad_enabled()
     run(found[0]["python"])

@@ -16,6 +16,12 @@ from support.report_pages import answered
 
 CATALOGUE = json.loads(catalogue.FILE.read_text("utf-8"))
 ENTRIES = {kind: {each["name"]: each for each in CATALOGUE[kind]} for kind in ("losses", "penalties", "maps")}
+# Addresses of states with much on the screen.
+BUSY = (
+    "loss=Reweighted&penalty=LogitRange&penalty.weight=0.5&noise=0.3&truth=0.7,0.2,0.1&map=Projected&axis=odds"
+    "&beside=loss%3DFocal%26loss.gamma%3D3"
+)
+NOISY = "loss=GammaCrossEntropy&loss.gamma=0.25&noise=0.4&truth=0.8,0.15,0.05&map=ClippedLogits"
 SMALLEST = 1e-15  # stands for a probability of 0, as on the page
 KINDS = {
     "SimilarityCrossEntropy": "similarity",
