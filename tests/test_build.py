@@ -96,6 +96,9 @@ def test_a_wheel_made_without_a_compiler_is_of_plain_python(project: Path, tmp_p
     tags, files = unpacked(project)
     assert tags == "py3-none-any"
     assert not list(files.rglob("*.so"))
+    shipped = {path.name for path in (files / "equipoise/explorer").iterdir()}
+    assert {"page.html", "style.css", "page.js", "losses.js", "catalogue.json"} <= shipped
+    assert shipped == {path.name for path in (project / "src/equipoise/explorer").iterdir()} - {"__pycache__"}
     assert built(project, "-c", LOSS, PYTHONPATH=str(files)) == (0, "False 1.3862943649291992\n")
 
 

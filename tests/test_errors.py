@@ -19,6 +19,7 @@ SOURCE = Path(str(equipoise.__file__)).parent
 OUTSIDE = (
     "calibration",
     "compare",
+    "explorer",  # tests/explorer
     "cli.py",
     "maps",
     "metrics.py",

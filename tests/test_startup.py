@@ -18,7 +18,14 @@ pytestmark = pytest.mark.slow  # processes that import the package
 
 SOURCE = Path(str(equipoise.__file__)).parent
 SLOW = {"torch", "pandas", "scipy", "sklearn", "matplotlib"}
-BY_NAME = {"__main__", "cli", "compare", "integrations", "training"}  # modules that a user imports by name
+BY_NAME = {
+    "__main__",
+    "cli",
+    "compare",
+    "explorer",
+    "integrations",
+    "training",
+}  # modules that a user imports by name
 
 
 def start(*words: str, at: Path | None = None) -> tuple[subprocess.CompletedProcess[str], str, set[str]]:
@@ -50,7 +57,9 @@ def workplace(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["compare", "--help"], ["paired", "--help"]], ids=" ".join
+    "words",
+    [["--help"], ["--version"], ["compare", "--help"], ["paired", "--help"], ["explore", "--help"]],
+    ids=" ".join,
 )
 def test_help_and_version_import_no_torch(words: list[str]) -> None:
     """--help and --version do not import torch."""
@@ -123,6 +132,13 @@ ERRORS = [
     ("paired table.csv --baseline a --test-size 4", "test_size and train_size must be given together"),
     ("paired table.csv --baseline a --test-size 0 --train-size 4", "--test-size must be above 0, got 0.0"),
     ("paired words.txt --baseline a", "scores must be a file ending in .csv, .tsv, .parquet, "),
+    # explore
+    ("explore page.html", "unrecognized arguments: page.html"),
+    ("explore --out", "--out must have a value, got none"),
+    ("explore --out .", "--out must be a new file or an explorer page, got '.'"),
+    ("explore --out words.txt", "--out must be a new file or an explorer page, got 'words.txt'"),
+    ("explore --out no/page.html", "--out must be a file that can be written, got 'no/page.html': No such"),
+    # paired: files
     ("paired no.csv --baseline a", "scores must be a table that can be read, got no.csv: No such file or"),
 ]
 

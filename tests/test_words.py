@@ -22,12 +22,12 @@ SPELL = re.compile(r"(?<![^\W_])spell(s|ed|ing|ings)?(?![^\W_])", re.IGNORECASE)
 
 
 def files() -> list[Path]:
-    """Return Python, C++ and templates of src, examples and benchmarks, and the pages of docs."""
+    """Return Python, C++, scripts and templates of src, examples and benchmarks, and the pages of docs."""
     code = [
         path
         for folder in ("src", "examples", "benchmarks")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".h", ".cpp", ".jinja"}
+        if path.suffix in {".py", ".h", ".cpp", ".js", ".html", ".jinja"}
     ]
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     return sorted([*code, *pages, *(ROOT / "docs").glob("*.py")])
@@ -55,7 +55,7 @@ def test_no_metaphors(path: Path) -> None:
 
 def test_all_kinds_of_files_are_read() -> None:
     """The check reads each kind of file."""
-    assert {path.suffix for path in files()} == {".py", ".h", ".cpp", ".jinja", ".md"}
+    assert {path.suffix for path in files()} == {".py", ".h", ".cpp", ".js", ".html", ".jinja", ".md"}
     assert len(files()) > 150
 
 

@@ -1,4 +1,4 @@
-"""The command line: `equipoise compare` and `equipoise paired` call the functions of the same names."""
+"""The command line: `compare` and `paired` call the functions of the same names, `explore` writes a page."""
 
 import argparse
 import importlib
@@ -82,6 +82,7 @@ _PAIRED = """
 --worthwhile MEASURE=SIZE  smallest differences that matter
 --json                 print only JSON
 """
+_EXPLORE = "--out FILE  where to write the page; default: explorer.html\n--no-browser  do not open it"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -189,6 +190,14 @@ def _parser() -> argparse.ArgumentParser:
         "scores", metavar="RUNS", help="CSV, TSV, Parquet or JSON lines: candidate, seed, measures"
     )
     command.set_defaults(run=_paired, options=_add(command, _PAIRED))
+    command = commands.add_parser(
+        "explore",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        help="write a page with losses, penalties and maps to try by sliders, and open it",
+        description="Write a page with losses, penalties and maps to try by sliders, and open it.",
+    )
+    command.set_defaults(run=_explore, options=_add(command, _EXPLORE))
     return parser
 
 
@@ -366,6 +375,16 @@ def _paired(given: dict[str, Any]) -> int:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:
         print(found.table().to_string(index=False), found.verdict, sep="\n")
+    return 0
+
+
+def _explore(given: dict[str, Any]) -> int:
+    from equipoise import explorer
+
+    path = explorer.write(Path(given.get("out", "explorer.html")))
+    print(path, flush=True)
+    if "no_browser" not in given and not explorer.show(path, os.environ):
+        print("equipoise: no browser found; open the file in one", file=sys.stderr)
     return 0
 
 

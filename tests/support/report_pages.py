@@ -82,35 +82,53 @@ def external(text: str) -> list[str]:
     return Page(text).elsewhere + styles + re.findall(r"https?://", text)
 
 
+def chromium_is_missing() -> str:
+    """Why a page cannot be run here; empty if it can."""
+    return "" if shutil.which("chromium") else "chromium is not installed"
+
+
 def axe_is_missing() -> str:
     """Why a page cannot be judged here; empty if it can."""
-    if shutil.which("chromium") is None:
-        return "chromium is not installed"
+    if chromium_is_missing():
+        return chromium_is_missing()
     if find_spec("axe_core_python") is None:
         return "axe-core-python is not installed"
     return ""
 
 
-def judged_by_axe(text: str, folder: Path, *, dark: bool, width: int) -> list[str]:
+def answered(
+    text: str, script: str, folder: Path, *, dark: bool = False, width: int = 1280, hash: str = ""
+) -> Any:
+    """Return what a script that is added to a page passes to `answer`, by way of JSON."""
+    begin = (
+        "function answer(found) {"
+        + """
+      document.documentElement.innerHTML = '<body><pre id="found"></pre></body>';
+      document.getElementById('found').textContent = JSON.stringify(found);
+    }
+    """
+    )
+    path = folder / "judged.html"
+    path.write_text(text.replace("</body>", f"<script>{begin}</script><script>{script}</script></body>"))
+    words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+    words += [f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}"]
+    words += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", path.as_uri() + hash]
+    answer = subprocess.run(
+        ["chromium", *words], capture_output=True, text=True, timeout=240, check=True
+    ).stdout
+    said = re.search(r'<pre id="found">(.*?)</pre>', answer, re.DOTALL)
+    assert said is not None, answer[-500:]
+    return json.loads(html.unescape(said[1]))
+
+
+def judged_by_axe(text: str, folder: Path, *, dark: bool, width: int, hash: str = "") -> list[str]:
     """What axe-core finds in a page whose details are all open: impact and rule of each violation."""
     found: Any = find_spec("axe_core_python")
     axe = next(Path(found.submodule_search_locations[0]).glob("axe.min.js")).read_text()
     run = """
     document.querySelectorAll('details').forEach(each => each.open = true);
-    axe.run().then(found => {
-      const said = found.violations.map(each => each.impact + ' ' + each.id + ' ' + each.nodes[0].html);
-      document.documentElement.innerHTML = '<body><pre id="found"></pre></body>';
-      document.getElementById('found').textContent = JSON.stringify(said);
-    });
+    setTimeout(() => axe.run().then(found => answer(
+      found.violations.map(each => each.impact + ' ' + each.id + ' ' + each.nodes[0].html)
+    )), 500);
     """
-    path = folder / "judged.html"
-    path.write_text(text.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>"))
-    words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
-    words += [f"--window-size={width},900", f"--user-data-dir={folder / 'profile'}"]
-    words += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", path.as_uri()]
-    answer = subprocess.run(
-        ["chromium", *words], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    said = re.search(r'<pre id="found">(.*?)</pre>', answer, re.DOTALL)
-    assert said is not None, answer[-500:]
-    return json.loads(html.unescape(said[1]))
+    return answered(text, f"{axe}\n{run}", folder, dark=dark, width=width, hash=hash)
