@@ -111,7 +111,8 @@ WRONG = {
     "from equipoise.losses import Focal\nFocal().gamma = 3.0": "gamma",
     "from equipoise.losses import CrossEntropy\nfrom equipoise.penalties import Entropy\n"
     "CrossEntropy() + 0.1 * Entropy": "Entropy",
-    "import torch\nfrom equipoise.losses import Focal\nFocal()(torch.ones(2, 3), reduction='average')": "average",
+    "import torch\nfrom equipoise.losses import Focal\n"
+    "Focal()(torch.ones(2, 3), reduction='average')": "average",
     "from equipoise import Objective\nObjective('CrossEntropy()')": "Loss",
     "from equipoise.schedules import Linear\nLinear(0.0, 1.0, step=3)": "step",
 }
