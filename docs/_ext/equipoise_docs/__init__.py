@@ -11,7 +11,7 @@ from equipoise_docs import links, mathml, twins
 from equipoise_docs.links import DOCS, FILES, on_site
 from equipoise_docs.pages import Page
 from equipoise_docs.relatives import false_relations
-from equipoise_docs.sections import GENERATED, listed_by, toctree, toctrees
+from equipoise_docs.sections import GENERATED, LISTED, listed_by, toctree, toctrees
 
 
 def made_pages() -> dict[str, Page]:
@@ -19,8 +19,10 @@ def made_pages() -> dict[str, Page]:
     from equipoise_docs.api import api_pages
     from equipoise_docs.examples import example_pages
     from equipoise_docs.objectives import objective_pages
+    from equipoise_docs.warning_pages import warning_pages
 
-    return {page.name: page for page in (*objective_pages(), *api_pages(), *example_pages())}
+    made = (*objective_pages(), *api_pages(), *example_pages(), *warning_pages())
+    return {page.name: page for page in made}
 
 
 def write_pages(app: Sphinx) -> None:
@@ -68,6 +70,12 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = text
 
 
+def listers_again(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Return the pages with tables of contents, which change as other pages come and go."""
+    del env, added, changed, removed
+    return sorted({"index", *LISTED.values()} & app.env.found_docs)
+
+
 def describe(app: Sphinx, document: nodes.document) -> None:
     """Enter the public names that a page describes in the inventory and in the search."""
     page = app.made_pages.get(app.env.docname)  # pyright: ignore[reportAttributeAccessIssue]
@@ -106,6 +114,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("description", "", "env")
     app.add_post_transform(links.LinkNames)
     app.connect("builder-inited", write_pages)
+    app.connect("env-get-outdated", listers_again)
     app.connect("source-read", complete)
     app.connect("doctree-read", describe)
     app.connect("html-page-context", add_markdown)

@@ -90,12 +90,12 @@ def reference(each: Name) -> tuple[tuple[Described, ...], str]:
     return tuple(described), joined(*parts)
 
 
-def sections(about: docstrings.Docstring, level: str, without: tuple[str, ...] = ()) -> list[str]:
-    """Return the sections of a docstring with headings."""
+def sections(about: docstrings.Docstring, level: str, only: tuple[str, ...] | None = None) -> list[str]:
+    """Return the sections of a docstring with headings: all, or these in their order."""
     return [
-        f"{level} {docstrings.TITLES.get(title, title)}\n\n{text}"
-        for title, text in about.sections.items()
-        if title not in without
+        f"{level} {docstrings.TITLES.get(title, title)}\n\n{about.sections[title]}"
+        for title in (about.sections if only is None else only)
+        if title in about.sections
     ]
 
 

@@ -126,10 +126,20 @@ def _with_marks(found: inspect.Signature) -> list[Any]:
             parts.append("/")
         if each.kind is kinds.KEYWORD_ONLY and before not in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL):
             parts.append("*")
-        parts.append(each)
+        parts.append(each.replace(default=_Code(each.default)) if inspect.isroutine(each.default) else each)
     if every and every[-1].kind is kinds.POSITIONAL_ONLY:
         parts.append("/")
     return parts
+
+
+class _Code:
+    """A function as the default of an argument, which prints as its name."""
+
+    def __init__(self, function: Any) -> None:
+        self.name = function.__name__ if function.__name__.isidentifier() else "..."
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def _annotation(value: Any) -> str:
@@ -137,7 +147,7 @@ def _annotation(value: Any) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return an annotation without the modules of its names, and without the address of an object."""
+    """Return an annotation without the modules of its names."""
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z_a-z])", "", text)
-    text = re.sub(r"<(?:function |class )?'?(\w[\w.]*)[^>]*>", r"\1", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text)
     return text.replace("NoneType", "None")

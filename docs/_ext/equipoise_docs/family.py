@@ -8,7 +8,7 @@ from equipoise_docs.names import FAMILIES
 from equipoise_docs.relatives import EQUALS, LIMIT, RELATIVES, TWICE, Relation, objectives_in
 from equipoise_docs.style import INK
 
-WIDTH, BOX, LETTER = 840, 26, 6.9  # and the height of a box, and the width of a letter
+WIDTH, BOX, LETTER = 840, 26, 7.3  # and the height of a box, and the width of a letter
 COLOURS = {"losses": "#2b6cab", "penalties": "#9a4f14", "maps": "#1c7350", "schedules": "#74479a"}
 PLACES: dict[str, tuple[float, float]] = {
     "PairwiseCrossEntropy": (105, 70),
@@ -20,8 +20,8 @@ PLACES: dict[str, tuple[float, float]] = {
     "CrossEntropy": (320, 185),
     "SymmetricCrossEntropy": (335, 320),
     "FlooredCrossEntropy": (705, 70),
-    "GammaCrossEntropy": (520, 135),
-    "Reweighted": (705, 200),
+    "GammaCrossEntropy": (520, 165),
+    "Reweighted": (705, 220),
     "GeneralizedCrossEntropy": (520, 265),
     "ExpectedCost": (705, 295),
     "RankedProbabilityScore": (705, 375),

@@ -106,7 +106,7 @@ class LinkNames(SphinxPostTransform):
 
 def found_name(text: str) -> Name | str | None:
     """Return the public name or module that a code is, or calls; None if it is something else."""
-    found = re.fullmatch(r"([A-Za-z_][\w.]*)(\(.*\))?", text, flags=re.DOTALL)
+    found = re.fullmatch(r"(?:-|[\d.]+ \* )?([A-Za-z_][\w.]*)(\(.*\))?", text, flags=re.DOTALL)
     if found is None or (found[1] == found[1].lower() and "." not in found[1] and found[2] is None):
         return None  # a lower-case word may be an argument
     dotted = found[1].removeprefix("equipoise.") if found[1] != "equipoise" else found[1]

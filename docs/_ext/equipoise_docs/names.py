@@ -99,7 +99,8 @@ def public_names() -> tuple[Name, ...]:
 def by_text() -> dict[str, Name | str]:
     """Return what an inline code refers to: a name, or the name of a module.
 
-    A name is found by its full name, by its last parts, and by itself if only one module has it.
+    A name is found by its full name, by its last parts, and by itself if only one module has it, or if it is
+    that of a loss, penalty, map or schedule.
     """
     found: dict[str, Name | str] = {}
     ambiguous: set[str] = set()
@@ -107,7 +108,11 @@ def by_text() -> dict[str, Name | str]:
         parts = each.full.split(".")
         for start in range(len(parts)):
             text = ".".join(parts[start:])
-            ambiguous |= {text} & {text for other in [found.get(text)] if other not in (None, each)}
+            other = found.get(text)
+            if isinstance(other, Name) and other.family:
+                continue  # a loss before a statistic of the same name
+            if other is not None and not each.family:
+                ambiguous.add(text)
             found[text] = each
     for module in modules():
         found |= {module: module, module.removeprefix("equipoise."): module}

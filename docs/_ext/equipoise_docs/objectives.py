@@ -1,11 +1,11 @@
 """Pages of losses, penalties, maps and schedules, made from the tables, the docstrings and the library."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tables  # docs/tables.py
 import torch
 
 from equipoise.losses import LOSSES, Entry
@@ -48,7 +48,7 @@ def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | Non
     described, _ = api.reference(each)
     _, methods = api.members(each)
     picture = f"{each.name}.svg"
-    facts = _facts(each, entry)
+    facts = _facts(entry)
     text = joined(
         f"# {each.name}",
         about.summary,
@@ -59,8 +59,10 @@ def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | Non
         "## Picture",
         f"![{_alternative(each)}]({picture})",
         _conditions(each),
-        *facts,
-        *api.sections(about, "##", ("Source",)),
+        *facts.get("Traits", ()),
+        *api.sections(about, "##", ("Numerics", "Example")),
+        *api.sections(about, "##", ("Args", "Attributes", "Shapes", "Raises", "Warns")),
+        *facts.get("Cost", ()),
         "## Relatives",
         _relatives(each.name),
         "## Source" if "Source" in about.sections or getattr(entry, "source", "") else "",
@@ -70,19 +72,16 @@ def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | Non
     return Page(each.page, text, described, {picture: plots.drawn(each.name)})
 
 
-def _facts(each: Name, entry: Entry | MapEntry | None) -> list[str]:
+def _facts(entry: Entry | MapEntry | None) -> dict[str, list[str]]:
+    """Return the parts of a page that are computed from a row of a table: "Traits" and "Cost"."""
     if isinstance(entry, MapEntry):
-        return ["## Traits", map_traits(entry)]
+        return {"Traits": ["## Traits", map_traits(entry)]}
     if entry is None:
-        return []
-    return [
-        "## Traits",
-        traits(entry),
-        "## Statistics it reads",
-        statistics(entry),
-        "## Cost",
-        cost(entry),
-    ]
+        return {}
+    return {
+        "Traits": ["## Traits", traits(entry)],
+        "Cost": ["## Statistics it reads", statistics(entry), "## Cost", cost(entry)],
+    }
 
 
 def _made(entry: Entry) -> list[tuple[str, Any]]:
@@ -123,7 +122,7 @@ def traits(entry: Entry) -> str:
 
 def map_traits(entry: MapEntry) -> str:
     """Return what the table says of a map, and what it means."""
-    _, promised, smallest, held, gradient = tables.map_line(entry)
+    _, promised, smallest, held, gradient = _tables().map_line(entry)
     lines = [
         ("no probability is below", promised if promised != "-" else "no limit above 0"),
         (f"of `{entry.example!r}` with 8 classes", smallest if smallest != "-" else "0"),
@@ -140,6 +139,16 @@ def map_traits(entry: MapEntry) -> str:
     return table(("trait", "value"), lines)
 
 
+def _tables() -> Any:
+    """Return docs/tables.py, whose words about maps are those of the guide."""
+    spec = importlib.util.spec_from_file_location("docs_tables", SPEED.parent / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def traces(entry: Entry) -> list[Trace]:
     """Return the traces of the settings that are drawn; none for a penalty of a batch."""
     return [
@@ -154,15 +163,19 @@ def statistics(entry: Entry) -> str:
         return "It reads the probabilities of all rows of a batch, so `loss.linear` cannot compute it."
     read = {type(each): each for one in found for each in one.statistics}
     lines = [
-        (f"`{type(each).__name__}`", (type(each).__doc__ or "").split("\n\n")[0].replace("\n", " "))
+        (
+            f"[`{type(each).__name__}`](../api/equipoise.statistics.{type(each).__name__}.md)",
+            docstrings.read(type(each)).summary,
+        )
         for each in read.values()
     ]
     full = any(each.reads_full_logits for each in found)
     words = (
         "It reads complete rows of logits. `loss.linear` computes it in blocks of rows."
         if full
-        else "These are numbers of a row that can be merged over blocks of classes, so `loss.linear` computes "
-        "it without the logits in memory, and `loss(logits, target)` takes classes sharded over ranks."
+        else "These are numbers of a row that can be merged over blocks of classes, so `loss.linear` "
+        "computes it without the logits in memory, and `loss(logits, target)` takes classes sharded over "
+        "ranks."
     )
     return joined(table(("statistic", "what it is"), lines) if lines else "", words)
 
@@ -200,16 +213,13 @@ def speed_of(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             heads = heads or line[1:]
         elif heads and len(line) == len(heads) + 1 and not line[1].startswith("-"):
             rows.setdefault(_plain(line[0]), line[1:])
-    wanted = _plain(name)
-    found = rows.get(wanted) or next(
-        (rows[each] for each in rows if each == wanted.removesuffix("crossentropy")), ()
-    )
-    return heads, found
+    return heads, rows.get(_plain(name), ())
 
 
 def _plain(name: str) -> str:
-    """Return a name in lower case without blanks, marks and what follows them, in British spelling."""
-    return re.sub(r"[^a-z]", "", name.partition("(")[0].lower()).replace("ized", "ised")
+    """Return a name in lower case without blanks, marks and "cross entropy", in British spelling."""
+    letters = re.sub(r"[^a-z]", "", name.partition("(")[0].lower())
+    return letters.replace("ized", "ised").removesuffix("crossentropy")
 
 
 def _relatives(name: str) -> str:

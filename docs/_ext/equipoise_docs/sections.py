@@ -1,5 +1,6 @@
 """Which pages are in which section of the site; a page that is in none is a guide."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -50,7 +51,7 @@ def pages_of(folder: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {title: [] for title in SECTIONS}
     for title, patterns in SECTIONS.items():
         for pattern in patterns:
-            found[title] += [page for page in free if Path(page).match(pattern) and page not in found[title]]
+            found[title] += [page for page in free if fnmatchcase(page, pattern) and page not in found[title]]
     placed = {page for pages in found.values() for page in pages}
     found["Guides"] = [page for page in free if page not in placed] + found["Guides"]
     return found

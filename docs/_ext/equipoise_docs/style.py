@@ -6,7 +6,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 INK = "#7a7f87"  # contrast 4.0 against white, 4.5 against the page in the dark
-COLOURS = ("#3d85c6", "#d9772b", "#2f9e6e", "#a66bc4", "#b5862a")
+COLOURS = ("#3d85c6", "#d9772b", "#2f9e6e", "#a66bc4", "#cb4a54")
 _STYLE = {
     "svg.hashsalt": "equipoise",
     "svg.fonttype": "path",

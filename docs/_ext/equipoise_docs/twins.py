@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from equipoise_docs.links import DOCS, on_site
+from equipoise_docs.links import DOCS, FENCE, on_site
 from equipoise_docs.sections import LISTED, listed_by, pages_of
 
 IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
@@ -86,9 +86,10 @@ def _title(text: str) -> str:
 
 def first_sentence(text: str) -> str:
     """Return the first sentence of the first paragraph of a page, without links."""
-    for block in re.split(r"\n\s*\n", text):
+    for block in re.split(r"\n\s*\n", FENCE.sub("", text)):
         words = " ".join(block.split())
-        if words and words[0] not in "#|![$`<-" and not words.startswith("**["):
+        if words and words[0] not in "#|![$<-":
+            words = words.replace("**", "")
             plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", words)
             return re.split(r"(?<=[^.][.:?])\s(?=[A-Z`])", plain)[0].rstrip(":")
     return ""
