@@ -144,8 +144,8 @@ def _reads(of: Loss | Map) -> str:
 def _limit(axes: Axes, values: Sequence[Tensor]) -> None:
     """Keep a steep end from hiding the rest of the curves."""
     low, high = min(each.min().item() for each in values), max(each.max().item() for each in values)
-    room = 0.06 * (high - low) or 0.1
-    axes.set_ylim(low - room, high + room)
+    margin = 0.06 * (high - low) or 0.1
+    axes.set_ylim(low - margin, high + margin)
 
 
 def label(text: str) -> str:
