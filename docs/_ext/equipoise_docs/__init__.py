@@ -7,7 +7,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-from equipoise_docs import links, mathml, twins
+from equipoise_docs import links, mathml, names, twins
+from equipoise_docs.dead_links import dead_links
 from equipoise_docs.links import DOCS, FILES, on_site
 from equipoise_docs.pages import Page
 from equipoise_docs.relatives import false_relations
@@ -46,7 +47,7 @@ def write_pages(app: Sphinx) -> None:
             path.unlink()
     # Files that pages link to, and the two that are pages themselves.
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        links._place(DOCS.parent / name)
+        links.place(DOCS.parent / name)
     for path in DOCS.rglob("*.md"):
         if not path.is_relative_to(DOCS / "_build"):
             on_site(path.read_text(), path.parent, str(path.relative_to(DOCS).with_suffix("")))
@@ -73,7 +74,8 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
 def listers_again(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Return the pages with tables of contents, which change as other pages come and go."""
     del env, added, changed, removed
-    return sorted({"index", *LISTED.values()} & app.env.found_docs)
+    modules = {f"reference/api/{name}" for name in names.modules()}
+    return sorted({"index", *LISTED.values(), *modules} & app.env.found_docs)
 
 
 def describe(app: Sphinx, document: nodes.document) -> None:
@@ -106,6 +108,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         links.require_names(app)
         twins.write_twins(app)
+        if dead := dead_links(Path(app.outdir)):
+            raise ExtensionError("; ".join(dead))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def members(each: Name) -> tuple[list[Described], str]:
         if name in inherited or (name.startswith("_") and not call) or not _documented(value):
             continue
         of = inspect.unwrap(value.fget if isinstance(value, property) else getattr(value, "__func__", value))
+        if not getattr(of, "__module__", "").startswith("equipoise"):
+            continue  # added to the class by another library
         about = docstrings.read(of)
         kind = "property" if isinstance(value, property) else "method"
         head = f"{each.name}.{name}"

@@ -149,5 +149,6 @@ def _annotation(value: Any) -> str:
 def _shown(text: str) -> str:
     """Return an annotation without the modules of its names."""
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z_a-z])", "", text)
+    text = text.replace("~", "")  # before a type variable
     text = re.sub(r"<class '(\w+)'>", r"\1", text)
     return text.replace("NoneType", "None")

@@ -34,10 +34,11 @@ def on_site(text: str, folder: Path, page: str) -> str:
         folder: Folder of the file in the repository, to which its links are relative.
         page: Name of the page.
     """
-    return _outside_code(text, lambda part: LINK.sub(lambda found: _moved(found, folder, page), part))
+    return outside_code(text, lambda part: LINK.sub(lambda found: _moved(found, folder, page), part))
 
 
-def _outside_code(text: str, change: Callable[[str], str]) -> str:
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """Return a text in Markdown, changed outside its blocks of code."""
     parts, last = [], 0
     for fence in FENCE.finditer(text):
         parts += [change(text[last : fence.start()]), fence[0]]
@@ -52,11 +53,11 @@ def _moved(found: re.Match[str], folder: Path, page: str) -> str:
     path = (folder / link).resolve()
     if not path.exists() or not path.is_relative_to(ROOT):
         return found[0]  # Sphinx reports it
-    target = _place(path)
+    target = place(path)
     return found[1] + os.path.relpath(target, (DOCS / page).parent) + found[3]
 
 
-def _place(path: Path) -> Path:
+def place(path: Path) -> Path:
     """Return the file of the site for a file or folder of the repository."""
     if path.is_dir():
         path = path / "README.md"
@@ -107,8 +108,10 @@ class LinkNames(SphinxPostTransform):
 def found_name(text: str) -> Name | str | None:
     """Return the public name or module that a code is, or calls; None if it is something else."""
     found = re.fullmatch(r"(?:-|[\d.]+ \* )?([A-Za-z_][\w.]*)(\(.*\))?", text, flags=re.DOTALL)
-    if found is None or (found[1] == found[1].lower() and "." not in found[1] and found[2] is None):
-        return None  # a lower-case word may be an argument
+    if found is None:
+        return None
+    if found[1] == found[1].lower() and not {".", "_"} & {*found[1]} and found[2] is None:
+        return None  # a single lower-case word may be an argument
     dotted = found[1].removeprefix("equipoise.") if found[1] != "equipoise" else found[1]
     known = names.by_text()
     if dotted in known:

@@ -47,7 +47,7 @@ def objective_pages() -> Iterator[Page]:
 def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | None) -> Page:
     described, _ = api.reference(each)
     _, methods = api.members(each)
-    picture = f"{each.name}.svg"
+    pictures = {f"{each.name}-{what}.svg": svg for what, svg in plots.drawn(each.name).items()}
     facts = _facts(entry)
     text = joined(
         f"# {each.name}",
@@ -57,7 +57,7 @@ def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | Non
         "## Formula and effect" if about.formula else "## Effect",
         about.body,
         "## Picture",
-        f"![{_alternative(each)}]({picture})",
+        "\n".join(f"![{_alternative(each, name)}]({name})" for name in pictures),
         _conditions(each),
         *facts.get("Traits", ()),
         *api.sections(about, "##", ("Numerics", "Example")),
@@ -69,7 +69,7 @@ def _page(each: Name, about: docstrings.Docstring, entry: Entry | MapEntry | Non
         about.sections.get("Source") or _sentence(getattr(entry, "source", "")),
         methods,
     )
-    return Page(each.page, text, described, {picture: plots.drawn(each.name)})
+    return Page(each.page, text, described, pictures)
 
 
 def _facts(entry: Entry | MapEntry | None) -> dict[str, list[str]]:
@@ -231,11 +231,12 @@ def _relatives(name: str) -> str:
     return joined(said, listed, "[All in one picture](../family.md)")
 
 
-def _alternative(each: Name) -> str:
+def _alternative(each: Name, picture: str) -> str:
     if each.family == "schedules":
         return f"{each.name}: value over steps"
-    what = "probability" if each.family == "maps" else "value"
-    return f"{each.name}: {what} and derivative over the softmax probability"
+    value = "probability" if each.family == "maps" else "value"
+    what = "derivative by the logit" if picture.endswith("-gradient.svg") else value
+    return f"{each.name}: {what} over the softmax probability"
 
 
 def _conditions(each: Name) -> str:

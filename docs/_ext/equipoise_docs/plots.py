@@ -11,6 +11,7 @@ from torch import Tensor
 from equipoise.losses import Loss
 from equipoise.maps import Map
 from equipoise.schedules import Schedule
+from equipoise_docs.names import FAMILIES
 from equipoise_docs.relatives import made
 from equipoise_docs.style import style, svg
 
@@ -96,33 +97,37 @@ def curves(of: Loss | Map, probs: Tensor) -> tuple[Tensor, Tensor]:
     return values.detach(), gradient[:, 0]
 
 
-def drawn(name: str) -> str:
-    """Return the picture of a class as SVG."""
+def drawn(name: str) -> dict[str, str]:
+    """Return the pictures of a class as SVG: "value", and "gradient" but for a schedule."""
     shown = settings(name)
     values = [made(text, CLASSES) for text in shown]
-    labels = [label(text) for text in shown]
+    labels = [_options(text) for text in shown]
     if isinstance(values[0], Schedule):
-        return _line(values, labels)
-    with style():
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for of, said in zip(values, labels, strict=True):
-            ends = torch.logspace(-4, -1.2, 80, dtype=torch.float64)
-            probs = torch.cat((ends, torch.linspace(0.07, 0.93, 120, dtype=torch.float64), 1 - ends.flip(0)))
-            value, gradient = _mean_curves(of, probs)
-            left.plot(probs, value, label=said)
-            right.plot(probs, gradient, label=label)
-        map_ = isinstance(values[0], Map)
-        needs = map_ or "target" not in _reads(values[0])
-        of = "one class" if needs else "the target"
-        left.set(title="probability of the map" if map_ else "value", xlabel=f"softmax probability of {of}")
-        right.set(title=f"derivative by the logit of {of}", xlabel=f"softmax probability of {of}")
-        _limit(
-            left, [_mean_curves(of, torch.linspace(0.02, 0.98, 97, dtype=torch.float64))[0] for of in values]
-        )
-        if len(labels) > 1:
-            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        return svg(figure)
+        return {"value": _line(values, labels)}
+    ends = torch.logspace(-4, -1.2, 80, dtype=torch.float64)
+    probs = torch.cat((ends, torch.linspace(0.07, 0.93, 120, dtype=torch.float64), 1 - ends.flip(0)))
+    found = [_mean_curves(of, probs) for of in values]
+    map_ = isinstance(values[0], Map)
+    of = "one class" if map_ or type(values[0]) in FAMILIES["penalties"] else "the target"
+    titles = {
+        "value": "probability of the map" if map_ else "value",
+        "gradient": f"derivative by the logit of {of}",
+    }
+    pictures = {}
+    for place, (what, title) in enumerate(titles.items()):
+        with style():
+            height = 2.7 + (0.2 * len(labels) if len(labels) > 1 else 0)
+            figure = Figure(figsize=(3.6, height), layout="constrained")
+            axes = figure.subplots()
+            for each, said in zip(found, labels, strict=True):
+                axes.plot(probs, each[place], label=said)
+            axes.set(title=title, xlabel=f"softmax probability of {of}")
+            if not place:  # a steep end does not hide the rest
+                _limit(axes, [each[0][(probs > 0.02) & (probs < 0.98)] for each in found])
+            if len(labels) > 1:
+                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+            pictures[what] = svg(figure)
+    return pictures
 
 
 def _mean_curves(of: Loss | Map, probs: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,17 +140,17 @@ def _mean_curves(of: Loss | Map, probs: Tensor) -> tuple[Tensor, Tensor]:
     return value.reshape(DRAWS, -1).mean(0), gradient.reshape(DRAWS, -1).mean(0)
 
 
-def _reads(of: Loss | Map) -> str:
-    from equipoise_docs.names import FAMILIES
-
-    return "" if type(of) in FAMILIES["penalties"] else "target"
-
-
 def _limit(axes: Axes, values: Sequence[Tensor]) -> None:
     """Keep a steep end from hiding the rest of the curves."""
     low, high = min(each.min().item() for each in values), max(each.max().item() for each in values)
     margin = 0.06 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)
+
+
+def _options(text: str) -> str:
+    """Return the arguments of a setting, for a legend; the whole setting if there are none."""
+    arguments = label(text).partition("(")[2].removesuffix(")")
+    return arguments if arguments and arguments != "..." else label(text)
 
 
 def label(text: str) -> str:
@@ -160,5 +165,5 @@ def _line(values: Sequence[Schedule], labels: Sequence[str]) -> str:
         steps = torch.linspace(-10, 130, 281).tolist()
         for of in values:
             axes.plot(steps, [of(step) for step in steps])
-        axes.set(title=labels[0], xlabel="step", ylabel="value")
+        axes.set(title=f"value, for {labels[0]}", xlabel="step")
         return svg(figure)

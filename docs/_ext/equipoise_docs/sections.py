@@ -3,8 +3,10 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from equipoise_docs import names
+
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start": ("choose", "losses", "maps", "one_function_three_names", "migration"),
+    "Start": ("choose", "losses", "maps", "migration"),
     "Guides": ("guides/*",),
     "Reference": (
         "reference/losses",
@@ -18,6 +20,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Background": (
         "numerics",
+        "one_function_three_names",
+        "threshold_primitive",
+        "spurious_minima",
+        "temperature_and_noise",
         "fair_trial",
         "stopping",
         "speed",
@@ -64,7 +70,17 @@ def toctrees(folder: Path) -> str:
 
 
 def listed_by(page: str, folder: Path) -> list[str]:
-    """Return the pages of the folders that a page lists."""
+    """Return the pages in the table of contents of a page that lists others: of a folder, or of a module."""
+    module = page.removeprefix("reference/api/")
+    if page == "reference/api":
+        return [f"reference/api/{name}" for name in names.modules()]
+    if module in names.modules():
+        return [name for name in below("reference/api", folder) if name.rpartition(".")[0] == page]
+    return below(page, folder)
+
+
+def below(page: str, folder: Path) -> list[str]:
+    """Return all pages of the folders that a page lists."""
     under = [name for name, lister in LISTED.items() if lister == page]
     return [
         str(path.relative_to(folder).with_suffix(""))

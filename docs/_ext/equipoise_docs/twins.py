@@ -1,13 +1,14 @@
 """Every page as Markdown beside its HTML, and `llms.txt`, which lists them."""
 
+import posixpath
 import re
 import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from equipoise_docs.links import DOCS, FENCE, on_site
-from equipoise_docs.sections import LISTED, listed_by, pages_of
+from equipoise_docs.links import DOCS, FENCE, LINK, on_site, outside_code
+from equipoise_docs.sections import LISTED, below, pages_of
 
 IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 NOTE = (
@@ -37,13 +38,26 @@ def write_twins(app: Sphinx) -> None:
     base = app.config.html_baseurl
     (out / "llms.txt").write_text(listing(texts, app.config.html_short_title, app.config.description, base))
     order = [name for _, names in _sections() for name in names]
-    (out / "llms-full.txt").write_text("\n\n---\n\n".join(texts[name].strip() for name in order) + "\n")
+    whole = "\n\n---\n\n".join(from_root(texts[name], name).strip() for name in order)
+    (out / "llms-full.txt").write_text(whole + "\n")
 
 
 def twin(name: str) -> str:
     """Return the Markdown of a page."""
     path = DOCS / f"{name}.md"
     return on_site(path.read_text(), path.parent, name)
+
+
+def from_root(text: str, name: str) -> str:
+    """Return the Markdown of a page with links relative to the root of the site."""
+
+    def moved(found: re.Match[str]) -> str:
+        link = found[2]
+        if "://" not in link and not link.startswith("mailto:"):
+            link = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+        return found[1] + link + found[3]
+
+    return outside_code(text, lambda part: LINK.sub(moved, part))
 
 
 def listing(texts: dict[str, str], title: str, about: str, base: str) -> str:
@@ -74,7 +88,7 @@ def _sections() -> list[tuple[str, list[str]]]:
         else:
             found.append((title, list(pages)))
         for page in pages:
-            if page in LISTED.values() and (listed := listed_by(page, DOCS)):
+            if page in LISTED.values() and (listed := below(page, DOCS)):
                 more.append((_title((DOCS / f"{page}.md").read_text()), listed))
     return [(title, pages) for title, pages in [*found, *more] if pages]
 
