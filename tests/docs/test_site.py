@@ -143,6 +143,7 @@ def test_every_page_is_in_one_section(tmp_path: Path) -> None:
         ("maps.md#x", "maps.md#x"),
         ("../examples/scheduled.py", "reference/examples/scheduled.md"),
         ("decisions", "decisions/README.md"),
+        ("warnings", "reference/warnings.md"),
         ("../README.md", "index.md"),
         ("../CHANGELOG.md", "reference/files/CHANGELOG.md"),
         ("https://pytorch.org/a.md", "https://pytorch.org/a.md"),

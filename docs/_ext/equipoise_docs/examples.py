@@ -21,7 +21,7 @@ def example_pages() -> Iterator[Page]:
         if not said:
             raise ValueError(f"examples/{path.name} must have a docstring, as it has a page")
         summary, _, rest = said.partition("\n\n")
-        title = path.stem.replace("_", " ").capitalize()
+        title = f"{path.stem[0].upper()}{path.stem[1:]}".replace("_", " ")
         guides = _guides(path.name)
         lines.append((f"[{title}](examples/{path.stem}.md)", " ".join(summary.split())))
         image = DOCS / "images" / f"{path.stem}.svg"

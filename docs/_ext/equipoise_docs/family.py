@@ -88,8 +88,7 @@ def family_picture() -> str:
     ]
     for family, top in BANDS.items():
         parts.append(
-            f'<text x="10" y="{top}" font-size="15" font-weight="600" fill="{INK}">'
-            f"{family.capitalize()}</text>"
+            f'<text x="10" y="{top}" font-size="15" font-weight="600" fill="{INK}">{family.title()}</text>'
         )
         if top > min(BANDS.values()):
             parts.append(

@@ -14,6 +14,7 @@ from sphinx.util import logging
 
 from equipoise_docs import names
 from equipoise_docs.names import Name
+from equipoise_docs.sections import LISTED
 
 DOCS = Path(__file__).parents[2]
 ROOT = DOCS.parent
@@ -60,7 +61,8 @@ def _moved(found: re.Match[str], folder: Path, page: str) -> str:
 def place(path: Path) -> Path:
     """Return the file of the site for a file or folder of the repository."""
     if path.is_dir():
-        path = path / "README.md"
+        lister = LISTED.get(str(path.relative_to(DOCS))) if path.is_relative_to(DOCS) else None
+        path = DOCS / f"{lister}.md" if lister else path / "README.md"
     if path.is_relative_to(DOCS):
         return path
     if path.parent == ROOT / "examples" and path.suffix == ".py":

@@ -39,7 +39,7 @@ def objective_pages() -> Iterator[Page]:
         head = ("name", "what it is")
         yield Page(
             f"reference/{family}",
-            joined(f"# {family.capitalize()}: reference", INTROS[family], table(head, lines)),
+            joined(f"# {family.title()}: reference", INTROS[family], table(head, lines)),
         )
     yield _family_page()
 

@@ -44,7 +44,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         f"HierarchicalCrossEntropy(((0, 1), (2, 3)), alpha={each})" for each in (0, 0.5, 2)
     ),
     "Decisiveness": ("Decisiveness()",),
-    "LogitRange": ("LogitRange(width=2)", "LogitRange(width=4)", "LogitRange(low=-2, high=2)"),
+    "LogitRange": ("LogitRange(width=2)", "LogitRange(width=4)", "LogitRange(low=-1, high=3)"),
     "Softmax": tuple(f"Softmax(temperature={each})" for each in (0.5, 1, 2)),
     "Resoftmax": ("Resoftmax(alpha=6)", "Resoftmax(alpha=20)"),
     "StraightThrough": ("StraightThrough(Softmax())",),
@@ -125,7 +125,7 @@ def drawn(name: str) -> dict[str, str]:
             if not place:  # a steep end does not hide the rest
                 _limit(axes, [each[0][(probs > 0.02) & (probs < 0.98)] for each in found])
             if len(labels) > 1:
-                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize=9)
+                figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", fontsize=9)
             pictures[what] = svg(figure)
     return pictures
 

@@ -75,7 +75,11 @@ def listed_by(page: str, folder: Path) -> list[str]:
     if page == "reference/api":
         return [f"reference/api/{name}" for name in names.modules()]
     if module in names.modules():
-        return [name for name in below("reference/api", folder) if name.rpartition(".")[0] == page]
+        return [
+            name
+            for name in below("reference/api", folder)
+            if name.rpartition(".")[0] == page and name.removeprefix("reference/api/") not in names.modules()
+        ]
     return below(page, folder)
 
 
