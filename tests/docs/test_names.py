@@ -26,6 +26,7 @@ def described() -> list[tuple[str, str]]:
     return [(each.full, each.kind) for page in made_pages().values() for each in page.described]
 
 
+@pytest.mark.slow
 def test_every_name_is_described_once_and_a_lacking_one_is_found(tmp_path: Path) -> None:
     found = described()
     assert len({name for name, _ in found}) == len(found)

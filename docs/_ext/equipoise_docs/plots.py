@@ -16,7 +16,7 @@ from equipoise_docs.relatives import made
 from equipoise_docs.style import style, svg
 
 CLASSES = 4
-DRAWS = 2000  # of a map that draws
+DRAWS = 1000  # of a map that draws
 COSTS = "[[0, 1, 20], [1, 0, 1], [1, 1, 0]]"
 SIMILAR = "[[0.8, 0.2, 0], [0.2, 0.8, 0], [0, 0, 1]]"
 # Settings that are drawn, as code; of a class that is not here, the one without arguments.
