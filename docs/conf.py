@@ -8,8 +8,10 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS), str(DOCS.parent / "src")]
 
+import equipoise  # noqa: E402 - of this folder
+
 _project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
-project, release, description = _project["name"], _project["version"], _project["description"]
+project, description, release = _project["name"], _project["description"], equipoise.__version__
 author, copyright = "The equipoise authors", "The equipoise authors"
 extensions = ["myst_parser", "sphinx_copybutton", "sphinx.ext.githubpages", "equipoise_docs"]
 exclude_patterns = ["_build", "_ext", "_templates"]

@@ -1,6 +1,5 @@
 """Pages of losses, penalties, maps and schedules, made from the tables, the docstrings and the library."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from equipoise.statistics.trace import Trace, trace
 from equipoise_docs import api, docstrings, names, plots, relatives
 from equipoise_docs.family import family_picture
 from equipoise_docs.names import Name
-from equipoise_docs.pages import Page, joined, table
+from equipoise_docs.pages import Page, joined, script, table
 
 SPEED = Path(__file__).parents[2] / "speed.md"
 INTROS = {
@@ -122,7 +121,7 @@ def traits(entry: Entry) -> str:
 
 def map_traits(entry: MapEntry) -> str:
     """Return what the table says of a map, and what it means."""
-    _, promised, smallest, held, gradient = _tables().map_line(entry)
+    _, promised, smallest, held, gradient = script("tables").map_line(entry)
     lines = [
         ("no probability is below", promised if promised != "-" else "no limit above 0"),
         (f"of `{entry.example!r}` with 8 classes", smallest if smallest != "-" else "0"),
@@ -137,16 +136,6 @@ def map_traits(entry: MapEntry) -> str:
         ("what it reads", "all logits of a row"),
     ]
     return table(("trait", "value"), lines)
-
-
-def _tables() -> Any:
-    """Return docs/tables.py, whose words about maps are those of the guide."""
-    spec = importlib.util.spec_from_file_location("docs_tables", SPEED.parent / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def traces(entry: Entry) -> list[Trace]:

@@ -1,6 +1,9 @@
 """Pages that the build makes: plain Markdown, and the public names that it describes."""
 
+import importlib.util
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class Page:
     text: str
     described: tuple[Described, ...] = ()
     pictures: dict[str, str] = field(default_factory=dict)
+
+
+def script(name: str) -> Any:
+    """Return a script of the folder of documents as a module, such as `tables` or `pictures`."""
+    path = Path(__file__).parents[2] / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def table(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:

@@ -1,34 +1,22 @@
 """Pictures that are read on a light and on a dark page."""
 
 from io import StringIO
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-INK = "#7a7f87"  # contrast 4.0 against white, 4.5 against the page in the dark
-COLOURS = ("#3d85c6", "#d9772b", "#2f9e6e", "#a66bc4", "#cb4a54")
-_STYLE = {
-    "svg.hashsalt": "equipoise",
-    "svg.fonttype": "path",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
-    "legend.frameon": False,
-    "savefig.transparent": True,
-}
+from equipoise_docs.pages import script
+
+_GUIDES: Any = script("pictures")  # draws those of the guides
+INK: str = _GUIDES.INK
+COLOURS = (*_GUIDES.COLOURS, "#a66bc4", "#cb4a54")
 
 
-def style() -> mpl.RcParams:
+def style() -> Any:
     """Return a context with the settings of matplotlib for the site."""
-    return mpl.rc_context(_STYLE)
+    paths = {"svg.fonttype": "path", "axes.titlecolor": INK, "axes.titlesize": 10, "font.size": 10}
+    return mpl.rc_context(_GUIDES.STYLE | paths | {"axes.prop_cycle": mpl.cycler(color=COLOURS)})
 
 
 def svg(figure: Figure) -> str:
