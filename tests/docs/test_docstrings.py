@@ -40,6 +40,7 @@ def example(first: int, *, second: str = "x") -> None:
 
 
 def test_parts_of_a_docstring() -> None:
+    """A docstring is split into summary, formulas, body and sections, each in Markdown."""
     found = docstrings.read(example)
     assert found.summary == "Return nothing, in `two` lines."
     assert found.formula == ("$$\na +\nb,\n$$",)
@@ -54,6 +55,8 @@ def test_parts_of_a_docstring() -> None:
 
 
 def test_a_name_without_a_docstring_is_refused() -> None:
+    """A public name without a docstring cannot have a page."""
+
     def bare() -> None: ...
 
     with pytest.raises(ValueError, match=r"bare.* must have a docstring, as it has a page"):
@@ -61,6 +64,7 @@ def test_a_name_without_a_docstring_is_refused() -> None:
 
 
 def test_signatures() -> None:
+    """Signatures have names without modules, and a line for each argument if they are long."""
     assert docstrings.signature("example", example) == "example(first: int, *, second: str = 'x') -> None"
     shown = docstrings.signature("GammaCrossEntropy", GammaCrossEntropy)
     assert shown == "GammaCrossEntropy(gamma: float | Tensor = 0.1, min_weight: float | Tensor = 0.0)"
@@ -78,6 +82,7 @@ def left_over(text: str) -> list[str]:
 
 
 def test_no_markup_is_left() -> None:
+    """Nothing of the markup of docstrings is in the Markdown of a public name, and no section is lost."""
     for each in (name for name in names.public_names() if name.kind != "data"):
         found = docstrings.read(each.value)
         whole = "\n\n".join([found.summary, found.body, *found.sections.values()])
@@ -88,11 +93,13 @@ def test_no_markup_is_left() -> None:
 
 
 def test_control_markup_is_found() -> None:
+    """Markup outside blocks of code is found."""
     assert len(left_over("a :math:`x`, ``y`` and\n\n.. math:: z\n\nof <object object at 0x7f0000>")) == 5
     assert left_over("```python\n``x``\n```\n") == []
 
 
 def test_formulas_are_mathml() -> None:
+    """A formula becomes MathML; an unknown command is refused."""
     assert "<mfrac>" in to_mathml(r"\frac{a}{b}", inline=False)
     assert "display" in to_mathml(r"\frac{a}{b}", inline=False)
     assert to_mathml(r"v_0, \dots, v_L", inline=True) == to_mathml(r"v_0, \ldots, v_L", inline=True)

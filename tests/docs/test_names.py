@@ -28,6 +28,7 @@ def described() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_every_name_is_described_once_and_a_lacking_one_is_found(tmp_path: Path) -> None:
+    """The pages describe every public name once; without one of them the check names it."""
     found = described()
     assert len({name for name, _ in found}) == len(found)
     assert links.missing(inventory(tmp_path / "objects.inv", found)) == []
@@ -42,11 +43,13 @@ def test_every_name_is_described_once_and_a_lacking_one_is_found(tmp_path: Path)
 
 
 def test_a_new_name_without_a_page_is_found(tmp_path: Path) -> None:
+    """A name that is expected and not in the inventory is found."""
     full = inventory(tmp_path / "objects.inv", [("equipoise.losses.Focal", "class")])
     assert links.missing(full, ("equipoise.losses.Focal", "equipoise.losses.New")) == ["equipoise.losses.New"]
 
 
 def test_public_modules() -> None:
+    """The modules that users import are public; those that they do not are not."""
     found = names.modules()
     assert {
         f"equipoise.{name}" for name in equipoise.__all__ if inspect.ismodule(getattr(equipoise, name))
@@ -75,5 +78,6 @@ def test_public_modules() -> None:
     ],
 )
 def test_code_is_linked_to_the_page_of_a_name(text: str, full: str | None) -> None:
+    """A code that is a public name, or a call of one, leads to its page; another code to none."""
     found = links.found_name(text)
     assert (found.full if isinstance(found, names.Name) else found) == full

@@ -19,12 +19,14 @@ EVERY = [made_.__name__ for family in FAMILIES.values() for made_ in family]
 
 @pytest.mark.parametrize("name", EVERY)
 def test_every_setting_that_is_drawn_is_one(name: str) -> None:
+    """Each setting in the table of settings makes the class it is listed for."""
     for text in plots.settings(name):
         assert type(made(text, plots.CLASSES)).__name__ == name
     assert {*plots.SETTINGS} <= {*EVERY}
 
 
 def test_curves_are_values_and_derivatives() -> None:
+    """The curves are the values and derivatives of formulas written by hand."""
     probs = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     value, slope = plots.curves(Focal(gamma=2.0), probs)
     torch.testing.assert_close(value, -((1 - probs) ** 2) * probs.log())
@@ -40,6 +42,7 @@ def test_curves_are_values_and_derivatives() -> None:
 
 @pytest.mark.parametrize("name", ["GammaCrossEntropy", "Balance", "GumbelSoftmax", "Cosine"])
 def test_pictures_are_the_same_in_each_build(name: str) -> None:
+    """Two drawings of a class are equal, and are SVG."""
     first, again = plots.drawn(name), plots.drawn(name)
     assert first == again
     assert list(first) == (["value"] if name == "Cosine" else ["value", "gradient"])
@@ -48,6 +51,7 @@ def test_pictures_are_the_same_in_each_build(name: str) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_traits_are_those_of_the_table(entry) -> None:
+    """The table of traits says what the entry says of each setting."""
     lines = re.findall(r"^\| `(.+)` \| (.+) \|$", objectives.traits(entry), re.MULTILINE)
     assert len(lines) == len(plots.settings(entry.name))
     for (_, cells), text in zip(lines, plots.settings(entry.name), strict=True):
@@ -57,6 +61,7 @@ def test_traits_are_those_of_the_table(entry) -> None:
 
 
 def test_traits_differ_between_losses() -> None:
+    """The traits of losses that differ are written differently."""
     by_name = {entry.name: objectives.traits(entry) for entry in ENTRIES}
     assert "| yes | yes |" in by_name["Brier"]
     assert "on purpose" in by_name["Reweighted"]
@@ -65,6 +70,7 @@ def test_traits_differ_between_losses() -> None:
 
 
 def test_statistics_and_cost_come_from_the_recording() -> None:
+    """What a loss reads and costs is what its recording says."""
     by_name = {entry.name: entry for entry in ENTRIES}
     assert "`LogOdds`" in objectives.statistics(by_name["Focal"])
     assert "`Largest`" in objectives.statistics(by_name["LogitRange"])
@@ -75,6 +81,7 @@ def test_statistics_and_cost_come_from_the_recording() -> None:
 
 
 def test_measured_times_are_found_in_the_page_on_speed() -> None:
+    """Every loss and penalty but `Balance` has measured times."""
     found = {entry.name: objectives.speed_of(entry.name)[1] for entry in ENTRIES}
     without = {name for name, cells in found.items() if not cells}
     assert without <= {"Balance"}
@@ -85,6 +92,7 @@ def test_measured_times_are_found_in_the_page_on_speed() -> None:
 
 @pytest.mark.parametrize("entry", MAPS, ids=lambda entry: entry.name)
 def test_traits_of_maps(entry) -> None:
+    """The traits of a map are those of its entry."""
     text = objectives.map_traits(entry)
     assert entry.gradient in text
     assert ("on purpose" in text) == entry.straight_through

@@ -28,6 +28,7 @@ EVERY = [made.__name__ for family in FAMILIES.values() for made in family]
 
 
 def test_every_statement_holds() -> None:
+    """Every statement about relatives is true."""
     assert false_relations() == []
 
 
@@ -63,22 +64,26 @@ FALSE = [
 
 @pytest.mark.parametrize("relation", FALSE, ids=lambda each: f"{each.left} {each.kind}")
 def test_control_a_false_statement_is_found(relation: Relation) -> None:
+    """A statement that is nearly right is found to be false."""
     (said,) = false_relations((relation,))
     assert "It does not hold: " in said
 
 
 def test_every_kind_is_used_and_has_a_control() -> None:
+    """Every kind of statement is in the table, and among the false ones."""
     kinds = {each.kind for each in RELATIVES}
     assert kinds == {each.kind for each in FALSE}
 
 
 def test_control_one_planted_statement_among_the_true_ones_is_found() -> None:
+    """One false statement among true ones is the only one found."""
     planted = replace(RELATIVES[0], left="GammaCrossEntropy(gamma=0.001)")
     (said,) = false_relations((*RELATIVES[:3], planted, *RELATIVES[3:6]))
     assert said.startswith("`GammaCrossEntropy(gamma=0.001)` equals `CrossEntropy()`.")
 
 
 def test_statements_name_what_they_are_about() -> None:
+    """A statement is found by the names in it, and reads as a sentence."""
     assert {name for each in RELATIVES for name in each.objectives} >= {*EVERY} - {"ZLoss"}
     assert relatives_of("ZLoss") == []
     assert [each.objectives for each in relatives_of("Resoftmax")] == [("Resoftmax", "Softmax")]
@@ -86,6 +91,7 @@ def test_statements_name_what_they_are_about() -> None:
 
 
 def test_everything_is_in_the_picture() -> None:
+    """The picture has a box for each class, at a place of its own, and an arrow for each pair."""
     picture = family_picture()
     assert all(f">{name}</text>" in picture for name in EVERY)
     at = places()
@@ -96,6 +102,7 @@ def test_everything_is_in_the_picture() -> None:
 
 
 def test_control_a_class_without_a_place_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class without a place is put below the others."""
     from equipoise_docs import family
 
     known = {name: at for name, at in family.PLACES.items() if name != "Focal"}

@@ -31,6 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_site(site: Path) -> None:
+    """Every page is also Markdown and listed; no link is dead, and nothing is loaded from elsewhere."""
     pages = {str(path.relative_to(site).with_suffix("")) for path in site.rglob("*.html")}
     pages -= {"search", "genindex", "py-modindex"}
     assert len(pages) > 200
@@ -53,6 +54,7 @@ def test_the_site(site: Path) -> None:
 
 @pytest.mark.slow
 def test_what_readers_look_for(site: Path) -> None:
+    """The page of a loss has its parts, names are links, and the search knows names and titles."""
     page = (site / "reference/losses/GammaCrossEntropy.html").read_text()
     assert "<mfrac>" in page
     assert "MathJax" not in page
@@ -78,6 +80,7 @@ def test_what_readers_look_for(site: Path) -> None:
 
 @pytest.mark.slow
 def test_control_a_planted_dead_link_is_found(site: Path) -> None:
+    """A dead link to a page, an anchor or a picture is found, in HTML and in Markdown."""
     planted = {
         "<a href='missing.html'>": "missing.html",
         "<a href='maps.html#missing'>": "maps.html#missing",
@@ -97,6 +100,7 @@ def test_control_a_planted_dead_link_is_found(site: Path) -> None:
 
 
 def test_a_false_relation_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A false statement about relatives raises before any page is made."""
     from equipoise_docs import relatives
 
     planted = (Relation("Focal(gamma=1)", relatives.EQUALS, "CrossEntropy()"),)
@@ -107,6 +111,7 @@ def test_a_false_relation_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_name_without_a_page_stops_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A public name without a page raises at the end of the build."""
     monkeypatch.setattr(links, "missing", lambda inventory: ["equipoise.losses.New"])
     app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
     with pytest.raises(ExtensionError, match=r"must have a page, got none for equipoise\.losses\.New"):
@@ -114,6 +119,7 @@ def test_a_name_without_a_page_stops_the_build(tmp_path: Path, monkeypatch: pyte
 
 
 def test_every_page_is_in_one_section(tmp_path: Path) -> None:
+    """A page is in the section of the table, or among the guides."""
     for name in (
         "index",
         "losses",
@@ -151,11 +157,13 @@ def test_every_page_is_in_one_section(tmp_path: Path) -> None:
     ],
 )
 def test_links_to_the_repository_lead_to_the_site(link: str, place: str) -> None:
+    """Links to files of the repository lead to their pages; code is left as it is."""
     assert links.on_site(f"[a]({link})", DOCS, "here") == f"[a]({place})"
     assert links.on_site(f"```\n[a]({link})\n```\n", DOCS, "here") == f"```\n[a]({link})\n```\n"
 
 
 def test_first_sentences() -> None:
+    """The first sentence of a page is found behind titles, pictures and code."""
     text = (
         "# T\n\n![p](p.svg)\n\n```python\nx = 1\n\ny = 2\n```\n\n**A [link](a.md)**: see\n0.5. Then `more`.\n"
     )

@@ -20,6 +20,7 @@ def block_of(page: str) -> str:
 
 
 def test_codes_are_in_order_and_used() -> None:
+    """Codes are numbered without gaps, and each is given in one place."""
     assert [kind.code for kind in WARNINGS] == [f"EQ{place:03}" for place in range(1, len(WARNINGS) + 1)]
     source = "".join(
         path.read_text() for path in (ROOT / "src/equipoise/compare").glob("*.py") if path.stem != "codes"
@@ -31,6 +32,7 @@ def test_codes_are_in_order_and_used() -> None:
 
 
 def test_each_code_has_a_page_and_each_page_a_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each code has a page with its title; a code or a page alone is refused."""
     (page,) = warning_pages.warning_pages()
     for kind in WARNINGS:
         text = (PAGES / f"{kind.code}.md").read_text()
@@ -53,6 +55,7 @@ def test_a_page_shows_a_case_and_its_warning(kind: codes.Kind) -> None:
 
 @pytest.mark.slow
 def test_control_without_the_mistake_there_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """The case of a page without its mistake gives no warning."""
     code = block_of((PAGES / "EQ002.md").read_text())
     assert "np.ones(120)" in code
     right = code.replace("np.ones(120)", "rng.normal(size=120)").replace(
