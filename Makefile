@@ -9,7 +9,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c co
 # What a processor changes: kernels, the fused path and half precision.
 PROCESSORS := tests/linear tests/kernels $(addprefix tests/,$(addprefix losses/test_,losses.py gradients.py bad_rows.py reduction.py reweighted.py opinfo.py) penalties/test_reduction.py $(addprefix maps/test_,maps.py guarantees.py edges.py) test_label_noise.py)
 
-.PHONY: demo test check test-slow coverage processors sanitize wheel bench format clean
+SITE := docs/_build/html
+
+.PHONY: demo test check test-slow coverage docs linkcheck processors sanitize wheel bench format clean
 
 # What the command needs; the rest is added to the same environment by whatever needs it.
 $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/kernels/cpu/*.cpp src/equipoise/kernels/cpu/*.h)
@@ -19,7 +21,7 @@ $(DEMO): pyproject.toml constraints.txt hatch_build.py $(wildcard src/equipoise/
 	touch $@
 
 $(READY): $(DEMO)
-	$(PIP) -e '.[all,dev]'
+	$(PIP) -e '.[all,docs,dev]'
 	touch $@
 
 demo: $(DEMO)
@@ -40,6 +42,15 @@ test-slow: $(READY)
 # Which lines and branches of the package the tests of `make test` run; pages in .coverage.html.
 coverage: $(READY)
 	$(BIN)/pytest -q -n 2 -m "not slow" --cov --cov-report=term --cov-report=html
+
+# The site: pages from the tables and docstrings, every public name with a page, no dead link inside; warnings are errors.
+docs: $(READY)
+	$(BIN)/sphinx-build -W -n -q -j 2 -b html docs $(SITE)
+	@echo "open $(SITE)/index.html"
+
+# Links to other sites, which needs a network.
+linkcheck: $(READY)
+	$(BIN)/sphinx-build -W -n -q -b linkcheck docs docs/_build/linkcheck
 
 processors: processors-default processors-avx2
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest -q -n 2 -m "not slow" $(PROCESSORS)
@@ -65,4 +76,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo .coverage*
+	rm -rf $(VENV) demo .coverage* docs/_build docs/reference

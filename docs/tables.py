@@ -12,11 +12,12 @@ START, END = "<!-- made by docs/tables.py -->\n", "<!-- end -->\n"
 def maps_table() -> str:
     """Return the table of maps: what each guarantees, how exactly, and what its gradient does."""
     heads = ("map", "no probability is below", "for 8 classes", "held", "gradient")
-    lines = [heads, ("---",) * len(heads), *map(_line, MAPS)]
+    lines = [heads, ("---",) * len(heads), *map(map_line, MAPS)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _line(entry: MapEntry) -> tuple[str, ...]:
+def map_line(entry: MapEntry) -> tuple[str, ...]:
+    """Return an example of a map, its limit in words and for 8 classes, how exact it is, its gradient."""
     example = entry.example
     smallest = example.min_prob(8)
     words = (inspect.getdoc(entry.make.min_prob) or "").removeprefix("Return ").split(":")[0].rstrip(".")  # pyright: ignore[reportFunctionMemberAccess]

@@ -29,8 +29,10 @@ def files() -> list[Path]:
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".h", ".cpp", ".js", ".html", ".jinja"}
     ]
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    return sorted([*code, *pages, *(ROOT / "docs").glob("*.py")])
+    docs = ROOT / "docs"
+    own = [path for folder in (docs, docs / "warnings") for path in folder.glob("*.md")]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *own]
+    return sorted([*code, *pages, *docs.glob("*.py"), *docs.glob("_ext/*/*.py")])
 
 
 def metaphors(text: str) -> list[str]:

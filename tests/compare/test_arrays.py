@@ -189,7 +189,7 @@ def test_dates_as_text_are_warned_of():
     assert warning.startswith(
         "'day' holds dates, such as '2024-01-01' in index 0, and each is read as a category; "
     )
-    assert warning.endswith("or leave it out")
+    assert warning.endswith("or leave it out [EQ005]")
     digits = from_arrays(FRAME.assign(c=[str(k % 5) for k in range(ROWS)]), Y)
     assert digits.notes == ("'c' is read as categories: '0' in index 0 is text",)
 

@@ -98,6 +98,7 @@ def test_a_sharp_winner_is_warned_of(result, shown):
         noise=replace(result.noise, rate=0.05, low=0.02, high=0.08),
     )
     assert "warning: the calibration of GammaCrossEntropy(gamma=0.5) finds more noise" in shown(cleaner)
+    assert "[EQ012]" in shown(cleaner)
 
 
 def test_the_announcement_counts_trainings(result, capsys):

@@ -288,7 +288,7 @@ def test_dates_that_become_categories_are_warned_of(case, suffix):
     if dates:
         assert warnings[0].startswith(f"'when' holds dates, such as {values[0]!r} in ")
         assert "make numbers of them, such as days since the first" in warnings[0]
-        assert warnings[0].endswith("or leave it out")
+        assert warnings[0].endswith("or leave it out [EQ005]")
 
 
 NUMBERS = {

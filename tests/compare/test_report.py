@@ -289,6 +289,7 @@ def test_a_sharp_winner_is_not_to_be_used_with_probs(written, result):
         "finds more noise than the data have, because this loss makes probabilities sharp"
         in Page(written(cleaner)).text
     )
+    assert "[EQ012]" in Page(written(cleaner)).text
     assert "finds more noise than the data have" not in Page(written(result)).text
 
 

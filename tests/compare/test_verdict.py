@@ -258,6 +258,7 @@ def test_divergence_is_said():
     """The verdict says on how many splits a candidate diverged."""
     said = judge(result(outcome(GAMMA, "undecided", "undecided", diverged=3)))
     assert f"{GAMMA} diverged on 3 of 10 splits" in said.others
+    assert "it is not called better or equal [EQ014]." in said.others
 
 
 def beside(name, accuracy, nll=0.9, spread=0.012):
@@ -275,7 +276,7 @@ def test_a_winner_that_is_no_better_than_the_commonest_class_is_warned_of():
     assert judge(far).others == judge(result(best)).others == ""
     assert judge(near).others == (
         f"Warning: {GAMMA} is not shown to be more accurate than always naming the commonest class "
-        "(85.0 % against 85.0 %)."
+        "(85.0 % against 85.0 %) [EQ013]."
     )
 
 

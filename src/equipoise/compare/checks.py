@@ -15,6 +15,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
+from equipoise.compare.codes import with_code
 from equipoise.compare.dataset import Dataset, decimal
 
 if TYPE_CHECKING:
@@ -65,27 +66,39 @@ def warn_of_columns(
         count = len(levels) if different is None else different[place]
         if what := _identifier(title, values, count):
             found.append(
-                f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out with "
-                "drop"
+                with_code(
+                    "EQ001",
+                    f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out "
+                    "with drop",
+                )
             )
         elif len(levels) == 1:
             constant.append(title)
         elif (accuracy := _accuracy_alone(values, codes, len(levels), labels, sample)) >= LEAK:
             found.append(
-                f"{title} may be the class in another form: alone it tells the classes apart with a balanced "
-                f"accuracy of {100 * accuracy:.3g} %; if it is made from the class, or known only after it, "
-                "leave it out with drop"
+                with_code(
+                    "EQ003",
+                    f"{title} may be the class in another form: alone it tells the classes apart with a "
+                    f"balanced accuracy of {100 * accuracy:.3g} %; if it is made from the class, or known "
+                    "only after it, leave it out with drop",
+                )
             )
         elif agreement := _agreement(levels, codes, labels, classes):
             found.append(
-                f"{title} may be another label: all its values are classes, those of the target in "
-                f"{agreement:.0%} of the rows; if it is one, leave it out, or give the better of the two as "
-                "clean"
+                with_code(
+                    "EQ004",
+                    f"{title} may be another label: all its values are classes, those of the target in "
+                    f"{agreement:.0%} of the rows; if it is one, leave it out, or give the better of the "
+                    "two as clean",
+                )
             )
     if constant:
         found.append(
-            f"the same value in every row tells nothing of the class, got that in {_some(constant)}; check "
-            "the data, or leave such columns out"
+            with_code(
+                "EQ002",
+                f"the same value in every row tells nothing of the class, got that in {_some(constant)}; "
+                "check the data, or leave such columns out",
+            )
         )
     return found
 
@@ -99,15 +112,21 @@ def warn_of_cells(features: pd.DataFrame) -> list[str]:
             continue
         if column.map(_DATE.fullmatch).notna().mean() >= TEXTS:
             found.append(
-                f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as "
-                "a category; make numbers of them, such as days since the first, give the column as time, or "
-                "leave it out"
+                with_code(
+                    "EQ005",
+                    f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each "
+                    "is read as a category; make numbers of them, such as days since the first, give the "
+                    "column as time, or leave it out",
+                )
             )
         comma = column[column.map(lambda cell: "," in cell)]
         if len(comma) and column.map(_COMMA.fullmatch).notna().mean() >= TEXTS:
             found.append(
-                f"{name!r} holds numbers with commas, such as {comma.iloc[0]!r} in {comma.index[0]}, and "
-                "each is read as a category; write decimal points, and no separators of thousands"
+                with_code(
+                    "EQ015",
+                    f"{name!r} holds numbers with commas, such as {comma.iloc[0]!r} in {comma.index[0]}, and "
+                    "each is read as a category; write decimal points, and no separators of thousands",
+                )
             )
     return found
 
@@ -123,7 +142,11 @@ def warn_of_header(names: Sequence[str], source: str) -> list[str]:
         return []
     shown = _some([repr(name) for name in names])
     return [
-        f"line 1 of {source} has the names of the columns, got {shown}; if it is a row, write names above it"
+        with_code(
+            "EQ016",
+            f"line 1 of {source} has the names of the columns, got {shown}; if it is a row, write names "
+            "above it",
+        )
     ]
 
 
@@ -137,8 +160,11 @@ def alike(target: str, classes: tuple[str, ...]) -> list[str]:
     first: dict[Any, str] = {}
     found = [(first.setdefault(_key(label), label), label) for label in classes]
     return [
-        f"{one!r} and {other!r} in {target!r} are two classes, although they look alike; spell them alike if "
-        "they are one"
+        with_code(
+            "EQ006",
+            f"{one!r} and {other!r} in {target!r} are two classes, although they look alike; spell them "
+            "alike if they are one",
+        )
         for one, other in found
         if one != other
     ]
@@ -235,8 +261,11 @@ def _lacking(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     if dataset.one_test:
         who, way = "the test part lacks", ""
     return [
-        f"{who} rows of {_some(lacking)}, and cannot say how well they are recognised; merge or remove such "
-        f"classes{way}"
+        with_code(
+            "EQ007",
+            f"{who} rows of {_some(lacking)}, and cannot say how well they are recognised; merge or remove "
+            f"such classes{way}",
+        )
     ]
 
 
@@ -258,9 +287,12 @@ def _copied(dataset: Dataset, splits: "Sequence[Split]") -> list[str]:
     if equal < 2 * _count_copied(shuffled, dataset.labels, splits)[0]:
         return []
     return [
-        f"{equal} of {rows} test rows ({equal / rows:.1%}) have the features of a row that was trained on, "
-        f"{contradicted} of them with another class; if they are copies, remove them, or keep them in one "
-        "part with groups"
+        with_code(
+            "EQ008",
+            f"{equal} of {rows} test rows ({equal / rows:.1%}) have the features of a row that was trained "
+            f"on, {contradicted} of them with another class; if they are copies, remove them, or keep them "
+            "in one part with groups",
+        )
     ]
 
 

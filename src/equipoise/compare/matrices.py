@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equipoise.compare.codes import with_code
 from equipoise.compare.early import flip_share, require_matrix, suffix_of
 from equipoise.costs import ClassMatrix, from_groups, read
 from equipoise.costs.io import corner_is_predicted, read_table
@@ -68,16 +69,22 @@ def looks_transposed(
         corner, at = read_table(given, name, len(classes)).corner, str(given)
     if corner_is_predicted(corner):
         found.append(
-            f"{name} may be transposed: {at} has {corner!r} in its corner, and its rows are read as "
-            "true classes; if they are predictions, exchange rows and columns"
+            with_code(
+                "EQ009",
+                f"{name} may be transposed: {at} has {corner!r} in its corner, and its rows are read as "
+                "true classes; if they are predictions, exchange rows and columns",
+            )
         )
     if name == "costs" and counts.max() >= 1.5 * counts.min():
         others = matrix * (1 - np.eye(len(classes)))
         if _slope(others.sum(axis=1), counts) > 0.5 and _slope(others.sum(axis=0), counts) < -0.5:
             found.append(
-                "costs may be transposed: read as [true, predicted], it is dearer to miss the common "
-                f"{classes[counts.argmax()]!r} than the rare {classes[counts.argmin()]!r}; if it should be "
-                "the other way round, exchange rows and columns"
+                with_code(
+                    "EQ010",
+                    "costs may be transposed: read as [true, predicted], it is dearer to miss the common "
+                    f"{classes[counts.argmax()]!r} than the rare {classes[counts.argmin()]!r}; if it should "
+                    "be the other way round, exchange rows and columns",
+                )
             )
     return tuple(found)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from equipoise.compare.records import mean
 from equipoise.compare.results import Context, Outcome, Result
-from equipoise.compare.sentences import decision_gain_words, noise_words
+from equipoise.compare.sentences import caution, decision_gain_words, noise_words
 from equipoise.compare.store import write_atomically
 from equipoise.compare.verdict import Verdict
 from equipoise.compare.views import last_epoch, rows, worthwhile
@@ -84,6 +84,7 @@ def summary(result: Result, verdict: Verdict, files: Mapping[str, str]) -> dict[
     found = {
         "verdict": verdict.sentence,
         "others": verdict.others,
+        "caution": caution(result, verdict.winner),
         "call": verdict.call,
         "winner": verdict.winner.candidate.name,
         "against": verdict.against,

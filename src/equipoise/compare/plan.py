@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import equipoise
 from equipoise.compare.checks import warn_of_parts
+from equipoise.compare.codes import with_code
 from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.matrices import (
@@ -245,9 +246,10 @@ def _default_objectives(matrices: Mapping[str, NDArray[Any]]) -> tuple[str, ...]
 
 def _no_trees(dataset: Dataset) -> str:
     rows, columns = dataset.features.shape
-    return (
+    return with_code(
+        "EQ011",
         f"{TREES} is not shown beside the candidates: on {rows:,} rows x {columns:,} columns it would take "
-        "longer than they do"
+        "longer than they do",
     )
 
 

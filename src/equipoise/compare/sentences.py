@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from equipoise.compare.codes import with_code
 from equipoise.compare.objectives import Candidate
 from equipoise.compare.records import mean
 from equipoise.compare.results import Outcome, Result
@@ -118,7 +119,8 @@ def caution(result: Result, winner: Outcome) -> str:
     """Return a warning for users of the winner, without a full stop; empty if there is none."""
     if not any(winner is each for each in sharper_than_the_data(result)):
         return ""
-    return (
+    return with_code(
+        "EQ012",
         f"the calibration of {winner.candidate.name} finds more noise than the data have, because this loss "
-        f"makes probabilities sharp. {PROBS}"
+        f"makes probabilities sharp. {PROBS}",
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from equipoise.compare.codes import with_code
 from equipoise.compare.context import COMMONEST, TREES
 from equipoise.compare.results import Outcome, Result
 from equipoise.compare.sentences import found_words, noise_words, splits_words
@@ -198,8 +199,12 @@ def _also(result: Result) -> list[str]:
                 "better."
             )
     lines += [
-        f"{each.candidate.name} diverged on {each.diverged} of {len(each.records)} splits, which are left "
-        "out of its numbers; it is not called better or equal."
+        with_code(
+            "EQ014",
+            f"{each.candidate.name} diverged on {each.diverged} of {len(each.records)} splits, which are "
+            "left out of its numbers; it is not called better or equal",
+        )
+        + "."
         for each in result.outcomes
         if each.diverged
     ]
@@ -232,8 +237,12 @@ def _besides(result: Result, winner: Outcome) -> list[str]:
         found, other, own = commonest
         if not (found.high if math.isfinite(found.high) else found.mean) < 0:
             lines.append(
-                f"Warning: {winner.candidate.name} is not shown to be more accurate than always naming the "
-                f"commonest class ({own} against {other})."
+                with_code(
+                    "EQ013",
+                    f"Warning: {winner.candidate.name} is not shown to be more accurate than always naming "
+                    f"the commonest class ({own} against {other})",
+                )
+                + "."
             )
     trees = [(name, _beside(result, winner, TREES, name)) for name in ("accuracy", "calibrated_nll")]
     known = [(name, *each) for name, each in trees if each is not None]
