@@ -31,14 +31,13 @@ def problems(text: str) -> list[str]:
         if "uses" not in job and "timeout-minutes" not in job:
             found.append(f"{name}: timeout")
         for step in job.get("steps", []):
-            if not re.fullmatch(
-                r"[\w.-]+(/[\w.-]+)+@(v\d+|release/v\d+|[0-9a-f]{40})", step.get("uses", "a/b@v1")
-            ):
+            if not ACTION.fullmatch(step.get("uses", "a/b@v1")):
                 found.append(f"{name}: {step['uses']}")
     return found
 
 
 def test_the_version_is_in_one_place_and_the_changelog_has_it() -> None:
+    """The version is read from the package, and the changelog has a part for it."""
     assert "version" not in PROJECT["project"]
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "src/equipoise/__init__.py"
@@ -48,6 +47,7 @@ def test_the_version_is_in_one_place_and_the_changelog_has_it() -> None:
 
 
 def test_the_workflows_test_the_versions_that_are_declared() -> None:
+    """The matrix of the tests has the declared Pythons, the oldest torch and three systems."""
     matrix: Any = yaml.safe_load(WORKFLOWS["ci.yml"])["jobs"]["tests"]["strategy"]["matrix"]
     start = "Programming Language :: Python :: 3."
     declared = [each for each in PROJECT["project"]["classifiers"] if each.startswith(start)]
@@ -58,18 +58,21 @@ def test_the_workflows_test_the_versions_that_are_declared() -> None:
 
 
 def test_the_hooks_have_the_versions_of_the_constraints() -> None:
+    """The hooks of git run the ruff and typos that `make test` runs."""
     hooks: Any = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     revisions = {each["repo"].rpartition("/")[2]: each["rev"] for each in hooks["repos"]}
     assert revisions["ruff-pre-commit"] == f"v{CONSTRAINTS['ruff']}"
     assert revisions["typos"] == f"v{CONSTRAINTS['typos']}"
 
 
-@pytest.mark.parametrize("name", ["ci.yml", "release.yml", "wheels.yml"])
+@pytest.mark.parametrize("name", ["ci.yml", "docs.yml", "release.yml", "wheels.yml"])
 def test_workflows_have_limits_few_rights_and_actions_with_a_version(name: str) -> None:
+    """Each job has a time limit and only rights to read; each action has a version."""
     assert problems(WORKFLOWS[name]) == []
 
 
 def test_control_what_is_wrong_in_a_workflow_is_found() -> None:
+    """A job without a limit, an action of a branch and a right to write are found."""
     text = (
         WORKFLOWS["wheels.yml"]
         .replace("    timeout-minutes: 30\n", "")

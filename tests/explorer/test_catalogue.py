@@ -142,14 +142,6 @@ def test_control_a_request_is_found() -> None:
     assert external(explorer.page().replace("<main>", '<main><img src="x.png">'))
 
 
-def test_the_page_of_the_docs_is_the_shipped_one() -> None:
-    """The page in the documents is the one that the command writes."""
-    stored = Path(__file__).parents[2] / "docs" / "explorer.html"
-    assert stored.read_text("utf-8") == explorer.page(), (
-        "run equipoise explore --no-browser --out docs/explorer.html"
-    )
-
-
 def test_files_are_short() -> None:
     """No file of the explorer has more than 400 lines."""
     files = [path for path in FOLDER.iterdir() if path.is_file()]

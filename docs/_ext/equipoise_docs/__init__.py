@@ -7,12 +7,15 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+from equipoise import explorer
 from equipoise_docs import links, mathml, names, twins
 from equipoise_docs.dead_links import dead_links
 from equipoise_docs.links import DOCS, FILES, on_site
 from equipoise_docs.pages import Page
 from equipoise_docs.relatives import false_relations
 from equipoise_docs.sections import GENERATED, LISTED, listed_by, toctree, toctrees
+
+EXPLORER = "_static/explorer.html"  # its place in the site
 
 
 def made_pages() -> dict[str, Page]:
@@ -66,6 +69,9 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
     text = source[0] if page.startswith(FILES) else on_site(source[0], (DOCS / page).parent, page)
     if page == "index":
         text += toctrees(DOCS)
+    elif page == "explorer":
+        title, _, rest = text.partition("\n\n")
+        text = f'{title}\n\n<p><a href="{EXPLORER}"><strong>Open the explorer</strong></a></p>\n\n{rest}'
     elif listed := listed_by(page, DOCS):
         text += toctree(listed)
     source[0] = text
@@ -104,10 +110,11 @@ def add_markdown(app: Sphinx, page: str, template: str, context: dict[str, Any],
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
-    """Write the Markdown of the site, and check that every public name has a page."""
+    """Write the Markdown of the site and the explorer, and check that every public name has a page."""
     if error is None and app.builder.format == "html":
         links.require_names(app)
         twins.write_twins(app)
+        explorer.write(Path(app.outdir, EXPLORER))
         if dead := dead_links(Path(app.outdir)):
             raise ExtensionError("; ".join(dead))
 

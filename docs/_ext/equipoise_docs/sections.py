@@ -6,7 +6,7 @@ from pathlib import Path
 from equipoise_docs import names
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start": ("choose", "losses", "maps", "migration"),
+    "Start": ("choose", "explorer", "losses", "maps", "migration"),
     "Guides": ("guides/*",),
     "Reference": (
         "reference/losses",
