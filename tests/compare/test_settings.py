@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from equipoise.compare.early import check
 from equipoise.compare.settings import COUNTS, Settings
 
 
@@ -58,3 +59,19 @@ def test_numbers_of_numpy_are_numbers():
     given = Settings(folds=np.int64(5), lr=np.float32(0.5), random_state=np.uint8(3))
     assert given == Settings(folds=5, lr=0.5, random_state=3)
     assert type(given.folds) is int
+
+
+def test_a_device_that_torch_does_not_have_is_refused():
+    """A device is checked with torch, and the default is not."""
+    with pytest.raises(ValueError, match=r"^device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"):
+        Settings(device="tpu")
+    assert Settings(device="cpu").device == "cpu"
+
+
+def test_jobs_are_a_positive_number():
+    """A number of jobs below 1, or one that is no integer, is refused before anything is read."""
+    for jobs in (0, -1, 1.5, "two"):
+        with pytest.raises(ValueError, match=r"^jobs must be a whole number from 1, got "):
+            check({"jobs": jobs})
+    check({"jobs": 1})
+    check({"jobs": None})

@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -356,3 +357,15 @@ def test_shared_out_classes_change_nothing(
     fused = c.fused(loss, **options)
     same(c, fused, dense, torch.randn_like(dense))
     assert set(threads) == {2}
+
+
+def test_a_plan_prints_threads_ranks_and_large_memory() -> None:
+    """A plan prints its threads and ranks if there are several, and memory in the largest unit below it."""
+    c = case()
+    alone = linear.explain(THREE, c.hidden, c.weight, c.target)
+    assert "threads" not in str(alone)
+    assert "ranks" not in str(alone)
+    shown = str(replace(alone, threads=3, ranks=2, block_bytes=5 * 2**30, logit_bytes=1536))
+    assert ", one in each of 3 threads" in shown
+    assert "ranks     2: a gather for each block of rows" in shown
+    assert "5 GiB for a block of logits (all of them: 1.5 KiB)" in shown

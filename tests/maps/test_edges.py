@@ -308,3 +308,11 @@ def test_what_an_error_says(call: Callable[[], Any], says: str) -> None:
     """Each error names the argument, the rule and the value."""
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_a_module_of_a_map_is_the_map_and_prints_it() -> None:
+    """The module of a map gives its probabilities along its dimension, and prints map and dimension."""
+    logits = torch.randn(4, CLASSES, 3)
+    made = Projected(0.02).module(dim=1)
+    assert torch.equal(made(logits), Projected(0.02).probs(logits, dim=1))
+    assert repr(made) == f"MapModule({Projected(0.02)!r}, dim=1)"

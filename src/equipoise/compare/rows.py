@@ -88,12 +88,8 @@ class Rows:
         if table != isinstance(theirs, pd.DataFrame) or (not table and mine.shape[1:] != theirs.shape[1:]):
             got, own = (f"{type(each).__name__} {each.shape[1:]}" for each in (theirs, mine))
             got = f"{got} in {more.source} for {own}"
-            raise refusal(
-                "test",
-                f"have X and y like those of {self.source}",
-                got,
-                "give both parts the same type and shape",
-            )
+            way = "give both parts the same type and shape"
+            raise refusal("test", f"have X and y like those of {self.source}", got, way)
         for name in mine if table else ():
             if name not in theirs:
                 rule, got = f"have the columns of {self.source}", f"no {name!r} in {more.source}"
@@ -112,12 +108,8 @@ class Rows:
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
                 shown = called[name] if called else name
                 got = f"{kinds[1]} in {shown!r} of {more.source} for {kinds[0]}"
-                raise refusal(
-                    "test",
-                    f"have columns like those of {self.source}",
-                    got,
-                    "write both parts in the same form",
-                )
+                way = "write both parts in the same form"
+                raise refusal("test", f"have columns like those of {self.source}", got, way)
         other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
 
@@ -197,10 +189,8 @@ def feature(column: Column, names: Names, source: str = "") -> tuple[NDArray[Any
     if what == "words":
         return words(column, names.features), _like_numbers(column, source)
     if what not in _NUMERIC:
-        got, way = (
-            f"{what} in {column.name!r} of {source}",
-            "convert the column to numbers, or leave the column out",
-        )
+        got = f"{what} in {column.name!r} of {source}"
+        way = "convert the column to numbers, or leave the column out"
         raise refusal(names.features, "be numbers or categories", got, way)
     numbers = _floats(column)
     bad = np.flatnonzero(np.abs(numbers) > LARGEST)
@@ -348,9 +338,8 @@ def _groups(column: Column, test: Mask, names: Names) -> Labels:
     both = [] if test is None else np.intersect1d(groups[test], groups[~test])
     if len(both):
         got = f"{values[both[0]]!r} and {len(both) - 1} more of {column.name!r} in both"
-        raise refusal(
-            names.groups, "be different in test rows", got, "remove the rows of these groups from one part"
-        )
+        way = "remove the rows of these groups from one part"
+        raise refusal(names.groups, "be different in test rows", got, way)
     return groups.astype(np.int64)
 
 
@@ -376,9 +365,8 @@ def _require_enough(dataset: Dataset, main: int, column: str, names: Names, nume
         got = f"{main} rows and {width} columns in {dataset.name}"
         raise refusal(data, "have rows and columns beside the classes", got, "check the data")
     if dataset.test is not None and not dataset.test.any():
-        raise refusal(
-            "test", "have rows with a class", f"none beside those of {dataset.name}", "check the test data"
-        )
+        got = f"none beside those of {dataset.name}"
+        raise refusal("test", "have rows with a class", got, "check the test data")
     if len(classes) < 2:
         got = f"only {''.join(classes)!r} in {where}"
         raise refusal(data, "have two classes or more", got, f"check {names.target}")
