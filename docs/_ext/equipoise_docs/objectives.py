@@ -236,7 +236,7 @@ def _conditions(each: Name) -> str:
     count = plots.classes_of(of)
     first = "one class" if each.family in ("maps", "penalties") else "the target"
     words = (
-        f"{count} classes: {first}, which is class 0, and others that are equally likely and have logit 0."
+        f"{count} classes: {first}, which is class 0, and others, equally likely and with logit 0."
     )
     matrices = [text for text in plots.settings(each.name) if plots.label(text) != text]
     words += f" Drawn for {', '.join(f'`{text}`' for text in matrices)}." if matrices else ""
