@@ -235,9 +235,7 @@ def _conditions(each: Name) -> str:
     of = relatives.made(plots.settings(each.name)[0], plots.CLASSES)
     count = plots.classes_of(of)
     first = "one class" if each.family in ("maps", "penalties") else "the target"
-    words = (
-        f"{count} classes: {first}, which is class 0, and others, equally likely and with logit 0."
-    )
+    words = f"{count} classes: {first}, which is class 0, and others, equally likely and with logit 0."
     matrices = [text for text in plots.settings(each.name) if plots.label(text) != text]
     words += f" Drawn for {', '.join(f'`{text}`' for text in matrices)}." if matrices else ""
     return words + (f" The mean of {plots.DRAWS} draws." if each.name == "GumbelSoftmax" else "")
