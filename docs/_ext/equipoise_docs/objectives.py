@@ -234,7 +234,10 @@ def _conditions(each: Name) -> str:
         return ""
     of = relatives.made(plots.settings(each.name)[0], plots.CLASSES)
     count = plots.classes_of(of)
-    words = f"{count} classes, of which the others are equally likely and have logit 0."
+    first = "one class" if each.family in ("maps", "penalties") else "the target"
+    words = f"{count} classes: {first}, which is class 0, and others, equally likely and with logit 0."
+    matrices = [text for text in plots.settings(each.name) if plots.label(text) != text]
+    words += f" Drawn for {', '.join(f'`{text}`' for text in matrices)}." if matrices else ""
     return words + (f" The mean of {plots.DRAWS} draws." if each.name == "GumbelSoftmax" else "")
 
 
