@@ -344,9 +344,7 @@ def _theirs(name: str) -> Iterator[None]:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in _OURS]
         place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         got = f"{type(error).__name__}: {error}{place}"
-        raise ValueError(
-            f"{name} must be module:function that runs, got {got}; correct the function"
-        ) from error
+        raise ValueError(f"{name} must be module:function that runs, got {got}; correct it") from error
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def test_what_is_wrong_with_code_of_the_users_is_one_line(call, mine, option, va
     assert said.err.startswith(f"equipoise: error: {message}")
     assert said.err.count("\n") == 1
     if "ZeroDivision" in message:
-        assert said.err.endswith("divides_of_tests.py, line 3); correct the function\n")
+        assert said.err.endswith("divides_of_tests.py, line 3); correct it\n")
 
 
 def test_an_interrupt_says_what_is_kept(call, mine, blobs, fast, monkeypatch):

@@ -88,8 +88,7 @@ class Rows:
         if table != isinstance(theirs, pd.DataFrame) or (not table and mine.shape[1:] != theirs.shape[1:]):
             got, own = (f"{type(each).__name__} {each.shape[1:]}" for each in (theirs, mine))
             got = f"{got} in {more.source} for {own}"
-            way = "give both parts the same type and shape"
-            raise refusal("test", f"have X and y like those of {self.source}", got, way)
+            raise refusal("test", f"have X and y like those of {self.source}", got, "give both one shape")
         for name in mine if table else ():
             if name not in theirs:
                 rule, got = f"have the columns of {self.source}", f"no {name!r} in {more.source}"
@@ -108,8 +107,7 @@ class Rows:
             if len({*kinds} - {"nothing"}) > 1 and not {*kinds}.issubset(_NUMERIC):
                 shown = called[name] if called else name
                 got = f"{kinds[1]} in {shown!r} of {more.source} for {kinds[0]}"
-                way = "write both parts in the same form"
-                raise refusal("test", f"have columns like those of {self.source}", got, way)
+                raise refusal("test", f"have columns like those of {self.source}", got, "write both alike")
         other = dict.fromkeys((name for name in first if first[name].dtype != second[name].dtype), object)
         return pd.concat([first.astype(other), second.astype(other)])
 

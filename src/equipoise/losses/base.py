@@ -1,10 +1,10 @@
 """Base classes of losses: `RowLoss` (a value per row), `BatchLoss` (a value per batch), and their `Sum`."""
 
 import operator
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Never, NoReturn, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -26,48 +26,13 @@ from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
 from equipoise.kernels.dense import Call
 from equipoise.kernels.log import log_backend
+from equipoise.losses.metaclass import LossClass
 from equipoise.losses.rows import backend_of, kernel_call, losses_in_torch, read, reduced_rows
 from equipoise.statistics import RowStatistics
 from equipoise.statistics.row import applies_class_weight
 
 
-class _LossClass(ABCMeta):
-    """Metaclass of losses: arithmetic with a class, as in 0.1 * Entropy, raises TypeError."""
-
-    def _refuse(cls, *other: Never) -> NoReturn:
-        del other
-        raise TypeError(
-            f"a loss must be an instance to be combined, got the class {cls.__name__}; write {cls.__name__}()"
-        )
-
-    def __add__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __radd__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __sub__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __rsub__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __mul__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __rmul__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __truediv__(cls, other: Never) -> NoReturn:
-        cls._refuse(other)
-
-    def __neg__(cls) -> NoReturn:
-        cls._refuse()
-
-    __array_ufunc__ = None  # as in `Loss`
-
-
-class Loss(metaclass=_LossClass):
+class Loss(metaclass=LossClass):
     """Base of losses and penalties: an immutable value, called like `torch.nn.functional.cross_entropy`.
 
     Losses can be added, and multiplied by Python or numpy numbers: `CrossEntropy() + 0.1 * Entropy()` is a
@@ -417,6 +382,6 @@ def check_loss(name: str, value: object, rule: str) -> Loss:
     """Return a value if it is a loss, else raise TypeError: "<name> must be <rule>"."""
     if not isinstance(value, Loss):
         way = "Objective.from_config takes a text" if isinstance(value, str) else "for example CrossEntropy()"
-        way = f"write {value.__name__}()" if isinstance(value, _LossClass) else way
+        way = f"write {value.__name__}()" if isinstance(value, LossClass) else way
         raise TypeError(f"{name} must be {rule}, got {value!r}; {way}")
     return value

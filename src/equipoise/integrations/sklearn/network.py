@@ -9,12 +9,11 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from equipoise.costs import decide
 from equipoise.integrations.sklearn.modules import inputs_of, made
 from equipoise.losses import Loss
-from equipoise.objective import Objective
 from equipoise.training import Alone, Options, Rows, Trained, Trainer, load, predict
 
 try:
@@ -26,7 +25,7 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
     from equipoise.integrations.sklearn.arguments import Arguments, check_count
-    from equipoise.integrations.sklearn.bases import ClassifierMixin
+    from equipoise.integrations.sklearn.bases import ClassifierMixin, Fitted
 except ImportError as _error:
     raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from _error
 
@@ -34,7 +33,7 @@ DTYPES = (np.float64, np.float32)
 
 
 @final
-class ObjectiveClassifier(ClassifierMixin, Arguments):
+class ObjectiveClassifier(Fitted, ClassifierMixin, Arguments):
     r"""A network trained by Adam with any objective: a multilayer perceptron, or your own module.
 
     It works as a scikit-learn classifier in pipelines, searches, calibration and cross-validation. The
@@ -119,20 +118,6 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         >>> model.set_params(objective__gamma=0.5).objective
         GammaCrossEntropy(gamma=0.5, min_weight=0.0)
     """
-
-    classes_: NDArray[Any]
-    objective_: Objective
-    costs_: Any
-    module_: nn.Module
-    n_iter_: int
-    n_layers_: int
-    n_outputs_: int
-    out_activation_: str
-    loss_: float
-    loss_curve_: list[float]
-    best_loss_: float | None
-    validation_scores_: list[float] | None
-    best_validation_score_: float | None
 
     def __init__(
         self,
@@ -402,8 +387,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
         score = copy.curve[-1]["accuracy"]
         assert score is not None
         self.validation_scores_ = [*(self.validation_scores_ or []), score]
-        self.best_loss_ = None
-        self.best_validation_score_ = -float(copy.best)
+        self.best_loss_, self.best_validation_score_ = None, -float(copy.best)
         if self.verbose:
             print(f"Validation score: {score:f}")
 
