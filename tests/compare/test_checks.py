@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 from equipoise.compare.checks import warn_of_columns, warn_of_parts
 from equipoise.compare.dataset import Dataset
+from equipoise.compare.files import read
 from equipoise.compare.splits import Split, splits
 
 ROWS = 300
@@ -67,7 +69,7 @@ def test_a_column_that_is_the_class_is_warned_of_by_name(case):
     """A column that determines the class causes a warning with its name."""
     (warning,) = warned(LEAKS[case])
     assert warning.startswith("'n m' may be the class in another form: alone it tells the classes apart with")
-    assert warning.endswith("leave it out")
+    assert warning.endswith("leave it out with drop")
 
 
 @pytest.mark.parametrize("case", NO_LEAKS)
@@ -296,3 +298,42 @@ def test_ten_thousand_rows_of_a_hundred_columns_take_less_than_a_second(kind):
     began = time.process_time()
     assert warn_of_columns(features, labels, dataset.classes) + warn_of_parts(dataset, found) == []
     assert time.process_time() - began < 1
+
+
+# Cells of a column, and the number that is shown, or none.
+COMMAS = {
+    "decimal": (["29,1", "3", "-0,5"], "29,1"),
+    "thousands": (["1,234", "900"], "1,234"),
+    "points": (["29.1", "3.5"], None),
+    "words": (["a,b", "29,1"], None),
+    "no comma": (["29 kg", "30 kg"], None),
+}
+
+
+@pytest.mark.parametrize("case", COMMAS)
+def test_numbers_with_decimal_commas_are_warned_of(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells, shown = COMMAS[case]
+    rows = "".join(f"{k % 9};{cells[k % len(cells)]};{'xy'[k % 2]}\n" for k in range(40))
+    Path("t.csv").write_text(f"a;b;label\n{rows}")
+    found = [each for each in read("t.csv", target="label").warnings if "commas" in each]
+    assert len(found) == (shown is not None)
+    if shown is not None:
+        assert found[0].startswith(
+            f"'b' holds numbers with commas, such as {shown!r} in line 2, and each is read"
+        )
+        assert found[0].endswith("write decimal points, and no separators of thousands")
+
+
+HEADERS = {"31,20.5,yes": True, "31,20,yes": True, "0,1,yes": False, "1,2,yes": False, "a,b,yes": False}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_file_without_a_header_is_warned_of(header, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text(f"{header}\n" + "".join(f"{k % 9},{k % 7},{'xy'[k % 2]}\n" for k in range(40)))
+    found = [each for each in read("t.csv", target="yes").warnings if "line 1" in each]
+    assert len(found) == HEADERS[header]
+    if found:
+        assert found[0].startswith("line 1 of t.csv has the names of the columns, got '31', '20")
+        assert found[0].endswith("if it is a row, write names above it")

@@ -256,7 +256,7 @@ def test_an_identifier_is_warned_of_wherever_the_comparison_is_read(call, fast, 
     (workplace / "t.csv").write_text(",a;b,label\n" + rows_of(lambda k: f"{k},{k % 3},{'xy'[k // 20]}"))
     words = ("compare", "t.csv", "--target", " label", "--objective", "Brier()", *fast, "--folds", 2)
     warning = ("'Unnamed: 0' may be an identifier or a row number: it has another whole number in every row; "
-               "if it is, leave it out")  # fmt: skip
+               "if it is, leave it out with drop")  # fmt: skip
     said = call(*words)
     assert said.code == 0
     assert said.err.startswith(f"equipoise: warning: {warning}\n")

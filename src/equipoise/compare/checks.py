@@ -3,6 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +20,13 @@ from equipoise.compare.dataset import Dataset, decimal
 if TYPE_CHECKING:
     from equipoise.compare.splits import Split
 
-__all__ = ["alike", "warn_of_columns", "warn_of_dates", "warn_of_parts"]
+__all__ = ["alike", "warn_of_cells", "warn_of_columns", "warn_of_header", "warn_of_parts"]
 
 LEAK = 0.99  # balanced accuracy from one column alone
 LABEL = 0.4  # Cohen's kappa of a column whose values are class names: two labels agree by more than chance
 COPIED = 0.02  # share of test rows with the features of a training row
 SAMPLE = 1000  # rows for a tree on one column
-DATES = 0.9  # smallest share of dates in a column of dates
+TEXTS = 0.9  # smallest share of dates in a column of dates, and of numbers in one of numbers with commas
 Labels = NDArray[np.int64]
 _IDENTIFIER_NAME = re.compile(
     r"(?:^|[^a-z])(?:id|ids|uid|uuid|guid|identifier|index|idx|key|nr|no|number|row|serial|unnamed)(?:[^a-z]|$)"
@@ -34,6 +36,8 @@ _DATE = re.compile(
     r"|[a-z]{3,9}\.? \d\d?,? \d{4})(?:[T ]+\d\d?:\d\d.*)?",
     re.ASCII | re.IGNORECASE,
 )
+
+_COMMA = re.compile(r"\s*[-+]?\d+(?:,\d+)?\s*", re.ASCII)
 
 
 def warn_of_columns(
@@ -61,7 +65,8 @@ def warn_of_columns(
         count = len(levels) if different is None else different[place]
         if what := _identifier(title, values, count):
             found.append(
-                f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out"
+                f"{title} may be an identifier or a row number: it has {what}; if it is, leave it out with "
+                "drop"
             )
         elif len(levels) == 1:
             constant.append(title)
@@ -69,7 +74,7 @@ def warn_of_columns(
             found.append(
                 f"{title} may be the class in another form: alone it tells the classes apart with a balanced "
                 f"accuracy of {100 * accuracy:.3g} %; if it is made from the class, or known only after it, "
-                "leave it out"
+                "leave it out with drop"
             )
         elif agreement := _agreement(levels, codes, labels, classes):
             found.append(
@@ -85,15 +90,40 @@ def warn_of_columns(
     return found
 
 
-def warn_of_dates(features: pd.DataFrame) -> list[str]:
-    """Return warnings of columns of text in which nearly all cells are dates."""
-    cells: dict[Any, Any] = {name: features[name].dropna() for name in features}
+def warn_of_cells(features: pd.DataFrame) -> list[str]:
+    """Return warnings of columns of text that hold dates, or numbers with commas."""
+    found: list[str] = []
+    for name in features:
+        column: Any = features[name].dropna()
+        if not len(column) or column.dtype == np.float64:
+            continue
+        if column.map(_DATE.fullmatch).notna().mean() >= TEXTS:
+            found.append(
+                f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as "
+                "a category; make numbers of them, such as days since the first, give the column as time, or "
+                "leave it out"
+            )
+        comma = column[column.map(lambda cell: "," in cell)]
+        if len(comma) and column.map(_COMMA.fullmatch).notna().mean() >= TEXTS:
+            found.append(
+                f"{name!r} holds numbers with commas, such as {comma.iloc[0]!r} in {comma.index[0]}, and "
+                "each is read as a category; write decimal points, and no separators of thousands"
+            )
+    return found
+
+
+def warn_of_header(names: Sequence[str], source: str) -> list[str]:
+    """Return a warning of a file whose names of columns are numbers, as if its first row were the header.
+
+    Numbers in a row, such as 0, 1, 2, are names that a table without names is written with.
+    """
+    numbers = [number for name in names if (number := decimal(name)) is not None]
+    in_a_row = all(one + 1 == other for one, other in pairwise(numbers)) and numbers[:1] <= [Decimal(1)]
+    if 2 * len(numbers) < len(names) or in_a_row:
+        return []
+    shown = _some([repr(name) for name in names])
     return [
-        f"{name!r} holds dates, such as {column.iloc[0]!r} in {column.index[0]}, and each is read as a "
-        "category; make numbers of them, such as days since the first, give the column as time, or leave it "
-        "out"
-        for name, column in cells.items()
-        if len(column) and column.dtype != np.float64 and column.map(_DATE.fullmatch).notna().mean() >= DATES
+        f"line 1 of {source} has the names of the columns, got {shown}; if it is a row, write names above it"
     ]
 
 

@@ -1,6 +1,17 @@
 """Texts of errors about arguments."""
 
-__all__ = ["printable", "refusal"]
+from typing import NamedTuple
+
+__all__ = ["Names", "printable", "refusal"]
+
+
+class Names(NamedTuple):
+    """Names of the arguments in errors."""
+
+    data: str
+    features: str
+    target: str
+    groups: str
 
 
 def printable(name: str) -> str:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
-from equipoise.compare.checks import alike, warn_of_columns, warn_of_dates
+from equipoise.compare.checks import alike, warn_of_cells, warn_of_columns
 from equipoise.compare.dataset import UNKNOWN, Dataset, decimal
-from equipoise.compare.refusal import printable, refusal
+from equipoise.compare.refusal import Names, printable, refusal
 from equipoise.costs.io import NUMBER
 from equipoise.parsing import nearest
 
@@ -58,16 +58,6 @@ Mask = NDArray[np.bool_] | None
 Table = Any  # a pd.DataFrame
 Column = Any  # a pd.Series, indexed by the description of each value's place
 Parse = Callable[[Column, str], tuple[Column, list[str]]]
-
-
-class Names(NamedTuple):
-    """Names of the arguments in errors."""
-
-    data: str
-    features: str
-    target: str
-    groups: str
-
 
 FILES = Names("data", "features", "target", "group")
 NPZ = FILES._replace(features="X", target="y")
@@ -187,7 +177,7 @@ def build(
         columns = features[:main] if different else features[:main].astype(np.float64)
         warnings = warn_of_columns(columns, labels[:main], classes, different) + warnings
     if different:
-        warnings += warn_of_dates(features[:main])
+        warnings += warn_of_cells(features[:main])
     return replace(dataset, warnings=tuple(warnings))
 
 

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equipoise.compare.arrays import as_array, as_column, reason
+from equipoise.compare.checks import warn_of_header
 from equipoise.compare.dataset import Dataset
 from equipoise.compare.paths import kind
 from equipoise.compare.refusal import printable, refusal
@@ -35,6 +37,7 @@ def read_tables(
     """Return the data set of a table, and of one with test rows."""
     drop, roles = [name.strip() for name in drop], {role: name.strip() for role, name in roles.items()}
     table, notes = _table(path, target, "data")
+    header = [*table]
     if target is None:
         way = f"give one of {', '.join(map(printable, table.columns[-8:]))}"
         raise refusal("target", "name the column with the classes", "none", way)
@@ -62,7 +65,8 @@ def read_tables(
                 raise refusal("test", rule, got, nearest(name, [*table]))
         more = _as_rows(table, test, target, drop, roles)
     parse = _numbers if kind(path, "data") == "text" else None
-    return build(Path(path).name, rows, more, FILES, notes, parse)
+    dataset = build(Path(path).name, rows, more, FILES, notes, parse)
+    return replace(dataset, warnings=(*(warn_of_header(header, path) if parse else ()), *dataset.warnings))
 
 
 def _require_one_use(uses: dict[str, str], roles: dict[str, str]) -> None:
