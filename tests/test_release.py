@@ -39,6 +39,7 @@ def problems(text: str) -> list[str]:
 
 
 def test_the_version_is_in_one_place_and_the_changelog_has_it() -> None:
+    """Only the package has the version, and the changelog has a part for it below what is unreleased."""
     assert "version" not in PROJECT["project"]
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "src/equipoise/__init__.py"
@@ -48,6 +49,7 @@ def test_the_version_is_in_one_place_and_the_changelog_has_it() -> None:
 
 
 def test_the_workflows_test_the_versions_that_are_declared() -> None:
+    """The workflow tests each declared Python and the oldest torch, on three systems."""
     matrix: Any = yaml.safe_load(WORKFLOWS["ci.yml"])["jobs"]["tests"]["strategy"]["matrix"]
     start = "Programming Language :: Python :: 3."
     declared = [each for each in PROJECT["project"]["classifiers"] if each.startswith(start)]
@@ -58,6 +60,7 @@ def test_the_workflows_test_the_versions_that_are_declared() -> None:
 
 
 def test_the_hooks_have_the_versions_of_the_constraints() -> None:
+    """The hooks of pre-commit run the ruff and typos that `make test` runs."""
     hooks: Any = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     revisions = {each["repo"].rpartition("/")[2]: each["rev"] for each in hooks["repos"]}
     assert revisions["ruff-pre-commit"] == f"v{CONSTRAINTS['ruff']}"
@@ -66,10 +69,12 @@ def test_the_hooks_have_the_versions_of_the_constraints() -> None:
 
 @pytest.mark.parametrize("name", ["ci.yml", "release.yml", "wheels.yml"])
 def test_workflows_have_limits_few_rights_and_actions_with_a_version(name: str) -> None:
+    """Each job has a time limit, no right to write by default, and actions with a version."""
     assert problems(WORKFLOWS[name]) == []
 
 
 def test_control_what_is_wrong_in_a_workflow_is_found() -> None:
+    """Planted faults in a workflow are found."""
     text = (
         WORKFLOWS["wheels.yml"]
         .replace("    timeout-minutes: 30\n", "")

@@ -312,6 +312,7 @@ COMMAS = {
 
 @pytest.mark.parametrize("case", COMMAS)
 def test_numbers_with_decimal_commas_are_warned_of(case, tmp_path, monkeypatch):
+    """A column of numbers with commas, which becomes one of categories, is warned of."""
     monkeypatch.chdir(tmp_path)
     cells, shown = COMMAS[case]
     rows = "".join(f"{k % 9};{cells[k % len(cells)]};{'xy'[k % 2]}\n" for k in range(40))
@@ -330,6 +331,7 @@ HEADERS = {"31,20.5,yes": True, "31,20,yes": True, "0,1,yes": False, "1,2,yes": 
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_a_file_without_a_header_is_warned_of(header, tmp_path, monkeypatch):
+    """Names of columns that are numbers are warned of, but for 0, 1, 2, ...."""
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text(f"{header}\n" + "".join(f"{k % 9},{k % 7},{'xy'[k % 2]}\n" for k in range(40)))
     found = [each for each in read("t.csv", target="yes").warnings if "line 1" in each]
