@@ -308,7 +308,7 @@ def test_better_is_where_the_true_probabilities_are(name):
         (lambda: metrics.mean_cost([0, -1], [0, 1], COSTS), "target must be in [0, 3) beside costs of 3"),
         (lambda: metrics.mean_cost([0], [3], COSTS), "predicted must be in [0, 3) beside costs of 3"),
         (lambda: metrics.mean_cost([0], [3], COSTS, abstain=1), "predicted must be in [0, 3) beside"),
-        (lambda: metrics.severity([0], [-2], COSTS), "classes, got -2; give the place of each class"),
+        (lambda: metrics.severity([0], [-2], COSTS), "classes, got -2; give the index of each class"),
         (lambda: metrics.smallest_probability([0.5, 0.5]), "probabilities must be (N, C), got (2,)"),
         (lambda: metrics.mean_target_probability(PROBS, [0]), "target must be (4,) beside"),
         (lambda: BY_NAME["cost"].of(Predictions(PROBS, PROBS, TARGET)), "a measure of cost must have costs"),

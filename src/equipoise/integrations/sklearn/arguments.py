@@ -36,6 +36,8 @@ class Arguments(BaseEstimator):
     tol: float
     validation_fraction: float
     n_iter_no_change: float
+    class_weight: Any
+    early_stopping: bool
     device: str | torch.device
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -87,6 +89,18 @@ class Arguments(BaseEstimator):
             check_count("n_iter_no_change", self.n_iter_no_change)
         loss = in_order(self._loss(), classes.tolist())
         return Objective.from_config(loss, schedules=self.schedules), _ordered(self.costs, classes)
+
+    def _check_partial_fit(self) -> None:
+        """Raise if an argument needs all rows at once."""
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight must be a dict or None in partial_fit, got 'balanced'; pass weights from the "
+                "class counts of all data"
+            )
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping must be False in partial_fit, got True; hold out rows in your own loop"
+            )
 
     def _of_network(self) -> dict[str, Any]:
         """Check and return the arguments of the network."""

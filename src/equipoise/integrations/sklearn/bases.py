@@ -2,11 +2,6 @@
 
 from typing import TYPE_CHECKING, Any, Self
 
-from numpy.typing import NDArray
-from torch import nn
-
-from equipoise.objective import Objective
-
 if TYPE_CHECKING:
 
     class BaseEstimator:
@@ -52,21 +47,3 @@ else:
     from sklearn.base import BaseEstimator as BaseEstimator
     from sklearn.base import ClassifierMixin as ClassifierMixin
     from sklearn.base import MetaEstimatorMixin as MetaEstimatorMixin
-
-
-class Fitted:
-    """Types of the attributes that `ObjectiveClassifier.fit` sets."""
-
-    classes_: NDArray[Any]
-    objective_: Objective
-    costs_: Any
-    module_: nn.Module
-    n_iter_: int
-    n_layers_: int
-    n_outputs_: int
-    out_activation_: str
-    loss_: float
-    loss_curve_: list[float]
-    best_loss_: float | None
-    validation_scores_: list[float] | None
-    best_validation_score_: float | None

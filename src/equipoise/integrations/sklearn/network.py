@@ -9,11 +9,12 @@ from typing import Any, Self, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from equipoise.costs import decide
 from equipoise.integrations.sklearn.modules import inputs_of, made
 from equipoise.losses import Loss
+from equipoise.objective import Objective
 from equipoise.training import Alone, Options, Rows, Trained, Trainer, load, predict
 
 try:
@@ -25,7 +26,7 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
     from equipoise.integrations.sklearn.arguments import Arguments, check_count
-    from equipoise.integrations.sklearn.bases import ClassifierMixin, Fitted
+    from equipoise.integrations.sklearn.bases import ClassifierMixin
 except ImportError as _error:
     raise ImportError("integrations.sklearn needs scikit-learn; pip install 'equipoise[sklearn]'") from _error
 
@@ -33,7 +34,7 @@ DTYPES = (np.float64, np.float32)
 
 
 @final
-class ObjectiveClassifier(Fitted, ClassifierMixin, Arguments):
+class ObjectiveClassifier(ClassifierMixin, Arguments):
     r"""A network trained by Adam with any objective: a multilayer perceptron, or your own module.
 
     It works as a scikit-learn classifier in pipelines, searches, calibration and cross-validation. The
@@ -119,6 +120,20 @@ class ObjectiveClassifier(Fitted, ClassifierMixin, Arguments):
         GammaCrossEntropy(gamma=0.5, min_weight=0.0)
     """
 
+    classes_: NDArray[Any]
+    objective_: Objective
+    costs_: Any
+    module_: nn.Module
+    n_iter_: int
+    n_layers_: int
+    n_outputs_: int
+    out_activation_: str
+    loss_: float
+    loss_curve_: list[float]
+    best_loss_: float | None
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+
     def __init__(
         self,
         objective: Loss | str | None = None,
@@ -203,18 +218,9 @@ class ObjectiveClassifier(Fitted, ClassifierMixin, Arguments):
         first = not hasattr(self, "module_")
         if first and classes is None:
             raise ValueError(
-                "classes must be given in the first call of partial_fit, got None; pass all classes of the "
-                "later calls"
+                "classes must be given in the first call of partial_fit, got None; pass all classes"
             )
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight must be a dict or None in partial_fit, got 'balanced'; pass weights from the "
-                "class counts of all data"
-            )
-        if self.early_stopping:
-            raise ValueError(
-                "early_stopping must be False in partial_fit, got True; hold out rows in your own loop"
-            )
+        self._check_partial_fit()
         X, y = self._validated(X, y, reset=first)
         check_classification_targets(y)
         if first:
@@ -371,10 +377,8 @@ class ObjectiveClassifier(Fitted, ClassifierMixin, Arguments):
         self.n_iter_ += 1
         self.loss_ = copy.losses[-1]
         self.loss_curve_.append(self.loss_)
-        finite = math.isfinite(self.loss_) and all(
-            bool(each.isfinite().all()) for each in self.module_.parameters()
-        )
-        if not finite:
+        weights = self.module_.parameters()
+        if not (math.isfinite(self.loss_) and all(bool(each.isfinite().all()) for each in weights)):
             raise ValueError(
                 f"weights must stay finite in training, got nan or infinity in pass {self.n_iter_}; "
                 "scale the features, or lower learning_rate_init"
