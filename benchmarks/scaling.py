@@ -92,7 +92,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes[1, 0].set_ylabel("MiB beyond the gradients")
         axes[0, 0].set_title(f"{CLASSES} classes")
         axes[0, 1].set_title(f"{ROWS} rows")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
         figure.savefig(path, metadata={"Date": None})
 
 
