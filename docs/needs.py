@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from pictures import STYLE  # of the other pages, in this folder
 
 from equipoise.costs import conditional_risk
 from equipoise.losses import CrossEntropy, GammaCrossEntropy, Loss
@@ -87,12 +88,7 @@ def mistakes(axes: Axes) -> None:
 
 def main() -> None:
     """Draw the four panels and write the image."""
-    plt.rcParams |= {
-        "svg.hashsalt": "equipoise",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
+    plt.rcParams |= STYLE
     figure, axes = plt.subplots(2, 2, figsize=(7.2, 5.4), layout="constrained")
     for panel, draw in zip(axes.flat, (gate, policy, labels, mistakes), strict=True):
         draw(panel)

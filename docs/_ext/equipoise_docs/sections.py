@@ -31,7 +31,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "decisions/README",
         "reference/files/CHANGELOG",
     ),
-    "Extend": ("extend", "reference/files/CONTRIBUTING"),
+    "Extend": ("extend", "deprecation", "reference/files/CONTRIBUTING"),
 }
 GENERATED = "reference"  # the folder of pages that are made by the build
 # Folders with a page that lists their pages, and that page.
