@@ -241,6 +241,16 @@ def attempt(*given):
         return None, str(error)
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64", "object", "Float64"])
+def test_zero_and_minus_zero_are_one_class(kind):
+    """Labels 0.0 and -0.0 are equal numbers, so they are one class, beside 0.5 too."""
+    labels = pd.Series([0.0, -0.0, 0.5] * 8, dtype=kind)
+    found, refused = attempt(np.arange(24.0)[:, None], labels)
+    assert refused == ""
+    assert found.classes == ("0.0", "0.5")
+    assert found.labels.tolist() == [0, 0, 1] * 8
+
+
 KINDS = st.sampled_from(
     ["f2", "f4", "f8", ">f8", "i1", "i8", ">i4", "u1", "u8", "?", "c8", "U3", "S2", "M8[D]", "m8[s]", "O"]
 )

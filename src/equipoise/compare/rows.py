@@ -260,8 +260,8 @@ def _classes(column: Column, option: str) -> NDArray[Any]:
         if (known == np.round(known)).all() and (np.abs(known) < 2**63).all():
             return words(pd.Series(numbers).astype("Int64"))
         if column.dtype != object:  # pandas would convert 0.1 of float32 to 0.10000000149
-            return words(pd.Series([*column.to_numpy()], dtype=object))
-        return words(pd.Series(numbers))
+            return words(pd.Series([*(column.to_numpy() + 0)], dtype=object))  # -0.0 + 0 is 0.0
+        return words(pd.Series(numbers + 0))
     return words(column, option)
 
 
