@@ -123,7 +123,7 @@ WRONG = {
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment in which a wheel is installed, beside what this Python has."""
-    if find_spec("hatchling") is None or find_spec("pip") is None:
+    if find_spec("hatchling") is None or not any(map(shutil.which, ("pip", "pip3"))):
         pytest.skip("hatchling or pip is not installed")
     folder = tmp_path_factory.mktemp("installed")
     project, environment = folder / "project", folder / "environment"

@@ -284,7 +284,7 @@ def messages(mesh: DeviceMesh) -> None:
             "linear_bias must be (11,), one number per class",
         ),
         (lambda: (MIX + Balance()).linear(x, w, y), "a fused loss must depend on one row at a time"),
-        (lambda: linear.row_statistics(x, w, y).rank, "stats must hold Rank() for it to be asked"),
+        (lambda: linear.row_statistics(x, w, y).rank, "stats must hold Rank() to compute it, got "),
         (
             lambda: linear.row_statistics(x, w, y, stats=[Rank()]),
             "logits must have all classes of a row for Rank, got shards; use Margin",
