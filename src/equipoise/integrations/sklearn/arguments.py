@@ -90,8 +90,12 @@ class Arguments(BaseEstimator):
         loss = in_order(self._loss(), classes.tolist())
         return Objective.from_config(loss, schedules=self.schedules), _ordered(self.costs, classes)
 
-    def _check_partial_fit(self) -> None:
-        """Raise if an argument needs all rows at once."""
+    def _check_partial_fit(self, *, lacks_classes: bool) -> None:
+        """Raise if classes are missing, or an argument needs all rows at once."""
+        if lacks_classes:
+            raise ValueError(
+                "classes must be given in the first call of partial_fit, got None; pass all classes"
+            )
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight must be a dict or None in partial_fit, got 'balanced'; pass weights from the "

@@ -216,15 +216,11 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
                 class_weight is "balanced", early_stopping is set, or an argument of the network has changed.
         """
         first = not hasattr(self, "module_")
-        if first and classes is None:
-            raise ValueError(
-                "classes must be given in the first call of partial_fit, got None; pass all classes"
-            )
-        self._check_partial_fit()
+        self._check_partial_fit(lacks_classes=first and classes is None)
         X, y = self._validated(X, y, reset=first)
         check_classification_targets(y)
         if first:
-            self._start(np.unique(classes), X)
+            self._start(np.unique(np.asarray(classes)), X)
         elif classes is not None:
             self._check_classes(np.unique(classes), "partial_fit")
         unknown = np.setdiff1d(y, self.classes_)
@@ -264,8 +260,7 @@ class ObjectiveClassifier(ClassifierMixin, Arguments):
 
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        return predict(Alone(self.module_), None, inputs_of(X)).double()
+        return predict(Alone(self.module_), None, inputs_of(self._validated(X, reset=False))).double()
 
     def _validated(self, X: Any, *y: Any, reset: bool) -> Any:
         """Return X, or X and y, checked by scikit-learn; raise if rows have another shape than in fit."""
