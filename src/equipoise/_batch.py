@@ -63,12 +63,14 @@ class Batch(Targets):
         sample_weight: (N,) weight of each row, to be multiplied by that of its class, or None for 1 each.
         ignore_index: The label of ignored rows.
         shard: The columns of this rank, or None if the logits are not sharded.
+        first_order: Whether the loss needs first derivatives only, for which fewer operations are enough.
     """
 
     logits: Tensor
     sample_weight: Tensor | None = None
     ignore_index: int = IGNORE_INDEX
     shard: Shard | None = None
+    first_order: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -147,12 +149,19 @@ def target_shape(logits: Tensor) -> torch.Size:
 def kernel_rows(
     logits: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: Any
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
-    """Return logits (N, C), labels (N,), class and sample weights as arguments of a kernel.
-
-    Return None if the kernel does not support them, or if `read_batch` must check or convert them.
-    """
+    """Return the result of `plain_rows`, or None if a kernel must not read the memory of the tensors."""
     if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
         return None
+    return plain_rows(logits, target, weight, sample_weight)
+
+
+def plain_rows(
+    logits: Tensor, target: Tensor | None, weight: Tensor | None, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
+    """Return logits (N, C), labels (N,), class and sample weights as arguments of a kernel.
+
+    Return None if the target holds probabilities, or if `read_batch` must check or convert an argument.
+    """
     shape, rows = logits.shape, logits
     if len(shape) == 2:
         shape, classes = shape[:1], shape[1]
