@@ -135,7 +135,18 @@ def read_batch(
     if out is not None and rows.shape[1]:  # a rank may have no class
         of_rank = out if shard is None else shard.rows.narrow(out)
         rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
-    return Batch(logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found))
+    return Batch(
+        labels=found.labels,
+        target=found.target,
+        soft=found.soft,
+        kept=found.kept,
+        weight=found.weight,
+        shape=found.shape,
+        logits=rows,
+        sample_weight=row_weight,
+        ignore_index=ignore_index,
+        shard=shard,
+    )
 
 
 def target_shape(logits: Tensor) -> torch.Size:
@@ -149,19 +160,12 @@ def target_shape(logits: Tensor) -> torch.Size:
 def kernel_rows(
     logits: Any, target: Any, weight: Any, sample_weight: Any, ignore_index: Any
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
-    """Return the result of `plain_rows`, or None if a kernel must not read the memory of the tensors."""
-    if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
-        return None
-    return plain_rows(logits, target, weight, sample_weight)
-
-
-def plain_rows(
-    logits: Tensor, target: Tensor | None, weight: Tensor | None, sample_weight: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None:
     """Return logits (N, C), labels (N,), class and sample weights as arguments of a kernel.
 
-    Return None if the target holds probabilities, or if `read_batch` must check or convert an argument.
+    Return None if the kernel does not support them, or if `read_batch` must check or convert them.
     """
+    if type(ignore_index) is not int or obstacle(logits, target, weight, sample_weight):
+        return None
     shape, rows = logits.shape, logits
     if len(shape) == 2:
         shape, classes = shape[:1], shape[1]

@@ -53,6 +53,8 @@ class ClassMatrix:
         zebra     0.5    0.5
     """
 
+    __match_args__ = ("kind", "digest")
+
     def __init__(self, values: Any, classes: Sequence[object] | None = None, *, kind: Kind) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}; see ClassMatrix")

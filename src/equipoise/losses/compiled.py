@@ -16,28 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active
-from torch.compiler import is_dynamo_compiling, is_exporting
+from torch.compiler import is_exporting
+from torch.torch_version import TorchVersion
 
-from equipoise._batch import no_autocast, plain_rows
+from equipoise._batch import no_autocast
 from equipoise.costs.matrix import ClassMatrix
-from equipoise.distributed import is_dtensor
 from equipoise.kernels.gate import is_plain, is_transformed
 from equipoise.losses.rows import read
 
-UNKNOWN = ...  # in a structure: a value of another type
+UNKNOWN = ...
 _LIBRARY = torch.library.Library("equipoise", "DEF")
 _LIBRARY.define(
     "loss(str name, Tensor[] parameters, Tensor logits, Tensor? target, Tensor? weight, "
     "Tensor? sample_weight, int ignore_index, str reduction) -> Tensor"
 )
+# In torch 2.8 compiled code does not raise for a class that does not exist; versions between are not tested.
+_TOO_OLD = torch.__version__ < TorchVersion("2.13")
+_OPERATOR: Any = torch.ops.equipoise.loss.default
 _structures: dict[str, Any] = {}  # by the name of the operator's argument
-
-
-def is_traced() -> bool:
-    """Return whether Dynamo reads this code, to compile it and not to export it."""
-    # In torch 2.8 `is_exporting` is true wherever Dynamo reads the code.
-    exporting = is_exporting() and getattr(torch.compiler, "_is_exporting_flag", True)
-    return is_dynamo_compiling() and not exporting
 
 
 def in_graph(
@@ -46,48 +42,63 @@ def in_graph(
     target: Any,
     weight: Any,
     sample_weight: Any,
+    mask: Any,
     ignore_index: Any,
     reduction: str,
 ) -> Tensor | None:
     """Return the loss as one operator, or None if Dynamo must read the code of the loss.
 
     It must for losses that are defined elsewhere, as they may branch on a value, which breaks the graph; for
-    arguments that have to be checked, so that an error is raised outside the graph; and under `torch.vmap`.
+    a mask and soft targets; for arguments that raise an error, so that it is raised outside the graph; under
+    `torch.vmap`; and for export.
+
+    Dynamo reads this function and `structure_of`. Each name in them is a condition that it checks before
+    every call.
     """
-    tensors = logits, target, weight, sample_weight
-    if any(tensor is not None and not isinstance(tensor, Tensor) for tensor in tensors):
+    if mask is not None or type(logits) is not Tensor:
         return None
-    if is_dtensor(logits) or type(ignore_index) is not int or _are_functorch_transforms_active():
+    axis = 1 if logits.ndim > 1 else 0
+    places, classes = logits.shape[:axis] + logits.shape[axis + 1 :], logits.shape[axis : axis + 1]
+    if not logits.is_floating_point() or classes == (0,) or reduction not in ("mean", "sum", "none"):
         return None
-    if plain_rows(logits, target, weight, sample_weight) is None:
+    if target is not None:
+        if type(target) is not Tensor or target.shape != places:
+            return None
+        if target.is_floating_point() or target.is_complex() or not target.dtype.is_signed:
+            return None
+    if weight is not None and (target is None or type(weight) is not Tensor or weight.shape != classes):
+        return None
+    if sample_weight is not None and (type(sample_weight) is not Tensor or sample_weight.shape != places):
+        return None
+    if type(ignore_index) is not int:
         return None
     parameters: list[Tensor] = []
     name = _name(structure_of(loss, parameters))
     if name is None:
         return None
-    operator = torch.ops.equipoise.loss.default
-    return operator(name, parameters, logits, target, weight, sample_weight, ignore_index, reduction)
+    return _OPERATOR(name, parameters, logits, target, weight, sample_weight, ignore_index, reduction)
 
 
 def structure_of(value: Any, tensors: list[Tensor]) -> Any:
-    """Return a loss as nested tuples of a type and its fields, which are constants; append its tensors to a list.
+    """Return a loss as nested tuples of a type and its fields, which are constants.
 
-    `UNKNOWN` stands for other values than numbers, texts, tensors, tuples, matrices and dataclasses.
+    Tensors are appended to a list, and replaced by their place in it. `UNKNOWN` replaces other values than
+    numbers, texts, tuples, and objects whose class has `__match_args__`.
     """
-    if isinstance(value, Tensor):
+    kind = type(value)
+    if kind is float:
+        return (float, value.hex())  # for a number that changes Dynamo would make an argument of the graph
+    if value is None:
+        return None
+    names = getattr(kind, "__match_args__", None)
+    if names is not None:
+        return (kind, *[structure_of(getattr(value, name), tensors) for name in names])
+    if kind is tuple:
+        return (tuple, *[structure_of(item, tensors) for item in value])
+    if kind is Tensor or kind is torch.nn.Parameter:
         tensors.append(value)
         return (Tensor, len(tensors) - 1)
-    if isinstance(value, float):
-        return (float, value.hex())  # for a number that changes Dynamo would make an argument of the graph
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, ClassMatrix):
-        return (ClassMatrix, value.kind, value.digest)
-    names = () if isinstance(value, tuple) else getattr(type(value), "__match_args__", None)
-    if names is None:
-        return UNKNOWN
-    items = value if isinstance(value, tuple) else [getattr(value, name) for name in names]
-    return (type(value), *[structure_of(item, tensors) for item in items])
+    return value if kind is int or kind is bool or kind is str else UNKNOWN
 
 
 def value_of(structure: Any, tensors: Sequence[Tensor]) -> Any:
@@ -106,8 +117,11 @@ def value_of(structure: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 def _name(structure: Any) -> str | None:
-    """Return a text that determines the loss, or None if there is none."""
-    if not _is_known(structure):
+    """Return a text that determines the loss; None if there is none, or if code is exported or transformed.
+
+    Dynamo calls it, and does not read it.
+    """
+    if _TOO_OLD or is_exporting() or _are_functorch_transforms_active() or not _is_known(structure):
         return None
     name = f"{structure} of {_digest()}"
     _structures[name] = structure
