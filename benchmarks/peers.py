@@ -30,6 +30,20 @@ def compiled_name(peer: Contender) -> str:
     return f"torch.compile, {peer.name.removeprefix('eager ')}"
 
 
+def _with_own_code(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with a code object of its own, as one in a user's program has.
+
+    Dynamo looks among all compilations of a code object, and stops at eight. Those of callable objects share
+    one.
+    """
+
+    def call(*arguments: Any) -> Any:
+        return run(*arguments)
+
+    call.__code__ = call.__code__.replace()
+    return call
+
+
 def compiled(peer: Contender, *, chunker: bool = False) -> Contender | Absent:
     """Return a contender under `torch.compile`, with static shapes.
 
@@ -44,8 +58,10 @@ def compiled(peer: Contender, *, chunker: bool = False) -> Contender | Absent:
     if chunker:  # its threshold would leave these shapes alone
         options = {"auto_chunker.enable": True, "auto_chunker.amplify_ratio_threshold": 0}
     # A graph break in a loss of ours is a fault; `F.linear_cross_entropy` and others may have theirs.
-    run: Any = torch.compile(peer.run, dynamic=False, fullgraph=peer.ours, options=options)
-    return Contender(name, run, peer.truth, ours=peer.ours, compiled=True)
+    compiled_run: Any = torch.compile(
+        _with_own_code(peer.run), dynamic=False, fullgraph=peer.ours, options=options
+    )
+    return Contender(name, compiled_run, peer.truth, ours=peer.ours, compiled=True)
 
 
 @contextmanager

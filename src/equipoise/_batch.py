@@ -63,12 +63,14 @@ class Batch(Targets):
         sample_weight: (N,) weight of each row, to be multiplied by that of its class, or None for 1 each.
         ignore_index: The label of ignored rows.
         shard: The columns of this rank, or None if the logits are not sharded.
+        first_order: Whether the loss needs first derivatives only, for which fewer operations are enough.
     """
 
     logits: Tensor
     sample_weight: Tensor | None = None
     ignore_index: int = IGNORE_INDEX
     shard: Shard | None = None
+    first_order: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -133,7 +135,18 @@ def read_batch(
     if out is not None and rows.shape[1]:  # a rank may have no class
         of_rank = out if shard is None else shard.rows.narrow(out)
         rows = without(rows, of_rank, lambda rows: rows.amax(1).isfinite())
-    return Batch(logits=rows, sample_weight=row_weight, ignore_index=ignore_index, shard=shard, **vars(found))
+    return Batch(
+        labels=found.labels,
+        target=found.target,
+        soft=found.soft,
+        kept=found.kept,
+        weight=found.weight,
+        shape=found.shape,
+        logits=rows,
+        sample_weight=row_weight,
+        ignore_index=ignore_index,
+        shard=shard,
+    )
 
 
 def target_shape(logits: Tensor) -> torch.Size:

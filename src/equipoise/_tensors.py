@@ -26,7 +26,7 @@ class ConstantTensor:
     """
 
     def __init__(self, array: np.ndarray) -> None:
-        self._array = array
+        self.array: np.ndarray = array
         with ThreadPoolExecutor(1) as pool:  # modes and transforms are per thread
             self._tensor = pool.submit(torch.tensor, array, device="cpu").result()
         self._held: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -35,7 +35,7 @@ class ConstantTensor:
         """Return the array on the device of `answer`, in its dtype or the given one."""
         key = answer.device, dtype or answer.dtype
         if is_traced(answer):
-            return torch.tensor(self._array).to(*key)
+            return torch.tensor(self.array, device=key[0], dtype=key[1])
         if torch.compiler.is_compiling():  # a new tensor in the cache would recompile
             return self._tensor.to(*key)
         held = self._held.get(key)
@@ -45,4 +45,4 @@ class ConstantTensor:
         return held
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ConstantTensor, (self._array,)
+        return ConstantTensor, (self.array,)

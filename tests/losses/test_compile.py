@@ -134,10 +134,11 @@ def test_the_default_backend(loss: Loss, option: str) -> None:
     assert check(loss, OPTIONS[option], "inductor", torch.float32, rtol=1e-5, atol=1e-6) == 1
 
 
-def test_a_class_that_does_not_exist_is_an_error() -> None:
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_a_class_that_does_not_exist_is_an_error(differentiated: bool) -> None:
     """An invalid target raises in compiled code."""
     run, _ = compile_whole(CrossEntropy(), "inductor")
-    logits, target = torch.zeros(5, TEST_CLASSES), torch.arange(5)
+    logits, target = torch.zeros(5, TEST_CLASSES, requires_grad=differentiated), torch.arange(5)
     run(logits, target)
     for wrong in (TEST_CLASSES, -1):
         target[2] = wrong

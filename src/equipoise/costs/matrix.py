@@ -3,7 +3,9 @@
 import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, final, get_args
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 TOLERANCE = 1e-6  # of the sum of a row of similarities, which should be 1
+_TENSORS: "WeakValueDictionary[str, ConstantTensor]" = WeakValueDictionary()  # equal matrices share one
 TRANSPOSED = "it looks transposed: exchange rows and columns"
 
 
@@ -49,6 +52,8 @@ class ClassMatrix:
         horse    0.75   0.25
         zebra     0.5    0.5
     """
+
+    __match_args__ = ("kind", "digest")
 
     def __init__(self, values: Any, classes: Sequence[object] | None = None, *, kind: Kind) -> None:
         if kind not in KINDS:
@@ -87,8 +92,10 @@ class ClassMatrix:
             self._check_weights(array)
         array.setflags(write=False)
         self.array: Floats = array
-        self._tensor = ConstantTensor(array)
-        self._digest = hashlib.sha256(array.tobytes()).hexdigest()
+        digest = hashlib.sha256(array.tobytes()).hexdigest()
+        tensor = _TENSORS.get(digest)
+        _TENSORS[digest] = self._tensor = ConstantTensor(array) if tensor is None else tensor
+        self.digest: str = digest  # from here on the matrix is immutable
 
     def _place(self, wrong: Bools) -> str:
         row, column = np.argwhere(wrong)[0]
@@ -160,6 +167,19 @@ class ClassMatrix:
                 f"make it with kind={kind!r}"
             )
         return cls(values, kind=kind)
+
+    @classmethod
+    def existing(cls, kind: Kind, digest: str) -> "ClassMatrix":
+        """Return a matrix equal to one that exists, without the names of its classes.
+
+        Args:
+            kind: Its kind.
+            digest: Its attribute `digest`, a hash of its entries.
+        """
+        return cls(_TENSORS[digest].array, kind=kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(ClassMatrix, kind=self.kind), (self.array, self.classes)
 
     @property
     def is_named(self) -> bool:
@@ -270,10 +290,10 @@ class ClassMatrix:
         )
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.classes, self._digest))
+        return hash((self.kind, self.classes, self.digest))
 
     def __setattr__(self, name: str, value: object) -> None:
-        if "_digest" in self.__dict__:
+        if "digest" in self.__dict__:
             raise AttributeError(f"{name} must not be changed, got {value!r}; make another ClassMatrix")
         super().__setattr__(name, value)
 

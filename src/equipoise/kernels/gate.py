@@ -5,7 +5,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _is_tracing, _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor, is_legacy_batchedtensor
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 TRACED = "under a transform of torch.func, forward mode or a tracer"  # in errors
 _TYPES = (Tensor, torch.nn.Parameter)
@@ -45,17 +45,21 @@ def is_traced(tensor: Tensor) -> bool:
     """Return whether a tensor is a placeholder, or its operations are recorded to be replayed.
 
     True under a transform of `torch.func`, forward mode, `make_fx`, fake tensors and `torch.jit.trace`, on
-    the device "meta", and for subclasses of Tensor; False under `torch.compile`, and under a mode that only
-    observes operations.
+    the device "meta", and for subclasses of Tensor; False where Dynamo reads the code, and under a mode that
+    only observes operations.
     """
-    return not is_compiling() and (
+    return not is_dynamo_compiling() and (
         type(tensor) not in _TYPES
         or tensor.is_meta
-        or _are_functorch_transforms_active()
+        or is_transformed()
         or _is_tracing()
-        or forward_ad._current_level >= 0
         or any(torch._C._get_dispatch_mode(key) is not None for key in _TRACERS)
     )
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of `torch.func` or forward mode is active."""
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def is_batched(grad: Tensor) -> bool:

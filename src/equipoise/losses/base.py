@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from equipoise import linear
 from equipoise._batch import (
@@ -26,6 +27,7 @@ from equipoise.distributed import is_dtensor
 from equipoise.kernels import dense
 from equipoise.kernels.dense import Call
 from equipoise.kernels.log import log_backend
+from equipoise.losses.compiled import in_graph
 from equipoise.losses.metaclass import LossClass
 from equipoise.losses.rows import backend_of, kernel_call, losses_in_torch, read, reduced_rows
 from equipoise.statistics import RowStatistics
@@ -84,6 +86,10 @@ class Loss(metaclass=LossClass):
             If a row has a nan, plus infinity or no allowed class, its loss and its gradient are nan, and so
             are a mean and a sum over it.
         """
+        if is_dynamo_compiling():
+            value = in_graph(self, logits, target, weight, sample_weight, mask, ignore_index, reduction)
+            if value is not None:
+                return value
         check_reduction(reduction)
         if mask is None and self._is_row_loss():
             rows = kernel_rows(logits, target, weight, sample_weight, ignore_index)
@@ -312,10 +318,9 @@ class BatchLoss(Loss):
         if batch.sample_weight is not None:
             weight = weight * batch.sample_weight
         total = weight.sum()
-        empty = (
-            total == 0
-        )  # equal shares if all rows are ignored: the value is finite, so its gradient times 0 is 0
-        share = torch.where(empty, 1.0, weight) / torch.where(empty, len(weight), total)
+        empty = total == 0  # then equal shares, so that the value is finite, and its gradient times 0 is 0
+        share = torch.where(empty, 1.0, weight)
+        share = share / share.sum()
         value = self.of_batch(batch.logits, share)
         return value * total if reduction == "sum" else torch.where(empty, torch.nan, value)
 

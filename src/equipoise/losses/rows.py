@@ -82,7 +82,13 @@ def losses_in_torch(loss: RowFunction, batch: Batch) -> Tensor:
         read = statistics_of_call(loss, traced, batch.num_classes, batch.weight, batch.logits)
         return loss.of(rows_of(batch, read))
     return losses_of_logits(
-        loss, batch.logits, batch.target, batch.soft, weight=batch.weight, usable=_are_usable
+        loss,
+        batch.logits,
+        batch.target,
+        batch.soft,
+        weight=batch.weight,
+        usable=_are_usable,
+        first_order=batch.first_order,
     )
 
 

@@ -22,6 +22,7 @@ def partial(
     start: int | None = None,
     base: Tensor | None = None,
     min_base: Tensor | None = None,
+    first_order: bool = False,
 ) -> RowStates:
     """Return the states of logits (N, B) of B consecutive classes.
 
@@ -32,6 +33,7 @@ def partial(
         start: Class of the first column; None if the columns are all classes.
         base: (N,) reference of the sums, at least the largest logit of the block; None for the largest logit.
         min_base: (N,) at most the smallest logit of the block; None for the smallest logit.
+        first_order: Whether only first derivatives are needed.
     """
     others, target_logit = logits, None
     if separate:
@@ -73,7 +75,9 @@ def partial(
     if valid is not None and target_logit is not None:  # so that its gradient is nan too for a bad row
         valid = torch.where(usable, 1.0, target_logit)
     sums = _Dense(others, scale, target_logit, soft_of, base, min_base)
-    return RowStates(Sums(sums.read, sums.excess_exp), target_logit, target_soft, valid)
+    return RowStates(
+        Sums(sums.read, sums.excess_exp, first_order=first_order), target_logit, target_soft, valid
+    )
 
 
 class _Dense:
@@ -107,7 +111,9 @@ class _Dense:
 
     def _power(self, scale: float) -> Tensor:
         if scale not in self._exp:
-            self._exp[scale] = torch.exp(self._gap if scale == 1 else scale * self._gap)
+            double = scale == 2  # a square takes less time than an exponential
+            exp = torch.exp(self._gap if scale == 1 or double else scale * self._gap)
+            self._exp[scale] = exp.square() if double else exp
         return self._exp[scale]
 
     def _split(self, kind: str, terms: Tensor) -> Tensor:
@@ -168,6 +174,7 @@ def row_statistics(
     *,
     weight: Tensor | None = None,
     usable: Callable[[Tensor], bool] = lambda logits: False,
+    first_order: bool = False,
 ) -> RowStatistics:
     """Return the row statistics of logits, computed by differentiable torch operations.
 
@@ -177,6 +184,7 @@ def row_statistics(
         weight: (C,) weight of each class.
         usable: Returns whether each row is known to have a class and neither nan nor plus infinity; called
             only for losses that read the full logits.
+        first_order: Whether only first derivatives are needed.
     """
     held: dict[bool, RowStates] = {}
 
@@ -185,7 +193,7 @@ def row_statistics(
             require_target(target)
         separate = statistic.separates_target
         if True not in held and (separate or False not in held):
-            held[separate] = partial(logits, target, separate=separate)
+            held[separate] = partial(logits, target, separate=separate, first_order=first_order)
         states = held[True] if True in held else held[False]
         return statistic.finalize(states) * states.valid
 
@@ -241,6 +249,7 @@ def losses_of_logits(
     *,
     weight: Tensor | None = None,
     usable: Callable[[Tensor], bool] = lambda logits: False,
+    first_order: bool = False,
 ) -> Tensor:
     """Return the losses (N,) of logits, computed by differentiable torch operations.
 
@@ -252,9 +261,10 @@ def losses_of_logits(
         weight: (C,) weight of each class.
         usable: Returns whether each row is known to have a class and neither nan nor plus infinity; called
             only for losses that read the full logits.
+        first_order: Whether only first derivatives are needed.
     """
     if soft is None:
-        row = row_statistics(logits, target, weight=weight, usable=usable)
+        row = row_statistics(logits, target, weight=weight, usable=usable, first_order=first_order)
         losses = loss.of(row)
     else:
         row = row_statistics_for_each_class(logits, weight=weight)
