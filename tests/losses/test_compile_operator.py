@@ -235,6 +235,26 @@ def test_transforms_inside(loss: Loss, transform: Any) -> None:
 
 
 @slow
+@pytest.mark.parametrize("loss", [GAMMA, Brier()])
+def test_second_derivatives_are_right_or_refused(loss: Loss) -> None:
+    """With the backend "eager" they are those of eager; compiled code raises, and does not return zeros."""
+    logits, target = inputs()
+
+    def twice(run: Callable[[Tensor], Tensor]) -> Tensor:
+        (grad,) = torch.autograd.grad(run(logits), logits, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), logits)[0]
+
+    def value(logits: Tensor) -> Tensor:
+        return loss(logits, target)
+
+    torch.testing.assert_close(twice(whole(value, "eager")), twice(value))
+    loss_value = whole(value)(logits)
+    (grad,) = torch.autograd.grad(loss_value, logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):  # as in training with a gradient penalty
+        (loss_value + grad.square().sum()).backward()
+
+
+@slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_scaled_gradient_of_half_precision_does_not_underflow(dtype: torch.dtype) -> None:
     """A gradient that a scale lifts above the smallest number of a dtype is that of eager."""

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active
 from torch.compiler import is_exporting
 from torch.torch_version import TorchVersion
 
 from equipoise._batch import no_autocast
 from equipoise.costs.matrix import ClassMatrix
-from equipoise.kernels.gate import is_plain, is_transformed
+from equipoise.kernels.gate import is_traced, is_transformed
 from equipoise.losses.rows import read
 
 UNKNOWN = ...
@@ -121,7 +120,7 @@ def _name(structure: Any) -> str | None:
 
     Dynamo calls it, and does not read it.
     """
-    if _TOO_OLD or is_exporting() or _are_functorch_transforms_active() or not _is_known(structure):
+    if _TOO_OLD or is_exporting() or is_transformed() or not _is_known(structure):
         return None
     name = f"{structure} of {_digest()}"
     _structures[name] = structure
@@ -174,8 +173,7 @@ def _loss(
     }
     others = target, weight, sample_weight, *parameters
     if (
-        is_plain(logits)  # with the backend "eager", where the kernel computes the loss
-        or is_transformed()
+        not is_traced(logits)  # with the backend "eager", which may ask for second derivatives
         or not (torch.is_grad_enabled() and logits.requires_grad)
         or any(tensor is not None and tensor.requires_grad for tensor in others)
         or logits.dtype.itemsize < 4  # a gradient that is not yet multiplied by a scale may underflow

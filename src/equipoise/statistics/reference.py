@@ -111,9 +111,10 @@ class _Dense:
 
     def _power(self, scale: float) -> Tensor:
         if scale not in self._exp:
-            double = scale == 2  # a square takes less time than an exponential
-            exp = torch.exp(self._gap if scale == 1 or double else scale * self._gap)
-            self._exp[scale] = exp.square() if double else exp
+            if scale == 2:  # a square takes less time than an exponential
+                self._exp[scale] = self._power(1.0).square()
+            else:
+                self._exp[scale] = torch.exp(self._gap if scale == 1 else scale * self._gap)
         return self._exp[scale]
 
     def _split(self, kind: str, terms: Tensor) -> Tensor:
